@@ -1,0 +1,69 @@
+# Wrappers for every kind of target of the project, so that compiler flags, the
+# dependency on generated headers and the linking rule live in one place.
+
+set(QUANT_LLM_WARNINGS -Wall -Wextra -Wno-unused-parameter)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  list(APPEND QUANT_LLM_WARNINGS -Wno-c++20-extensions)
+endif()
+
+function(quant_llm_target_options target)
+  target_compile_options(${target} PRIVATE ${QUANT_LLM_WARNINGS})
+  if(QUANT_LLM_STRICT)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+  if(QUANT_LLM_ENABLE_ASSERTIONS)
+    target_compile_options(${target} PRIVATE -UNDEBUG)
+  endif()
+  if(QUANT_LLM_SANITIZERS)
+    target_compile_options(${target} PRIVATE
+      -fsanitize=${QUANT_LLM_SANITIZERS} -fno-omit-frame-pointer)
+    target_link_options(${target} PRIVATE -fsanitize=${QUANT_LLM_SANITIZERS})
+  endif()
+endfunction()
+
+# quant_llm_add_plain_library(name sources... LINK_LIBS libs...)
+# A library in plain C++17: neither MLIR nor LLVM may be used.
+function(quant_llm_add_plain_library name)
+  cmake_parse_arguments(ARG "" "" "LINK_LIBS" ${ARGN})
+  add_library(${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
+  quant_llm_target_options(${name})
+  target_link_libraries(${name} PUBLIC ${ARG_LINK_LIBS})
+endfunction()
+
+# quant_llm_add_mlir_library(name sources... LINK_LIBS libs...)
+# A library over MLIR. It is appended to QUANT_LLM_MLIR_LIBS, which tools link.
+function(quant_llm_add_mlir_library name)
+  cmake_parse_arguments(ARG "" "" "LINK_LIBS" ${ARGN})
+  add_library(${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
+  quant_llm_target_options(${name})
+  add_dependencies(${name} quant-llm-headers)
+  target_link_libraries(${name} PUBLIC ${ARG_LINK_LIBS} MLIR LLVM)
+  set_property(GLOBAL APPEND PROPERTY QUANT_LLM_MLIR_LIBS ${name})
+endfunction()
+
+# quant_llm_add_tool(name sources... LINK_LIBS libs...)
+function(quant_llm_add_tool name)
+  cmake_parse_arguments(ARG "" "" "LINK_LIBS" ${ARGN})
+  add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
+  quant_llm_target_options(${name})
+  add_dependencies(${name} quant-llm-headers)
+  target_link_libraries(${name} PRIVATE ${ARG_LINK_LIBS} MLIR LLVM)
+  set_property(GLOBAL APPEND PROPERTY QUANT_LLM_TOOLS ${name})
+endfunction()
+
+# quant_llm_add_unittest(name sources... LINK_LIBS libs...)
+# GoogleTest binaries land in test/Unit/<name>Tests, where lit discovers them.
+add_custom_target(QuantLLMUnitTests)
+function(quant_llm_add_unittest name)
+  if(NOT GTest_FOUND)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "LINK_LIBS" ${ARGN})
+  add_executable(${name} EXCLUDE_FROM_ALL ${ARG_UNPARSED_ARGUMENTS})
+  quant_llm_target_options(${name})
+  add_dependencies(${name} quant-llm-headers)
+  target_link_libraries(${name} PRIVATE ${ARG_LINK_LIBS} GTest::gtest GTest::gtest_main)
+  set_target_properties(${name} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}")
+  add_dependencies(QuantLLMUnitTests ${name})
+endfunction()

@@ -1,0 +1,31 @@
+//===- Parallel.h - Deterministic fork-join loops ---------------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_SUPPORT_PARALLEL_H
+#define QUANT_LLM_SUPPORT_PARALLEL_H
+
+#include <cstdint>
+#include <functional>
+
+namespace quant_llm {
+
+/// Number of threads to use for a request: `requested` if positive, else the
+/// environment variable QUANT_LLM_THREADS if it is a positive number, else the
+/// number of processors this process may run on. At least 1.
+unsigned resolveThreadCount(int requested);
+
+/// Calls `body(begin, end)` on disjoint, consecutive ranges that cover
+/// [0, count), on up to `threads` threads (see resolveThreadCount). Returns when
+/// all are done. `body` must not throw. A body whose result for an index does not
+/// depend on the range it came in gives the same result for any thread count.
+void parallelFor(int64_t count, int threads,
+                 const std::function<void(int64_t begin, int64_t end)> &body);
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_SUPPORT_PARALLEL_H
