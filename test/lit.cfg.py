@@ -1,0 +1,39 @@
+"""Configuration of the lit tests: IR, tools and Python."""
+
+import os
+import shutil
+
+import lit.formats
+
+config.name = "quant-llm"
+config.test_format = lit.formats.ShTest(execute_external=False)
+config.suffixes = [".mlir", ".test", ".py"]
+config.excludes = ["Inputs", "Unit", "lit.cfg.py", "lit.site.cfg.py.in", "lit.local.cfg", "CMakeLists.txt", "conftest.py"]
+config.test_source_root = os.path.dirname(__file__)
+
+path = [config.quant_llm_tools_dir, config.llvm_tools_dir, os.path.dirname(config.python_executable)]
+config.environment["PATH"] = os.pathsep.join(path + [config.environment.get("PATH", "")])
+config.environment["PYTHONPATH"] = os.path.join(config.quant_llm_obj_root, "python_packages")
+for name in ("HOME", "TMPDIR", "QUANT_LLM_THREADS", "OMP_NUM_THREADS"):
+    if name in os.environ:
+        config.environment[name] = os.environ[name]
+
+# Real models and texts beside the checkout. The project never needs them.
+shared = os.path.join(os.path.dirname(config.quant_llm_src_root), "shared")
+if os.path.isdir(os.path.join(shared, "models")):
+    config.available_features.add("shared-data")
+    config.environment["QUANT_LLM_SHARED"] = shared
+config.substitutions.append(("%shared", shared))
+config.substitutions.append(("%python", config.python_executable))
+config.substitutions.append(("%pytest", config.python_executable + " -m pytest -q -p no:cacheprovider"))
+config.substitutions.append(("%src_root", config.quant_llm_src_root))
+
+if config.enable_python:
+    config.available_features.add("python")
+if shutil.which("ptxas") or os.path.exists("/usr/local/cuda/bin/ptxas"):
+    config.available_features.add("ptxas")
+
+# QUANT_LLM_VERIFY_ROUNDTRIP=1 runs the whole suite with textual and bytecode
+# round trips of every module that quant-opt reads.
+if os.environ.get("QUANT_LLM_VERIFY_ROUNDTRIP"):
+    config.substitutions.append(("quant-opt", "quant-opt --verify-roundtrip"))
