@@ -32,13 +32,12 @@ unsigned quant_llm::resolveThreadCount(int requested) {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-void quant_llm::parallelFor(
-    int64_t count, int threads,
-    const std::function<void(int64_t, int64_t)> &body) {
+void quant_llm::parallelFor(int64_t count, int threads,
+                            const std::function<void(int64_t, int64_t)> &body) {
   if (count <= 0)
     return;
-  int64_t workers =
-      std::min<int64_t>(count, static_cast<int64_t>(resolveThreadCount(threads)));
+  int64_t workers = std::min<int64_t>(
+      count, static_cast<int64_t>(resolveThreadCount(threads)));
   auto bound = [&](int64_t worker) {
     // Written without count * worker, which could overflow.
     return count / workers * worker + std::min(worker, count % workers);

@@ -67,8 +67,8 @@ enum class ZeroKind {
 /// A quantization scheme of a matrix [N, K] (N outputs, K inputs).
 struct Scheme {
   ElementFormat element;
-  /// Elements per scale along N and along K; -1 is the whole dimension. The last
-  /// block of a dimension may be smaller.
+  /// Elements per scale along N and along K; -1 is the whole dimension. The
+  /// last block of a dimension may be smaller.
   int64_t blockN = 1;
   int64_t blockK = -1;
   FloatType scaleType = FloatType::F16;

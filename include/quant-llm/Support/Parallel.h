@@ -20,9 +20,10 @@ namespace quant_llm {
 unsigned resolveThreadCount(int requested);
 
 /// Calls `body(begin, end)` on disjoint, consecutive ranges that cover
-/// [0, count), on up to `threads` threads (see resolveThreadCount). Returns when
-/// all are done. `body` must not throw. A body whose result for an index does not
-/// depend on the range it came in gives the same result for any thread count.
+/// [0, count), on up to `threads` threads (see resolveThreadCount). Returns
+/// when all are done. `body` must not throw. A body whose result for an index
+/// does not depend on the range it came in gives the same result for any thread
+/// count.
 void parallelFor(int64_t count, int threads,
                  const std::function<void(int64_t begin, int64_t end)> &body);
 

@@ -6,10 +6,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The libraries below MLIR (Numerics, Formats, Runtime) must not depend on LLVM,
-// and user input must never reach an assertion or an exception. They return these
-// two types instead: a message says what was expected, what was found and what to
-// do, in lower case and without a final period.
+// The libraries below MLIR (Numerics, Formats, Runtime) must not depend on
+// LLVM, and user input must never reach an assertion or an exception. They
+// return these two types instead: a message says what was expected, what was
+// found and what to do, in lower case and without a final period.
 //
 //===----------------------------------------------------------------------===//
 

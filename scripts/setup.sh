@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Installs what is missing, then configures and builds. Sourced by the two
+# commands of the project, scripts/quickstart.sh and scripts/test.sh; run by
+# itself it prepares everything that the tests need and builds.
+#
+# Every step looks first whether there is anything to do, so that a second run
+# needs neither the network nor privileges.
+
+QUANT_LLM_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+QUANT_LLM_BUILD="${QUANT_LLM_BUILD_DIR:-$QUANT_LLM_ROOT/build}"
+QUANT_LLM_VENV="$QUANT_LLM_ROOT/.venv"
+QUANT_LLM_CACHE="$QUANT_LLM_ROOT/.cache"
+QUANT_LLM_JOBS="${QUANT_LLM_JOBS:-$(nproc)}"
+
+# LLVM 22 is in bookworm-security of Debian 12.
+QUANT_LLM_PACKAGES=(ca-certificates clang-22 cmake g++ git libmlir-22-dev
+  libomp-22-dev lld-22 llvm-22-dev llvm-22-tools mlir-22-tools ninja-build
+  nlohmann-json3-dev python3-dev python3-venv)
+QUANT_LLM_TEST_PACKAGES=(clang-format-22 libgtest-dev)
+
+say() { printf '\n== [%s] %s\n' "$(date +%T)" "$*"; }
+die() { printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    env DEBIAN_FRONTEND=noninteractive "$@"
+  else
+    # sudo drops the environment; apt needs to know of a proxy.
+    sudo env DEBIAN_FRONTEND=noninteractive \
+      ${http_proxy:+"http_proxy=$http_proxy"} \
+      ${https_proxy:+"https_proxy=$https_proxy"} "$@"
+  fi
+}
+
+distribution() { (. /etc/os-release && echo "${ID:-?} ${VERSION_ID:-?}") 2>/dev/null || echo unknown; }
+
+# Prints the packages among the arguments that are not installed.
+missing_packages() {
+  local package
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
+  done
+}
+
+# install_packages PACKAGE...: installs those that are missing.
+install_packages() {
+  local found missing package
+  found="$(distribution)"
+  command -v dpkg-query >/dev/null ||
+    die "expected Debian 12 but got $found; install by hand what these packages hold: $*"
+  missing="$(missing_packages "$@" | xargs)"
+  [ -n "$missing" ] || return 0
+  [ "$found" = "debian 12" ] ||
+    die "expected Debian 12 but got $found; missing packages: $missing"
+  if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+    die "missing packages: $missing; run as root, or install sudo"
+  fi
+  say "Installing packages: $missing"
+  # A source that cannot be refreshed may be one that is not needed here.
+  as_root apt-get update -q || echo "warning: apt-get update failed" >&2
+  for package in $missing; do
+    apt-cache show "$package" >/dev/null 2>&1 || case "$package" in
+    *22*) die "no package $package; LLVM 22 is in bookworm-security main: enable it in /etc/apt/sources.list (and check the network)" ;;
+    *) die "no package $package; enable bookworm main in /etc/apt/sources.list (and check the network)" ;;
+    esac
+  done
+  # shellcheck disable=SC2086
+  as_root apt-get install -y --no-install-recommends $missing ||
+    die "apt-get could not install: $missing (no network, no space or no privileges?)"
+}
+
+check_llvm() {
+  local version
+  version="$(/usr/lib/llvm-22/bin/llvm-config --version 2>/dev/null || echo none)"
+  case "$version" in
+  22.1.*) ;;
+  *) die "expected LLVM 22.1 in /usr/lib/llvm-22 but got $version; install llvm-22-dev and libmlir-22-dev" ;;
+  esac
+}
+
+# install_python REQUIREMENTS: brings .venv to a requirements file. A stamp
+# with the content of the pins tells the next run that nothing is to be done.
+install_python() {
+  local requirements="$QUANT_LLM_ROOT/scripts/$1" pins stamp
+  stamp="$QUANT_LLM_VENV/$1.installed"
+  pins="$(cat "$requirements" "$QUANT_LLM_ROOT/scripts/constraints.txt" | sha256sum)"
+  [ "$(cat "$stamp" 2>/dev/null)" = "$pins" ] && return 0
+  say "Installing Python packages of scripts/$1 into .venv"
+  if [ ! -x "$QUANT_LLM_VENV/bin/pip" ]; then
+    python3 -m venv "$QUANT_LLM_VENV" || die "python3 -m venv .venv failed; is python3-venv installed?"
+  fi
+  "$QUANT_LLM_VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "expected Python 3.11 or newer but got $("$QUANT_LLM_VENV/bin/python" --version)"
+  "$QUANT_LLM_VENV/bin/pip" --disable-pip-version-check install -r "$requirements" ||
+    die "pip could not install scripts/$1 (no network, or no package index in the configuration of pip?)"
+  echo "$pins" >"$stamp"
+}
+
+# build [TARGET...]: configures once and builds.
+build() {
+  local ldflag=-fuse-ld=lld
+  if [ ! -f "$QUANT_LLM_BUILD/build.ninja" ]; then
+    say "Configuring"
+    cmake -S "$QUANT_LLM_ROOT" -B "$QUANT_LLM_BUILD" -G Ninja \
+      -DCMAKE_BUILD_TYPE=Release \
+      -DCMAKE_C_COMPILER=clang-22 -DCMAKE_CXX_COMPILER=clang++-22 \
+      -DCMAKE_EXE_LINKER_FLAGS=$ldflag -DCMAKE_SHARED_LINKER_FLAGS=$ldflag \
+      -DCMAKE_MODULE_LINKER_FLAGS=$ldflag \
+      -DPython3_EXECUTABLE="$QUANT_LLM_VENV/bin/python" \
+      -DQUANT_LLM_TEST_PYTHON="$QUANT_LLM_VENV/bin/python" \
+      -DQUANT_LLM_LIT="$QUANT_LLM_VENV/bin/lit" ||
+      die "the configuration failed; see the messages above"
+  fi
+  say "Building with $QUANT_LLM_JOBS jobs"
+  cmake --build "$QUANT_LLM_BUILD" --parallel "$QUANT_LLM_JOBS" ${1:+--target "$@"} ||
+    die "the build failed; see the messages above"
+}
+
+setup_run() {
+  install_packages "${QUANT_LLM_PACKAGES[@]}"
+  check_llvm
+  install_python requirements-run.txt
+}
+
+setup_test() {
+  install_packages "${QUANT_LLM_PACKAGES[@]}" "${QUANT_LLM_TEST_PACKAGES[@]}"
+  check_llvm
+  install_python requirements-test.txt
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  set -eu -o pipefail
+  setup_test
+  build all QuantLLMUnitTests
+fi
