@@ -1,0 +1,60 @@
+//===- QuantLLM.h - The quant_llm dialect -----------------------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_DIALECT_QUANTLLM_IR_QUANTLLM_H
+#define QUANT_LLM_DIALECT_QUANTLLM_IR_QUANTLLM_H
+
+#include "mlir/Bytecode/BytecodeImplementation.h"
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/BuiltinAttributes.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/IR/SymbolTable.h"
+#include "mlir/Interfaces/ControlFlowInterfaces.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "quant-llm/Numerics/Scheme.h"
+
+#include <string>
+
+namespace quant_llm {
+class BlockOp;
+} // namespace quant_llm
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMDialect.h.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMAttributes.h.inc"
+
+#define GET_TYPEDEF_CLASSES
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMTypes.h.inc"
+
+#define GET_OP_CLASSES
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMOps.h.inc"
+
+namespace quant_llm {
+
+/// The version of the dialect that this library writes into bytecode. Raised when a
+/// change needs an upgrade on reading.
+inline constexpr uint64_t kDialectVersion = 1;
+
+/// The file that an archive names. A relative path is taken from `baseDir`
+/// unless that is empty, else from the directory of the file that the op was
+/// parsed from, else from the working directory.
+std::string resolveArchivePath(ArchiveOp archive, llvm::StringRef baseDir = {});
+
+/// The parameter that a value reads; null if it is not a get_parameter of a
+/// known symbol. Tables of symbols may be given to save the search.
+ParameterOp getParameterOf(mlir::Value value,
+                           mlir::SymbolTableCollection *tables = nullptr);
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_DIALECT_QUANTLLM_IR_QUANTLLM_H

@@ -1,0 +1,76 @@
+//===- Types.td - The weight type --------------------------*- tablegen -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_DIALECT_QUANTLLM_IR_TYPES_TD
+#define QUANT_LLM_DIALECT_QUANTLLM_IR_TYPES_TD
+
+include "mlir/IR/AttrTypeBase.td"
+include "quant-llm/Dialect/QuantLLM/IR/Attributes.td"
+
+def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
+  let mnemonic = "weight";
+  let summary = "A matrix stored under a scheme";
+  let description = [{
+    `!quant_llm.weight<NxKxT, #scheme>` is a logical dense matrix of N rows
+    (outputs) and K columns (inputs) of the expressed type T. How it is stored is
+    the scheme's matter; its parts are the *components*, tensors that
+    `quant_llm.components` yields and `quant_llm.assemble` takes, in this order:
+
+    | component | type |
+    | --- | --- |
+    | `codes` | `tensor<N x ceil(K*b/8) x i8>` |
+    | `scales` | `tensor<ceil(N/bn) x ceil(K/bk) x scale type>` |
+    | `zeros`, if any | the same grid, of i8 (one unsigned code per zero) or of the zero type |
+
+    Code k of a row occupies the bits `[k*b, (k+1)*b)` of the row's bit string, where bit i is
+    bit `i % 8` of byte `i / 8`; each row is padded with zero bits to whole bytes.
+    If the scales have a scheme, two components stand in the place of `scales`:
+    `scales.codes` and `scales.scales`, those of the matrix of scales under that scheme.
+
+    Constraints:
+    - QL-WEIGHT-C1: the shape is two static positive dimensions.
+    - QL-WEIGHT-C2: the expressed type is f16, bf16 or f32.
+    - QL-WEIGHT-C3: N * K * 8 is less than 2^63.
+
+    Example:
+    ```mlir
+    !quant_llm.weight<1536x576xf16, #quant_llm.scheme<int4, block = [1, 64], scale = f16, rule = absmax, rounding = half_even>>
+    ```
+  }];
+  let parameters = (ins
+    ArrayRefParameter<"int64_t">:$shape,
+    "::mlir::Type":$elementType,
+    "::quant_llm::SchemeAttr":$scheme
+  );
+  let builders = [
+    TypeBuilderWithInferredContext<(ins "::llvm::ArrayRef<int64_t>":$shape,
+        "::mlir::Type":$elementType, "::quant_llm::SchemeAttr":$scheme), [{
+      return $_get(elementType.getContext(), shape, elementType, scheme);
+    }]>
+  ];
+  let genVerifyDecl = 1;
+  let hasCustomAssemblyFormat = 1;
+  let extraClassDeclaration = [{
+    int64_t getN() const { return getShape()[0]; }
+    int64_t getK() const { return getShape()[1]; }
+    /// Number of blocks along N and along K.
+    int64_t getGridN() const;
+    int64_t getGridK() const;
+
+    /// The dense matrix: `tensor<NxKxT>`.
+    ::mlir::RankedTensorType getDenseType() const;
+    /// The types of the components, in the order of the table above.
+    ::llvm::SmallVector<::mlir::RankedTensorType> getComponentTypes() const;
+    /// Their names in an archive, each to be put after "<key>.".
+    ::llvm::SmallVector<::llvm::StringRef> getComponentNames() const;
+    /// Bytes of all components.
+    int64_t getStorageBytes() const;
+  }];
+}
+
+#endif // QUANT_LLM_DIALECT_QUANTLLM_IR_TYPES_TD

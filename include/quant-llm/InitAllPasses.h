@@ -1,0 +1,25 @@
+//===- InitAllPasses.h - Registration of every pass of the project -*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_INITALLPASSES_H
+#define QUANT_LLM_INITALLPASSES_H
+
+#include "quant-llm/Conversion/Passes.h"
+#include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
+
+namespace quant_llm {
+
+/// Registers our passes and pipelines.
+inline void registerAllPasses() {
+  registerQuantLLMTransformsPasses();
+  registerQuantLLMConversionPasses();
+}
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_INITALLPASSES_H

@@ -1,0 +1,494 @@
+//===- QuantLLMAttributes.cpp - Element and scheme attributes -------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/StringSwitch.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace quant_llm;
+
+//===----------------------------------------------------------------------===//
+// Names
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// Elements that have one width and are spelled by a word.
+struct NamedElement {
+  ElementKind kind;
+  unsigned bits;
+  StringLiteral name;
+};
+constexpr NamedElement namedElements[] = {
+    {ElementKind::Ternary, 2, "ternary"},
+    {ElementKind::F4E2M1FN, 4, "f4E2M1FN"},
+    {ElementKind::F6E2M3FN, 6, "f6E2M3FN"},
+    {ElementKind::F6E3M2FN, 6, "f6E3M2FN"},
+    {ElementKind::F8E4M3FN, 8, "f8E4M3FN"},
+    {ElementKind::F8E5M2, 8, "f8E5M2"},
+    {ElementKind::NF4, 4, "nf4"},
+};
+
+constexpr std::pair<ScaleRule, StringLiteral> ruleNames[] = {
+    {ScaleRule::AbsMaxFull, "absmax_full"},
+    {ScaleRule::AbsMax, "absmax"},
+    {ScaleRule::MinMax, "minmax"},
+    {ScaleRule::Mse, "mse"},
+};
+
+constexpr std::pair<Rounding, StringLiteral> roundingNames[] = {
+    {Rounding::HalfEven, "half_even"},
+    {Rounding::HalfAway, "half_away"},
+};
+
+template <typename Enum, size_t Size>
+StringRef nameOf(const std::pair<Enum, StringLiteral> (&table)[Size],
+                 Enum value) {
+  for (const auto &entry : table)
+    if (entry.first == value)
+      return entry.second;
+  return "unknown";
+}
+
+/// Parses one of the names of a table.
+template <typename Enum, size_t Size>
+ParseResult parseName(AsmParser &parser,
+                      const std::pair<Enum, StringLiteral> (&table)[Size],
+                      StringRef what, Enum &value) {
+  SMLoc loc = parser.getCurrentLocation();
+  StringRef name;
+  if (failed(parser.parseOptionalKeyword(&name)))
+    return parser.emitError(loc, "expected the name of a ") << what;
+  for (const auto &entry : table) {
+    if (entry.second == name) {
+      value = entry.first;
+      return success();
+    }
+  }
+  auto diag = parser.emitError(loc, "expected ") << what << " to be one of ";
+  llvm::interleaveComma(table, diag, [&](const auto &entry) {
+    diag << '\'' << entry.second << '\'';
+  });
+  return diag << " but got '" << name << "'";
+}
+
+mlir::FloatType getFloatType(MLIRContext *context, quant_llm::FloatType type) {
+  switch (type) {
+  case quant_llm::FloatType::F16:
+    return Float16Type::get(context);
+  case quant_llm::FloatType::BF16:
+    return BFloat16Type::get(context);
+  case quant_llm::FloatType::F32:
+    return Float32Type::get(context);
+  case quant_llm::FloatType::F8E8M0FNU:
+    return Float8E8M0FNUType::get(context);
+  case quant_llm::FloatType::F8E4M3FN:
+    return Float8E4M3FNType::get(context);
+  }
+  return nullptr;
+}
+
+quant_llm::FloatType getNumericsType(Type type) {
+  if (isa<BFloat16Type>(type))
+    return quant_llm::FloatType::BF16;
+  if (isa<Float32Type>(type))
+    return quant_llm::FloatType::F32;
+  if (isa<Float8E8M0FNUType>(type))
+    return quant_llm::FloatType::F8E8M0FNU;
+  if (isa<Float8E4M3FNType>(type))
+    return quant_llm::FloatType::F8E4M3FN;
+  return quant_llm::FloatType::F16;
+}
+
+bool isInteger(ElementKind kind) {
+  return kind == ElementKind::Int || kind == ElementKind::UInt;
+}
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// ElementAttr
+//===----------------------------------------------------------------------===//
+
+LogicalResult
+ElementAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                    ElementKind kind, unsigned bits, DenseF32ArrayAttr table) {
+  // QL-ELEMENT-C1
+  for (const NamedElement &named : namedElements)
+    if (named.kind == kind && named.bits != bits)
+      return emitError() << "expected element " << named.name << " to have "
+                         << named.bits << " bits but got " << bits;
+  if (bits < 1 || bits > 8)
+    return emitError() << "expected an element of 1 to 8 bits but got "
+                       << bits;
+  if (kind != ElementKind::Codebook) {
+    if (table)
+      return emitError() << "expected values for a codebook only";
+    return success();
+  }
+  // QL-ELEMENT-C2
+  size_t size = table ? table.size() : 0;
+  if (size != (size_t(1) << bits))
+    return emitError() << "expected a codebook of " << bits << " bits to have "
+                       << (1u << bits) << " values but got " << size;
+  // QL-ELEMENT-C3
+  for (auto [index, value] : llvm::enumerate(table.asArrayRef()))
+    if (!std::isfinite(value))
+      return emitError() << "expected finite values in a codebook but value "
+                         << index << " is not";
+  return success();
+}
+
+FailureOr<ElementAttr> ElementAttr::parseBare(AsmParser &parser) {
+  MLIRContext *context = parser.getContext();
+  SMLoc loc = parser.getCurrentLocation();
+  auto emitError = [&] { return parser.emitError(loc); };
+  StringRef name;
+  if (failed(parser.parseOptionalKeyword(&name)))
+    return parser.emitError(loc, "expected an element such as 'int4', 'nf4' or "
+                                 "'codebook<4, [...]>'");
+  auto make = [&](ElementKind kind, unsigned bits,
+                  DenseF32ArrayAttr table) -> FailureOr<ElementAttr> {
+    ElementAttr attr = getChecked(emitError, context, kind, bits, table);
+    if (!attr)
+      return failure();
+    return attr;
+  };
+  for (const NamedElement &named : namedElements)
+    if (named.name == name)
+      return make(named.kind, named.bits, {});
+
+  if (name == "codebook") {
+    uint64_t bits;
+    SmallVector<float> values;
+    auto parseValue = [&]() -> ParseResult {
+      APFloat value(APFloat::IEEEsingle());
+      if (parser.parseFloat(APFloat::IEEEsingle(), value))
+        return failure();
+      values.push_back(value.convertToFloat());
+      return success();
+    };
+    if (parser.parseLess() || parser.parseInteger(bits) ||
+        parser.parseComma() ||
+        parser.parseCommaSeparatedList(AsmParser::Delimiter::Square,
+                                       parseValue) ||
+        parser.parseGreater())
+      return failure();
+    // A width that does not fit is out of the bounds of verify() as well.
+    unsigned width = bits > 64 ? 64 : bits;
+    return make(ElementKind::Codebook, width,
+                DenseF32ArrayAttr::get(context, values));
+  }
+
+  unsigned bits;
+  StringRef digits = name;
+  ElementKind kind = digits.consume_front("u") ? ElementKind::UInt
+                                               : ElementKind::Int;
+  if (digits.consume_front("int") && !digits.getAsInteger(10, bits) &&
+      std::to_string(bits) == digits)
+    return make(kind, bits, {});
+
+  auto diag = parser.emitError(
+      loc, "expected an element such as 'int4', 'uint4', 'codebook<4, "
+           "[...]>'");
+  for (const NamedElement &named : namedElements)
+    diag << ", '" << named.name << "'";
+  return diag << " but got '" << name << "'";
+}
+
+void ElementAttr::printBare(AsmPrinter &printer) const {
+  for (const NamedElement &named : namedElements) {
+    if (named.kind == getKind()) {
+      printer << named.name;
+      return;
+    }
+  }
+  if (getKind() != ElementKind::Codebook) {
+    printer << (getKind() == ElementKind::UInt ? "uint" : "int") << getBits();
+    return;
+  }
+  printer << "codebook<" << getBits() << ", [";
+  llvm::interleaveComma(getTable().asArrayRef(), printer.getStream(),
+                        [&](float value) {
+                          printer.printFloat(APFloat(value));
+                        });
+  printer << "]>";
+}
+
+Attribute ElementAttr::parse(AsmParser &parser, Type) {
+  if (parser.parseLess())
+    return {};
+  FailureOr<ElementAttr> element = parseBare(parser);
+  if (failed(element) || parser.parseGreater())
+    return {};
+  return *element;
+}
+
+void ElementAttr::print(AsmPrinter &printer) const {
+  printer << '<';
+  printBare(printer);
+  printer << '>';
+}
+
+ElementFormat ElementAttr::toNumerics() const {
+  ElementFormat element;
+  element.kind = getKind();
+  element.bits = getBits();
+  if (getTable()) {
+    ArrayRef<float> values = getTable().asArrayRef();
+    element.table.assign(values.begin(), values.end());
+  }
+  return element;
+}
+
+ElementAttr ElementAttr::fromNumerics(MLIRContext *context,
+                                      const ElementFormat &element) {
+  DenseF32ArrayAttr table;
+  if (element.kind == ElementKind::Codebook)
+    table = DenseF32ArrayAttr::get(context, element.table);
+  return get(context, element.kind, element.bits, table);
+}
+
+//===----------------------------------------------------------------------===//
+// SchemeAttr
+//===----------------------------------------------------------------------===//
+
+LogicalResult SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                 ElementAttr element, int64_t blockN,
+                                 int64_t blockK, Attribute scale,
+                                 ZeroKind zeroKind, Type zeroType,
+                                 ScaleRule rule, Rounding rounding) {
+  if (!element)
+    return emitError() << "expected an element";
+  // QL-SCHEME-C1
+  for (int64_t size : {blockN, blockK})
+    if (size != -1 && size < 1)
+      return emitError()
+             << "expected sizes of a block to be -1 or positive but got "
+             << size;
+  // QL-SCHEME-C2
+  auto scaleScheme = dyn_cast_if_present<SchemeAttr>(scale);
+  auto scaleType = dyn_cast_if_present<TypeAttr>(scale);
+  if (!scaleScheme &&
+      (!scaleType ||
+       !isa<Float16Type, BFloat16Type, Float32Type, Float8E8M0FNUType,
+            Float8E4M3FNType>(scaleType.getValue()))) {
+    auto diag = emitError() << "expected scale to be f16, bf16, f32, f8E8M0FNU, "
+                               "f8E4M3FN or a scheme";
+    if (scale)
+      diag << " but got " << scale;
+    return diag;
+  }
+  if (scaleScheme) {
+    // QL-SCHEME-C3
+    if (scaleScheme.getScaleScheme())
+      return emitError() << "expected the scheme of the scales to have a type "
+                            "as its scale but got another scheme";
+    // QL-SCHEME-C4
+    if (scaleScheme.hasZero())
+      return emitError() << "expected the scheme of the scales to have no zero";
+  }
+  // QL-SCHEME-C5
+  if (zeroKind == ZeroKind::Integer && !isInteger(element.getKind())) {
+    return emitError() << "expected an integer element with zero = int but got "
+                       << element;
+  }
+  // QL-SCHEME-C6
+  bool floatZero = zeroKind == ZeroKind::Float;
+  if (floatZero != bool(zeroType) ||
+      (floatZero && !isa<Float16Type, BFloat16Type, Float32Type>(zeroType))) {
+    auto diag = emitError() << "expected zero to be int, f16, bf16 or f32";
+    if (zeroType)
+      diag << " but got " << zeroType;
+    return diag;
+  }
+  // QL-SCHEME-C7
+  if (rule == ScaleRule::AbsMaxFull &&
+      (element.getKind() != ElementKind::Int || zeroKind != ZeroKind::None))
+    return emitError() << "expected a signed integer element and no zero with "
+                          "rule = absmax_full";
+  // QL-SCHEME-C8
+  if (rule == ScaleRule::MinMax &&
+      (!isInteger(element.getKind()) || zeroKind == ZeroKind::None))
+    return emitError()
+           << "expected an integer element and a zero with rule = minmax";
+  return success();
+}
+
+Attribute SchemeAttr::parse(AsmParser &parser, Type) {
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseLess())
+    return {};
+  FailureOr<ElementAttr> element = ElementAttr::parseBare(parser);
+  if (failed(element))
+    return {};
+
+  std::optional<SmallVector<int64_t>> block;
+  Attribute scale;
+  std::optional<ZeroKind> zeroKind;
+  Type zeroType;
+  std::optional<ScaleRule> rule;
+  std::optional<Rounding> rounding;
+
+  while (succeeded(parser.parseOptionalComma())) {
+    SMLoc fieldLoc = parser.getCurrentLocation();
+    StringRef field;
+    if (failed(parser.parseOptionalKeyword(&field))) {
+      parser.emitError(fieldLoc, "expected a field of a scheme: 'block', "
+                                 "'scale', 'zero', 'rule' or 'rounding'");
+      return {};
+    }
+    auto duplicate = [&](bool present) -> bool {
+      if (present)
+        parser.emitError(fieldLoc, "expected field '")
+            << field << "' only once";
+      return present;
+    };
+    if (parser.parseEqual())
+      return {};
+    if (field == "block") {
+      if (duplicate(block.has_value()))
+        return {};
+      block.emplace();
+      SMLoc blockLoc = parser.getCurrentLocation();
+      auto parseSize = [&]() {
+        return parser.parseInteger(block->emplace_back());
+      };
+      if (parser.parseCommaSeparatedList(AsmParser::Delimiter::Square,
+                                         parseSize))
+        return {};
+      if (block->size() != 2) {
+        parser.emitError(blockLoc, "expected a block of two sizes, [n, k], "
+                                   "but got ")
+            << block->size();
+        return {};
+      }
+    } else if (field == "scale") {
+      if (duplicate(bool(scale)) || parser.parseAttribute(scale))
+        return {};
+    } else if (field == "zero") {
+      if (duplicate(zeroKind.has_value()))
+        return {};
+      if (succeeded(parser.parseOptionalKeyword("int"))) {
+        zeroKind = ZeroKind::Integer;
+      } else {
+        zeroKind = ZeroKind::Float;
+        if (parser.parseType(zeroType))
+          return {};
+      }
+    } else if (field == "rule") {
+      ScaleRule value;
+      if (duplicate(rule.has_value()) ||
+          parseName(parser, ruleNames, "rule", value))
+        return {};
+      rule = value;
+    } else if (field == "rounding") {
+      Rounding value;
+      if (duplicate(rounding.has_value()) ||
+          parseName(parser, roundingNames, "rounding", value))
+        return {};
+      rounding = value;
+    } else {
+      parser.emitError(fieldLoc, "expected a field of a scheme: 'block', "
+                                 "'scale', 'zero', 'rule' or 'rounding' but "
+                                 "got '")
+          << field << "'";
+      return {};
+    }
+  }
+  if (parser.parseGreater())
+    return {};
+  if (!block || !scale) {
+    parser.emitError(loc, "expected a scheme to have the field '")
+        << (block ? "scale" : "block") << "'";
+    return {};
+  }
+  return getChecked([&] { return parser.emitError(loc); },
+                    parser.getContext(), *element, (*block)[0], (*block)[1],
+                    scale, zeroKind.value_or(ZeroKind::None), zeroType,
+                    rule.value_or(ScaleRule::AbsMax),
+                    rounding.value_or(Rounding::HalfEven));
+}
+
+void SchemeAttr::print(AsmPrinter &printer) const {
+  printer << '<';
+  getElement().printBare(printer);
+  printer << ", block = [" << getBlockN() << ", " << getBlockK()
+          << "], scale = " << getScale();
+  if (getZeroKind() == ZeroKind::Integer)
+    printer << ", zero = int";
+  else if (getZeroKind() == ZeroKind::Float)
+    printer << ", zero = " << getZeroType();
+  printer << ", rule = " << nameOf(ruleNames, getRule())
+          << ", rounding = " << nameOf(roundingNames, getRounding()) << '>';
+}
+
+mlir::FloatType SchemeAttr::getScaleType() const {
+  if (auto type = dyn_cast<TypeAttr>(getScale()))
+    return cast<mlir::FloatType>(type.getValue());
+  return nullptr;
+}
+
+SchemeAttr SchemeAttr::getScaleScheme() const {
+  return dyn_cast<SchemeAttr>(getScale());
+}
+
+Scheme SchemeAttr::toNumerics() const {
+  Scheme scheme;
+  scheme.element = getElement().toNumerics();
+  scheme.blockN = getBlockN();
+  scheme.blockK = getBlockK();
+  if (SchemeAttr scales = getScaleScheme())
+    scheme.scaleScheme = std::make_shared<const Scheme>(scales.toNumerics());
+  else
+    scheme.scaleType = getNumericsType(getScaleType());
+  scheme.zero = getZeroKind();
+  if (getZeroType())
+    scheme.zeroType = getNumericsType(getZeroType());
+  scheme.rule = getRule();
+  scheme.rounding = getRounding();
+  return scheme;
+}
+
+SchemeAttr SchemeAttr::fromNumericsChecked(
+    function_ref<InFlightDiagnostic()> emitError, MLIRContext *context,
+    const Scheme &scheme) {
+  DenseF32ArrayAttr table;
+  if (scheme.element.kind == ElementKind::Codebook)
+    table = DenseF32ArrayAttr::get(context, scheme.element.table);
+  ElementAttr element = ElementAttr::getChecked(
+      emitError, context, scheme.element.kind, scheme.element.bits, table);
+  if (!element)
+    return nullptr;
+  Attribute scale;
+  if (scheme.scaleScheme) {
+    scale = fromNumericsChecked(emitError, context, *scheme.scaleScheme);
+    if (!scale)
+      return nullptr;
+  } else {
+    scale = TypeAttr::get(getFloatType(context, scheme.scaleType));
+  }
+  Type zeroType;
+  if (scheme.zero == ZeroKind::Float)
+    zeroType = getFloatType(context, scheme.zeroType);
+  return getChecked(emitError, context, element, scheme.blockN, scheme.blockK,
+                    scale, scheme.zero, zeroType, scheme.rule,
+                    scheme.rounding);
+}
+
+SchemeAttr SchemeAttr::fromNumerics(MLIRContext *context,
+                                    const Scheme &scheme) {
+  return fromNumericsChecked(
+      [&] { return mlir::emitError(UnknownLoc::get(context)); }, context,
+      scheme);
+}

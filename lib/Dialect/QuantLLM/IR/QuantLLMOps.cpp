@@ -1,0 +1,614 @@
+//===- QuantLLMOps.cpp - Operations: syntax, verifiers, folders -----------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/Matchers.h"
+#include "mlir/IR/PatternMatch.h"
+#include "mlir/IR/TypeUtilities.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/MathExtras.h"
+#include "llvm/Support/Path.h"
+
+using namespace mlir;
+using namespace quant_llm;
+
+#define GET_OP_CLASSES
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMOps.cpp.inc"
+
+//===----------------------------------------------------------------------===//
+// Archives and parameters
+//===----------------------------------------------------------------------===//
+
+/// The file that a location comes from; empty if it has none.
+static StringRef getFileOf(Location loc) {
+  if (auto file = dyn_cast<FileLineColRange>(loc))
+    return file.getFilename().getValue();
+  if (auto name = dyn_cast<NameLoc>(loc))
+    return getFileOf(name.getChildLoc());
+  if (auto call = dyn_cast<CallSiteLoc>(loc))
+    return getFileOf(call.getCallee());
+  if (auto opaque = dyn_cast<OpaqueLoc>(loc))
+    return getFileOf(opaque.getFallbackLocation());
+  if (auto fused = dyn_cast<FusedLoc>(loc))
+    for (Location part : fused.getLocations())
+      if (StringRef file = getFileOf(part); !file.empty())
+        return file;
+  return {};
+}
+
+std::string quant_llm::resolveArchivePath(ArchiveOp archive,
+                                          StringRef baseDir) {
+  StringRef path = archive.getPath();
+  if (llvm::sys::path::is_absolute(path))
+    return path.str();
+  StringRef directory = baseDir;
+  if (directory.empty()) {
+    StringRef file = getFileOf(archive.getLoc());
+    // "-" and "<stdin>" are how tools name the standard input.
+    if (file != "-" && file != "<stdin>")
+      directory = llvm::sys::path::parent_path(file);
+  }
+  SmallString<256> result(directory);
+  llvm::sys::path::append(result, path);
+  return result.str().str();
+}
+
+ParameterOp quant_llm::getParameterOf(Value value,
+                                      SymbolTableCollection *tables) {
+  auto get = value.getDefiningOp<GetParameterOp>();
+  if (!get)
+    return nullptr;
+  if (tables)
+    return tables->lookupNearestSymbolFrom<ParameterOp>(get,
+                                                        get.getParameterAttr());
+  return SymbolTable::lookupNearestSymbolFrom<ParameterOp>(
+      get, get.getParameterAttr());
+}
+
+LogicalResult ArchiveOp::verify() {
+  // QL-ARCHIVE-C1
+  if (getPath().empty())
+    return emitOpError("expected the path of a file but got an empty string");
+  if (getPath().contains('\0'))
+    return emitOpError("expected a path without zero bytes");
+  return success();
+}
+
+LogicalResult ParameterOp::verify() {
+  // QL-PARAMETER-C4
+  if (getArchiveKey().empty())
+    return emitOpError("expected a key but got an empty string");
+  // QL-PARAMETER-C2
+  Type type = getType();
+  if (isa<WeightType>(type))
+    return success();
+  auto tensor = dyn_cast<RankedTensorType>(type);
+  if (!tensor || !tensor.hasStaticShape() || tensor.getEncoding())
+    return emitOpError("expected the type to be a weight or a ranked tensor "
+                       "with static shape and no encoding but got ")
+           << type;
+  Type element = tensor.getElementType();
+  if (!isa<Float16Type, BFloat16Type, Float32Type, Float64Type,
+           Float8E4M3FNType, Float8E5M2Type, Float8E8M0FNUType>(element) &&
+      !element.isSignlessInteger(8) && !element.isSignlessInteger(16) &&
+      !element.isSignlessInteger(32) && !element.isSignlessInteger(64))
+    return emitOpError("expected an element type that archives hold (f16, "
+                       "bf16, f32, f64, f8E4M3FN, f8E5M2, f8E8M0FNU, i8, i16, "
+                       "i32, i64) but got ")
+           << element;
+  // QL-PARAMETER-C3
+  int64_t bytes = element.getIntOrFloatBitWidth() / 8;
+  for (int64_t size : tensor.getShape())
+    if (llvm::MulOverflow(bytes, size, bytes))
+      return emitOpError("expected less than 2^63 bytes but got the type ")
+             << type;
+  return success();
+}
+
+LogicalResult
+ParameterOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
+  // QL-PARAMETER-C1
+  Operation *target =
+      symbolTable.lookupNearestSymbolFrom(*this, getArchiveAttr());
+  if (!target)
+    return emitOpError("expected ")
+           << getArchiveAttr() << " to name an archive but found no symbol";
+  if (!isa<ArchiveOp>(target)) {
+    auto diag = emitOpError("expected ")
+                << getArchiveAttr() << " to name an archive";
+    diag.attachNote(target->getLoc()) << "it names this operation";
+    return diag;
+  }
+  return success();
+}
+
+LogicalResult
+GetParameterOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
+  // QL-GET-PARAMETER-C1
+  Operation *target =
+      symbolTable.lookupNearestSymbolFrom(*this, getParameterAttr());
+  if (!target)
+    return emitOpError("expected ")
+           << getParameterAttr() << " to name a parameter but found no symbol";
+  auto parameter = dyn_cast<ParameterOp>(target);
+  if (!parameter) {
+    auto diag = emitOpError("expected ")
+                << getParameterAttr() << " to name a parameter";
+    diag.attachNote(target->getLoc()) << "it names this operation";
+    return diag;
+  }
+  // QL-GET-PARAMETER-C2
+  if (parameter.getType() != getResult().getType()) {
+    auto diag = emitOpError("expected the type of the parameter, ")
+                << parameter.getType() << ", but got "
+                << getResult().getType();
+    diag.attachNote(parameter.getLoc()) << "the parameter is declared here";
+    return diag;
+  }
+  return success();
+}
+
+void GetParameterOp::getAsmResultNames(OpAsmSetValueNameFn setNameFn) {
+  setNameFn(getResult(), getParameter());
+}
+
+//===----------------------------------------------------------------------===//
+// Weights
+//===----------------------------------------------------------------------===//
+
+LogicalResult QuantizeOp::verify() {
+  auto source = cast<RankedTensorType>(getSource().getType());
+  WeightType result = getResult().getType();
+  // QL-QUANTIZE-C1
+  if (source.getShape() != result.getShape())
+    return emitOpError("expected operand and result of equal shape but got ")
+           << source << " and " << result.getDenseType();
+  // QL-QUANTIZE-C2
+  if (source.getElementType() != result.getElementType())
+    return emitOpError("expected the operand's element type to be the "
+                       "expressed type ")
+           << result.getElementType() << " but got "
+           << source.getElementType();
+  return success();
+}
+
+LogicalResult DequantizeOp::inferReturnTypes(MLIRContext *,
+                                             std::optional<Location> location,
+                                             Adaptor adaptor,
+                                             SmallVectorImpl<Type> &types) {
+  auto weight = dyn_cast<WeightType>(adaptor.getSource().getType());
+  if (!weight)
+    return emitOptionalError(location, "expected a weight");
+  types.push_back(weight.getDenseType());
+  return success();
+}
+
+LogicalResult AssembleOp::verify() {
+  SmallVector<RankedTensorType> expected =
+      getResult().getType().getComponentTypes();
+  // QL-ASSEMBLE-C1
+  if (expected.size() != getComponents().size())
+    return emitOpError("expected ")
+           << expected.size() << " components but got "
+           << getComponents().size();
+  // QL-ASSEMBLE-C2
+  SmallVector<StringRef> names = getResult().getType().getComponentNames();
+  for (auto [name, type, operand] :
+       llvm::zip_equal(names, expected, getComponents()))
+    if (operand.getType() != type)
+      return emitOpError("expected the component '")
+             << name << "' to be " << type << " but got "
+             << operand.getType();
+  return success();
+}
+
+OpFoldResult AssembleOp::fold(FoldAdaptor) {
+  // assemble(components(w)) -> w
+  if (getComponents().empty())
+    return {};
+  auto components = getComponents().front().getDefiningOp<ComponentsOp>();
+  if (components && components.getSource().getType() == getResult().getType() &&
+      llvm::equal(components.getResults(), getComponents()))
+    return components.getSource();
+  return {};
+}
+
+LogicalResult ComponentsOp::inferReturnTypes(MLIRContext *,
+                                             std::optional<Location> location,
+                                             Adaptor adaptor,
+                                             SmallVectorImpl<Type> &types) {
+  auto weight = dyn_cast<WeightType>(adaptor.getSource().getType());
+  if (!weight)
+    return emitOptionalError(location, "expected a weight");
+  llvm::append_range(types, weight.getComponentTypes());
+  return success();
+}
+
+LogicalResult ComponentsOp::fold(FoldAdaptor,
+                                 SmallVectorImpl<OpFoldResult> &results) {
+  // components(assemble(c...)) -> c...
+  auto assemble = getSource().getDefiningOp<AssembleOp>();
+  if (!assemble)
+    return failure();
+  llvm::append_range(results, assemble.getComponents());
+  return success();
+}
+
+void ComponentsOp::getAsmResultNames(OpAsmSetValueNameFn setNameFn) {
+  auto weight = dyn_cast<WeightType>(getSource().getType());
+  if (!weight)
+    return;
+  for (auto [name, result] :
+       llvm::zip(weight.getComponentNames(), getResults()))
+    setNameFn(result, name);
+}
+
+//===----------------------------------------------------------------------===//
+// LinearOp
+//===----------------------------------------------------------------------===//
+
+/// The shape [N, K] of a weight, dense or quantized.
+static ArrayRef<int64_t> getWeightShape(Type type) {
+  if (auto weight = dyn_cast<WeightType>(type))
+    return weight.getShape();
+  return cast<RankedTensorType>(type).getShape();
+}
+
+int64_t LinearOp::getN() {
+  return getWeightShape(getWeights().front().getType())[0];
+}
+
+int64_t LinearOp::getK() {
+  return getWeightShape(getWeights().front().getType())[1];
+}
+
+bool LinearOp::isQuantized() {
+  return llvm::all_of(getWeights().getTypes(),
+                      [](Type type) { return isa<WeightType>(type); });
+}
+
+void LinearOp::build(OpBuilder &builder, OperationState &state, Type result,
+                     Value input, ValueRange weights, SchemeAttr scheme,
+                     StringAttr reason) {
+  build(builder, state, result, input, weights, ValueRange(), nullptr, scheme,
+        reason);
+}
+
+void LinearOp::build(
+    OpBuilder &builder, OperationState &state, Type result, Value input,
+    ValueRange weights, ValueRange epilogueOperands,
+    function_ref<void(OpBuilder &, Location, ValueRange)> body,
+    SchemeAttr scheme, StringAttr reason) {
+  state.addOperands(input);
+  state.addOperands(weights);
+  state.addOperands(epilogueOperands);
+  state.addTypes(result);
+  Properties &properties = state.getOrAddProperties<Properties>();
+  properties.operandSegmentSizes = {1, static_cast<int32_t>(weights.size()),
+                                    static_cast<int32_t>(
+                                        epilogueOperands.size())};
+  properties.scheme = scheme;
+  properties.reason = reason;
+  Region *region = state.addRegion();
+  if (!body)
+    return;
+  OpBuilder::InsertionGuard guard(builder);
+  SmallVector<Type> types(weights.size(), builder.getF32Type());
+  for (Type type : epilogueOperands.getTypes())
+    types.push_back(cast<RankedTensorType>(type).getElementType());
+  SmallVector<Location> locs(types.size(), state.location);
+  Block *block = builder.createBlock(region, region->end(), types, locs);
+  body(builder, state.location, block->getArguments());
+}
+
+ParseResult LinearOp::parse(OpAsmParser &parser, OperationState &result) {
+  SmallVector<OpAsmParser::UnresolvedOperand> operands, epilogueOperands;
+  SmallVector<Type> epilogueTypes;
+  SMLoc operandsLoc = parser.getCurrentLocation();
+  if (parser.parseOperandList(operands))
+    return failure();
+  if (operands.size() < 2)
+    return parser.emitError(operandsLoc,
+                            "expected an input and one or two weights");
+
+  SMLoc attributesLoc = parser.getCurrentLocation();
+  if (parser.parseOptionalAttrDict(result.attributes) ||
+      failed(verifyInherentAttrs(result.name, result.attributes, [&]() {
+        return parser.emitError(attributesLoc)
+               << "'" << result.name.getStringRef() << "' op ";
+      })))
+    return failure();
+
+  Region *epilogue = result.addRegion();
+  SMLoc epilogueLoc = parser.getCurrentLocation();
+  if (succeeded(parser.parseOptionalKeyword("epilogue"))) {
+    if (succeeded(parser.parseOptionalLParen())) {
+      epilogueLoc = parser.getCurrentLocation();
+      if (parser.parseOperandList(epilogueOperands) ||
+          parser.parseColonTypeList(epilogueTypes) || parser.parseRParen())
+        return failure();
+    }
+    if (parser.parseRegion(*epilogue))
+      return failure();
+  }
+
+  SMLoc typeLoc = parser.getCurrentLocation();
+  FunctionType type;
+  if (parser.parseColonType(type))
+    return failure();
+  if (type.getNumInputs() != operands.size() || type.getNumResults() != 1)
+    return parser.emitError(typeLoc, "expected ")
+           << operands.size() << " operand types and one result type but got "
+           << type.getNumInputs() << " and " << type.getNumResults();
+  result.addTypes(type.getResults());
+  Properties &properties = result.getOrAddProperties<Properties>();
+  properties.operandSegmentSizes = {
+      1, static_cast<int32_t>(operands.size() - 1),
+      static_cast<int32_t>(epilogueOperands.size())};
+  return failure(parser.resolveOperands(operands, type.getInputs(),
+                                        operandsLoc, result.operands) ||
+                 parser.resolveOperands(epilogueOperands, epilogueTypes,
+                                        epilogueLoc, result.operands));
+}
+
+void LinearOp::print(OpAsmPrinter &printer) {
+  printer << ' ' << getInput() << ", " << getWeights();
+  printer.printOptionalAttrDict((*this)->getAttrs(),
+                                {getOperandSegmentSizeAttr()});
+  if (hasEpilogue()) {
+    printer << " epilogue";
+    if (!getEpilogueOperands().empty())
+      printer << '(' << getEpilogueOperands() << " : "
+              << getEpilogueOperands().getTypes() << ')';
+    printer << ' ';
+    printer.printRegion(getEpilogue());
+  }
+  printer << " : (" << getInput().getType();
+  for (Type type : getWeights().getTypes())
+    printer << ", " << type;
+  printer << ") -> " << getResult().getType();
+}
+
+LogicalResult LinearOp::verify() {
+  // QL-LINEAR-C1
+  if (getWeights().empty() || getWeights().size() > 2)
+    return emitOpError("expected one or two weights but got ")
+           << getWeights().size();
+  // QL-LINEAR-C2
+  ArrayRef<int64_t> shape = getWeightShape(getWeights().front().getType());
+  for (Type type : getWeights().getTypes())
+    if (getWeightShape(type) != shape)
+      return emitOpError("expected weights of the same shape but got ")
+             << getWeights().front().getType() << " and " << type;
+  // QL-LINEAR-C3
+  auto inputType = cast<RankedTensorType>(getInput().getType());
+  if (inputType.getRank() == 0 || inputType.getShape().back() != shape[1])
+    return emitOpError("expected the last dimension of the input to be ")
+           << shape[1] << ", the inputs of the weight, but got " << inputType;
+  // QL-LINEAR-C4
+  auto resultType = cast<RankedTensorType>(getResult().getType());
+  SmallVector<int64_t> expected(inputType.getShape());
+  expected.back() = shape[0];
+  if (resultType.getShape() != ArrayRef<int64_t>(expected))
+    return emitOpError("expected the result to have the shape ")
+           << RankedTensorType::get(expected, resultType.getElementType())
+           << " but got " << resultType;
+  // QL-LINEAR-C5
+  if (!hasEpilogue()) {
+    if (getWeights().size() == 2)
+      return emitOpError("expected an epilogue that combines the two weights");
+    if (!getEpilogueOperands().empty())
+      return emitOpError("expected an epilogue that uses its operands");
+  }
+  // QL-LINEAR-C6
+  for (auto [index, operand] : llvm::enumerate(getEpilogueOperands())) {
+    auto type = cast<RankedTensorType>(operand.getType());
+    bool perOutput = type.getRank() == 1 && type.getDimSize(0) == shape[0];
+    if (!perOutput && type.getShape() != resultType.getShape())
+      return emitOpError("expected operand ")
+             << index << " of the epilogue to have one value per output ("
+             << shape[0] << ") or the shape of the result, " << resultType
+             << ", but got " << type;
+  }
+  // QL-LINEAR-C10
+  if (SchemeAttr scheme = getSchemeAttr())
+    for (Type type : getWeights().getTypes())
+      if (auto weight = dyn_cast<WeightType>(type);
+          weight && weight.getScheme() != scheme)
+        return emitOpError("expected a quantized weight to have the scheme ")
+               << scheme << " of the op but got " << weight.getScheme();
+  return success();
+}
+
+LogicalResult LinearOp::verifyRegions() {
+  if (!hasEpilogue())
+    return success();
+  Block &block = getEpilogue().front();
+  // QL-LINEAR-C7
+  SmallVector<Type> expected(getWeights().size(),
+                             Float32Type::get(getContext()));
+  for (Type type : getEpilogueOperands().getTypes())
+    expected.push_back(cast<RankedTensorType>(type).getElementType());
+  if (!llvm::equal(block.getArgumentTypes(), expected))
+    return emitOpError("expected the arguments of the epilogue to be (")
+           << expected << ") but got (" << block.getArgumentTypes() << ")";
+  // QL-LINEAR-C9
+  auto yield = block.empty() ? YieldOp() : dyn_cast<YieldOp>(block.back());
+  Type element = getElementTypeOrSelf(getResult().getType());
+  if (!yield)
+    return emitOpError("expected the epilogue to end with quant_llm.yield");
+  if (yield.getValues().size() != 1 ||
+      yield.getValues().front().getType() != element) {
+    auto diag = emitOpError("expected the epilogue to yield one value of type ")
+                << element;
+    diag.attachNote(yield.getLoc()) << "it yields ("
+                                    << yield.getValues().getTypes() << ")";
+    return diag;
+  }
+  // QL-LINEAR-C8
+  for (Operation &op : block.without_terminator()) {
+    StringRef dialect = op.getName().getDialectNamespace();
+    auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
+    if ((dialect != "arith" && dialect != "math") || op.getNumRegions() != 0 ||
+        !llvm::all_of(op.getOperandTypes(), isScalar) ||
+        !llvm::all_of(op.getResultTypes(), isScalar) || !isPure(&op)) {
+      auto diag = emitOpError("expected the epilogue to hold only pure scalar "
+                              "operations of arith and math but got '")
+                  << op.getName() << "'";
+      diag.attachNote(op.getLoc()) << "the operation is here";
+      return diag;
+    }
+  }
+  return success();
+}
+
+namespace {
+
+/// Drops operands of the epilogue whose argument has no use.
+struct DropUnusedEpilogueOperands : public OpRewritePattern<LinearOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(LinearOp op,
+                                PatternRewriter &rewriter) const override {
+    if (!op.hasEpilogue())
+      return rewriter.notifyMatchFailure(op, "no epilogue");
+    Block &block = op.getEpilogue().front();
+    unsigned numWeights = op.getWeights().size();
+    unsigned numOperands = op.getEpilogueOperands().size();
+    llvm::BitVector unused(block.getNumArguments());
+    SmallVector<Value> kept;
+    for (unsigned i = 0; i < numOperands; ++i) {
+      if (block.getArgument(numWeights + i).use_empty())
+        unused.set(numWeights + i);
+      else
+        kept.push_back(op.getEpilogueOperands()[i]);
+    }
+    if (unused.none())
+      return rewriter.notifyMatchFailure(op, "every operand is used");
+    rewriter.modifyOpInPlace(op, [&] {
+      op.getEpilogueOperandsMutable().assign(kept);
+      block.eraseArguments(unused);
+    });
+    return success();
+  }
+};
+
+/// Drops an epilogue that yields the accumulator as it would be without one.
+struct DropIdentityEpilogue : public OpRewritePattern<LinearOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(LinearOp op,
+                                PatternRewriter &rewriter) const override {
+    if (!op.hasEpilogue() || op.getWeights().size() != 1 ||
+        !op.getEpilogueOperands().empty())
+      return rewriter.notifyMatchFailure(op, "not an epilogue of one argument");
+    Block &block = op.getEpilogue().front();
+    Value value = cast<YieldOp>(block.getTerminator()).getValues().front();
+    // Rounding half to even is what a linear without epilogue does.
+    auto trunc = value.getDefiningOp<arith::TruncFOp>();
+    if (trunc && (!trunc.getRoundingmode() ||
+                  *trunc.getRoundingmode() ==
+                      arith::RoundingMode::to_nearest_even))
+      value = trunc.getIn();
+    if (value != block.getArgument(0))
+      return rewriter.notifyMatchFailure(op, "the epilogue computes something");
+    rewriter.replaceOpWithNewOp<LinearOp>(
+        op, op.getResult().getType(), op.getInput(), op.getWeights(),
+        op.getSchemeAttr(), op.getReasonAttr());
+    return success();
+  }
+};
+
+} // namespace
+
+void LinearOp::getCanonicalizationPatterns(RewritePatternSet &results,
+                                           MLIRContext *context) {
+  results.add<DropUnusedEpilogueOperands, DropIdentityEpilogue>(context);
+}
+
+//===----------------------------------------------------------------------===//
+// Regions
+//===----------------------------------------------------------------------===//
+
+/// Control enters the region once and leaves with the yielded values.
+static void getOnceSuccessors(Operation *op, RegionBranchPoint point,
+                              SmallVectorImpl<RegionSuccessor> &regions) {
+  if (point.isParent())
+    regions.push_back(RegionSuccessor(&op->getRegion(0)));
+  else
+    regions.push_back(RegionSuccessor(op, op->getResults()));
+}
+
+void BlockOp::getSuccessorRegions(RegionBranchPoint point,
+                                  SmallVectorImpl<RegionSuccessor> &regions) {
+  getOnceSuccessors(*this, point, regions);
+}
+
+void CrossBlockOp::getSuccessorRegions(
+    RegionBranchPoint point, SmallVectorImpl<RegionSuccessor> &regions) {
+  getOnceSuccessors(*this, point, regions);
+}
+
+LogicalResult CrossBlockOp::verify() {
+  // QL-CROSS-BLOCK-C2
+  if (getOverlap() >= getWindow())
+    return emitOpError("expected the overlap to be less than the window of ")
+           << getWindow() << " blocks but got " << getOverlap();
+  return success();
+}
+
+LogicalResult CrossBlockOp::verifyRegions() {
+  // QL-CROSS-BLOCK-C3
+  Block &block = getBody().front();
+  for (Operation &op : block.without_terminator()) {
+    if (!isa<BlockOp>(op)) {
+      auto diag = emitOpError("expected only quant_llm.block operations but "
+                              "got '")
+                  << op.getName() << "'";
+      diag.attachNote(op.getLoc()) << "the operation is here";
+      return diag;
+    }
+  }
+  SmallVector<BlockOp> blocks = getBlocks();
+  if (blocks.empty())
+    return emitOpError("expected at least one quant_llm.block");
+  // QL-CROSS-BLOCK-C4
+  for (size_t i = 1; i < blocks.size(); ++i) {
+    // Differences of non-negative numbers do not overflow.
+    if (int64_t(blocks[i].getIndex()) - int64_t(blocks[i - 1].getIndex()) !=
+        1) {
+      auto diag = emitOpError("expected consecutive indices of the blocks but "
+                              "got ")
+                  << blocks[i].getIndex() << " after "
+                  << blocks[i - 1].getIndex();
+      diag.attachNote(blocks[i].getLoc()) << "the block is here";
+      return diag;
+    }
+  }
+  return success();
+}
+
+SmallVector<BlockOp> CrossBlockOp::getBlocks() {
+  return llvm::to_vector(getBody().front().getOps<BlockOp>());
+}
+
+SmallVector<std::pair<int64_t, int64_t>> CrossBlockOp::getWindows() {
+  int64_t count = getBlocks().size();
+  int64_t window = std::min<int64_t>(getWindow(), count);
+  int64_t stride = int64_t(getWindow()) - int64_t(getOverlap());
+  SmallVector<std::pair<int64_t, int64_t>> windows;
+  for (int64_t first = 0;; first += stride) {
+    first = std::min(first, count - window);
+    windows.emplace_back(first, first + window - 1);
+    if (first + window == count)
+      return windows;
+  }
+}
