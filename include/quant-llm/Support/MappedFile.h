@@ -1,0 +1,57 @@
+//===- MappedFile.h - A file as read-only memory ----------------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_SUPPORT_MAPPEDFILE_H
+#define QUANT_LLM_SUPPORT_MAPPEDFILE_H
+
+#include "quant-llm/Support/Status.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace quant_llm {
+
+/// A regular file mapped read-only. The bytes are valid as long as the object
+/// lives (moving it does not move them). Replacing the file by a rename is
+/// harmless; truncating it in place while it is mapped ends the process by
+/// SIGBUS on the next access, as with every memory map.
+class MappedFile {
+public:
+  /// Fails for anything that is not a readable regular file: directories, pipes
+  /// (without waiting for a writer), devices. An empty file has size() == 0.
+  static Result<MappedFile> open(const std::string &path);
+
+  MappedFile(MappedFile &&other) noexcept;
+  MappedFile &operator=(MappedFile &&other) noexcept;
+  MappedFile(const MappedFile &) = delete;
+  MappedFile &operator=(const MappedFile &) = delete;
+  ~MappedFile();
+
+  /// The path as given to open().
+  const std::string &path() const { return name; }
+  /// Page-aligned; null for an empty file.
+  const uint8_t *data() const { return bytes; }
+  size_t size() const { return length; }
+
+  /// Tells the system that the pages wholly inside the range are not needed for
+  /// now, so that reading a file from end to end does not fill the memory of
+  /// the process. The range must lie in the file; reading it again later works.
+  void release(const uint8_t *begin, size_t count) const;
+
+private:
+  MappedFile() = default;
+
+  std::string name;
+  const uint8_t *bytes = nullptr;
+  size_t length = 0;
+};
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_SUPPORT_MAPPEDFILE_H
