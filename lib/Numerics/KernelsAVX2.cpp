@@ -1,0 +1,14 @@
+//===- KernelsAVX2.cpp - Inner loops for AVX2 -----------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "KernelsImpl.inc"
+
+namespace quant_llm {
+extern const Kernels *const kernelsAVX2;
+const Kernels *const kernelsAVX2 = &kernels;
+} // namespace quant_llm
