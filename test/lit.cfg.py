@@ -27,6 +27,7 @@ config.substitutions.append(("%shared", shared))
 config.substitutions.append(("%python", config.python_executable))
 config.substitutions.append(("%pytest", config.python_executable + " -m pytest -q -p no:cacheprovider"))
 config.substitutions.append(("%src_root", config.quant_llm_src_root))
+config.substitutions.append(("%lib_dir", config.quant_llm_lib_dir))
 
 if config.enable_python:
     config.available_features.add("python")

@@ -1,0 +1,59 @@
+//===- Compile.cpp - Modules as bytes in and out --------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm-c/Compile.h"
+
+#include "Context.h"
+
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassRegistry.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace quant_llm;
+
+QuantLLMStatus quantLLMCompile(const char *source, size_t sourceSize,
+                               const QuantLLMCompileOptions *options,
+                               QuantLLMBuffer **module, QuantLLMError **error) {
+  return runGuarded(error, [&]() -> Outcome {
+    QuantLLMCompileOptions defaults = {};
+    const QuantLLMCompileOptions &chosen = options ? *options : defaults;
+    for (Status status :
+         {checkNotNull(source, "source"), checkNotNull(module, "module")})
+      if (!status.ok())
+        return status;
+
+    CollectingContext context(chosen.handlers);
+    OwningOpRef<ModuleOp> parsed =
+        context.parse(source, sourceSize, chosen.name);
+    if (!parsed)
+      return context.failure("the module cannot be parsed");
+    if (chosen.pipeline && *chosen.pipeline) {
+      registerEveryPass();
+      // A list of passes is short for those passes on the module.
+      StringRef text = StringRef(chosen.pipeline).trim();
+      std::string wrapped = text.starts_with("builtin.module(")
+                                ? text.str()
+                                : ("builtin.module(" + text + ")").str();
+      std::string message;
+      llvm::raw_string_ostream os(message);
+      FailureOr<OpPassManager> pipeline = parsePassPipeline(wrapped, os);
+      if (failed(pipeline))
+        return Status::error("invalid pass pipeline '" +
+                             std::string(chosen.pipeline) +
+                             "': " + StringRef(message).trim().str());
+      PassManager pm(context.get());
+      static_cast<OpPassManager &>(pm) = std::move(*pipeline);
+      if (failed(context.run(pm, *parsed)))
+        return context.failure("the pipeline '" + std::string(chosen.pipeline) +
+                               "' failed");
+    }
+    *module = CollectingContext::print(*parsed, chosen.bytecode != 0);
+    return {};
+  });
+}

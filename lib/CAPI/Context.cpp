@@ -1,0 +1,115 @@
+//===- Context.cpp - An MLIR context that collects diagnostics ------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Context.h"
+
+#include "mlir/Bytecode/BytecodeWriter.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/SourceMgr.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace quant_llm;
+
+static QuantLLMSeverity convertSeverity(DiagnosticSeverity severity) {
+  switch (severity) {
+  case DiagnosticSeverity::Error:
+    return QUANT_LLM_ERROR;
+  case DiagnosticSeverity::Warning:
+    return QUANT_LLM_WARNING;
+  case DiagnosticSeverity::Remark:
+    return QUANT_LLM_REMARK;
+  case DiagnosticSeverity::Note:
+    break;
+  }
+  return QUANT_LLM_NOTE;
+}
+
+/// `file:line:column` where that is known, else the location as MLIR prints it.
+static std::string printLocation(Location location) {
+  if (isa<UnknownLoc>(location))
+    return "";
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  if (auto file = location->findInstanceOf<FileLineColLoc>())
+    os << file.getFilename().getValue() << ':' << file.getLine() << ':'
+       << file.getColumn();
+  else
+    location.print(os);
+  return text;
+}
+
+CollectingContext::CollectingContext(const QuantLLMHandlers &handlers)
+    : handlers(handlers) {
+  DialectRegistry registry;
+  registerEveryDialect(registry);
+  context.appendDialectRegistry(registry);
+  context.getDiagEngine().registerHandler([this](Diagnostic &diagnostic) {
+    StoredDiagnostic stored{convertSeverity(diagnostic.getSeverity()),
+                            printLocation(diagnostic.getLocation()),
+                            diagnostic.str()};
+    if (this->handlers.diagnostic && stored.severity != QUANT_LLM_ERROR) {
+      QuantLLMDiagnostic view{stored.severity, stored.location.c_str(),
+                              stored.message.c_str()};
+      this->handlers.diagnostic(this->handlers.userData, &view);
+    }
+    diagnostics.push_back(std::move(stored));
+    for (Diagnostic &note : diagnostic.getNotes())
+      diagnostics.push_back(
+          {QUANT_LLM_NOTE, printLocation(note.getLocation()), note.str()});
+  });
+}
+
+CollectingContext::~CollectingContext() = default;
+
+OwningOpRef<ModuleOp> CollectingContext::parse(const char *source, size_t size,
+                                               const char *name) {
+  llvm::SourceMgr sourceManager;
+  // The parser wants a NUL after the last byte, which callers may lack.
+  sourceManager.AddNewSourceBuffer(
+      llvm::MemoryBuffer::getMemBufferCopy(llvm::StringRef(source, size),
+                                           name ? name : "<memory>"),
+      llvm::SMLoc());
+  return parseSourceFile<ModuleOp>(sourceManager, &context);
+}
+
+LogicalResult CollectingContext::run(PassManager &pm, ModuleOp module) {
+  return pm.run(module);
+}
+
+QuantLLMBuffer *CollectingContext::print(ModuleOp module, bool bytecode) {
+  auto *buffer = new QuantLLMBuffer;
+  llvm::raw_string_ostream os(buffer->bytes);
+  if (bytecode)
+    (void)writeBytecodeToFile(module, os);
+  else
+    module.print(os);
+  return buffer;
+}
+
+Outcome CollectingContext::failure(const std::string &fallback) {
+  std::string message;
+  for (size_t i = 0; i < diagnostics.size() && message.empty(); ++i) {
+    if (diagnostics[i].severity != QUANT_LLM_ERROR)
+      continue;
+    message = diagnostics[i].location;
+    message += (message.empty() ? "" : ": ") + diagnostics[i].message;
+    for (size_t j = i + 1; j < diagnostics.size(); ++j) {
+      if (diagnostics[j].severity != QUANT_LLM_NOTE)
+        break;
+      message += "\nnote: " + diagnostics[j].message;
+    }
+  }
+  Outcome outcome(Status::error(message.empty() ? fallback : message));
+  outcome.diagnostics = std::move(diagnostics);
+  diagnostics.clear();
+  return outcome;
+}

@@ -1,0 +1,189 @@
+//===- Extension.cpp - The Python extension over the C API ----------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Only what Python cannot do itself: calls of the C API with the GIL released,
+// errors as exceptions, arrays without copies. Everything pleasant is written
+// in Python on top. Nothing here includes MLIR or the C++ libraries, so the
+// package can live in one process with other packages built on MLIR.
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm-c/Compile.h"
+#include "quant-llm-c/Support.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace nb = nanobind;
+
+namespace {
+
+template <auto destroy>
+struct Destroyer {
+  template <typename T>
+  void operator()(T *object) const {
+    destroy(object);
+  }
+};
+using Error = std::unique_ptr<QuantLLMError, Destroyer<quantLLMErrorDestroy>>;
+using Buffer =
+    std::unique_ptr<QuantLLMBuffer, Destroyer<quantLLMBufferDestroy>>;
+
+const char *severityName(QuantLLMSeverity severity) {
+  switch (severity) {
+  case QUANT_LLM_ERROR:
+    return "error";
+  case QUANT_LLM_WARNING:
+    return "warning";
+  case QUANT_LLM_REMARK:
+    return "remark";
+  case QUANT_LLM_NOTE:
+    break;
+  }
+  return "note";
+}
+
+/// A str even if a message quotes bytes of a file that are not UTF-8.
+nb::object toText(const char *text) {
+  return nb::steal(PyUnicode_DecodeUTF8(
+      text, static_cast<Py_ssize_t>(strlen(text)), "replace"));
+}
+
+nb::object makeDiagnostic(const QuantLLMDiagnostic &diagnostic) {
+  return nb::module_::import_("quant_llm._errors")
+      .attr("Diagnostic")(severityName(diagnostic.severity),
+                          toText(diagnostic.location),
+                          toText(diagnostic.message));
+}
+
+[[noreturn]] void raise(QuantLLMStatus status, const QuantLLMError *error) {
+  if (status == QUANT_LLM_OUT_OF_MEMORY)
+    throw std::bad_alloc();
+  nb::list diagnostics;
+  for (size_t i = 0, e = quantLLMErrorGetNumDiagnostics(error); i < e; ++i)
+    diagnostics.append(makeDiagnostic(quantLLMErrorGetDiagnostic(error, i)));
+  nb::object type =
+      nb::module_::import_("quant_llm._errors").attr("QuantLLMError");
+  nb::object exception =
+      type(toText(quantLLMErrorGetMessage(error)), diagnostics);
+  PyErr_SetObject(type.ptr(), exception.ptr());
+  throw nb::python_error();
+}
+
+/// Calls `function(error)` without the GIL; an error becomes an exception.
+template <typename Function>
+void call(Function function) {
+  QuantLLMError *error = nullptr;
+  QuantLLMStatus status;
+  {
+    nb::gil_scoped_release release;
+    status = function(&error);
+  }
+  Error owned(error);
+  if (status != QUANT_LLM_OK)
+    raise(status, owned.get());
+}
+
+/// The handlers of the C API for two callables of Python, each maybe None. What
+/// a callable raises cannot pass through the C API; it is kept and raised after
+/// the call.
+class Handlers {
+public:
+  Handlers(nb::object progress, nb::object diagnostic)
+      : progress(std::move(progress)), diagnostic(std::move(diagnostic)) {}
+
+  QuantLLMHandlers get() {
+    QuantLLMHandlers handlers = {};
+    handlers.userData = this;
+    if (!progress.is_none())
+      handlers.progress = [](void *self, const char *stage, const char *item,
+                             uint64_t done, uint64_t total) {
+        auto *handlers = static_cast<Handlers *>(self);
+        handlers->guarded([&] {
+          handlers->progress(toText(stage), toText(item), done, total);
+        });
+      };
+    if (!diagnostic.is_none())
+      handlers.diagnostic = [](void *self, const QuantLLMDiagnostic *value) {
+        auto *handlers = static_cast<Handlers *>(self);
+        handlers->guarded(
+            [&] { handlers->diagnostic(makeDiagnostic(*value)); });
+      };
+    return handlers;
+  }
+
+  void rethrow() {
+    if (raised)
+      std::rethrow_exception(std::exchange(raised, nullptr));
+  }
+
+private:
+  template <typename Function>
+  void guarded(Function function) {
+    nb::gil_scoped_acquire acquire;
+    if (raised)
+      return;
+    try {
+      function();
+    } catch (...) {
+      raised = std::current_exception();
+    }
+  }
+
+  nb::object progress;
+  nb::object diagnostic;
+  std::exception_ptr raised;
+};
+
+nb::bytes toBytes(const Buffer &buffer) {
+  return nb::bytes(quantLLMBufferGetData(buffer.get()),
+                   quantLLMBufferGetSize(buffer.get()));
+}
+
+const char *orNull(const std::optional<std::string> &text) {
+  return text ? text->c_str() : nullptr;
+}
+
+nb::bytes compile(nb::bytes source, std::optional<std::string> name,
+                  std::optional<std::string> pipeline, bool bytecode,
+                  nb::object progress, nb::object diagnostic) {
+  Handlers handlers(std::move(progress), std::move(diagnostic));
+  QuantLLMCompileOptions options = {};
+  options.name = orNull(name);
+  options.pipeline = orNull(pipeline);
+  options.bytecode = bytecode;
+  options.handlers = handlers.get();
+  const char *data = source.c_str();
+  size_t size = source.size();
+  QuantLLMBuffer *module = nullptr;
+  call([&](QuantLLMError **error) {
+    return quantLLMCompile(data, size, &options, &module, error);
+  });
+  Buffer owned(module);
+  handlers.rethrow();
+  return toBytes(owned);
+}
+
+} // namespace
+
+NB_MODULE(_quant_llm, m) {
+  m.doc() = "The C API of quant-llm; use the package quant_llm instead.";
+  m.def("version", [] { return quantLLMGetVersion(); });
+  m.def("compile", &compile, nb::arg("source"), nb::arg("name").none(),
+        nb::arg("pipeline").none(), nb::arg("bytecode"),
+        nb::arg("progress").none(), nb::arg("diagnostic").none());
+}

@@ -1,0 +1,101 @@
+/*===- capi.c - The C API from a C program ------------------------*- C -*-===*\
+|*                                                                            *|
+|* Part of the quant-llm project, under the Apache License v2.0 with LLVM     *|
+|* Exceptions. See LICENSE for license information.                           *|
+|* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception                    *|
+|*                                                                            *|
+\*===----------------------------------------------------------------------===*/
+
+#include "quant-llm-c/Compile.h"
+#include "quant-llm-c/Support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void showError(QuantLLMStatus status, QuantLLMError *error) {
+  size_t i;
+  printf("status %d: %s\n", (int)status, quantLLMErrorGetMessage(error));
+  for (i = 0; i < quantLLMErrorGetNumDiagnostics(error); ++i) {
+    QuantLLMDiagnostic d = quantLLMErrorGetDiagnostic(error, i);
+    printf("  diagnostic %d at '%s': %s\n", (int)d.severity, d.location,
+           d.message);
+  }
+  quantLLMErrorDestroy(error);
+}
+
+static void compile(const char *title, const char *source,
+                    const QuantLLMCompileOptions *options) {
+  QuantLLMBuffer *module = NULL;
+  QuantLLMError *error = NULL;
+  QuantLLMStatus status;
+  printf("-- %s\n", title);
+  status = quantLLMCompile(source, strlen(source), options, &module, &error);
+  if (status == QUANT_LLM_OK)
+    printf("%s\n", quantLLMBufferGetData(module));
+  else
+    showError(status, error);
+  quantLLMBufferDestroy(module);
+}
+
+static void testCompile(void) {
+  static const char *good = "func.func @f(%a: i32) -> i32 {\n"
+                            "  %0 = arith.addi %a, %a : i32\n"
+                            "  %1 = arith.addi %a, %a : i32\n"
+                            "  %2 = arith.muli %0, %1 : i32\n"
+                            "  return %2 : i32\n"
+                            "}\n";
+  QuantLLMCompileOptions options;
+  QuantLLMBuffer *bytecode = NULL;
+  QuantLLMBuffer *again = NULL;
+  QuantLLMError *error = NULL;
+  memset(&options, 0, sizeof options);
+
+  options.pipeline = "cse";
+  compile("pipeline", good, &options);
+  options.pipeline = "builtin.module(func.func(cse))";
+  compile("nested pipeline", good, &options);
+  options.pipeline = "no-such-pass";
+  compile("unknown pass", good, &options);
+  options.pipeline = NULL;
+  options.name = "dir/model.mlir";
+  compile("syntax error", "func.func @f(", &options);
+  compile("verifier error",
+          "func.func @f(%a: i32) -> i64 {\n  return %a : i32\n}\n", &options);
+
+  printf("-- bytecode\n");
+  options.bytecode = 1;
+  if (quantLLMCompile(good, strlen(good), &options, &bytecode, &error) ||
+      quantLLMCompile(quantLLMBufferGetData(bytecode),
+                      quantLLMBufferGetSize(bytecode), NULL, &again, &error))
+    showError(QUANT_LLM_INVALID_INPUT, error);
+  else
+    printf("magic %.2s, again %s", quantLLMBufferGetData(bytecode),
+           quantLLMBufferGetData(again));
+  quantLLMBufferDestroy(bytecode);
+  quantLLMBufferDestroy(again);
+}
+
+static void testMisuse(void) {
+  QuantLLMError *error = NULL;
+  QuantLLMBuffer *module = NULL;
+  QuantLLMStatus status;
+  printf("-- misuse\n");
+  status = quantLLMCompile(NULL, 0, NULL, &module, &error);
+  showError(status, error);
+  error = NULL;
+  status = quantLLMCompile("", 0, NULL, NULL, &error);
+  showError(status, error);
+  status = quantLLMCompile(NULL, 0, NULL, &module, NULL);
+  printf("status %d without an error\n", (int)status);
+  quantLLMErrorDestroy(NULL);
+  quantLLMBufferDestroy(NULL);
+  printf("[%s] %d\n", quantLLMErrorGetMessage(NULL),
+         (int)quantLLMErrorGetNumDiagnostics(NULL));
+}
+
+int main(void) {
+  printf("version %s\n", quantLLMGetVersion());
+  testCompile();
+  testMisuse();
+  return 0;
+}
