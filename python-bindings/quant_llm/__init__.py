@@ -7,12 +7,23 @@ Modules are exchanged as text (str) or bytecode (bytes), so that no MLIR package
 is needed, and none in the same process is disturbed.
 """
 
+import json
+import os
+
 from . import _quant_llm
 from ._errors import Diagnostic, QuantLLMError
 
 __version__ = _quant_llm.version()
 
-__all__ = ["Diagnostic", "QuantLLMError", "__version__", "parse", "run_pipeline"]
+__all__ = [
+    "Diagnostic",
+    "QuantLLMError",
+    "__version__",
+    "describe_archive",
+    "parse",
+    "read_gguf_metadata",
+    "run_pipeline",
+]
 
 
 def run_pipeline(source, pipeline, *, name=None, bytecode=False, progress=None, diagnostic=None):
@@ -33,3 +44,23 @@ def parse(source, *, name=None, bytecode=False):
     """Parses and verifies a module and returns it in MLIR's own spelling (or,
     with `bytecode`, as bytecode). Raises QuantLLMError."""
     return run_pipeline(source, "", name=name, bytecode=bytecode)
+
+
+def describe_archive(path):
+    """What a safetensors file, the index of a sharded one or a GGUF file holds:
+    {"path", "format", "tensors": [{"name", "dtype", "shape", "bytes"}],
+    "metadata"}. Raises QuantLLMError."""
+    return json.loads(_quant_llm.describe_archive(_to_path(path)))
+
+
+def read_gguf_metadata(path):
+    """All metadata of a GGUF file, the tokenizer among them, as a dict. Raises
+    QuantLLMError."""
+    return json.loads(_quant_llm.read_gguf_metadata(_to_path(path)))
+
+
+def _to_path(path):
+    path = os.fsdecode(path)
+    if "\0" in path:
+        raise QuantLLMError(f"expected a path but got {path!r}, which holds a NUL")
+    return path

@@ -14,6 +14,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm-c/Compile.h"
+#include "quant-llm-c/Model.h"
 #include "quant-llm-c/Support.h"
 
 #include <nanobind/nanobind.h>
@@ -178,6 +179,17 @@ nb::bytes compile(nb::bytes source, std::optional<std::string> name,
   return toBytes(owned);
 }
 
+/// A function of the API from a path to JSON.
+template <QuantLLMStatus (*function)(const char *, QuantLLMBuffer **,
+                                     QuantLLMError **)>
+nb::bytes describeFile(const std::string &path) {
+  QuantLLMBuffer *json = nullptr;
+  call([&](QuantLLMError **error) {
+    return function(path.c_str(), &json, error);
+  });
+  return toBytes(Buffer(json));
+}
+
 } // namespace
 
 NB_MODULE(_quant_llm, m) {
@@ -186,4 +198,8 @@ NB_MODULE(_quant_llm, m) {
   m.def("compile", &compile, nb::arg("source"), nb::arg("name").none(),
         nb::arg("pipeline").none(), nb::arg("bytecode"),
         nb::arg("progress").none(), nb::arg("diagnostic").none());
+  m.def("describe_archive", &describeFile<quantLLMDescribeArchive>,
+        nb::arg("path"));
+  m.def("read_gguf_metadata", &describeFile<quantLLMReadGGUFMetadata>,
+        nb::arg("path"));
 }

@@ -7,6 +7,7 @@
 \*===----------------------------------------------------------------------===*/
 
 #include "quant-llm-c/Compile.h"
+#include "quant-llm-c/Model.h"
 #include "quant-llm-c/Support.h"
 
 #include <stdio.h>
@@ -93,8 +94,30 @@ static void testMisuse(void) {
          (int)quantLLMErrorGetNumDiagnostics(NULL));
 }
 
-int main(void) {
+static void testFiles(const char *path) {
+  QuantLLMError *error = NULL;
+  QuantLLMBuffer *json = NULL;
+  QuantLLMStatus status;
+  printf("-- files\n");
+  status = quantLLMDescribeArchive(path, &json, &error);
+  if (status == QUANT_LLM_OK)
+    printf("%s\n", quantLLMBufferGetData(json));
+  else
+    showError(status, error);
+  quantLLMBufferDestroy(json);
+  error = NULL;
+  status = quantLLMDescribeArchive("/no/such/file", &json, &error);
+  showError(status, error);
+  error = NULL;
+  status = quantLLMReadGGUFMetadata(path, &json, &error);
+  showError(status, error);
+}
+
+int main(int argc, char **argv) {
+  if (argc != 2)
+    return 2;
   printf("version %s\n", quantLLMGetVersion());
+  testFiles(argv[1]);
   testCompile();
   testMisuse();
   return 0;

@@ -1,0 +1,95 @@
+//===- Files.cpp - Files of weights in the C API --------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm-c/Model.h"
+
+#include "Internal.h"
+
+#include "quant-llm/Formats/Archive.h"
+
+#include <nlohmann/json.hpp>
+
+using namespace quant_llm;
+using Json = nlohmann::ordered_json;
+
+static const char *nameOf(Archive::Format format) {
+  switch (format) {
+  case Archive::Format::Safetensors:
+    return "safetensors";
+  case Archive::Format::ShardedSafetensors:
+    return "sharded safetensors";
+  case Archive::Format::GGUF:
+    break;
+  }
+  return "gguf";
+}
+
+/// The text of `json`; what names in files hold besides UTF-8 is replaced.
+static QuantLLMBuffer *makeBuffer(const Json &json) {
+  return new QuantLLMBuffer{
+      json.dump(-1, ' ', false, Json::error_handler_t::replace)};
+}
+
+QuantLLMStatus quantLLMDescribeArchive(const char *path, QuantLLMBuffer **json,
+                                       QuantLLMError **error) {
+  return runGuarded(error, [&]() -> Outcome {
+    for (Status status :
+         {checkNotNull(path, "path"), checkNotNull(json, "json")})
+      if (!status.ok())
+        return status;
+    Result<std::unique_ptr<Archive>> archive = Archive::open(path);
+    if (!archive.ok())
+      return archive.status();
+
+    Json tensors = Json::array();
+    if (const GGUFFile *gguf = (*archive)->gguf()) {
+      // Types that cannot be read can still be listed.
+      for (const GGUFTensor &tensor : gguf->tensors())
+        tensors.push_back({{"name", tensor.name},
+                           {"dtype", getGGMLTypeName(tensor.type)},
+                           {"shape", tensor.shape},
+                           {"bytes", tensor.bytes}});
+    } else {
+      for (const std::string &name : (*archive)->names()) {
+        Result<TensorInfo> info = (*archive)->find(name);
+        if (!info.ok())
+          return info.status();
+        tensors.push_back({{"name", name},
+                           {"dtype", std::string(getDTypeName(info->dtype))},
+                           {"shape", info->shape},
+                           {"bytes", info->bytes}});
+      }
+    }
+    Json metadata = Json::object();
+    for (const auto &[key, value] : (*archive)->metadata())
+      metadata[key] = value;
+    *json = makeBuffer({{"path", path},
+                        {"format", nameOf((*archive)->format())},
+                        {"tensors", std::move(tensors)},
+                        {"metadata", std::move(metadata)}});
+    return {};
+  });
+}
+
+QuantLLMStatus quantLLMReadGGUFMetadata(const char *path, QuantLLMBuffer **json,
+                                        QuantLLMError **error) {
+  return runGuarded(error, [&]() -> Outcome {
+    for (Status status :
+         {checkNotNull(path, "path"), checkNotNull(json, "json")})
+      if (!status.ok())
+        return status;
+    Result<GGUFFile> file = GGUFFile::open(path);
+    if (!file.ok())
+      return file.status();
+    Result<std::string> text = file->metadataJson();
+    if (!text.ok())
+      return text.status();
+    *json = new QuantLLMBuffer{text.take()};
+    return {};
+  });
+}
