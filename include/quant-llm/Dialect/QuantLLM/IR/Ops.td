@@ -18,6 +18,7 @@ include "mlir/IR/SymbolInterfaces.td"
 include "mlir/Interfaces/ControlFlowInterfaces.td"
 include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
+include "quant-llm/Dialect/QuantLLM/IR/DispatchOps.td"
 include "quant-llm/Dialect/QuantLLM/IR/Types.td"
 
 class QuantLLM_Op<string mnemonic, list<Trait> traits = []>

@@ -1,0 +1,26 @@
+//===- Npy.h - Reading and writing .npy files -------------------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_RUNTIME_CPU_NPY_H
+#define QUANT_LLM_RUNTIME_CPU_NPY_H
+
+#include "quant-llm/Runtime/CPU/Tensor.h"
+
+#include <string>
+
+namespace quant_llm {
+
+/// Reads a .npy file of version 1 to 3: little-endian numbers, C order.
+Result<Tensor> readNpy(const std::string &path);
+/// Writes a .npy file beside its final place and renames it. Element types that
+/// NumPy lacks (bf16, f8) are refused.
+Status writeNpy(const std::string &path, const Tensor &tensor);
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_RUNTIME_CPU_NPY_H

@@ -1,0 +1,447 @@
+//===- Compiler.cpp - From a module to objects ----------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "CompiledModule.h"
+
+#include "quant-llm/Pipelines/Pipelines.h"
+#include "quant-llm/Support/Parallel.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Target/LLVMIR/Export.h"
+
+#include "llvm/Bitcode/BitcodeReader.h"
+#include "llvm/Bitcode/BitcodeWriter.h"
+#include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
+#include "llvm/IR/IRBuilder.h"
+#include "llvm/IR/LegacyPassManager.h"
+#include "llvm/IR/Module.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/SourceMgr.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Support/raw_ostream.h"
+#include "llvm/Target/TargetMachine.h"
+#include "llvm/Transforms/Utils/SplitModule.h"
+
+#include <dlfcn.h>
+#include <sys/stat.h>
+
+#include <mutex>
+#include <thread>
+
+using namespace mlir;
+using namespace quant_llm;
+using namespace quant_llm::cpu;
+
+//===----------------------------------------------------------------------===//
+// Diagnostics as text
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// Collects the errors of a context, each with its location and notes.
+class DiagnosticCollector : public ScopedDiagnosticHandler {
+public:
+  explicit DiagnosticCollector(MLIRContext *context)
+      : ScopedDiagnosticHandler(context) {
+    setHandler([this](Diagnostic &diagnostic) {
+      if (diagnostic.getSeverity() != DiagnosticSeverity::Error)
+        return failure(); // warnings and remarks go their usual way
+      std::lock_guard<std::mutex> lock(mutex);
+      append(diagnostic, "");
+      for (Diagnostic &note : diagnostic.getNotes())
+        append(note, "note: ");
+      return success();
+    });
+  }
+
+  /// The collected text, or `otherwise` if nothing was reported.
+  std::string take(const std::string &otherwise) {
+    std::lock_guard<std::mutex> lock(mutex);
+    return text.empty() ? otherwise : text;
+  }
+
+private:
+  void append(Diagnostic &diagnostic, const char *kind) {
+    if (!text.empty())
+      text += "\n";
+    llvm::raw_string_ostream os(text);
+    if (auto location =
+            diagnostic.getLocation()->findInstanceOf<FileLineColLoc>())
+      os << location.getFilename().getValue() << ":" << location.getLine()
+         << ":" << location.getColumn() << ": ";
+    os << kind << diagnostic;
+  }
+
+  std::mutex mutex;
+  std::string text;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Signatures
+//===----------------------------------------------------------------------===//
+
+static std::optional<DType> convertElementType(Type type) {
+  if (auto integer = dyn_cast<IntegerType>(type)) {
+    bool isUnsigned = integer.isUnsigned();
+    switch (integer.getWidth()) {
+    case 1:
+      return DType::Bool;
+    case 8:
+      return isUnsigned ? DType::U8 : DType::I8;
+    case 16:
+      return isUnsigned ? DType::U16 : DType::I16;
+    case 32:
+      return isUnsigned ? DType::U32 : DType::I32;
+    case 64:
+      return isUnsigned ? DType::U64 : DType::I64;
+    default:
+      return std::nullopt;
+    }
+  }
+  if (isa<IndexType>(type))
+    return DType::I64;
+  if (isa<Float16Type>(type))
+    return DType::F16;
+  if (isa<BFloat16Type>(type))
+    return DType::BF16;
+  if (isa<Float32Type>(type))
+    return DType::F32;
+  if (isa<Float64Type>(type))
+    return DType::F64;
+  if (isa<Float8E4M3FNType>(type))
+    return DType::F8E4M3;
+  if (isa<Float8E5M2Type>(type))
+    return DType::F8E5M2;
+  if (isa<Float8E8M0FNUType>(type))
+    return DType::F8E8M0;
+  return std::nullopt;
+}
+
+static std::optional<ValueSignature> convertType(Type type) {
+  ValueSignature signature;
+  Type element = type;
+  if (auto shaped = dyn_cast<ShapedType>(type)) {
+    if (!isa<RankedTensorType, MemRefType>(type))
+      return std::nullopt;
+    if (auto memref = dyn_cast<MemRefType>(type))
+      if (!memref.getLayout().isIdentity())
+        return std::nullopt;
+    for (int64_t extent : shaped.getShape())
+      signature.shape.push_back(ShapedType::isDynamic(extent) ? -1 : extent);
+    element = shaped.getElementType();
+  } else {
+    signature.isScalar = true;
+  }
+  std::optional<DType> dtype = convertElementType(element);
+  if (!dtype)
+    return std::nullopt;
+  signature.dtype = *dtype;
+  return signature;
+}
+
+/// The signature, or nothing if a type cannot cross the boundary.
+static std::optional<FunctionSignature> convertFunction(func::FuncOp function) {
+  FunctionSignature signature;
+  signature.name = function.getName().str();
+  auto convertAll = [](ArrayRef<Type> types, std::vector<ValueSignature> &out) {
+    for (Type type : types) {
+      std::optional<ValueSignature> value = convertType(type);
+      if (!value)
+        return false;
+      out.push_back(std::move(*value));
+    }
+    return true;
+  };
+  if (!convertAll(function.getArgumentTypes(), signature.arguments) ||
+      !convertAll(function.getResultTypes(), signature.results))
+    return std::nullopt;
+  signature.resultAliases.assign(signature.results.size(), -1);
+  return signature;
+}
+
+//===----------------------------------------------------------------------===//
+// LLVM
+//===----------------------------------------------------------------------===//
+
+std::string cpu::getEntrySymbol(std::string_view function) {
+  return "__quant_llm_call_" + std::string(function);
+}
+
+static std::string describeError(llvm::Error error) {
+  return llvm::toString(std::move(error));
+}
+
+void cpu::initializeTarget() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    llvm::InitializeNativeTarget();
+    llvm::InitializeNativeTargetAsmPrinter();
+  });
+}
+
+static Result<std::unique_ptr<llvm::TargetMachine>>
+createTargetMachine(unsigned optLevel) {
+  initializeTarget();
+  auto builder = llvm::orc::JITTargetMachineBuilder::detectHost();
+  if (!builder)
+    return Status::error("cannot compile for this processor: " +
+                         describeError(builder.takeError()));
+  builder->setRelocationModel(llvm::Reloc::PIC_);
+  builder->setCodeGenOptLevel(
+      static_cast<llvm::CodeGenOptLevel>(std::min(optLevel, 3u)));
+  auto machine = builder->createTargetMachine();
+  if (!machine)
+    return Status::error("cannot compile for this processor: " +
+                         describeError(machine.takeError()));
+  return std::move(*machine);
+}
+
+/// Adds the function that the engine calls: it unpacks an array of pointers
+/// into the arguments of the C interface of `function`.
+static void addEntry(llvm::Module &module, const std::string &function) {
+  llvm::Function *callee = module.getFunction("_mlir_ciface_" + function);
+  if (!callee)
+    return;
+  llvm::LLVMContext &context = module.getContext();
+  llvm::IRBuilder<> builder(context);
+  auto *entry = llvm::Function::Create(
+      llvm::FunctionType::get(builder.getVoidTy(), {builder.getPtrTy()}, false),
+      llvm::GlobalValue::ExternalLinkage, getEntrySymbol(function), module);
+  builder.SetInsertPoint(llvm::BasicBlock::Create(context, "", entry));
+  auto loadSlot = [&](unsigned index) {
+    llvm::Value *slot =
+        builder.CreateConstGEP1_64(builder.getPtrTy(), entry->getArg(0), index);
+    return builder.CreateLoad(builder.getPtrTy(), slot);
+  };
+  llvm::SmallVector<llvm::Value *> arguments;
+  unsigned index = 0;
+  for (llvm::Argument &argument : callee->args()) {
+    llvm::Value *pointer = loadSlot(index++);
+    arguments.push_back(argument.getType()->isPointerTy()
+                            ? pointer
+                            : builder.CreateLoad(argument.getType(), pointer));
+  }
+  llvm::Value *result = builder.CreateCall(callee, arguments);
+  if (!result->getType()->isVoidTy())
+    builder.CreateStore(result, loadSlot(index));
+  builder.CreateRetVoid();
+}
+
+static Result<std::string> compileToObject(llvm::Module &module,
+                                           unsigned optLevel) {
+  auto machine = createTargetMachine(optLevel);
+  if (!machine.ok())
+    return machine.status();
+  module.setTargetTriple((*machine)->getTargetTriple());
+  module.setDataLayout((*machine)->createDataLayout());
+
+  llvm::LoopAnalysisManager loops;
+  llvm::FunctionAnalysisManager functions;
+  llvm::CGSCCAnalysisManager components;
+  llvm::ModuleAnalysisManager modules;
+  llvm::PipelineTuningOptions tuning;
+  tuning.LoopInterleaving = tuning.LoopVectorization = tuning.SLPVectorization =
+      optLevel >= 2;
+  llvm::PassBuilder passes(machine->get(), tuning);
+  passes.registerModuleAnalyses(modules);
+  passes.registerCGSCCAnalyses(components);
+  passes.registerFunctionAnalyses(functions);
+  passes.registerLoopAnalyses(loops);
+  passes.crossRegisterProxies(loops, functions, components, modules);
+  llvm::OptimizationLevel level = optLevel == 0   ? llvm::OptimizationLevel::O0
+                                  : optLevel == 1 ? llvm::OptimizationLevel::O1
+                                  : optLevel == 2 ? llvm::OptimizationLevel::O2
+                                                  : llvm::OptimizationLevel::O3;
+  llvm::ModulePassManager pipeline =
+      optLevel == 0 ? passes.buildO0DefaultPipeline(level)
+                    : passes.buildPerModuleDefaultPipeline(level);
+  pipeline.run(module, modules);
+
+  llvm::SmallVector<char, 0> object;
+  llvm::raw_svector_ostream stream(object);
+  llvm::legacy::PassManager codegen;
+  if ((*machine)->addPassesToEmitFile(codegen, stream, nullptr,
+                                      llvm::CodeGenFileType::ObjectFile))
+    return Status::error("cannot emit an object for this processor");
+  codegen.run(module);
+  return std::string(object.data(), object.size());
+}
+
+/// Compiles on as many threads as there are parts. Parts get contexts of their
+/// own, since a context must not be shared between threads.
+static Status compileInParallel(std::unique_ptr<llvm::Module> module,
+                                unsigned optLevel, unsigned parts,
+                                std::vector<std::string> &objects) {
+  std::vector<std::string> bitcode;
+  llvm::SplitModule(*module, parts, [&](std::unique_ptr<llvm::Module> part) {
+    bitcode.emplace_back();
+    llvm::raw_string_ostream stream(bitcode.back());
+    llvm::WriteBitcodeToFile(*part, stream);
+  });
+  module.reset();
+  objects.resize(bitcode.size());
+  std::vector<Status> failures(bitcode.size());
+  parallelFor(static_cast<int64_t>(bitcode.size()), static_cast<int>(parts),
+              [&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) {
+                  llvm::LLVMContext context;
+                  auto part = llvm::parseBitcodeFile(
+                      llvm::MemoryBufferRef(bitcode[i], "part"), context);
+                  if (!part) {
+                    failures[i] =
+                        Status::error(describeError(part.takeError()));
+                    continue;
+                  }
+                  Result<std::string> object =
+                      compileToObject(**part, optLevel);
+                  if (object.ok())
+                    objects[i] = object.take();
+                  else
+                    failures[i] = object.status();
+                }
+              });
+  for (const Status &status : failures)
+    if (!status.ok())
+      return status;
+  return Status::success();
+}
+
+//===----------------------------------------------------------------------===//
+// compileModule
+//===----------------------------------------------------------------------===//
+
+static void collectParameters(ModuleOp module,
+                              std::vector<ParameterBinding> &bindings) {
+  auto list = module->getAttrOfType<ArrayAttr>("quant_llm.parameters");
+  if (!list)
+    return;
+  for (Attribute attribute : list) {
+    auto entry = cast<DictionaryAttr>(attribute);
+    auto type = cast<MemRefType>(entry.getAs<TypeAttr>("type").getValue());
+    ParameterBinding binding;
+    binding.symbol = entry.getAs<StringAttr>("symbol").str();
+    binding.archive = entry.getAs<StringAttr>("archive").str();
+    binding.key = entry.getAs<StringAttr>("key").str();
+    binding.dtype =
+        convertElementType(type.getElementType()).value_or(DType::U8);
+    binding.shape = type.getShape().vec();
+    bindings.push_back(std::move(binding));
+  }
+}
+
+static std::vector<std::string> collectStrings(ModuleOp module,
+                                               StringRef name) {
+  std::vector<std::string> strings;
+  if (auto list = module->getAttrOfType<ArrayAttr>(name))
+    for (Attribute attribute : list)
+      strings.push_back(cast<StringAttr>(attribute).str());
+  return strings;
+}
+
+Result<CompiledModule> cpu::compileModule(std::string_view source,
+                                          const std::string &bufferName,
+                                          const CpuEngineOptions &options) {
+  DialectRegistry registry;
+  registerCpuPipelineDialects(registry);
+  MLIRContext context(registry);
+  DiagnosticCollector diagnostics(&context);
+
+  llvm::SourceMgr sources;
+  sources.AddNewSourceBuffer(
+      llvm::MemoryBuffer::getMemBufferCopy(
+          StringRef(source.data(), source.size()), bufferName),
+      llvm::SMLoc());
+  OwningOpRef<ModuleOp> module = parseSourceFile<ModuleOp>(sources, &context);
+  if (!module)
+    return Status::error(diagnostics.take("cannot parse '" + bufferName + "'"));
+
+  CompiledModule result;
+  for (func::FuncOp function : module->getOps<func::FuncOp>())
+    if (function.isPublic() && !function.isExternal())
+      if (std::optional<FunctionSignature> signature =
+              convertFunction(function)) {
+        function->setAttr(LLVM::LLVMDialect::getEmitCWrapperAttrName(),
+                          UnitAttr::get(&context));
+        result.functions.push_back(std::move(*signature));
+      }
+
+  CpuPipelineOptions pipelineOptions;
+  pipelineOptions.reference = options.reference;
+  pipelineOptions.profile = options.profile;
+  PassManager buffers(&context);
+  buildCpuBufferPipeline(buffers, pipelineOptions);
+  if (failed(buffers.run(*module)))
+    return Status::error(
+        diagnostics.take("cannot lower '" + bufferName + "' to buffers"));
+
+  for (FunctionSignature &signature : result.functions) {
+    auto function = module->lookupSymbol<func::FuncOp>(signature.name);
+    if (!function)
+      return Status::error("function '" + signature.name +
+                           "' was lost during lowering");
+    if (auto aliases = function->getAttrOfType<DenseI64ArrayAttr>(
+            "quant_llm.result_aliases"))
+      if (aliases.size() == static_cast<int64_t>(signature.results.size()))
+        signature.resultAliases.assign(aliases.asArrayRef().begin(),
+                                       aliases.asArrayRef().end());
+  }
+  collectParameters(*module, result.parameters);
+  result.kernels = collectStrings(*module, "quant_llm.profiled_kernels");
+  result.checks = collectStrings(*module, "quant_llm.checks");
+
+  PassManager lowering(&context);
+  buildCpuLLVMPipeline(lowering, pipelineOptions);
+  if (failed(lowering.run(*module)))
+    return Status::error(diagnostics.take("cannot lower '" + bufferName +
+                                          "' to the LLVM dialect"));
+
+  llvm::LLVMContext llvmContext;
+  std::unique_ptr<llvm::Module> llvmModule =
+      translateModuleToLLVMIR(*module, llvmContext);
+  if (!llvmModule)
+    return Status::error(
+        diagnostics.take("cannot translate '" + bufferName + "' to LLVM IR"));
+  module = nullptr;
+  for (const FunctionSignature &signature : result.functions)
+    addEntry(*llvmModule, signature.name);
+
+  unsigned parts = std::min(resolveThreadCount(options.threads), 8u);
+  Status compiled = compileInParallel(std::move(llvmModule), options.optLevel,
+                                      parts, result.objects);
+  if (!compiled.ok())
+    return compiled;
+  return result;
+}
+
+std::string cpu::getCompilerIdentity() {
+  std::string identity = "llvm " LLVM_VERSION_STRING " cpu ";
+  auto builder = llvm::orc::JITTargetMachineBuilder::detectHost();
+  if (builder)
+    identity += builder->getCPU() + " " + builder->getFeatures().getString();
+  else
+    llvm::consumeError(builder.takeError());
+  // The binary that holds this code, so that a rebuilt compiler does not meet
+  // objects of its predecessor.
+  Dl_info info;
+  struct stat status;
+  if (dladdr(reinterpret_cast<void *>(&cpu::getCompilerIdentity), &info) &&
+      info.dli_fname && stat(info.dli_fname, &status) == 0)
+    identity += " built " + std::to_string(status.st_size) + " " +
+                std::to_string(status.st_mtim.tv_sec) + "." +
+                std::to_string(status.st_mtim.tv_nsec);
+  return identity;
+}

@@ -1,0 +1,582 @@
+//===- CpuEngine.cpp - Compile a module and run its functions -------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Runtime/CPU/CpuEngine.h"
+
+#include "CompiledModule.h"
+#include "Memory.h"
+#include "ObjectCache.h"
+
+#include "quant-llm/Formats/Archive.h"
+#include "quant-llm/Support/MappedFile.h"
+#include "quant-llm/Support/Parallel.h"
+
+#include "llvm/ExecutionEngine/Orc/AbsoluteSymbols.h"
+#include "llvm/ExecutionEngine/Orc/ExecutionUtils.h"
+#include "llvm/ExecutionEngine/Orc/LLJIT.h"
+#include "llvm/Support/MemoryBuffer.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+using namespace quant_llm;
+using namespace quant_llm::cpu;
+
+//===----------------------------------------------------------------------===//
+// The OpenMP runtime
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+struct OpenMPRuntime {
+  std::string path;
+  void (*setNumThreads)(int) = nullptr;
+};
+
+} // namespace
+
+/// Loads the OpenMP runtime once for the process.
+static Result<OpenMPRuntime> loadOpenMP() {
+  static const Result<OpenMPRuntime> runtime = []() -> Result<OpenMPRuntime> {
+    std::string failure;
+    for (const char *path : {QUANT_LLM_OPENMP_RUNTIME, "libomp.so.5"}) {
+      void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+      if (!handle) {
+        const char *message = dlerror();
+        failure = message ? message : "unknown error";
+        continue;
+      }
+      OpenMPRuntime loaded;
+      loaded.path = path;
+      loaded.setNumThreads =
+          reinterpret_cast<void (*)(int)>(dlsym(handle, "omp_set_num_threads"));
+      if (loaded.setNumThreads)
+        return loaded;
+      failure = std::string(path) + " has no omp_set_num_threads";
+    }
+    return Status::error("cannot load the OpenMP runtime of LLVM: " + failure +
+                         "; install libomp5-22");
+  }();
+  return runtime;
+}
+
+//===----------------------------------------------------------------------===//
+// What generated code calls
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// The call in progress on this thread, for checks that fail.
+struct CallFrame {
+  std::jmp_buf escape;
+  int64_t failedCheck = -1;
+  bool outOfMemory = false;
+};
+thread_local CallFrame *currentCall = nullptr;
+
+/// Set by kernels, on any thread, when an index is out of range.
+struct IndexFault {
+  std::atomic<int64_t> seen{0};
+  int64_t index = 0;
+  int64_t bound = 0;
+};
+
+struct KernelTime {
+  std::atomic<int64_t> nanoseconds{0};
+  std::atomic<int64_t> calls{0};
+};
+
+} // namespace
+
+static int64_t now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+extern "C" {
+
+static void *quantLLMAllocate(uint64_t, uint64_t size) {
+  void *block = allocateBlock(size);
+  if (!block) {
+    if (!currentCall) {
+      // A worker thread cannot be unwound.
+      std::fprintf(stderr, "quant-llm: out of memory in a kernel\n");
+      std::abort();
+    }
+    currentCall->outOfMemory = true;
+    std::longjmp(currentCall->escape, 1);
+  }
+  return block;
+}
+
+static void quantLLMFailCheck(int64_t check) {
+  currentCall->failedCheck = check;
+  std::longjmp(currentCall->escape, 1);
+}
+
+static void quantLLMIndexFault(IndexFault *fault, int64_t index,
+                               int64_t bound) {
+  if (fault->seen.exchange(1) == 0) {
+    fault->index = index;
+    fault->bound = bound;
+  }
+}
+
+static int64_t quantLLMProfileBegin() { return now(); }
+
+static void quantLLMProfileEnd(KernelTime *times, int64_t kernel,
+                               int64_t begin) {
+  times[kernel].nanoseconds += now() - begin;
+  times[kernel].calls += 1;
+}
+
+} // extern "C"
+
+//===----------------------------------------------------------------------===//
+// CpuEngine
+//===----------------------------------------------------------------------===//
+
+struct CpuEngine::Impl {
+  CompiledModule module;
+  CpuEngineOptions options;
+  std::string name;
+  std::map<std::string, void (*)(void **), std::less<>> entries;
+  OpenMPRuntime openMP;
+  std::mutex mutex;
+  IndexFault indexFault;
+  std::unique_ptr<KernelTime[]> times;
+  std::map<std::string, std::unique_ptr<Archive>> archives;
+  /// Tensors that could not be used where they lie in their file.
+  std::vector<std::shared_ptr<uint8_t>> copies;
+  double compileSeconds = 0;
+  bool fromCache = false;
+  std::unique_ptr<llvm::orc::LLJIT> jit;
+
+  Status link(const std::string &directory);
+  Status bindParameters(const std::string &directory,
+                        llvm::orc::SymbolMap &symbols);
+  Result<std::vector<Tensor>> invoke(const FunctionSignature &signature,
+                                     const std::vector<Argument> &arguments);
+  bool call(void (*entry)(void **), void **slots, CallFrame &frame);
+  void printProfile() const;
+
+  ~Impl() {
+    if (times)
+      printProfile();
+  }
+};
+
+std::string ValueSignature::describe() const {
+  std::string text(elementTypeName(dtype));
+  return isScalar ? text : text + " " + describeShape(shape);
+}
+
+CpuEngine::CpuEngine(std::unique_ptr<Impl> impl) : impl(std::move(impl)) {}
+CpuEngine::~CpuEngine() = default;
+
+static Result<std::unique_ptr<CpuEngine>> makeError(const Status &status) {
+  return status;
+}
+
+Status CpuEngine::Impl::link(const std::string &directory) {
+  using namespace llvm::orc;
+  auto failed = [&](llvm::Error error) {
+    return Status::error("cannot link '" + name +
+                         "': " + llvm::toString(std::move(error)));
+  };
+  Result<OpenMPRuntime> runtime = loadOpenMP();
+  if (!runtime.ok())
+    return runtime.status();
+  openMP = *runtime;
+
+  initializeTarget();
+  auto created = LLJITBuilder().create();
+  if (!created)
+    return failed(created.takeError());
+  jit = std::move(*created);
+  JITDylib &main = jit->getMainJITDylib();
+  auto generator = DynamicLibrarySearchGenerator::Load(
+      openMP.path.c_str(), jit->getDataLayout().getGlobalPrefix());
+  if (!generator)
+    return failed(generator.takeError());
+  main.addGenerator(std::move(*generator));
+
+  SymbolMap symbols;
+  auto define = [&](llvm::StringRef symbol, const void *address) {
+    symbols[jit->mangleAndIntern(symbol)] = ExecutorSymbolDef(
+        ExecutorAddr::fromPtr(address), llvm::JITSymbolFlags::Exported);
+  };
+  auto code = [](auto *function) {
+    return reinterpret_cast<const void *>(function);
+  };
+  times.reset(options.profile ? new KernelTime[module.kernels.size() + 1]
+                              : nullptr);
+  define("_mlir_memref_to_llvm_aligned_alloc", code(&quantLLMAllocate));
+  define("_mlir_memref_to_llvm_free", code(&freeBlock));
+  define("__quant_llm_fail_check", code(&quantLLMFailCheck));
+  define("__quant_llm_index_fault", code(&quantLLMIndexFault));
+  define("__quant_llm_index_fault_state", &indexFault);
+  define("__quant_llm_profile_begin", code(&quantLLMProfileBegin));
+  define("__quant_llm_profile_end", code(&quantLLMProfileEnd));
+  define("__quant_llm_profile_times", times.get());
+  Status bound = bindParameters(directory, symbols);
+  if (!bound.ok())
+    return bound;
+  if (llvm::Error error = main.define(absoluteSymbols(std::move(symbols))))
+    return failed(std::move(error));
+  for (const std::string &object : module.objects)
+    if (llvm::Error error = jit->addObjectFile(
+            llvm::MemoryBuffer::getMemBuffer(object, name,
+                                             /*RequiresNullTerminator=*/false)))
+      return failed(std::move(error));
+  for (const FunctionSignature &function : module.functions) {
+    auto entry = jit->lookup(getEntrySymbol(function.name));
+    if (!entry)
+      return failed(entry.takeError());
+    entries[function.name] = entry->toPtr<void (*)(void **)>();
+  }
+  return Status::success();
+}
+
+Status CpuEngine::Impl::bindParameters(const std::string &directory,
+                                       llvm::orc::SymbolMap &symbols) {
+  for (const ParameterBinding &parameter : module.parameters) {
+    std::unique_ptr<Archive> &archive = archives[parameter.archive];
+    if (!archive) {
+      bool isAbsolute =
+          !parameter.archive.empty() && parameter.archive[0] == '/';
+      Result<std::unique_ptr<Archive>> opened =
+          Archive::open(isAbsolute || directory.empty()
+                            ? parameter.archive
+                            : directory + "/" + parameter.archive);
+      if (!opened.ok())
+        return opened.status();
+      archive = opened.take();
+    }
+    Result<TensorInfo> found = archive->find(parameter.key);
+    if (!found.ok())
+      return found.status();
+    ValueSignature wanted;
+    wanted.dtype = parameter.dtype;
+    wanted.shape = parameter.shape;
+    // Scales of 8 bits may be stored as bytes by writers that lack their type.
+    bool sameType =
+        isCompatible(found->dtype, parameter.dtype) ||
+        (found->dtype == DType::U8 && (parameter.dtype == DType::F8E8M0 ||
+                                       parameter.dtype == DType::F8E4M3));
+    if (!sameType || found->shape != parameter.shape)
+      return Status::error("'" + archive->path() + "': expected tensor '" +
+                           parameter.key + "' to be " + wanted.describe() +
+                           " but got " +
+                           std::string(elementTypeName(found->dtype)) + " " +
+                           describeShape(found->shape));
+    Result<TensorBuffer> loaded = loadTensor(*found);
+    if (!loaded.ok())
+      return loaded.status().withContext("'" + archive->path() + "'");
+    if (loaded->storage)
+      copies.push_back(loaded->storage);
+    // A tensor without elements has no data; no code reads it, but its symbol
+    // must not be null.
+    const void *address =
+        loaded->data ? static_cast<const void *>(loaded->data) : this;
+    symbols[jit->mangleAndIntern(parameter.symbol)] =
+        llvm::orc::ExecutorSymbolDef(llvm::orc::ExecutorAddr::fromPtr(address),
+                                     llvm::JITSymbolFlags::Exported);
+  }
+  return Status::success();
+}
+
+Result<std::unique_ptr<CpuEngine>>
+CpuEngine::fromMemory(std::string_view source, const CpuEngineOptions &options,
+                      const std::string &name) {
+  auto impl = std::make_unique<Impl>();
+  impl->options = options;
+  impl->name = name;
+  if (const char *profile = std::getenv("QUANT_LLM_PROFILE"))
+    impl->options.profile |= *profile != '\0' && std::strcmp(profile, "0") != 0;
+  ObjectCache cache(impl->options);
+  std::string key = ObjectCache::computeKey(source, impl->options);
+  if (std::optional<CompiledModule> cached = cache.load(key)) {
+    impl->module = std::move(*cached);
+    impl->fromCache = true;
+  } else {
+    int64_t begin = now();
+    Result<CompiledModule> compiled =
+        compileModule(source, name, impl->options);
+    if (!compiled.ok())
+      return makeError(compiled.status());
+    impl->module = compiled.take();
+    impl->compileSeconds = double(now() - begin) * 1e-9;
+    cache.store(key, impl->module);
+  }
+  Status linked = impl->link(options.baseDirectory);
+  if (!linked.ok())
+    return makeError(linked);
+  return std::unique_ptr<CpuEngine>(new CpuEngine(std::move(impl)));
+}
+
+Result<std::unique_ptr<CpuEngine>>
+CpuEngine::fromFile(const std::string &path, const CpuEngineOptions &options) {
+  Result<MappedFile> file = MappedFile::open(path);
+  if (!file.ok())
+    return makeError(file.status());
+  CpuEngineOptions resolved = options;
+  if (resolved.baseDirectory.empty()) {
+    size_t slash = path.rfind('/');
+    resolved.baseDirectory =
+        slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  }
+  return fromMemory(
+      std::string_view(reinterpret_cast<const char *>(file->data()),
+                       file->size()),
+      resolved, path);
+}
+
+const std::vector<FunctionSignature> &CpuEngine::functions() const {
+  return impl->module.functions;
+}
+
+const FunctionSignature *CpuEngine::findFunction(std::string_view name) const {
+  for (const FunctionSignature &function : impl->module.functions)
+    if (function.name == name)
+      return &function;
+  return nullptr;
+}
+
+double CpuEngine::compileSeconds() const { return impl->compileSeconds; }
+bool CpuEngine::fromCache() const { return impl->fromCache; }
+
+Result<std::vector<Tensor>>
+CpuEngine::invoke(std::string_view function,
+                  const std::vector<Argument> &arguments) {
+  const FunctionSignature *signature = findFunction(function);
+  if (!signature) {
+    std::string known;
+    for (const FunctionSignature &candidate : impl->module.functions)
+      known += (known.empty() ? "" : ", ") + candidate.name;
+    return Status::error("there is no function '" + std::string(function) +
+                         "' that can be called; expected one of: " +
+                         (known.empty() ? "(none)" : known));
+  }
+  return impl->invoke(*signature, arguments);
+}
+
+/// Whether `tensor` may be passed where `expected` is wanted.
+static Status checkArgument(const ValueSignature &expected,
+                            const Tensor &tensor) {
+  bool matches = isCompatible(tensor.dtype(), expected.dtype) &&
+                 tensor.shape().size() == expected.shape.size();
+  for (size_t i = 0; matches && i < expected.shape.size(); ++i)
+    matches = tensor.shape()[i] >= 0 &&
+              (expected.shape[i] < 0 || expected.shape[i] == tensor.shape()[i]);
+  if (!matches)
+    return Status::error("expected " + expected.describe() + " but got " +
+                         tensor.describe());
+  if (!tensor.data() && tensor.numElements() != 0)
+    return Status::error("expected data but got a null pointer");
+  if (reinterpret_cast<uintptr_t>(tensor.data()) %
+          std::max(1u, getByteWidth(tensor.dtype())) !=
+      0)
+    return Status::error("expected data aligned to its element type");
+  return Status::success();
+}
+
+/// The memory layout of a descriptor: allocated pointer, aligned pointer,
+/// offset, sizes, strides.
+static std::vector<int64_t> makeDescriptor(const Tensor &tensor) {
+  size_t rank = tensor.shape().size();
+  std::vector<int64_t> descriptor(3 + 2 * rank);
+  int64_t address =
+      static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.data()));
+  descriptor[0] = descriptor[1] = address;
+  int64_t stride = 1;
+  for (size_t i = rank; i-- > 0;) {
+    descriptor[3 + i] = tensor.shape()[i];
+    descriptor[3 + rank + i] = stride;
+    stride *= tensor.shape()[i];
+  }
+  return descriptor;
+}
+
+bool CpuEngine::Impl::call(void (*entry)(void **), void **slots,
+                           CallFrame &frame) {
+  // Nothing here has a destructor that a jump could skip.
+  CallFrame *outer = currentCall;
+  currentCall = &frame;
+  bool completed = false;
+  if (setjmp(frame.escape) == 0) {
+    entry(slots);
+    completed = true;
+  }
+  currentCall = outer;
+  return completed;
+}
+
+Result<std::vector<Tensor>>
+CpuEngine::Impl::invoke(const FunctionSignature &signature,
+                        const std::vector<Argument> &arguments) {
+  auto inFunction = [&](const Status &status) {
+    return status.withContext("function '" + signature.name + "'");
+  };
+  if (arguments.size() != signature.arguments.size())
+    return inFunction(Status::error(
+        "expected " + std::to_string(signature.arguments.size()) +
+        " arguments but got " + std::to_string(arguments.size())));
+
+  std::vector<bool> overwritten(arguments.size(), false);
+  for (int64_t alias : signature.resultAliases)
+    if (alias >= 0 && alias < static_cast<int64_t>(arguments.size()))
+      overwritten[static_cast<size_t>(alias)] = true;
+  std::vector<Tensor> tensors;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    Tensor tensor = arguments[i].tensor;
+    Status status = checkArgument(signature.arguments[i], tensor);
+    if (status.ok() && overwritten[i] && !arguments[i].inPlace) {
+      Result<Tensor> copy = tensor.clone();
+      if (copy.ok())
+        tensor = copy.take();
+      else
+        status = copy.status();
+    }
+    if (!status.ok())
+      return inFunction(status.withContext("argument " + std::to_string(i)));
+    tensors.push_back(std::move(tensor));
+  }
+
+  // Results that are not updated arguments come back in a structure of
+  // descriptors and scalars with the natural layout of C.
+  struct Slot {
+    size_t offset = 0;
+  };
+  std::vector<Slot> resultSlots(signature.results.size());
+  size_t resultBytes = 0;
+  unsigned numReturned = 0;
+  bool anyMemRef = false;
+  for (size_t i = 0; i < signature.results.size(); ++i) {
+    if (signature.resultAliases[i] >= 0)
+      continue;
+    const ValueSignature &result = signature.results[i];
+    size_t size = result.isScalar ? getByteWidth(result.dtype)
+                                  : 8 * (3 + 2 * result.shape.size());
+    size_t alignment = result.isScalar ? size : 8;
+    resultBytes = (resultBytes + alignment - 1) / alignment * alignment;
+    resultSlots[i].offset = resultBytes;
+    resultBytes += size;
+    ++numReturned;
+    anyMemRef |= !result.isScalar;
+  }
+  std::vector<int64_t> resultStorage((resultBytes + 7) / 8 + 1);
+  bool resultsFirst = numReturned > 1 || anyMemRef;
+
+  std::vector<std::vector<int64_t>> descriptors(tensors.size());
+  std::vector<void *> slots;
+  if (resultsFirst)
+    slots.push_back(resultStorage.data());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (signature.arguments[i].isScalar) {
+      slots.push_back(tensors[i].data());
+      continue;
+    }
+    descriptors[i] = makeDescriptor(tensors[i]);
+    slots.push_back(descriptors[i].data());
+  }
+  if (!resultsFirst)
+    slots.push_back(resultStorage.data());
+
+  std::lock_guard<std::mutex> lock(mutex);
+  openMP.setNumThreads(static_cast<int>(resolveThreadCount(options.threads)));
+  indexFault.seen = 0;
+  CallFrame frame;
+  AllocationScope scope;
+  bool completed =
+      call(entries.find(signature.name)->second, slots.data(), frame);
+  bool indexFailed = indexFault.seen != 0;
+  if (!completed || indexFailed) {
+    scope.freeAll();
+    if (frame.outOfMemory)
+      return inFunction(Status::error("not enough memory"));
+    if (indexFailed)
+      return inFunction(Status::error("index " +
+                                      std::to_string(indexFault.index) +
+                                      " is out of range: expected 0 to " +
+                                      std::to_string(indexFault.bound - 1)));
+    size_t check = static_cast<size_t>(frame.failedCheck);
+    return inFunction(Status::error(check < module.checks.size()
+                                        ? module.checks[check]
+                                        : "a check failed"));
+  }
+
+  std::vector<Tensor> results;
+  for (size_t i = 0; i < signature.results.size(); ++i) {
+    const ValueSignature &result = signature.results[i];
+    int64_t alias = signature.resultAliases[i];
+    if (alias >= 0) {
+      results.push_back(tensors[static_cast<size_t>(alias)]);
+      continue;
+    }
+    const char *storage = reinterpret_cast<const char *>(resultStorage.data()) +
+                          resultSlots[i].offset;
+    if (result.isScalar) {
+      Result<Tensor> scalar = Tensor::allocate(result.dtype, {});
+      if (!scalar.ok())
+        return inFunction(scalar.status());
+      std::memcpy(scalar->data(), storage, getByteWidth(result.dtype));
+      results.push_back(scalar.take());
+      continue;
+    }
+    size_t rank = result.shape.size();
+    std::vector<int64_t> descriptor(3 + 2 * rank);
+    std::memcpy(descriptor.data(), storage, 8 * descriptor.size());
+    void *block =
+        reinterpret_cast<void *>(static_cast<uintptr_t>(descriptor[0]));
+    char *data =
+        reinterpret_cast<char *>(static_cast<uintptr_t>(descriptor[1])) +
+        descriptor[2] * int64_t(getByteWidth(result.dtype));
+    results.push_back(Tensor::wrap(
+        result.dtype,
+        std::vector<int64_t>(descriptor.begin() + 3,
+                             descriptor.begin() + 3 + int64_t(rank)),
+        data, std::shared_ptr<void>(block, [](void *p) { freeBlock(p); })));
+  }
+  return results;
+}
+
+void CpuEngine::Impl::printProfile() const {
+  std::vector<size_t> order;
+  int64_t total = 0;
+  for (size_t i = 0; i < module.kernels.size(); ++i) {
+    order.push_back(i);
+    total += times[i].nanoseconds;
+  }
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return times[a].nanoseconds > times[b].nanoseconds;
+  });
+  std::fprintf(stderr, "%10s %6s %8s %10s  kernel\n", "ms", "%", "calls",
+               "us/call");
+  for (size_t i : order) {
+    int64_t nanoseconds = times[i].nanoseconds, calls = times[i].calls;
+    if (calls == 0)
+      continue;
+    std::fprintf(
+        stderr, "%10.3f %6.2f %8lld %10.2f  %s\n", nanoseconds * 1e-6,
+        100.0 * double(nanoseconds) / double(std::max<int64_t>(total, 1)),
+        static_cast<long long>(calls),
+        double(nanoseconds) * 1e-3 / double(calls), module.kernels[i].c_str());
+  }
+  std::fprintf(stderr, "%10.3f %6.2f\n", double(total) * 1e-6, 100.0);
+}
