@@ -18,6 +18,9 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 namespace quant_llm::test {
 
 /// A directory of its own that vanishes with the object.
@@ -56,6 +59,28 @@ inline void writeFile(const std::string &path, const std::string &content) {
   out.write(content.data(), static_cast<std::streamsize>(content.size()));
   ASSERT_TRUE(out.good()) << path;
 }
+
+/// A file in memory: tests that open thousands of files would else wait for the
+/// disk. Its path works in this process only.
+class MemoryFile {
+public:
+  explicit MemoryFile(const std::string &content)
+      : descriptor(::memfd_create("quant-llm-test", MFD_CLOEXEC)) {
+    EXPECT_GE(descriptor, 0);
+    EXPECT_EQ(::write(descriptor, content.data(), content.size()),
+              static_cast<ssize_t>(content.size()));
+  }
+  ~MemoryFile() { ::close(descriptor); }
+  MemoryFile(const MemoryFile &) = delete;
+  MemoryFile &operator=(const MemoryFile &) = delete;
+
+  std::string path() const {
+    return "/proc/self/fd/" + std::to_string(descriptor);
+  }
+
+private:
+  int descriptor;
+};
 
 inline std::string readFile(const std::string &path) {
   std::ifstream in(path, std::ios::binary);
