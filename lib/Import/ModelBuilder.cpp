@@ -220,12 +220,15 @@ Value ModelBuilder::rmsNorm(Value x, const std::string &name) {
       /*reductions=*/1);
   Value size = f32Constant(static_cast<double>(type.getShape().back()));
   Value eps = f32Constant(config.rmsNormEps);
+  Value one = f32Constant(1);
   AffineMap outerWhole = b.getMultiDimIdentityMap(rank - 1);
   Value scale = generic(squares, empty(outer), {outerWhole, outerWhole},
                         [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
                           Value mean = arith::DivFOp::create(b, loc, args[0], size);
                           Value sum = arith::AddFOp::create(b, loc, mean, eps);
-                          return math::RsqrtOp::create(b, loc, sum);
+                          // Not math.rsqrt: C libraries lack the function.
+                          Value root = math::SqrtOp::create(b, loc, sum);
+                          return arith::DivFOp::create(b, loc, one, root);
                         });
   return generic({x, scale, weight}, empty(sizes),
                  {whole, rows, map(rank, {rank - 1}), whole},
