@@ -1,0 +1,1092 @@
+//===- LinearKernel.cpp - Linear layers with dense or quantized weights ---===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A kernel has two paths and chooses by the number of tokens.
+//
+// Panels (many tokens): every thread takes columns of the result, unpacks the
+// weights of these columns and a block of K into an f32 panel that stays in its
+// cache, and multiplies the whole of x with it in register tiles.
+//
+// Streaming (few tokens): memory is the limit, so codes are read once and
+// unpacked in registers along K; x is laid out once per call in the order in
+// which a byte gives up its codes. The codes of a group are multiplied as they
+// are, and the scale and the zero are applied to the sum:
+//   sum_k x_k s (v_k - z) = s (sum_k x_k v_k - z sum_k x_k)
+//
+// Both apply the epilogue to vectors of the result when they store it.
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Conversion/QuantLLMToCPU/KernelEmitter.h"
+
+
+#include "KernelBuilder.h"
+
+#include "quant-llm/Numerics/Element.h"
+
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include "llvm/ADT/SetVector.h"
+#include "llvm/TargetParser/Host.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+using namespace mlir;
+
+namespace quant_llm {
+
+static int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t roundUp(int64_t a, int64_t b) { return ceilDiv(a, b) * b; }
+
+unsigned getHostVectorBits() {
+  llvm::StringMap<bool> features = llvm::sys::getHostCPUFeatures();
+  if (features.lookup("avx512f"))
+    return 512;
+  if (features.lookup("avx2") || features.lookup("avx"))
+    return 256;
+  return 128;
+}
+
+//===----------------------------------------------------------------------===//
+// Formats
+//===----------------------------------------------------------------------===//
+
+static Type floatStorageType(MLIRContext *context, FloatType type) {
+  switch (type) {
+  case FloatType::F16:
+    return Float16Type::get(context);
+  case FloatType::BF16:
+    return BFloat16Type::get(context);
+  case FloatType::F32:
+    return Float32Type::get(context);
+  case FloatType::F8E8M0FNU:
+  case FloatType::F8E4M3FN:
+    return IntegerType::get(context, 8);
+  }
+  return {};
+}
+
+namespace {
+/// The small floating-point elements, all of which are f16 values after moving
+/// their bits and multiplying with a power of two.
+struct SmallFloat {
+  int64_t mantissa;
+  int64_t bias;
+};
+} // namespace
+
+static std::optional<SmallFloat> getSmallFloat(ElementKind kind) {
+  switch (kind) {
+  case ElementKind::F4E2M1FN:
+    return SmallFloat{1, 1};
+  case ElementKind::F6E2M3FN:
+    return SmallFloat{3, 1};
+  case ElementKind::F6E3M2FN:
+    return SmallFloat{2, 3};
+  case ElementKind::F8E4M3FN:
+    return SmallFloat{3, 7};
+  case ElementKind::F8E5M2:
+    return SmallFloat{2, 15};
+  default:
+    return std::nullopt;
+  }
+}
+
+static bool isTable(ElementKind kind) {
+  return kind == ElementKind::NF4 || kind == ElementKind::Codebook;
+}
+
+static bool isSigned(ElementKind kind) {
+  return kind == ElementKind::Int || kind == ElementKind::Ternary;
+}
+
+static bool isInteger(ElementKind kind) {
+  return isSigned(kind) || kind == ElementKind::UInt;
+}
+
+//===----------------------------------------------------------------------===//
+// Reading weights
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// Emits the reading of one weight.
+class Weight {
+public:
+  Weight(KernelBuilder &b, const LinearKernelSpec &spec,
+         const KernelWeight &weight)
+      : b(b), n(spec.n), k(spec.k), weight(weight), scheme(weight.scheme) {
+    if (isQuantized()) {
+      // Kept in range here, so that verify() has an object to look at.
+      bits = std::clamp(scheme.element.bits, 1u, 8u);
+      blockN = std::max<int64_t>(
+          scheme.blockN < 0 ? n : std::min(scheme.blockN, n), 1);
+      blockK = std::max<int64_t>(
+          scheme.blockK < 0 ? k : std::min(scheme.blockK, k), 1);
+      groups = ceilDiv(k, blockK);
+      if (isInteger(scheme.element.kind) && 8 % bits == 0)
+        phases = 8 / bits;
+      // Blocks that end inside of the bytes of one vector take the natural
+      // order of codes, or cannot be streamed.
+      if (groups > 1 && blockK % (phases * b.lanes) != 0)
+        phases = 1;
+    } else {
+      blockN = n;
+      blockK = k;
+    }
+  }
+
+  bool isQuantized() const { return !weight.denseType; }
+  bool hasZero() const {
+    return isQuantized() && scheme.zero != ZeroKind::None;
+  }
+  bool canStream() const { return groups == 1 || blockK % b.lanes == 0; }
+  /// Codes that streaming reads at once.
+  int64_t chunk() const { return phases * b.lanes; }
+  int64_t bytes(int64_t codes) const { return ceilDiv(codes * bits, 8); }
+
+  SmallVector<Type> types();
+  void bind(ValueRange arguments);
+
+  /// v(q) of the codes [k0, k0 + count) of a row, as f32, in order; lanes from
+  /// `count` on have any finite value. k0 is a multiple of the lanes.
+  Value read(Value row, Value k0, int64_t count);
+  /// The same for one chunk, split: vector p has the codes with
+  /// k % phases == p. The true values are `factor()` times these.
+  Values readChunk(Value row, Value k0, int64_t count);
+  float factor() const { return streamFactor; }
+  void prefetch(Value row, Value k0, int64_t ahead);
+
+  /// The scale and the zero of a row and group as f32. `row` < n.
+  Value scale(Value row, Value group) {
+    return decodeScale(scales, row, group);
+  }
+  Value zero(Value row, Value group);
+
+  KernelBuilder &b;
+  const int64_t n, k;
+  int64_t blockN = 1, blockK = 1, groups = 1;
+  int64_t phases = 1;
+  const KernelWeight &weight;
+  const Scheme &scheme;
+
+private:
+  Value decodeScale(Value memref, Value row, Value group);
+  Value loadBytes(Value row, Value byte, int64_t valid, int64_t size);
+  Value readNatural(Value row, Value k0, int64_t count, float &factor);
+
+  int64_t bits = 0;
+  float streamFactor = 1.0f;
+  Value codes, scales, zeros, dense, table;
+};
+
+} // namespace
+
+SmallVector<Type> Weight::types() {
+  if (!isQuantized())
+    return {MemRefType::get({n, k}, weight.denseType)};
+  int64_t rows = ceilDiv(n, blockN);
+  MLIRContext *context = b.getContext();
+  Type scale = scheme.scaleScheme ? Type(b.getF32Type())
+                                  : floatStorageType(context, scheme.scaleType);
+  SmallVector<Type> result{MemRefType::get({n, bytes(k)}, b.getI8Type()),
+                           MemRefType::get({rows, groups}, scale)};
+  if (scheme.zero == ZeroKind::Integer)
+    result.push_back(MemRefType::get({rows, groups}, b.getI8Type()));
+  else if (scheme.zero == ZeroKind::Float)
+    result.push_back(MemRefType::get(
+        {rows, groups}, floatStorageType(context, scheme.zeroType)));
+  return result;
+}
+
+void Weight::bind(ValueRange arguments) {
+  if (!isQuantized()) {
+    dense = arguments[0];
+    return;
+  }
+  codes = arguments[0];
+  scales = arguments[1];
+  if (hasZero())
+    zeros = arguments[2];
+  if (std::optional<SmallFloat> format = getSmallFloat(scheme.element.kind))
+    streamFactor = std::ldexp(1.0f, 15 - format->bias);
+  if (isTable(scheme.element.kind)) {
+    // A table on the stack is a constant to LLVM and needs no symbol.
+    const std::vector<float> &values =
+        scheme.element.kind == ElementKind::NF4 ? nf4Table() : scheme.element.table;
+    table = memref::AllocaOp::create(
+        b, MemRefType::get({int64_t(values.size())}, b.getF32Type()),
+        b.getI64IntegerAttr(64));
+    for (auto [i, value] : llvm::enumerate(values))
+      memref::StoreOp::create(b, b.floatScalar(value), table, b.index(i));
+  }
+}
+
+Value Weight::loadBytes(Value row, Value byte, int64_t valid, int64_t size) {
+  Value loaded = vector::LoadOp::create(b, b.vec(b.getI8Type(), valid), codes,
+                                        ValueRange{row, byte});
+  if (valid == size)
+    return loaded;
+  SmallVector<int64_t> mask;
+  for (int64_t i = 0; i < size; ++i)
+    mask.push_back(i < valid ? i : 0);
+  return b.shuffle(loaded, loaded, mask);
+}
+
+Value Weight::readNatural(Value row, Value k0, int64_t count, float &factor) {
+  factor = 1.0f;
+  int64_t lanes = b.lanes;
+  if (!isQuantized()) {
+    if (count == lanes)
+      return b.load(dense, {row, k0});
+    // Only the last columns of a row come here.
+    return b.load(dense, {row, k0}, b.mask(b.index(count)));
+  }
+  ElementKind kind = scheme.element.kind;
+  VectorType i16 = b.vec(b.getI16Type(), lanes),
+             i32 = b.vec(b.getI32Type(), lanes);
+  Value byte = b.div(b.mul(k0, bits), 8);
+  int64_t valid = bytes(count);
+
+  // The 16 bits from the byte in which the code of each lane begins.
+  Value wide;
+  if (bits == 8) {
+    wide = loadBytes(row, byte, valid, lanes);
+    if (isInteger(kind)) {
+      Value extended = isSigned(kind)
+                           ? Value(arith::ExtSIOp::create(b, i32, wide))
+                           : Value(arith::ExtUIOp::create(b, i32, wide));
+      return arith::SIToFPOp::create(b, b.vecF32(), extended);
+    }
+    wide = arith::ExtUIOp::create(b, i16, wide);
+  } else {
+    SmallVector<int64_t> bytesOfLane, shifts;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      int64_t first = std::min(lane * bits / 8, valid - 1);
+      bytesOfLane.push_back(first);
+      bytesOfLane.push_back(std::min(first + 1, valid - 1));
+      shifts.push_back(lane * bits % 8);
+    }
+    Value loaded = vector::LoadOp::create(b, b.vec(b.getI8Type(), valid), codes,
+                                          ValueRange{row, byte});
+    Value pairs = b.shuffle(loaded, loaded, bytesOfLane);
+    wide = vector::BitCastOp::create(b, i16, pairs);
+    bool left = isSigned(kind);
+    SmallVector<Attribute> amounts;
+    for (int64_t shift : shifts)
+      amounts.push_back(b.getI16IntegerAttr(left ? 16 - bits - shift : shift));
+    Value amount =
+        arith::ConstantOp::create(b, DenseElementsAttr::get(i16, amounts));
+    if (left) {
+      wide = arith::ShLIOp::create(b, wide, amount);
+      wide = arith::ShRSIOp::create(b, wide, b.integer(i16, 16 - bits));
+    } else {
+      wide = arith::ShRUIOp::create(b, wide, amount);
+      wide = arith::AndIOp::create(b, wide, b.integer(i16, (1 << bits) - 1));
+    }
+  }
+  if (isInteger(kind)) {
+    Value extended = isSigned(kind)
+                         ? Value(arith::ExtSIOp::create(b, i32, wide))
+                         : Value(arith::ExtUIOp::create(b, i32, wide));
+    return arith::SIToFPOp::create(b, b.vecF32(), extended);
+  }
+  if (std::optional<SmallFloat> format = getSmallFloat(kind)) {
+    factor = std::ldexp(1.0f, 15 - format->bias);
+    Value sign = arith::ShLIOp::create(
+        b, arith::AndIOp::create(b, wide, b.integer(i16, 1 << (bits - 1))),
+        b.integer(i16, 16 - bits));
+    Value magnitude =
+        arith::AndIOp::create(b, wide, b.integer(i16, (1 << (bits - 1)) - 1));
+    Value moved = arith::ShLIOp::create(b, magnitude,
+                                        b.integer(i16, 10 - format->mantissa));
+    if (kind == ElementKind::F8E4M3FN) {
+      // The one NaN of the format; f16 would read it as 480.
+      Value isNaN = arith::CmpIOp::create(b, arith::CmpIPredicate::eq,
+                                          magnitude, b.integer(i16, 0x7f));
+      moved = arith::SelectOp::create(b, isNaN, b.integer(i16, 0x7e00), moved);
+    }
+    Value half = vector::BitCastOp::create(
+        b, b.vec(b.getF16Type(), lanes), arith::OrIOp::create(b, sign, moved));
+    return b.toF32(half);
+  }
+  Value indices = arith::ExtUIOp::create(b, i32, wide);
+  Value all = b.integer(b.vec(b.getI1Type(), lanes), 1);
+  return vector::GatherOp::create(b, b.vecF32(), table, ValueRange{b.index(0)},
+                                  indices, all, b.zeroVector());
+}
+
+Value Weight::read(Value row, Value k0, int64_t count) {
+  float factor;
+  Value value = readNatural(row, k0, count, factor);
+  if (factor == 1.0f)
+    return value;
+  return arith::MulFOp::create(b, value, b.floatVector(factor));
+}
+
+Values Weight::readChunk(Value row, Value k0, int64_t count) {
+  float factor;
+  if (phases == 1)
+    return {readNatural(row, k0, count, factor)};
+  // Byte i of the chunk has the codes of lane i.
+  VectorType i32 = b.vec(b.getI32Type(), b.lanes);
+  Value loaded =
+      loadBytes(row, b.div(b.mul(k0, bits), 8), bytes(count), b.lanes);
+  bool isSignedCode = isSigned(scheme.element.kind);
+  Value wide = isSignedCode ? Value(arith::ExtSIOp::create(b, i32, loaded))
+                            : Value(arith::ExtUIOp::create(b, i32, loaded));
+  Values result;
+  for (int64_t p = 0; p < phases; ++p) {
+    Value code = wide;
+    int64_t shift = p * bits;
+    if (isSignedCode) {
+      if (p + 1 < phases)
+        code =
+            arith::ShLIOp::create(b, code, b.integer(i32, 32 - bits - shift));
+      code = arith::ShRSIOp::create(
+          b, code, b.integer(i32, p + 1 < phases ? 32 - bits : shift));
+    } else {
+      if (p > 0)
+        code = arith::ShRUIOp::create(b, code, b.integer(i32, shift));
+      if (p + 1 < phases)
+        code = arith::AndIOp::create(b, code, b.integer(i32, (1 << bits) - 1));
+    }
+    result.push_back(arith::SIToFPOp::create(b, b.vecF32(), code));
+  }
+  return result;
+}
+
+void Weight::prefetch(Value row, Value k0, int64_t ahead) {
+  Value memref = isQuantized() ? codes : dense;
+  int64_t size =
+      isQuantized() ? 1 : weight.denseType.getIntOrFloatBitWidth() / 8;
+  Value column = isQuantized() ? b.div(b.mul(k0, bits), 8) : k0;
+  memref::PrefetchOp::create(
+      b, memref, ValueRange{row, b.add(column, ahead / size)},
+      /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
+}
+
+Value Weight::decodeScale(Value memref, Value row, Value group) {
+  Value stored =
+      memref::LoadOp::create(b, memref, ValueRange{b.div(row, blockN), group});
+  Type type = stored.getType();
+  if (isa<mlir::FloatType>(type))
+    return b.toF32(stored);
+  Type i16 = b.getI16Type(), i32 = b.getI32Type();
+  bool isZero = memref == zeros;
+  if (isZero && scheme.zero == ZeroKind::Integer)
+    return arith::SIToFPOp::create(b, b.getF32Type(),
+                                   arith::ExtUIOp::create(b, i32, stored));
+  if ((isZero ? scheme.zeroType : scheme.scaleType) == FloatType::F8E8M0FNU) {
+    Value code = arith::ExtUIOp::create(b, i32, stored);
+    auto is = [&](uint64_t value) {
+      return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, code,
+                                   b.integer(i32, value));
+    };
+    Value pattern = arith::ShLIOp::create(b, code, b.integer(i32, 23));
+    // 2^-127 is subnormal in f32, and 255 is NaN.
+    pattern =
+        arith::SelectOp::create(b, is(0), b.integer(i32, 0x400000), pattern);
+    pattern = arith::SelectOp::create(b, is(255), b.integer(i32, 0x7fc00000),
+                                      pattern);
+    return arith::BitcastOp::create(b, b.getF32Type(), pattern);
+  }
+  Value code = arith::ExtUIOp::create(b, i16, stored);
+  Value magnitude = arith::AndIOp::create(b, code, b.integer(i16, 0x7f));
+  Value isNaN = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, magnitude,
+                                      b.integer(i16, 0x7f));
+  Value moved = arith::ShLIOp::create(b, magnitude, b.integer(i16, 7));
+  moved = arith::SelectOp::create(b, isNaN, b.integer(i16, 0x7e00), moved);
+  Value sign = arith::ShLIOp::create(
+      b, arith::AndIOp::create(b, code, b.integer(i16, 0x80)),
+      b.integer(i16, 8));
+  Value half = arith::BitcastOp::create(b, b.getF16Type(),
+                                        arith::OrIOp::create(b, sign, moved));
+  return arith::MulFOp::create(b, b.toF32(half), b.floatScalar(256.0f));
+}
+
+Value Weight::zero(Value row, Value group) {
+  return decodeScale(zeros, row, group);
+}
+
+//===----------------------------------------------------------------------===//
+// The kernel
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+class LinearKernel {
+public:
+  LinearKernel(KernelBuilder &b, const LinearKernelSpec &spec)
+      : b(b), spec(spec) {
+    for (const KernelWeight &weight : spec.weights)
+      weights.emplace_back(b, spec, weight);
+  }
+
+  SmallVector<Type> types();
+  LogicalResult verify();
+  void emit(func::FuncOp function);
+
+private:
+  // Streaming.
+  void emitStreaming();
+  void emitStreamingRows(int64_t tokens);
+  void layOutTokens();
+  Values streamGroup(Weight &weight, ArrayRef<Value> rows,
+                     ArrayRef<Value> tokens, Value group, Value chunk0,
+                     int64_t chunks, int64_t tail, ValueRange sums);
+  void emitStreamingBlock(size_t index, Value row0, int64_t rowCount,
+                          Value token0, int64_t tokenCount);
+
+  // Panels.
+  void emitPanels();
+  void fillPanel(Weight &weight, Value panel, Value row0, Value column0,
+                 Value k0, Value k1, Value scaleBuffer, Value zeroBuffer);
+  void fillScales(Weight &weight, Value row0, Value k0, Value k1,
+                  Value scaleBuffer, Value zeroBuffer);
+
+  /// Stores the vector of results at [m, n0 ...] from f32 sums.
+  void finish(ArrayRef<Value> sums, Value m, Value n0);
+
+  KernelBuilder &b;
+  const LinearKernelSpec &spec;
+  SmallVector<Weight, 2> weights;
+  Value x, y, count;
+  Values operands;
+  // Of the streaming path, per weight: x in the order of the codes, the sums of
+  // x per group (if there is a zero), and the results before the epilogue.
+  Values tokens, tokenSums, results;
+};
+
+} // namespace
+
+SmallVector<Type> LinearKernel::types() {
+  auto activation = [&](int64_t columns, Type element) {
+    int64_t dynamic = ShapedType::kDynamic;
+    return MemRefType::get(
+        {dynamic, columns}, element,
+        StridedLayoutAttr::get(b.getContext(), dynamic, {dynamic, 1}));
+  };
+  SmallVector<Type> result{activation(spec.k, spec.inputType)};
+  for (Weight &weight : weights)
+    llvm::append_range(result, weight.types());
+  for (const KernelEpilogueOperand &operand : spec.operands)
+    result.push_back(operand.perChannel
+                         ? MemRefType::get({spec.n}, operand.elementType)
+                         : activation(spec.n, operand.elementType));
+  result.push_back(activation(spec.n, spec.resultType));
+  return result;
+}
+
+LogicalResult LinearKernel::verify() {
+  auto fail = [&](const Twine &message) {
+    return emitError(b.getLoc()) << message;
+  };
+  auto isFloat = [](Type type) {
+    return type && (type.isF32() || type.isF16() || type.isBF16());
+  };
+  if (spec.n < 1 || spec.k < 1)
+    return fail("expected a kernel of at least one row and column but got " +
+                Twine(spec.n) + "x" + Twine(spec.k));
+  if (spec.weights.empty() || spec.weights.size() > 2)
+    return fail("expected one or two weights but got " +
+                Twine(spec.weights.size()));
+  if (!isFloat(spec.inputType) || !isFloat(spec.resultType))
+    return fail("expected f32, f16 or bf16 as the types of input and result");
+  if (spec.vectorBits != 128 && spec.vectorBits != 256 &&
+      spec.vectorBits != 512)
+    return fail("expected a vector width of 128, 256 or 512 bits but got " +
+                Twine(spec.vectorBits));
+  for (const KernelWeight &weight : spec.weights) {
+    if (weight.denseType) {
+      if (!isFloat(weight.denseType))
+        return fail("expected f32, f16 or bf16 as the type of a dense weight");
+      continue;
+    }
+    const Scheme &scheme = weight.scheme;
+    if (scheme.element.bits < 1 || scheme.element.bits > 8)
+      return fail("expected codes of 1 to 8 bits but got " +
+                  Twine(scheme.element.bits));
+    for (int64_t block : {scheme.blockN, scheme.blockK})
+      if (block < 1 && block != -1)
+        return fail("expected a positive block or -1 but got " + Twine(block));
+    if (Status status = verifyElement(scheme.element); !status.ok())
+      return fail(status.message());
+  }
+  if (!spec.epilogue) {
+    if (spec.weights.size() != 1 || !spec.operands.empty())
+      return fail("expected an epilogue with two weights or extra operands");
+    return success();
+  }
+  if (spec.epilogue->getNumArguments() !=
+          spec.weights.size() + spec.operands.size() ||
+      !spec.epilogue->mightHaveTerminator() ||
+      spec.epilogue->back().getNumOperands() != 1)
+    return fail(
+        "expected an epilogue of one argument per weight and operand, and "
+        "one result");
+  for (Operation &op : spec.epilogue->without_terminator()) {
+    bool pointwise = op.hasTrait<OpTrait::ConstantLike>() ||
+                     OpTrait::hasElementwiseMappableTraits(&op);
+    if (!pointwise || op.getNumRegions() != 0)
+      return op.emitError()
+             << "expected a pointwise op in the epilogue but got '"
+             << op.getName() << "'";
+    for (Value operand : op.getOperands())
+      if (operand.getParentBlock() != spec.epilogue)
+        return op.emitError()
+               << "expected an epilogue that uses only its own values";
+  }
+  return success();
+}
+
+void LinearKernel::emit(func::FuncOp function) {
+  Block *entry = function.addEntryBlock();
+  b.setInsertionPointToEnd(entry);
+  ArrayRef<BlockArgument> arguments = entry->getArguments();
+  x = arguments.front();
+  y = arguments.back();
+  arguments = arguments.drop_front();
+  for (Weight &weight : weights) {
+    size_t size = weight.types().size();
+    weight.bind(Values(arguments.take_front(size)));
+    arguments = arguments.drop_front(size);
+  }
+  operands.assign(arguments.begin(), arguments.drop_back().end());
+  count = memref::DimOp::create(b, x, 0);
+
+  int64_t fewTokens = spec.fewTokens ? spec.fewTokens : 8;
+  for (Weight &weight : weights)
+    if (!weight.canStream())
+      fewTokens = -1;
+  if (fewTokens < 0)
+    emitPanels();
+  else
+    b.when(
+        b.less(b.index(fewTokens), count), [&] { emitPanels(); },
+        [&] { emitStreaming(); });
+  func::ReturnOp::create(b);
+}
+
+void LinearKernel::finish(ArrayRef<Value> sums, Value m, Value n0) {
+  Value mask;
+  if (spec.n % b.lanes != 0)
+    mask = b.mask(b.sub(b.index(spec.n), n0));
+  Value result = sums[0];
+  if (spec.epilogue) {
+    IRMapping map;
+    for (auto [argument, sum] : llvm::zip(spec.epilogue->getArguments(), sums))
+      map.map(argument, sum);
+    for (auto [i, operand] : llvm::enumerate(spec.operands)) {
+      Values at = operand.perChannel ? Values{n0} : Values{m, n0};
+      VectorType type = b.vec(operand.elementType, b.lanes);
+      Value loaded;
+      if (mask)
+        loaded = vector::MaskedLoadOp::create(
+            b, type, operands[i], at, mask,
+            arith::ConstantOp::create(b, type, b.getZeroAttr(type)));
+      else
+        loaded = vector::LoadOp::create(b, type, operands[i], at);
+      map.map(spec.epilogue->getArgument(sums.size() + i), loaded);
+    }
+    for (Operation &op : spec.epilogue->without_terminator()) {
+      if (op.hasTrait<OpTrait::ConstantLike>()) {
+        Operation *scalar = b.clone(op);
+        map.map(op.getResult(0), b.splat(scalar->getResult(0)));
+        continue;
+      }
+      OperationState state(b.getLoc(), op.getName());
+      for (Value operand : op.getOperands())
+        state.addOperands(map.lookup(operand));
+      for (Type type : op.getResultTypes())
+        state.addTypes(b.vec(type, b.lanes));
+      state.addAttributes(op.getAttrs());
+      Operation *wide = b.create(state);
+      map.map(op.getResults(), wide->getResults());
+    }
+    result = map.lookup(spec.epilogue->back().getOperand(0));
+    if (result.getType() != b.vec(spec.resultType, b.lanes))
+      result = b.toF32(result);
+  }
+  b.store(result, y, {m, n0}, mask);
+}
+
+//===----------------------------------------------------------------------===//
+// Streaming
+//===----------------------------------------------------------------------===//
+
+void LinearKernel::layOutTokens() {
+  for (auto [i, weight] : llvm::enumerate(weights)) {
+    // The second weight of a pair mostly has the layout of the first.
+    bool reuse = i == 1 && weight.phases == weights[0].phases &&
+                 weight.factor() == weights[0].factor();
+    int64_t chunk = weight.chunk(), phases = weight.phases;
+    int64_t padded = roundUp(spec.k, chunk);
+    if (reuse) {
+      tokens.push_back(tokens[0]);
+    } else {
+      Value buffer = b.allocate({ShapedType::kDynamic, padded}, count);
+      tokens.push_back(buffer);
+      auto layOut = [&](Value m, Value k0, int64_t size) {
+        Values parts;
+        for (int64_t p = 0; p < phases; ++p) {
+          int64_t valid = std::clamp<int64_t>(size - p * b.lanes, 0, b.lanes);
+          if (valid == 0) {
+            parts.push_back(b.zeroVector());
+            continue;
+          }
+          Value mask = valid < b.lanes ? b.mask(b.index(valid)) : Value();
+          Value part = b.load(x, {m, b.add(k0, p * b.lanes)}, mask);
+          if (weight.factor() != 1.0f)
+            part =
+                arith::MulFOp::create(b, part, b.floatVector(weight.factor()));
+          parts.push_back(part);
+        }
+        // Split even from odd elements until each vector is one phase.
+        std::function<Values(Values)> split = [&](Values list) -> Values {
+          if (list.size() == 1)
+            return list;
+          SmallVector<int64_t> evenMask, oddMask;
+          for (int64_t lane = 0; lane < b.lanes; ++lane) {
+            evenMask.push_back(2 * lane);
+            oddMask.push_back(2 * lane + 1);
+          }
+          Values even, odd, result;
+          for (size_t j = 0; j < list.size(); j += 2) {
+            even.push_back(b.shuffle(list[j], list[j + 1], evenMask));
+            odd.push_back(b.shuffle(list[j], list[j + 1], oddMask));
+          }
+          even = split(even);
+          odd = split(odd);
+          for (size_t j = 0; j < even.size(); ++j) {
+            result.push_back(even[j]);
+            result.push_back(odd[j]);
+          }
+          return result;
+        };
+        for (auto [p, part] : llvm::enumerate(split(parts)))
+          b.store(part, buffer, {m, b.add(k0, p * b.lanes)});
+      };
+      int64_t whole = spec.k / chunk * chunk;
+      b.loop(b.index(0), count, 1, [&](Value m) {
+        b.loop(b.index(0), b.index(whole), chunk,
+               [&](Value k0) { layOut(m, k0, chunk); });
+        if (whole < spec.k)
+          layOut(m, b.index(whole), spec.k - whole);
+      });
+    }
+    if (!weight.hasZero()) {
+      tokenSums.push_back(nullptr);
+      continue;
+    }
+    Value sums =
+        b.allocate({ShapedType::kDynamic, weight.groups * b.lanes}, count);
+    tokenSums.push_back(sums);
+    Value buffer = tokens.back();
+    // Small floats have x times their factor in the buffer.
+    float unfactor = 1.0f / weight.factor();
+    b.loop(b.index(0), count, 1, [&](Value m) {
+      b.loop(b.index(0), b.index(weight.groups), 1, [&](Value group) {
+        Value from = b.mul(group, weight.groups == 1 ? padded : weight.blockK);
+        Value to =
+            b.min(b.add(from, weight.groups == 1 ? padded : weight.blockK),
+                  b.index(padded));
+        Values sum = b.loop(from, to, b.lanes, b.zeroVector(),
+                            [&](Value at, ValueRange carried) -> Values {
+                              return {arith::AddFOp::create(
+                                  b, carried[0], b.load(buffer, {m, at}))};
+                            });
+        if (unfactor != 1.0f)
+          sum[0] = arith::MulFOp::create(b, sum[0], b.floatVector(unfactor));
+        b.store(sum[0], sums, {m, b.mul(group, b.lanes)});
+      });
+    });
+  }
+}
+
+/// Adds a group of `rows` to `sums` (rows x tokens vectors, to be added up over
+/// lanes at the end): `chunks` whole chunks from chunk0 and `tail` codes.
+Values LinearKernel::streamGroup(Weight &weight, ArrayRef<Value> rows,
+                                 ArrayRef<Value> tokenRows, Value group,
+                                 Value chunk0, int64_t chunks, int64_t tail,
+                                 ValueRange sums) {
+  size_t at = &weight - weights.data();
+  int64_t phases = weight.phases, chunk = weight.chunk();
+  size_t cells = rows.size() * tokenRows.size();
+  int64_t ahead = spec.prefetchBytes ? spec.prefetchBytes : 2048;
+  int64_t chunkBytes =
+      weight.isQuantized()
+          ? chunk * int64_t(weight.scheme.element.bits) / 8
+          : chunk * weight.weight.denseType.getIntOrFloatBitWidth() / 8;
+
+  // Sum p of a cell is over the codes of phase p: independent chains.
+  auto step = [&](Value k0, int64_t size, ValueRange partial, bool fetch) {
+    Values next(partial);
+    Values xs;
+    for (Value m : tokenRows)
+      for (int64_t p = 0; p < phases; ++p)
+        xs.push_back(b.load(tokens[at], {m, b.add(k0, p * b.lanes)}));
+    for (auto [r, row] : llvm::enumerate(rows)) {
+      Values parts = weight.readChunk(row, k0, size);
+      if (fetch && ahead > 0)
+        weight.prefetch(row, k0, ahead);
+      for (size_t m = 0; m < tokenRows.size(); ++m)
+        for (int64_t p = 0; p < phases; ++p) {
+          Value &sum = next[(r * tokenRows.size() + m) * phases + p];
+          Value xp = xs[m * phases + p];
+          sum = sum ? b.fma(parts[p], xp, sum)
+                    : Value(arith::MulFOp::create(b, parts[p], xp));
+        }
+    }
+    return next;
+  };
+
+  Value k0 = b.mul(chunk0, chunk);
+  Values partial(cells * phases, Value());
+  if (chunks * phases > 8) {
+    Values zeros(cells * phases, b.zeroVector());
+    // About one prefetch per cache line.
+    int64_t unroll = std::clamp<int64_t>(64 / chunkBytes, 1, 2);
+    int64_t whole = chunks / unroll * unroll;
+    partial = b.loop(b.index(0), b.index(whole), unroll, zeros,
+                     [&](Value c, ValueRange carried) {
+                       Values next(carried);
+                       for (int64_t u = 0; u < unroll; ++u)
+                         next = step(b.add(k0, b.mul(b.add(c, u), chunk)),
+                                     chunk, next, u == 0);
+                       return next;
+                     });
+    for (int64_t c = whole; c < chunks; ++c)
+      partial = step(b.add(k0, c * chunk), chunk, partial, false);
+  } else {
+    for (int64_t c = 0; c < chunks; ++c)
+      partial =
+          step(b.add(k0, c * chunk), chunk, partial, c * chunkBytes % 64 == 0);
+  }
+  if (tail > 0)
+    partial = step(b.add(k0, chunks * chunk), tail, partial, false);
+
+  Values result(sums);
+  for (auto [r, row] : llvm::enumerate(rows)) {
+    Value scale, zero;
+    if (weight.isQuantized()) {
+      scale = b.splat(weight.scale(row, group));
+      if (weight.hasZero())
+        zero = b.splat(weight.zero(row, group));
+    }
+    for (auto [m, token] : llvm::enumerate(tokenRows)) {
+      size_t cell = r * tokenRows.size() + m;
+      Value sum = partial[cell * phases];
+      for (int64_t p = 1; p < phases; ++p)
+        sum = arith::AddFOp::create(b, sum, partial[cell * phases + p]);
+      Value xSum;
+      if (zero)
+        xSum = b.load(tokenSums[at], {token, b.mul(group, b.lanes)});
+      if (!scale) {
+        result[cell] = arith::AddFOp::create(b, result[cell], sum);
+        continue;
+      }
+      if (zero && weight.scheme.zero == ZeroKind::Integer)
+        sum = b.fma(arith::NegFOp::create(b, zero), xSum, sum);
+      result[cell] = b.fma(scale, sum, result[cell]);
+      if (zero && weight.scheme.zero == ZeroKind::Float)
+        result[cell] = b.fma(zero, xSum, result[cell]);
+    }
+  }
+  return result;
+}
+
+void LinearKernel::emitStreamingBlock(size_t at, Value row0, int64_t rowCount,
+                                      Value token0, int64_t tokenCount) {
+  Weight &weight = weights[at];
+  Values rows, tokenRows;
+  for (int64_t r = 0; r < rowCount; ++r) {
+    Value row = b.add(row0, r);
+    // Rows past the end repeat the last one.
+    rows.push_back(spec.n % rowCount == 0 ? row
+                                          : b.min(row, b.index(spec.n - 1)));
+  }
+  Value last = b.sub(count, b.index(1));
+  for (int64_t m = 0; m < tokenCount; ++m)
+    tokenRows.push_back(m == 0 ? token0 : b.min(b.add(token0, m), last));
+
+  int64_t chunk = weight.chunk();
+  int64_t perGroup =
+      weight.groups == 1 ? spec.k / chunk : weight.blockK / chunk;
+  int64_t wholeGroups = spec.k / weight.blockK;
+  int64_t rest = spec.k - wholeGroups * weight.blockK;
+  Values sums(rowCount * tokenCount, b.zeroVector());
+  if (weight.groups == 1) {
+    sums = streamGroup(weight, rows, tokenRows, b.index(0), b.index(0),
+                       perGroup, spec.k % chunk, sums);
+  } else {
+    sums = b.loop(b.index(0), b.index(wholeGroups), 1, sums,
+                  [&](Value group, ValueRange carried) {
+                    return streamGroup(weight, rows, tokenRows, group,
+                                       b.mul(group, perGroup), perGroup, 0,
+                                       carried);
+                  });
+    if (rest > 0)
+      sums = streamGroup(weight, rows, tokenRows, b.index(wholeGroups),
+                         b.index(wholeGroups * perGroup), rest / chunk,
+                         rest % chunk, sums);
+  }
+  for (int64_t r = 0; r < rowCount; ++r)
+    for (int64_t m = 0; m < tokenCount; ++m) {
+      Value sum = vector::ReductionOp::create(b, vector::CombiningKind::ADD,
+                                              sums[r * tokenCount + m],
+                                              arith::FastMathFlags::reassoc);
+      memref::StoreOp::create(b, sum, results[at],
+                              ValueRange{tokenRows[m], b.add(row0, r)});
+    }
+}
+
+void LinearKernel::emitStreamingRows(int64_t tokenCount) {
+  int64_t rowCount = spec.rowsPerPass ? spec.rowsPerPass : 2;
+  // Tasks of whole vectors of the result.
+  int64_t block = roundUp(std::clamp<int64_t>(spec.n / 32, 1, 64),
+                          std::max<int64_t>(b.lanes, rowCount));
+  auto task = [&](Value index) {
+    Value from = b.mul(index, block);
+    Value to = b.min(b.add(from, block), b.index(spec.n));
+    for (size_t at = 0; at < weights.size(); ++at)
+      b.loop(from, to, rowCount, [&](Value row) {
+        if (tokenCount == 1)
+          emitStreamingBlock(at, row, rowCount, b.index(0), 1);
+        else
+          b.loop(b.index(0), count, tokenCount, [&](Value token) {
+            emitStreamingBlock(at, row, rowCount, token, tokenCount);
+          });
+      });
+    b.loop(b.index(0), tokenCount == 1 ? b.index(1) : count, 1, [&](Value m) {
+      b.loop(from, to, b.lanes, [&](Value n0) {
+        Values sums;
+        for (Value result : results)
+          sums.push_back(b.load(result, {m, n0}));
+        finish(sums, m, n0);
+      });
+    });
+  };
+  int64_t tasks = ceilDiv(spec.n, block);
+  if (tasks == 1)
+    task(b.index(0));
+  else
+    b.parallel({b.index(tasks)}, [&](ValueRange ivs) { task(ivs[0]); });
+}
+
+void LinearKernel::emitStreaming() {
+  layOutTokens();
+  for (size_t at = 0; at < weights.size(); ++at)
+    results.push_back(
+        b.allocate({ShapedType::kDynamic, roundUp(spec.n, b.lanes)}, count));
+  int64_t tokenCount = spec.tokensPerPass ? spec.tokensPerPass : 4;
+  b.when(
+      b.equal(count, b.index(1)), [&] { emitStreamingRows(1); },
+      [&] { emitStreamingRows(tokenCount); });
+  llvm::SmallSetVector<Value, 8> buffers;
+  for (const Values &list : {tokens, tokenSums, results})
+    for (Value buffer : list)
+      if (buffer)
+        buffers.insert(buffer);
+  for (Value buffer : buffers)
+    b.release(buffer);
+}
+
+//===----------------------------------------------------------------------===//
+// Panels
+//===----------------------------------------------------------------------===//
+
+void LinearKernel::fillScales(Weight &weight, Value row0, Value k0, Value k1,
+                              Value scaleBuffer, Value zeroBuffer) {
+  int64_t columns = cast<MemRefType>(scaleBuffer.getType()).getDimSize(1);
+  Value first = b.div(k0, weight.blockK);
+  Value end = b.add(b.div(b.sub(k1, b.index(1)), weight.blockK), 1);
+  b.loop(b.index(0), b.index(columns), 1, [&](Value column) {
+    Value row = b.min(b.add(row0, column), b.index(spec.n - 1));
+    b.loop(first, end, 1, [&](Value group) {
+      Values at{b.sub(group, first), column};
+      memref::StoreOp::create(b, weight.scale(row, group), scaleBuffer, at);
+      if (zeroBuffer)
+        memref::StoreOp::create(b, weight.zero(row, group), zeroBuffer, at);
+    });
+  });
+}
+
+/// panel[k - k0, column0 + i] = W[row0 + i, k] for i < lanes and k0 <= k < k1.
+/// Columns row0 .. of the scale buffers belong to column 0.
+void LinearKernel::fillPanel(Weight &weight, Value panel, Value row0,
+                             Value column0, Value k0, Value k1,
+                             Value scaleBuffer, Value zeroBuffer) {
+  int64_t lanes = b.lanes;
+  // `row0` and the columns of the buffers count from the first row of the
+  // panel.
+  Values rows;
+  for (int64_t i = 0; i < lanes; ++i) {
+    Value row = b.add(row0, i);
+    rows.push_back(spec.n % lanes == 0 ? row : b.min(row, b.index(spec.n - 1)));
+  }
+  Value firstGroup = b.div(k0, weight.blockK);
+  int64_t panelColumn = &weight - weights.data();
+  panelColumn *= b.tileColumns() / int64_t(weights.size());
+  auto block = [&](Value k, int64_t size) {
+    Values parts;
+    for (Value row : rows)
+      parts.push_back(weight.read(row, k, size));
+    parts = b.transpose(parts);
+    bool oneGroup = weight.groups == 1 || weight.blockK % lanes == 0;
+    Value scale, zero;
+    for (int64_t i = 0; i < size; ++i) {
+      Value value = parts[i];
+      if (weight.isQuantized()) {
+        if (i == 0 || !oneGroup) {
+          Value group = b.sub(b.div(b.add(k, i), weight.blockK), firstGroup);
+          scale = b.load(scaleBuffer, {group, column0});
+          if (zeroBuffer)
+            zero = b.load(zeroBuffer, {group, column0});
+        }
+        if (zero && weight.scheme.zero == ZeroKind::Integer)
+          value = arith::SubFOp::create(b, value, zero);
+        value = zero && weight.scheme.zero == ZeroKind::Float
+                    ? b.fma(value, scale, zero)
+                    : Value(arith::MulFOp::create(b, value, scale));
+      }
+      b.store(value, panel,
+              {b.add(b.sub(k, k0), i), b.add(column0, panelColumn)});
+    }
+  };
+  int64_t tail = spec.k % lanes;
+  Value whole = tail ? b.min(k1, b.index(spec.k - tail)) : k1;
+  b.loop(k0, whole, lanes, [&](Value k) { block(k, lanes); });
+  if (tail)
+    b.when(b.equal(k1, b.index(spec.k)),
+           [&] { block(b.index(spec.k - tail), tail); });
+}
+
+void LinearKernel::emitPanels() {
+  int64_t columns = b.tileColumns();
+  int64_t perWeight = columns / int64_t(weights.size());
+  // A panel of about 128 KiB stays in the second-level cache; blocks of equal
+  // depth, a multiple of the lanes.
+  int64_t most = spec.panelDepth ? spec.panelDepth : 32768 / columns;
+  int64_t depthBlocks = ceilDiv(spec.k, roundUp(most, b.lanes));
+  int64_t depth =
+      std::min(spec.k, roundUp(ceilDiv(spec.k, depthBlocks), b.lanes));
+  bool split = depth < spec.k;
+
+  // Other input types are widened once, not in every tile.
+  Value input = x;
+  if (!spec.inputType.isF32()) {
+    int64_t whole = spec.k / b.lanes * b.lanes;
+    input = b.allocate({ShapedType::kDynamic, spec.k}, count);
+    b.parallel({count}, [&](ValueRange m) {
+      b.loop(b.index(0), b.index(whole), b.lanes,
+             [&](Value k) { b.store(b.load(x, {m[0], k}), input, {m[0], k}); });
+      if (whole < spec.k) {
+        Value mask = b.mask(b.index(spec.k - whole));
+        b.store(b.load(x, {m[0], b.index(whole)}, mask), input,
+                {m[0], b.index(whole)}, mask);
+      }
+    });
+  }
+
+  b.parallel({b.index(ceilDiv(spec.n, perWeight))}, [&](ValueRange ivs) {
+    Value n0 = b.mul(ivs[0], perWeight);
+    Value panel = b.allocate({depth, columns});
+    Value acc =
+        split ? b.allocate({ShapedType::kDynamic, columns},
+                           b.mul(b.ceilDiv(count, b.tileRows()), b.tileRows()))
+              : b.allocate({b.tileRows(), columns});
+    Values scaleBuffers, zeroBuffers;
+    for (Weight &weight : weights) {
+      int64_t groups =
+          std::min(weight.groups, ceilDiv(depth, weight.blockK) + 1);
+      scaleBuffers.push_back(
+          weight.isQuantized() ? b.allocate({groups, perWeight}) : Value());
+      zeroBuffers.push_back(weight.hasZero() ? b.allocate({groups, perWeight})
+                                             : Value());
+    }
+
+    auto store = [&](Value m, Value accRow) {
+      b.loop(b.index(0), b.min(b.index(perWeight), b.sub(b.index(spec.n), n0)),
+             b.lanes, [&](Value column) {
+               Values sums;
+               for (size_t at = 0; at < weights.size(); ++at)
+                 sums.push_back(
+                     b.load(acc, {accRow, b.add(column, at * perWeight)}));
+               finish(sums, m, b.add(n0, column));
+             });
+    };
+    auto depthBlock = [&](Value k0) {
+      Value k1 = b.min(b.add(k0, depth), b.index(spec.k));
+      for (auto [at, weight] : llvm::enumerate(weights)) {
+        if (weight.isQuantized())
+          fillScales(weight, n0, k0, k1, scaleBuffers[at], zeroBuffers[at]);
+        // Columns past the end stay undefined; they are never stored.
+        Value end = b.min(b.index(perWeight), b.sub(b.index(spec.n), n0));
+        b.loop(b.index(0), end, b.lanes, [&](Value column) {
+          fillPanel(weight, panel, b.add(n0, column), column, k0, k1,
+                    scaleBuffers[at], zeroBuffers[at]);
+        });
+      }
+      b.tiles(
+          count, b.sub(k1, k0), panel,
+          [&](Value row, Value k) {
+            return memref::LoadOp::create(b, input,
+                                          ValueRange{row, b.add(k0, k)});
+          },
+          acc, split, split ? b.less(b.index(0), k0) : Value(),
+          [&](Value from, Value to) {
+            if (!split)
+              b.loop(from, to, 1, [&](Value m) { store(m, b.sub(m, from)); });
+          });
+    };
+    if (split) {
+      b.loop(b.index(0), b.index(spec.k), depth, depthBlock);
+      b.loop(b.index(0), count, 1, [&](Value m) { store(m, m); });
+    } else {
+      depthBlock(b.index(0));
+    }
+    b.release(panel);
+    b.release(acc);
+    for (const Values &list : {scaleBuffers, zeroBuffers})
+      for (Value buffer : list)
+        if (buffer)
+          b.release(buffer);
+  });
+  if (input != x)
+    b.release(input);
+}
+
+//===----------------------------------------------------------------------===//
+// Entry points
+//===----------------------------------------------------------------------===//
+
+SmallVector<Type> getLinearKernelTypes(MLIRContext *context,
+                                       const LinearKernelSpec &spec) {
+  OpBuilder builder(context);
+  KernelBuilder b(UnknownLoc::get(context), builder, spec.vectorBits);
+  return LinearKernel(b, spec).types();
+}
+
+FailureOr<func::FuncOp> emitLinearKernel(OpBuilder &builder, Location loc,
+                                         StringRef name,
+                                         const LinearKernelSpec &spec) {
+  KernelBuilder b(loc, builder, spec.vectorBits);
+  LinearKernel kernel(b, spec);
+  if (failed(kernel.verify()))
+    return failure();
+  auto function = func::FuncOp::create(
+      b, name, b.getFunctionType(kernel.types(), TypeRange()));
+  kernel.emit(function);
+  return function;
+}
+
+} // namespace quant_llm
