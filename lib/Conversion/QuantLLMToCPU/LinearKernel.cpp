@@ -24,7 +24,6 @@
 
 #include "quant-llm/Conversion/QuantLLMToCPU/KernelEmitter.h"
 
-
 #include "KernelBuilder.h"
 
 #include "quant-llm/Numerics/Element.h"
@@ -220,8 +219,9 @@ void Weight::bind(ValueRange arguments) {
     streamFactor = std::ldexp(1.0f, 15 - format->bias);
   if (isTable(scheme.element.kind)) {
     // A table on the stack is a constant to LLVM and needs no symbol.
-    const std::vector<float> &values =
-        scheme.element.kind == ElementKind::NF4 ? nf4Table() : scheme.element.table;
+    const std::vector<float> &values = scheme.element.kind == ElementKind::NF4
+                                           ? nf4Table()
+                                           : scheme.element.table;
     table = memref::AllocaOp::create(
         b, MemRefType::get({int64_t(values.size())}, b.getF32Type()),
         b.getI64IntegerAttr(64));

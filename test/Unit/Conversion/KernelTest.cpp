@@ -58,8 +58,8 @@ LayerConfig randomConfig(std::mt19937 &random) {
                  "uint2",     "uint3",     "uint4",     "uint4",   "uint5",
                  "uint6",     "uint7",     "uint8",     "ternary", "f4E2M1FN",
                  "f6E2M3FN",  "f6E3M2FN",  "f8E4M3FN",  "f8E5M2",  "codebook1",
-                 "codebook3", "codebook4", "codebook8", "nf4", "f32",     "f16",
-                 "bf16"});
+                 "codebook3", "codebook4", "codebook8", "nf4",     "f32",
+                 "f16",       "bf16"});
   };
   config.elements = {element()};
   if (random() % 4 == 0)
@@ -174,7 +174,7 @@ TEST(LinearKernel, RefusesWhatItCannotEmit) {
   EXPECT_EQ(emit(), "expected a positive block or -1 but got 0");
   spec.weights[0].scheme.blockK = 8;
   spec.weights[0].scheme.element.kind = ElementKind::Codebook;
-  EXPECT_EQ(emit(), "expected a table of 16 values but got 0");
+  EXPECT_EQ(emit(), "expected 16 values in a codebook of 4 bits but got 0");
   spec.weights[0].denseType = builder.getF64Type();
   EXPECT_EQ(emit(), "expected f32, f16 or bf16 as the type of a dense weight");
   spec.weights[0].denseType = builder.getF32Type();
