@@ -557,6 +557,26 @@ void CrossBlockOp::getSuccessorRegions(
   getOnceSuccessors(*this, point, regions);
 }
 
+/// Checks that a region's single block ends with a yield (other terminators of
+/// upstream, such as llvm.unreachable, may stand anywhere).
+static LogicalResult verifyEndsWithYield(Operation *op) {
+  Block &block = op->getRegion(0).front();
+  if (block.empty() || !isa<YieldOp>(block.back()))
+    return op->emitOpError("expected the region to end with quant_llm.yield");
+  return success();
+}
+
+// QL-BLOCK-C3
+LogicalResult BlockOp::verifyRegions() { return verifyEndsWithYield(*this); }
+
+YieldOp BlockOp::getYield() {
+  return cast<YieldOp>(getBody().front().getTerminator());
+}
+
+YieldOp CrossBlockOp::getYield() {
+  return cast<YieldOp>(getBody().front().getTerminator());
+}
+
 LogicalResult CrossBlockOp::verify() {
   // QL-CROSS-BLOCK-C2
   if (getOverlap() >= getWindow())
@@ -566,6 +586,9 @@ LogicalResult CrossBlockOp::verify() {
 }
 
 LogicalResult CrossBlockOp::verifyRegions() {
+  // QL-CROSS-BLOCK-C6
+  if (failed(verifyEndsWithYield(*this)))
+    return failure();
   // QL-CROSS-BLOCK-C3
   Block &block = getBody().front();
   for (Operation &op : block.without_terminator()) {

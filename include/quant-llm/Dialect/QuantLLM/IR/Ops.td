@@ -341,6 +341,7 @@ def QuantLLM_BlockOp : QuantLLM_RegionOp<"block"> {
     Constraints:
     - QL-BLOCK-C1: the index is not negative.
     - QL-BLOCK-C2: the yielded types are the result types.
+    - QL-BLOCK-C3: the region ends with `quant_llm.yield`.
 
     Example:
     ```mlir
@@ -359,6 +360,10 @@ def QuantLLM_BlockOp : QuantLLM_RegionOp<"block"> {
   let assemblyFormat = [{
     $index $name (`->` `(` type($results)^ `)`)? attr-dict-with-keyword $body
   }];
+  let hasRegionVerifier = 1;
+  let extraClassDeclaration = [{
+    YieldOp getYield();
+  }];
 }
 
 def QuantLLM_CrossBlockOp : QuantLLM_RegionOp<"cross_block"> {
@@ -376,6 +381,7 @@ def QuantLLM_CrossBlockOp : QuantLLM_RegionOp<"cross_block"> {
     - QL-CROSS-BLOCK-C3: the region holds only blocks, at least one.
     - QL-CROSS-BLOCK-C4: the indices of the blocks are consecutive.
     - QL-CROSS-BLOCK-C5: the yielded types are the result types.
+    - QL-CROSS-BLOCK-C6: the region ends with `quant_llm.yield`.
 
     Example:
     ```mlir
@@ -409,6 +415,7 @@ def QuantLLM_CrossBlockOp : QuantLLM_RegionOp<"cross_block"> {
     ::llvm::SmallVector<::quant_llm::BlockOp> getBlocks();
     /// Positions in getBlocks() of the first and last block of every window.
     ::llvm::SmallVector<std::pair<int64_t, int64_t>> getWindows();
+    YieldOp getYield();
   }];
 }
 

@@ -27,6 +27,7 @@
 
 namespace quant_llm {
 class BlockOp;
+class YieldOp;
 } // namespace quant_llm
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMDialect.h.inc"
