@@ -9,7 +9,9 @@
 #ifndef QUANT_LLM_DIALECT_QUANTLLM_TRANSFORMS_PASSES_H
 #define QUANT_LLM_DIALECT_QUANTLLM_TRANSFORMS_PASSES_H
 
+#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Pass/Pass.h"
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 
 namespace quant_llm {
 
