@@ -7,12 +7,11 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Numerics/GroupQuantizer.h"
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
-#include "llvm/ADT/StringSwitch.h"
-
-#include <cmath>
 
 using namespace mlir;
 using namespace quant_llm;
@@ -98,7 +97,10 @@ mlir::FloatType getFloatType(MLIRContext *context, quant_llm::FloatType type) {
   return nullptr;
 }
 
-quant_llm::FloatType getNumericsType(Type type) {
+/// The type of a scale or zero; nothing if it cannot be one.
+std::optional<quant_llm::FloatType> getNumericsType(Type type) {
+  if (isa<Float16Type>(type))
+    return quant_llm::FloatType::F16;
   if (isa<BFloat16Type>(type))
     return quant_llm::FloatType::BF16;
   if (isa<Float32Type>(type))
@@ -107,11 +109,7 @@ quant_llm::FloatType getNumericsType(Type type) {
     return quant_llm::FloatType::F8E8M0FNU;
   if (isa<Float8E4M3FNType>(type))
     return quant_llm::FloatType::F8E4M3FN;
-  return quant_llm::FloatType::F16;
-}
-
-bool isInteger(ElementKind kind) {
-  return kind == ElementKind::Int || kind == ElementKind::UInt;
+  return std::nullopt;
 }
 
 } // namespace
@@ -120,32 +118,27 @@ bool isInteger(ElementKind kind) {
 // ElementAttr
 //===----------------------------------------------------------------------===//
 
+static ElementFormat getFormat(ElementKind kind, unsigned bits,
+                               DenseF32ArrayAttr table) {
+  ElementFormat format;
+  format.kind = kind;
+  format.bits = bits;
+  if (table) {
+    ArrayRef<float> values = table.asArrayRef();
+    format.table.assign(values.begin(), values.end());
+  }
+  return format;
+}
+
 LogicalResult
 ElementAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                     ElementKind kind, unsigned bits, DenseF32ArrayAttr table) {
-  // QL-ELEMENT-C1
-  for (const NamedElement &named : namedElements)
-    if (named.kind == kind && named.bits != bits)
-      return emitError() << "expected element " << named.name << " to have "
-                         << named.bits << " bits but got " << bits;
-  if (bits < 1 || bits > 8)
-    return emitError() << "expected an element of 1 to 8 bits but got "
-                       << bits;
-  if (kind != ElementKind::Codebook) {
-    if (table)
-      return emitError() << "expected values for a codebook only";
-    return success();
-  }
-  // QL-ELEMENT-C2
-  size_t size = table ? table.size() : 0;
-  if (size != (size_t(1) << bits))
-    return emitError() << "expected a codebook of " << bits << " bits to have "
-                       << (1u << bits) << " values but got " << size;
-  // QL-ELEMENT-C3
-  for (auto [index, value] : llvm::enumerate(table.asArrayRef()))
-    if (!std::isfinite(value))
-      return emitError() << "expected finite values in a codebook but value "
-                         << index << " is not";
+  if (kind != ElementKind::Codebook && table)
+    return emitError() << "expected values for a codebook only";
+  // QL-ELEMENT-C1 to C3
+  Status status = verifyElement(getFormat(kind, bits, table));
+  if (!status.ok())
+    return emitError() << status.message();
   return success();
 }
 
@@ -241,14 +234,7 @@ void ElementAttr::print(AsmPrinter &printer) const {
 }
 
 ElementFormat ElementAttr::toNumerics() const {
-  ElementFormat element;
-  element.kind = getKind();
-  element.bits = getBits();
-  if (getTable()) {
-    ArrayRef<float> values = getTable().asArrayRef();
-    element.table.assign(values.begin(), values.end());
-  }
-  return element;
+  return getFormat(getKind(), getBits(), getTable());
 }
 
 ElementAttr ElementAttr::fromNumerics(MLIRContext *context,
@@ -263,6 +249,25 @@ ElementAttr ElementAttr::fromNumerics(MLIRContext *context,
 // SchemeAttr
 //===----------------------------------------------------------------------===//
 
+static Scheme getScheme(ElementAttr element, int64_t blockN, int64_t blockK,
+                        Attribute scale, ZeroKind zeroKind, Type zeroType,
+                        ScaleRule rule, Rounding rounding) {
+  Scheme scheme;
+  scheme.element = element.toNumerics();
+  scheme.blockN = blockN;
+  scheme.blockK = blockK;
+  if (auto scales = dyn_cast<SchemeAttr>(scale))
+    scheme.scaleScheme = std::make_shared<const Scheme>(scales.toNumerics());
+  else
+    scheme.scaleType = *getNumericsType(cast<TypeAttr>(scale).getValue());
+  scheme.zero = zeroKind;
+  if (zeroType)
+    scheme.zeroType = *getNumericsType(zeroType);
+  scheme.rule = rule;
+  scheme.rounding = rounding;
+  return scheme;
+}
+
 LogicalResult SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                  ElementAttr element, int64_t blockN,
                                  int64_t blockK, Attribute scale,
@@ -270,58 +275,31 @@ LogicalResult SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                  ScaleRule rule, Rounding rounding) {
   if (!element)
     return emitError() << "expected an element";
-  // QL-SCHEME-C1
-  for (int64_t size : {blockN, blockK})
-    if (size != -1 && size < 1)
-      return emitError()
-             << "expected sizes of a block to be -1 or positive but got "
-             << size;
   // QL-SCHEME-C2
-  auto scaleScheme = dyn_cast_if_present<SchemeAttr>(scale);
   auto scaleType = dyn_cast_if_present<TypeAttr>(scale);
-  if (!scaleScheme &&
-      (!scaleType ||
-       !isa<Float16Type, BFloat16Type, Float32Type, Float8E8M0FNUType,
-            Float8E4M3FNType>(scaleType.getValue()))) {
+  if (!isa_and_present<SchemeAttr>(scale) &&
+      (!scaleType || !getNumericsType(scaleType.getValue()))) {
     auto diag = emitError() << "expected scale to be f16, bf16, f32, f8E8M0FNU, "
                                "f8E4M3FN or a scheme";
     if (scale)
       diag << " but got " << scale;
     return diag;
   }
-  if (scaleScheme) {
-    // QL-SCHEME-C3
-    if (scaleScheme.getScaleScheme())
-      return emitError() << "expected the scheme of the scales to have a type "
-                            "as its scale but got another scheme";
-    // QL-SCHEME-C4
-    if (scaleScheme.hasZero())
-      return emitError() << "expected the scheme of the scales to have no zero";
-  }
-  // QL-SCHEME-C5
-  if (zeroKind == ZeroKind::Integer && !isInteger(element.getKind())) {
-    return emitError() << "expected an integer element with zero = int but got "
-                       << element;
-  }
   // QL-SCHEME-C6
   bool floatZero = zeroKind == ZeroKind::Float;
   if (floatZero != bool(zeroType) ||
-      (floatZero && !isa<Float16Type, BFloat16Type, Float32Type>(zeroType))) {
-    auto diag = emitError() << "expected zero to be int, f16, bf16 or f32";
+      (floatZero && !getNumericsType(zeroType))) {
+    auto diag = emitError() << "expected zero to be int, f16, bf16, f32 or "
+                               "f8E4M3FN";
     if (zeroType)
       diag << " but got " << zeroType;
     return diag;
   }
-  // QL-SCHEME-C7
-  if (rule == ScaleRule::AbsMaxFull &&
-      (element.getKind() != ElementKind::Int || zeroKind != ZeroKind::None))
-    return emitError() << "expected a signed integer element and no zero with "
-                          "rule = absmax_full";
-  // QL-SCHEME-C8
-  if (rule == ScaleRule::MinMax &&
-      (!isInteger(element.getKind()) || zeroKind == ZeroKind::None))
-    return emitError()
-           << "expected an integer element and a zero with rule = minmax";
+  // The others are the rules of every user of schemes.
+  Status status = verifyScheme(getScheme(element, blockN, blockK, scale,
+                                         zeroKind, zeroType, rule, rounding));
+  if (!status.ok())
+    return emitError() << status.message();
   return success();
 }
 
@@ -444,20 +422,8 @@ SchemeAttr SchemeAttr::getScaleScheme() const {
 }
 
 Scheme SchemeAttr::toNumerics() const {
-  Scheme scheme;
-  scheme.element = getElement().toNumerics();
-  scheme.blockN = getBlockN();
-  scheme.blockK = getBlockK();
-  if (SchemeAttr scales = getScaleScheme())
-    scheme.scaleScheme = std::make_shared<const Scheme>(scales.toNumerics());
-  else
-    scheme.scaleType = getNumericsType(getScaleType());
-  scheme.zero = getZeroKind();
-  if (getZeroType())
-    scheme.zeroType = getNumericsType(getZeroType());
-  scheme.rule = getRule();
-  scheme.rounding = getRounding();
-  return scheme;
+  return getScheme(getElement(), getBlockN(), getBlockK(), getScale(),
+                   getZeroKind(), getZeroType(), getRule(), getRounding());
 }
 
 SchemeAttr SchemeAttr::fromNumericsChecked(

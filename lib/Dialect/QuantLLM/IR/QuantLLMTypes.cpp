@@ -7,35 +7,13 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Numerics/GroupQuantizer.h"
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
-#include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
 using namespace quant_llm;
-
-/// Number of blocks of the given size along a dimension; -1 is all of it.
-static int64_t countBlocks(int64_t size, int64_t block) {
-  return block == -1 ? 1 : llvm::divideCeil(size, block);
-}
-
-/// Codes, then scales, of a matrix [n, k] under a scheme.
-static void appendComponents(int64_t n, int64_t k, SchemeAttr scheme,
-                             SmallVectorImpl<RankedTensorType> &types) {
-  MLIRContext *context = scheme.getContext();
-  Type byte = IntegerType::get(context, 8);
-  int64_t rowBytes =
-      llvm::divideCeil(k * int64_t(scheme.getElement().getBits()), 8);
-  types.push_back(RankedTensorType::get({n, rowBytes}, byte));
-  int64_t gridN = countBlocks(n, scheme.getBlockN());
-  int64_t gridK = countBlocks(k, scheme.getBlockK());
-  if (SchemeAttr scales = scheme.getScaleScheme())
-    appendComponents(gridN, gridK, scales, types);
-  else
-    types.push_back(
-        RankedTensorType::get({gridN, gridK}, scheme.getScaleType()));
-}
 
 LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
                                  ArrayRef<int64_t> shape, Type elementType,
@@ -57,12 +35,9 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
            << "expected the expressed type to be f16, bf16 or f32 but got "
            << elementType;
   // QL-WEIGHT-C3
-  int64_t product;
-  if (llvm::MulOverflow(shape[0], shape[1], product) ||
-      llvm::MulOverflow(product, int64_t(8), product))
-    return emitError() << "expected a weight of less than 2^60 elements but "
-                          "got the shape "
-                       << shape[0] << "x" << shape[1];
+  Status status = verifyScheme(scheme.toNumerics(), shape[0], shape[1]);
+  if (!status.ok())
+    return emitError() << status.message();
   return success();
 }
 
@@ -88,11 +63,11 @@ void WeightType::print(AsmPrinter &printer) const {
 }
 
 int64_t WeightType::getGridN() const {
-  return countBlocks(getN(), getScheme().getBlockN());
+  return getBlockGrid(getScheme().toNumerics(), getN(), getK()).gridN;
 }
 
 int64_t WeightType::getGridK() const {
-  return countBlocks(getK(), getScheme().getBlockK());
+  return getBlockGrid(getScheme().toNumerics(), getN(), getK()).gridK;
 }
 
 RankedTensorType WeightType::getDenseType() const {
@@ -100,32 +75,31 @@ RankedTensorType WeightType::getDenseType() const {
 }
 
 SmallVector<RankedTensorType> WeightType::getComponentTypes() const {
-  SmallVector<RankedTensorType> types;
   SchemeAttr scheme = getScheme();
-  appendComponents(getN(), getK(), scheme, types);
-  if (scheme.hasZero()) {
-    Type zero = scheme.getZeroType();
-    if (!zero)
-      zero = IntegerType::get(getContext(), 8);
-    types.push_back(RankedTensorType::get({getGridN(), getGridK()}, zero));
+  Type byte = IntegerType::get(getContext(), 8);
+  SmallVector<RankedTensorType> types;
+  for (const ComponentInfo &info :
+       getComponents(scheme.toNumerics(), getN(), getK())) {
+    Type element = byte;
+    if (info.kind == ComponentKind::Scales)
+      element = scheme.getScaleType();
+    else if (info.kind == ComponentKind::ScaleScales)
+      element = scheme.getScaleScheme().getScaleType();
+    else if (info.kind == ComponentKind::Zeros && scheme.getZeroType())
+      element = scheme.getZeroType();
+    types.push_back(RankedTensorType::get({info.rows, info.columns}, element));
   }
   return types;
 }
 
 SmallVector<StringRef> WeightType::getComponentNames() const {
-  SmallVector<StringRef> names = {"codes"};
-  if (getScheme().getScaleScheme())
-    names.append({"scales.codes", "scales.scales"});
-  else
-    names.push_back("scales");
-  if (getScheme().hasZero())
-    names.push_back("zeros");
+  SmallVector<StringRef> names;
+  for (const ComponentInfo &info :
+       getComponents(getScheme().toNumerics(), getN(), getK()))
+    names.push_back(StringRef(info.suffix).drop_front());
   return names;
 }
 
 int64_t WeightType::getStorageBytes() const {
-  int64_t bytes = 0;
-  for (RankedTensorType type : getComponentTypes())
-    bytes += type.getNumElements() * (type.getElementTypeBitWidth() / 8);
-  return bytes;
+  return getStoredBytes(getScheme().toNumerics(), getN(), getK());
 }

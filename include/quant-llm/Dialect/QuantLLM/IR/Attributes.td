@@ -75,8 +75,8 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     | zero | value |
     | --- | --- |
     | none | `s * v(q)` |
-    | `int` | `s * (v(q) - z)`, z an unsigned code of the element's width |
-    | `f16`, `bf16`, `f32` | `s * v(q) + z` (one multiplication, one addition, each rounded to f32) |
+    | `int` | `s * (v(q) - z)`, z an integer in the range of the element |
+    | a float type | `s * v(q) + z` (one multiplication, one addition, each rounded to f32) |
 
     - `block = [n, k]`: elements that share a scale along N and along K; -1 is the
       whole dimension. `[1, 128]` are groups, `[1, -1]` is per output channel,
@@ -86,7 +86,8 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     - `zero`: nothing, `int`, or a type. With `int` the zeros have the block of the scales.
     - `rule`: how `quantize` computes a scale: `absmax_full` is max|w| / 2^(b-1),
       `absmax` is max|w| divided by the largest value of the element, `minmax` is
-      (max-min) / (2^b-1), `mse` is the clip of these that minimizes the squared error.
+      (max-min) divided by the range of the element, `mse` is the clip of these that minimizes the squared error
+      (docs/Spec.md, section 3.1).
     - `rounding`: of the quotient `w / s` (or `w / s + z`) to the nearest code;
       `half_even` or `half_away` from zero at ties.
 
@@ -97,10 +98,16 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     - QL-SCHEME-C2: `scale` is f16, bf16, f32, f8E8M0FNU, f8E4M3FN or a scheme.
     - QL-SCHEME-C3: the scheme of the scales has a type as its scale (one nesting level).
     - QL-SCHEME-C4: the scheme of the scales has no zero.
-    - QL-SCHEME-C5: `zero = int` needs an integer element (`intN`, `uintN`).
-    - QL-SCHEME-C6: a float `zero` is f16, bf16 or f32.
-    - QL-SCHEME-C7: `rule = absmax_full` needs a signed integer element and no zero.
-    - QL-SCHEME-C8: `rule = minmax` needs an integer element and a zero.
+    - QL-SCHEME-C5: `zero = int` needs an element `intN` or `uintN`.
+    - QL-SCHEME-C6: a float `zero` is f16, bf16, f32 or f8E4M3FN, and the element has two
+      different values.
+    - QL-SCHEME-C7: `rule = absmax_full` needs an element `intN` and no zero.
+    - QL-SCHEME-C8: `rule = absmax`, and `mse` without a zero, need an element with a
+      positive value (not `int1`); `absmax` needs no zero.
+    - QL-SCHEME-C9: `rule = minmax` needs a zero.
+    - QL-SCHEME-C10: `rounding = half_away` needs an element of integers.
+    - QL-SCHEME-C11: an element without a value 0 needs a zero or a scale that can be 0
+      (not f8E8M0FNU), else a block of zeros could not be stored.
 
     Example:
     ```mlir

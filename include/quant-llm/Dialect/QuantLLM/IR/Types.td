@@ -25,7 +25,7 @@ def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
     | --- | --- |
     | `codes` | `tensor<N x ceil(K*b/8) x i8>` |
     | `scales` | `tensor<ceil(N/bn) x ceil(K/bk) x scale type>` |
-    | `zeros`, if any | the same grid, of i8 (one unsigned code per zero) or of the zero type |
+    | `zeros`, if any | the same grid, of i8 (one integer per zero: unsigned for `uintN`, signed for `intN`) or of the zero type |
 
     Code k of a row occupies the bits `[k*b, (k+1)*b)` of the row's bit string, where bit i is
     bit `i % 8` of byte `i / 8`; each row is padded with zero bits to whole bytes.
@@ -35,7 +35,7 @@ def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
     Constraints:
     - QL-WEIGHT-C1: the shape is two static positive dimensions.
     - QL-WEIGHT-C2: the expressed type is f16, bf16 or f32.
-    - QL-WEIGHT-C3: N * K * 8 is less than 2^63.
+    - QL-WEIGHT-C3: N * K is less than 2^59.
 
     Example:
     ```mlir
