@@ -27,6 +27,30 @@ QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMDescribeArchive(
 QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMReadGGUFMetadata(
     const char *path, QuantLLMBuffer **json, QuantLLMError **error);
 
+typedef struct QuantLLMImportOptions {
+  /* Nonzero: quantized blocks of a GGUF file become F32, else F16. */
+  int blocksAsF32;
+  QuantLLMHandlers handlers;
+} QuantLLMImportOptions;
+
+/* Imports a Hugging Face directory or a GGUF file `input` to the module
+ * `output`, a file ending in .mlir. The weights of a directory stay where they
+ * are; those of a GGUF file are dequantized to a safetensors file beside
+ * `output`, with a config.json. All files appear together or none. `options`
+ * may be NULL. */
+QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMImportModel(
+    const char *input, const char *output, const QuantLLMImportOptions *options,
+    QuantLLMError **error);
+
+/* What a module (text or bytecode) declares, as JSON: {"archives": [{"name",
+ * "path"}], "parameters": [{"name", "archive", "key", "shape", "element_type",
+ * "scheme": text or null, "bytes"}], "functions": [{"name", "type"}]}. `name`
+ * stands for the file and may be NULL; paths of archives come out resolved
+ * against its directory. `bytes` counts what is stored, scales included. */
+QUANT_LLM_C_EXPORTED QuantLLMStatus
+quantLLMDescribeModule(const char *source, size_t sourceSize, const char *name,
+                       QuantLLMBuffer **json, QuantLLMError **error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -20,6 +20,8 @@ __all__ = [
     "QuantLLMError",
     "__version__",
     "describe_archive",
+    "describe_module",
+    "import_model",
     "parse",
     "read_gguf_metadata",
     "run_pipeline",
@@ -51,6 +53,23 @@ def describe_archive(path):
     {"path", "format", "tensors": [{"name", "dtype", "shape", "bytes"}],
     "metadata"}. Raises QuantLLMError."""
     return json.loads(_quant_llm.describe_archive(_to_path(path)))
+
+
+def describe_module(source, *, name=None):
+    """What a module declares: {"archives": [{"name", "path"}], "parameters":
+    [{"name", "archive", "key", "shape", "element_type", "scheme", "bytes"}],
+    "functions": [{"name", "type"}]}. Raises QuantLLMError."""
+    data = source.encode() if isinstance(source, str) else bytes(source)
+    return json.loads(_quant_llm.describe_module(data, name))
+
+
+def import_model(input, output, *, blocks_as_f32=False, progress=None, diagnostic=None):
+    """Imports a Hugging Face directory or a GGUF file to the module `output`, a
+    file ending in .mlir. The weights of a directory stay where they are; those
+    of a GGUF file are dequantized (to f16, or to f32 if `blocks_as_f32`) to a
+    safetensors file beside `output`, with a config.json. For the handlers see
+    run_pipeline. Raises QuantLLMError."""
+    _quant_llm.import_model(_to_path(input), _to_path(output), blocks_as_f32, progress, diagnostic)
 
 
 def read_gguf_metadata(path):

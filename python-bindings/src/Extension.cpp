@@ -179,6 +179,28 @@ nb::bytes compile(nb::bytes source, std::optional<std::string> name,
   return toBytes(owned);
 }
 
+void importModel(const std::string &input, const std::string &output,
+                 bool blocksAsF32, nb::object progress, nb::object diagnostic) {
+  Handlers handlers(std::move(progress), std::move(diagnostic));
+  QuantLLMImportOptions options = {};
+  options.blocksAsF32 = blocksAsF32;
+  options.handlers = handlers.get();
+  call([&](QuantLLMError **error) {
+    return quantLLMImportModel(input.c_str(), output.c_str(), &options, error);
+  });
+  handlers.rethrow();
+}
+
+nb::bytes describeModule(nb::bytes source, std::optional<std::string> name) {
+  const char *data = source.c_str();
+  size_t size = source.size();
+  QuantLLMBuffer *json = nullptr;
+  call([&](QuantLLMError **error) {
+    return quantLLMDescribeModule(data, size, orNull(name), &json, error);
+  });
+  return toBytes(Buffer(json));
+}
+
 /// A function of the API from a path to JSON.
 template <QuantLLMStatus (*function)(const char *, QuantLLMBuffer **,
                                      QuantLLMError **)>
@@ -198,6 +220,11 @@ NB_MODULE(_quant_llm, m) {
   m.def("compile", &compile, nb::arg("source"), nb::arg("name").none(),
         nb::arg("pipeline").none(), nb::arg("bytecode"),
         nb::arg("progress").none(), nb::arg("diagnostic").none());
+  m.def("import_model", &importModel, nb::arg("input"), nb::arg("output"),
+        nb::arg("blocks_as_f32"), nb::arg("progress").none(),
+        nb::arg("diagnostic").none());
+  m.def("describe_module", &describeModule, nb::arg("source"),
+        nb::arg("name").none());
   m.def("describe_archive", &describeFile<quantLLMDescribeArchive>,
         nb::arg("path"));
   m.def("read_gguf_metadata", &describeFile<quantLLMReadGGUFMetadata>,

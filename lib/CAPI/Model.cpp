@@ -1,0 +1,121 @@
+//===- Model.cpp - Models in the C API ------------------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm-c/Model.h"
+
+#include "Context.h"
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Import/Import.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <nlohmann/json.hpp>
+
+using namespace mlir;
+using namespace quant_llm;
+using Json = nlohmann::ordered_json;
+
+QuantLLMStatus quantLLMImportModel(const char *input, const char *output,
+                                   const QuantLLMImportOptions *options,
+                                   QuantLLMError **error) {
+  return runGuarded(error, [&]() -> Outcome {
+    QuantLLMImportOptions defaults = {};
+    const QuantLLMImportOptions &chosen = options ? *options : defaults;
+    for (Status status :
+         {checkNotNull(input, "input"), checkNotNull(output, "output")})
+      if (!status.ok())
+        return status;
+
+    const QuantLLMHandlers &handlers = chosen.handlers;
+    ImportOptions converted;
+    converted.blockType =
+        chosen.blocksAsF32 ? StorageType::F32 : StorageType::F16;
+    if (handlers.progress)
+      converted.progress = [&](uint64_t done, uint64_t total) {
+        handlers.progress(handlers.userData, "converting weights", "", done,
+                          total);
+      };
+    if (handlers.diagnostic)
+      converted.warn = [&](const std::string &message) {
+        QuantLLMDiagnostic diagnostic = {QUANT_LLM_WARNING, input,
+                                         message.c_str()};
+        handlers.diagnostic(handlers.userData, &diagnostic);
+      };
+    CollectingContext context(handlers);
+    Status status = importModel(*context.get(), input, output, converted);
+    if (status.ok())
+      return {};
+    Outcome outcome = context.failure(status.message());
+    outcome.status = status;
+    return outcome;
+  });
+}
+
+static std::string print(Type type) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  type.print(os);
+  return text;
+}
+
+QuantLLMStatus quantLLMDescribeModule(const char *source, size_t sourceSize,
+                                      const char *name, QuantLLMBuffer **json,
+                                      QuantLLMError **error) {
+  return runGuarded(error, [&]() -> Outcome {
+    for (Status status :
+         {checkNotNull(source, "source"), checkNotNull(json, "json")})
+      if (!status.ok())
+        return status;
+    CollectingContext context(QuantLLMHandlers{});
+    OwningOpRef<ModuleOp> module = context.parse(source, sourceSize, name);
+    if (!module)
+      return context.failure("the module cannot be parsed");
+
+    Json archives = Json::array(), parameters = Json::array(),
+         functions = Json::array();
+    for (Operation &op : module->getOps()) {
+      if (auto archive = dyn_cast<ArchiveOp>(op)) {
+        archives.push_back({{"name", archive.getSymName().str()},
+                            {"path", resolveArchivePath(archive)}});
+      } else if (auto parameter = dyn_cast<ParameterOp>(op)) {
+        Json entry = {{"name", parameter.getSymName().str()},
+                      {"archive", parameter.getArchive().str()},
+                      {"key", parameter.getArchiveKey().str()}};
+        if (auto weight = dyn_cast<WeightType>(parameter.getType())) {
+          std::string scheme;
+          llvm::raw_string_ostream os(scheme);
+          Attribute(weight.getScheme()).print(os);
+          entry.update({{"shape", weight.getShape().vec()},
+                        {"element_type", print(weight.getElementType())},
+                        {"scheme", scheme},
+                        {"bytes", weight.getStorageBytes()}});
+        } else {
+          auto tensor = cast<RankedTensorType>(parameter.getType());
+          entry.update({{"shape", tensor.getShape().vec()},
+                        {"element_type", print(tensor.getElementType())},
+                        {"scheme", nullptr},
+                        {"bytes", tensor.getNumElements() *
+                                      tensor.getElementTypeBitWidth() / 8}});
+        }
+        parameters.push_back(std::move(entry));
+      } else if (auto function = dyn_cast<func::FuncOp>(op)) {
+        functions.push_back({{"name", function.getSymName().str()},
+                             {"type", print(function.getFunctionType())}});
+      }
+    }
+    Json description = {{"archives", std::move(archives)},
+                        {"parameters", std::move(parameters)},
+                        {"functions", std::move(functions)}};
+    *json = new QuantLLMBuffer{
+        description.dump(-1, ' ', false, Json::error_handler_t::replace)};
+    return {};
+  });
+}

@@ -1,0 +1,433 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The command quant-llm.
+
+Exit status: 0 success, 1 failure of the machine (disk, memory) or of the
+program, 2 wrong usage or input, 130 interrupted.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+
+from tqdm import tqdm
+
+from . import __version__, model
+from ._errors import QuantLLMError
+
+
+class Bars:
+    """Progress bars for the handlers of the library; silent unless standard error
+    is a terminal."""
+
+    def __init__(self):
+        self.quiet = not sys.stderr.isatty()
+        self.bar = None
+        self.stage = None
+
+    def __call__(self, stage, item, done, total):
+        if self.quiet:
+            return
+        if stage != self.stage:
+            self.close()
+            self.stage = stage
+            self.bar = tqdm(desc=stage, total=total, unit="B", unit_scale=True, leave=False, file=sys.stderr)
+        self.bar.set_postfix_str(item, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = self.stage = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+def show_warning(diagnostic):
+    if diagnostic.severity == "warning":
+        tqdm.write(f"quant-llm: {diagnostic}", file=sys.stderr)
+
+
+def run_import(arguments):
+    with Bars() as bars:
+        model.import_directory(arguments.model, arguments.output, replace=arguments.force, progress=bars, diagnostic=show_warning)
+    print(f"wrote {arguments.output}")
+
+
+def run_quantize(arguments):
+    with Bars() as bars:
+        report = model.quantize_directory(
+            arguments.model,
+            arguments.output,
+            recipe=arguments.recipe,
+            options=pipeline_options(arguments),
+            replace=arguments.force,
+            progress=bars,
+            diagnostic=show_warning,
+        )
+    totals = report["totals"]
+    print(f"wrote {arguments.output}: {summarize_totals(totals)}")
+
+
+def pipeline_options(arguments):
+    """The options of the pipeline as text."""
+    options = {
+        "element": f"{'int' if arguments.symmetric else 'uint'}{arguments.bits}",
+        "zero": "none" if arguments.symmetric else "int",
+        "alpha": arguments.alpha,
+        "sizes": arguments.group_sizes,
+        "block": arguments.block,
+        "scale": arguments.scale,
+        "rule": arguments.rule,
+        "statistic": arguments.statistic,
+        "aggregation": arguments.aggregation,
+        "include": arguments.include,
+        "exclude": arguments.exclude,
+        "threads": arguments.threads or None,
+    }
+    return " ".join(f"{key}={quote(str(value))}" for key, value in options.items() if value is not None)
+
+
+def quote(value):
+    if re.fullmatch(r"[\w.,:+-]+", value):
+        return value
+    if "'" not in value:
+        return f"'{value}'"
+    if '"' not in value:
+        return f'"{value}"'
+    raise QuantLLMError(f"expected at most one kind of quotation marks but got {value}")
+
+
+def run_info(arguments):
+    description = model.describe(arguments.model)
+    if arguments.json:
+        print(json.dumps(description))
+    else:
+        print("\n".join(render_info(description)))
+
+
+def run_eval(arguments):
+    text = read_text(arguments.text)
+    with Bars() as bars:
+        loaded = load(arguments, bars)
+    tokens = loaded.require_tokenizer().encode(text, special_tokens=False)
+    bar = tqdm(desc="evaluating", unit="window", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+
+    def progress(done, total, perplexity):
+        bar.total = total
+        bar.set_postfix_str(f"perplexity {perplexity:.3f}", refresh=False)
+        bar.update(done - bar.n)
+
+    with bar:
+        result = loaded.perplexity(tokens, window=arguments.window, max_windows=arguments.max_windows, progress=progress)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(f"perplexity {result['perplexity']:.4f} over {result['tokens']} tokens in {result['seconds']:.1f} s")
+
+
+def run_generate(arguments):
+    with Bars() as bars:
+        loaded = load(arguments, bars)
+    pieces = loaded.stream(
+        arguments.prompt,
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+    )
+    first = next(pieces, "")
+    sys.stdout.write(arguments.prompt + first)
+    sys.stdout.flush()
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def load(arguments, bars):
+    return model.Model.load(arguments.model, threads=arguments.threads, reference=arguments.reference, progress=bars, diagnostic=show_warning)
+
+
+def read_text(path):
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read().decode("utf-8")
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8")
+    except OSError as error:
+        raise QuantLLMError(f"cannot read '{path}': {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise QuantLLMError(f"'{path}': expected UTF-8 text but got {error.reason} at byte {error.start}") from None
+
+
+_KINDS = (
+    ("attention, query", r"(q_proj|attn_q)\."),
+    ("attention, key", r"(k_proj|attn_k)\."),
+    ("attention, value", r"(v_proj|attn_v)\."),
+    ("attention, output", r"(o_proj|attn_output)\."),
+    ("feed-forward, gate", r"(gate_proj|ffn_gate)\."),
+    ("feed-forward, up", r"(up_proj|ffn_up)\."),
+    ("feed-forward, down", r"(down_proj|ffn_down)\."),
+    ("embedding", r"(embed_tokens|token_embd)\."),
+    ("output head", r"(lm_head|^output)\."),
+)
+
+
+def kind_of(name):
+    """What a parameter is for, by its name."""
+    for kind, pattern in _KINDS:
+        if re.search(pattern, name):
+            return kind
+    return "other"
+
+
+def summarize_totals(totals):
+    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{key.replace('_', ' ')} {value}" for key, value in totals.items())
+
+
+def count(number):
+    return f"{number:,}"
+
+
+def shorten_scheme(scheme):
+    """`int4, block [1, 64], scale f16` of the text of a scheme attribute."""
+    match = re.fullmatch(r"#quant_llm\.scheme<(.*)>", scheme)
+    inside = match.group(1) if match else scheme
+    return re.sub(r"(block|scale|zero) = ", r"\1 ", re.sub(r", (rule|rounding) = \w+", "", inside))
+
+
+def render_table(rows):
+    """Lines of a table whose first row is the head; numbers to the right."""
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+
+    def line(row):
+        cells = [str(c).rjust(w) if isinstance(c, (int, float)) or str(c)[:1].isdigit() else str(c).ljust(w) for c, w in zip(row, widths)]
+        return "  ".join(cells).rstrip()
+
+    return [line(rows[0]), "  ".join("-" * w for w in widths)] + [line(row) for row in rows[1:]]
+
+
+def render_info(description):
+    config, parameters = description["config"], description["parameters"]
+    size = [f"{config[key]} {label}" for key, label in (
+        ("num_hidden_layers", "layers"), ("hidden_size", "hidden"), ("intermediate_size", "intermediate"),
+        ("num_attention_heads", "heads"), ("num_key_value_heads", "KV heads"), ("vocab_size", "vocabulary")) if key in config]
+    yield f"{config.get('model_type', 'model')} ({description['kind']}): {', '.join(size)}"
+    elements = sum(_elements(p) for p in parameters)
+    stored = sum(p["bytes"] for p in parameters)
+    yield f"{count(len(parameters))} tensors, {count(elements)} weights, {count(stored)} bytes, {8 * stored / max(elements, 1):.3f} bits per weight"
+    yield ""
+    groups = {}
+    for parameter in parameters:
+        scheme = shorten_scheme(parameter["scheme"]) if parameter["scheme"] else parameter["element_type"]
+        groups.setdefault((kind_of(parameter["name"]), scheme), []).append(parameter)
+    order = [kind for kind, _ in _KINDS] + ["other"]
+    rows = [("kind", "stored as", "tensors", "weights", "bits per weight")]
+    for (kind, scheme), members in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
+        weights = sum(_elements(p) for p in members)
+        bits = 8 * sum(p["bytes"] for p in members) / max(weights, 1)
+        rows.append((kind, scheme, len(members), count(weights), f"{bits:.3f}"))
+    yield from render_table(rows)
+
+
+def _elements(parameter):
+    product = 1
+    for extent in parameter["shape"]:
+        product *= extent
+    return product
+
+
+def positive(text):
+    value = int(text)
+    if value <= 0:
+        raise ValueError
+    return value
+
+
+def natural(text):
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def number_between(low, high, open_low=False):
+    def convert(text):
+        value = float(text)
+        if not (low < value if open_low else low <= value) or not value <= high:
+            raise ValueError
+        return value
+
+    convert.__name__ = f"number in {'(' if open_low else '['}{low}, {high}]"
+    return convert
+
+
+def bit_width(text):
+    value = int(text)
+    if not 1 <= value <= 8:
+        raise ValueError
+    return value
+
+
+def sizes(text):
+    for part in text.split(","):
+        positive(part)
+    return text
+
+
+def block(text):
+    parts = [int(part) for part in text.split(",")]
+    if len(parts) != 2 or any(part == 0 or part < -1 for part in parts):
+        raise ValueError
+    return text
+
+
+positive.__name__ = "positive number"
+natural.__name__ = "number from 0"
+bit_width.__name__ = "width from 1 to 8"
+sizes.__name__ = "list of sizes such as 64,128"
+block.__name__ = "block such as 1,64 or 1,-1"
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(
+        prog="quant-llm",
+        description="Quantizes language models and runs them on the CPU. MODEL is a Hugging Face directory, a GGUF file or a directory that quant-llm wrote.",
+        epilog="""examples:
+  quant-llm info model.gguf
+  quant-llm quantize model.gguf -o model-int4
+  quant-llm eval model-int4 --text book.txt
+  quant-llm generate model-int4 --prompt 'Once upon a time'
+
+exit status: 0 success, 1 failure, 2 wrong usage or input, 130 interrupted""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"quant-llm {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name, function, help, example):
+        command = commands.add_parser(
+            name, help=help, description=help[0].upper() + help[1:] + ".", epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(function=function)
+        command.add_argument("model", metavar="MODEL", help="Hugging Face directory, GGUF file or directory of ours")
+        return command
+
+    def add_output(command):
+        command.add_argument("-o", "--output", required=True, metavar="DIR", help="the directory to write; it must not exist")
+        command.add_argument("--force", action="store_true", help="replace a model directory of ours")
+
+    def add_threads(command):
+        command.add_argument("--threads", type=natural, default=0, metavar="N", help="threads; 0 for $QUANT_LLM_THREADS or all cores (default)")
+
+    def add_run(command):
+        add_threads(command)
+        command.add_argument("--reference", action="store_true", help="run the exact reference instead of the fast kernels (slow)")
+
+    command = add("import", run_import, "import a model to MLIR", "quant-llm import model.gguf -o model")
+    add_output(command)
+
+    command = add("quantize", run_quantize, "quantize the weights of a model", "quant-llm quantize model.gguf -o model-int4 --alpha 0.8")
+    add_output(command)
+    command.add_argument("--recipe", choices=["finequant"], default="finequant", help="the method (default: %(default)s)")
+    command.add_argument("--bits", type=bit_width, default=4, metavar="B", help="bits per code, 1 to 8 (default: %(default)s)")
+    zero = command.add_mutually_exclusive_group()
+    zero.add_argument("--symmetric", dest="symmetric", action="store_true", default=True, help="no zero points (default)")
+    zero.add_argument("--asymmetric", dest="symmetric", action="store_false", help="an integer zero point per group")
+    command.add_argument("--alpha", type=number_between(0, 10), metavar="A", help="split groups while that shrinks their range below this ratio")
+    command.add_argument("--group-sizes", type=sizes, metavar="LIST", help="group sizes to choose from, such as 64,128,256")
+    command.add_argument("--block", type=block, metavar="N,K", help="this block everywhere instead of a choice, such as 1,64; -1 is the whole dimension")
+    command.add_argument("--scale", metavar="TYPE", help="type of the scales: f16, bf16, f32, f8E8M0FNU, f8E4M3FN")
+    command.add_argument("--rule", metavar="RULE", help="rule of the scales: absmax, absmax_full, minmax, mse")
+    command.add_argument("--statistic", choices=["raw", "gaussian"], help="what is compared with alpha")
+    command.add_argument("--aggregation", choices=["mean", "min"], help="how the rows of a matrix vote")
+    command.add_argument("--include", metavar="REGEX", help="only parameters whose name matches")
+    command.add_argument("--exclude", metavar="REGEX", help="no parameters whose name matches")
+    add_threads(command)
+
+    command = add("info", run_info, "say what a model consists of", "quant-llm info model-int4")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+    command = add("eval", run_eval, "measure the perplexity of a text", "quant-llm eval model-int4 --text book.txt --json")
+    command.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text; - for standard input")
+    command.add_argument("--window", type=positive, default=1024, metavar="N", help="tokens per window (default: %(default)s)")
+    command.add_argument("--max-windows", type=positive, metavar="N", help="only the first N windows")
+    command.add_argument("--json", action="store_true", help="print JSON with the keys perplexity, tokens, seconds")
+    add_run(command)
+
+    command = add("generate", run_generate, "continue a prompt", "quant-llm generate model-int4 --prompt 'Once upon a time' --temperature 0.8 --seed 1")
+    command.add_argument("--prompt", required=True, metavar="TEXT", help="the text to continue")
+    command.add_argument("--max-tokens", type=positive, default=64, metavar="N", help="at most this many tokens (default: %(default)s)")
+    command.add_argument("--temperature", type=number_between(0, 100), default=0.0, metavar="T", help="0 takes the likeliest token (default); higher is more random")
+    command.add_argument("--top-k", type=natural, default=0, metavar="K", help="draw among the K likeliest tokens; 0 for all (default)")
+    command.add_argument("--top-p", type=number_between(0, 1, open_low=True), default=1.0, metavar="P", help="draw among the likeliest tokens of this probability (default: 1)")
+    command.add_argument("--seed", type=natural, default=0, metavar="S", help="the same seed gives the same text (default: %(default)s)")
+    add_run(command)
+    return parser
+
+
+def main(argv=None):
+    """Runs the command and returns its exit status."""
+    arguments = make_parser().parse_args(argv)
+    outcome = []
+
+    # The work is done by a second thread, so that the first one can react to an
+    # interrupt at once, even in the middle of a long call of the library.
+    def work():
+        try:
+            arguments.function(arguments)
+            sys.stdout.flush()
+            outcome.append((0, None))
+        except QuantLLMError as error:
+            outcome.append((2, str(error)))
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            outcome.append((1, None))
+        except MemoryError:
+            outcome.append((1, "out of memory"))
+        except OSError as error:
+            outcome.append((1, str(error)))
+        except BaseException as error:
+            if os.environ.get("QUANT_LLM_TRACEBACK"):
+                traceback.print_exc()
+            outcome.append((1, f"internal error: {type(error).__name__}: {error} (QUANT_LLM_TRACEBACK=1 shows where)"))
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt(number)
+
+    thread = threading.Thread(target=work, daemon=True)
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupt)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_IGN)
+        for directory in tuple(model._temporary):
+            model.remove_tree(directory)
+        print("\nquant-llm: interrupted, nothing was written", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(128 + number)
+    status, message = outcome[0]
+    if message is not None:
+        print(f"quant-llm: error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,392 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Language models: directories that the project writes, Hugging Face
+directories and GGUF files; text in, logits, perplexity and text out.
+
+A directory that we write holds model.mlir, its weights (*.safetensors, unless
+the module refers to the files of the original), config.json, tokenizer.json
+and, if the model was quantized, report.json.
+"""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+
+import numpy as np
+
+from . import _quant_llm, _to_path, describe_archive, describe_module, import_model, read_gguf_metadata
+from ._errors import QuantLLMError
+from .runtime import Engine
+from .tokenizer import StreamDecoder, Tokenizer, find_end_tokens, load_tokenizer
+
+# Files beside the weights that later steps need; the tokenizer has more than
+# one so that Transformers can load the directory, too.
+_COMPANIONS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def classify(path):
+    """What `path` is: "quant-llm" for a directory that we wrote, "huggingface"
+    or "gguf". Raises QuantLLMError for anything else."""
+    path = _to_path(path)
+    if os.path.isdir(path):
+        if os.path.exists(os.path.join(path, "model.mlir")):
+            return "quant-llm"
+        if os.path.exists(os.path.join(path, "config.json")):
+            return "huggingface"
+        raise QuantLLMError(f"expected a model in '{path}' but found neither model.mlir nor config.json")
+    if not os.path.exists(path):
+        raise QuantLLMError(f"expected a model directory or a GGUF file but '{path}' does not exist")
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise QuantLLMError(f"cannot read '{path}': {error.strerror}") from None
+    if magic == b"GGUF":
+        return "gguf"
+    raise QuantLLMError(f"expected a model directory or a GGUF file but '{path}' is neither")
+
+
+@contextlib.contextmanager
+def new_directory(path, replace=False):
+    """A directory that appears complete under `path` when the block ends, or not
+    at all. Until then it is a hidden one beside it."""
+    path = os.path.abspath(_to_path(path))
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        raise QuantLLMError(f"cannot create '{path}': there is no directory '{parent}'")
+    occupied = os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path))
+    if occupied and not (replace and os.path.isfile(os.path.join(path, "model.mlir"))):
+        advice = "it holds no model of ours" if replace else "choose another name, or replace it with --force"
+        raise QuantLLMError(f"'{path}' exists already; {advice}")
+    with _temporary_directory(f".{os.path.basename(path)}.", parent) as staging:
+        os.chmod(staging, 0o777 & ~_umask())
+        try:
+            yield staging
+        except OSError as error:
+            raise QuantLLMError(f"cannot write '{path}': {error.strerror or error}") from None
+        try:
+            if occupied:
+                # Two renames: for a moment neither is there, but nothing is lost.
+                with _temporary_directory(f".{os.path.basename(path)}.", parent) as old:
+                    os.rename(path, os.path.join(old, "replaced"))
+                    os.rename(staging, path)
+            else:
+                os.rename(staging, path)
+        except OSError as error:
+            raise QuantLLMError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+# Directories that exist only while something is being made; the command line
+# removes them when it is interrupted.
+_temporary = set()
+
+
+@contextlib.contextmanager
+def _temporary_directory(prefix="quant-llm-", parent=None):
+    try:
+        directory = tempfile.mkdtemp(prefix=prefix, dir=parent)
+    except OSError as error:
+        raise QuantLLMError(f"cannot create a directory in '{parent or tempfile.gettempdir()}': {error.strerror}") from None
+    _temporary.add(directory)
+    try:
+        yield directory
+    finally:
+        remove_tree(directory)
+        _temporary.discard(directory)
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def remove_tree(path):
+    """Removes a directory, even while a thread still writes into it."""
+    for _ in range(20):
+        shutil.rmtree(path, ignore_errors=True)
+        if not os.path.lexists(path):
+            return
+        time.sleep(0.01)
+
+
+def import_directory(source, output, *, replace=False, progress=None, diagnostic=None):
+    """Imports a Hugging Face directory or a GGUF file to a directory of ours.
+    The weights of a Hugging Face directory stay where they are."""
+    kind = classify(source)
+    if kind == "quant-llm":
+        raise QuantLLMError(f"'{source}' is imported already")
+    with new_directory(output, replace) as staging:
+        _import_into(source, kind, staging, progress, diagnostic)
+
+
+def _import_into(source, kind, directory, progress, diagnostic):
+    import_model(source, os.path.join(directory, "model.mlir"), progress=progress, diagnostic=diagnostic)
+    if kind == "gguf":
+        tokenizer = Tokenizer.from_gguf_metadata(read_gguf_metadata(source), source=os.fspath(source))
+        tokenizer.save(os.path.join(directory, "tokenizer.json"))
+    else:
+        _copy_companions(source, directory)
+
+
+def _copy_companions(source, directory):
+    for name in _COMPANIONS:
+        original = os.path.join(source, name)
+        if os.path.isfile(original) and not os.path.exists(os.path.join(directory, name)):
+            try:
+                shutil.copyfile(original, os.path.join(directory, name))
+            except OSError as error:
+                raise QuantLLMError(f"cannot copy '{original}': {error.strerror}") from None
+
+
+def quantize_directory(source, output, *, recipe="finequant", options="", replace=False, progress=None, diagnostic=None):
+    """Quantizes a model (anything that classify() knows) to a directory of ours
+    that needs no other file. `options` are those of the pipeline
+    `quant-llm-<recipe>`, as text. Returns the report as a dict."""
+    kind = classify(source)
+    with new_directory(output, replace) as staging:
+        directory = source
+        imported = os.path.join(staging, ".imported")
+        if kind != "quant-llm":
+            os.mkdir(imported)
+            _import_into(source, kind, imported, progress, diagnostic)
+            directory = imported
+        _quant_llm.quantize_model(
+            _to_path(os.path.join(directory, "model.mlir")),
+            staging,
+            recipe,
+            options,
+            progress,
+            diagnostic,
+        )
+        _copy_companions(directory, staging)
+        shutil.rmtree(imported, ignore_errors=True)
+        with open(os.path.join(staging, "report.json"), encoding="utf-8") as file:
+            return json.load(file)
+
+
+class Cache:
+    """Keys and values of the tokens so far, and room for more."""
+
+    def __init__(self, key, value):
+        self.key = key
+        self.value = value
+        self.length = 0
+
+    @property
+    def capacity(self):
+        return self.key.shape[2]
+
+
+class Model:
+    """A compiled model with its tokenizer (maybe None) and its configuration, the
+    dict of config.json."""
+
+    def __init__(self, engine, tokenizer, config):
+        function = engine.functions.get("forward")
+        ranks = [len(a.shape) for a in function.arguments] if function else []
+        if ranks != [1, 4, 4, 0] or len(function.results) != 3:
+            raise QuantLLMError("expected a module with a function @forward(tokens, keys, values, position) as the importer writes it")
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.config = config
+        self._cache_shape = function.arguments[1].shape
+        self._cache_dtype = np.float32
+        self.vocabulary_size = function.results[0].shape[-1]
+
+    @classmethod
+    def load(cls, path, *, threads=0, reference=False, cache=True, progress=None, diagnostic=None):
+        """Loads a directory of ours, a Hugging Face directory or a GGUF file. The
+        latter two are imported to a temporary directory first."""
+        kind = classify(path)
+        path = _to_path(path)
+        if kind == "quant-llm":
+            return cls._load_ours(path, threads, reference, cache)
+        with _temporary_directory() as directory:
+            _import_into(path, kind, directory, progress, diagnostic)
+            # The weights are mapped when the engine exists: the files may go.
+            return cls._load_ours(directory, threads, reference, cache)
+
+    @classmethod
+    def _load_ours(cls, directory, threads, reference, cache):
+        config = _read_json(os.path.join(directory, "config.json"))
+        if not isinstance(config, (dict, type(None))):
+            raise QuantLLMError(f"expected an object in '{directory}/config.json'")
+        tokenizer = load_tokenizer(directory)
+        engine = Engine(os.path.join(directory, "model.mlir"), threads=threads, reference=reference, cache=cache)
+        return cls(engine, tokenizer, config or {})
+
+    def new_cache(self, capacity):
+        """An empty cache with room for `capacity` tokens."""
+        layers, heads, _, width = self._cache_shape
+        shape = (layers, heads, int(capacity), width)
+        return Cache(np.zeros(shape, self._cache_dtype), np.zeros(shape, self._cache_dtype))
+
+    def forward(self, tokens, cache=None):
+        """The logits [tokens, vocabulary] of all `tokens`, which follow those in
+        `cache` and are added to it (in place). Raises QuantLLMError."""
+        tokens = np.ascontiguousarray(tokens, dtype=np.int64)
+        if tokens.ndim != 1 or tokens.size == 0:
+            raise QuantLLMError(f"expected a non-empty list of tokens but got shape {list(tokens.shape)}")
+        if tokens.min() < 0 or tokens.max() >= self.vocabulary_size:
+            raise QuantLLMError(f"expected tokens in [0, {self.vocabulary_size}) but got {int(tokens.min())} to {int(tokens.max())}")
+        cache = self.new_cache(tokens.size) if cache is None else cache
+        if cache.length + tokens.size > cache.capacity:
+            raise QuantLLMError(f"expected at most {cache.capacity} tokens in the cache but got {cache.length + tokens.size}")
+        logits, _, _ = self.engine.invoke("forward", tokens, cache.key, cache.value, np.int64(cache.length), in_place=(1, 2))
+        cache.length += tokens.size
+        return logits
+
+    def require_tokenizer(self):
+        if self.tokenizer is None:
+            raise QuantLLMError("the model has no tokenizer.json; put one into its directory")
+        return self.tokenizer
+
+    def perplexity(self, tokens, *, window=1024, max_windows=None, progress=None):
+        """The perplexity of `tokens` in windows that do not overlap: every token
+        of a window but the first is predicted from those before it in the
+        window, and the mean over all predictions counts; tokens after the last
+        whole window are dropped. `progress(done, total, perplexity)` is called
+        after every window. Returns {"perplexity", "tokens", "seconds"}."""
+        tokens = np.asarray(tokens, dtype=np.int64)
+        count = tokens.size // window if window >= 2 else 0
+        if count == 0:
+            raise QuantLLMError(f"expected a window of at least 2 tokens and a text of at least one window ({window}) but got {tokens.size} tokens")
+        if max_windows is not None:
+            count = min(count, max_windows)
+        start = time.monotonic()
+        total, cache = 0.0, self.new_cache(window)
+        for i in range(count):
+            chunk = tokens[i * window : (i + 1) * window]
+            cache.length = 0
+            total += _negative_log_likelihood(self.forward(chunk, cache)[:-1], chunk[1:])
+            if progress:
+                progress(i + 1, count, math.exp(total / ((i + 1) * (window - 1))))
+        predictions = count * (window - 1)
+        mean = total / predictions
+        return {
+            "perplexity": math.exp(mean) if mean < 700 else math.inf,
+            "tokens": predictions,
+            "seconds": time.monotonic() - start,
+        }
+
+    def generate(self, tokens, *, max_tokens=64, temperature=0.0, top_k=0, top_p=1.0, seed=0):
+        """Yields up to `max_tokens` tokens that continue `tokens`, up to and
+        without an end token. `temperature` of 0 takes the likeliest token; else
+        one is drawn among the `top_k` likeliest (0: all) that make up `top_p` of
+        the probability. The same seed gives the same tokens."""
+        tokens = np.asarray(tokens, dtype=np.int64)
+        random = np.random.Generator(np.random.PCG64(seed))
+        end = set(find_end_tokens(self.config))
+        cache = self.new_cache(tokens.size + max_tokens)
+        for _ in range(max_tokens):
+            logits = self.forward(tokens, cache)[-1]
+            token = sample(logits, temperature, top_k, top_p, random)
+            if token in end:
+                return
+            yield token
+            tokens = np.array([token], dtype=np.int64)
+
+    def stream(self, prompt, **options):
+        """Yields the text of generate() piece by piece."""
+        tokenizer = self.require_tokenizer()
+        tokens = tokenizer.encode(prompt)
+        if tokens.size == 0:
+            raise QuantLLMError("expected a prompt of at least one token")
+        decoder = StreamDecoder(tokenizer, tokens)
+        for token in self.generate(tokens, **options):
+            yield decoder.push(token)
+
+
+def _negative_log_likelihood(logits, targets):
+    """The sum of -log softmax(logits)[target] over the rows, in double precision
+    where it matters, a few rows at a time to stay in the caches."""
+    total = 0.0
+    for begin in range(0, len(targets), 16):
+        rows = logits[begin : begin + 16]
+        highest = rows.max(axis=1, keepdims=True)
+        sums = np.exp(rows - highest).sum(axis=1, dtype=np.float64)
+        chosen = np.take_along_axis(rows, targets[begin : begin + 16, None], axis=1)
+        total += float(np.sum(np.log(sums) + (highest - chosen)[:, 0]))
+    return total
+
+
+def sample(logits, temperature, top_k, top_p, random):
+    """Draws a token; see Model.generate()."""
+    if temperature == 0:
+        return int(np.argmax(logits))
+    scaled = logits.astype(np.float64) / temperature
+    order = np.argsort(-scaled, kind="stable")
+    if top_k > 0:
+        order = order[:top_k]
+    weights = np.exp(scaled[order] - scaled[order[0]])
+    weights /= weights.sum()
+    if top_p < 1:
+        # As few as reach top_p, at least one.
+        order = order[: int(np.searchsorted(np.cumsum(weights), top_p)) + 1]
+        weights = weights[: len(order)] / weights[: len(order)].sum()
+    return int(order[np.searchsorted(np.cumsum(weights), random.random(), side="right").clip(max=len(order) - 1)])
+
+
+def describe(path):
+    """What a model is, as a dict: "kind", "config", "parameters" (as in
+    describe_module(), without the name of the archive), "report" or None."""
+    kind = classify(path)
+    path = _to_path(path)
+    if kind != "quant-llm":
+        with _temporary_directory() as directory:
+            return _describe_original(path, kind, directory)
+    module = os.path.join(path, "model.mlir")
+    try:
+        with open(module, "rb") as file:
+            source = file.read()
+    except OSError as error:
+        raise QuantLLMError(f"cannot read '{module}': {error.strerror}") from None
+    return {
+        "kind": kind,
+        "config": _read_json(os.path.join(path, "config.json")) or {},
+        "parameters": describe_module(source, name=module)["parameters"],
+        "report": _read_json(os.path.join(path, "report.json")),
+    }
+
+
+def _read_json(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise QuantLLMError(f"cannot read '{path}': {error}") from None
+
+
+def _describe_original(path, kind, directory):
+    if kind == "gguf":
+        metadata = read_gguf_metadata(path)
+        architecture = metadata.get("general.architecture", "unknown")
+        config = {"model_type": architecture, "name": metadata.get("general.name")}
+        for ours, theirs in (
+            ("num_hidden_layers", "block_count"),
+            ("hidden_size", "embedding_length"),
+            ("intermediate_size", "feed_forward_length"),
+            ("num_attention_heads", "attention.head_count"),
+            ("num_key_value_heads", "attention.head_count_kv"),
+            ("vocab_size", "vocab_size"),
+        ):
+            if f"{architecture}.{theirs}" in metadata:
+                config[ours] = metadata[f"{architecture}.{theirs}"]
+        parameters = [
+            {"name": t["name"], "shape": t["shape"], "element_type": t["dtype"], "scheme": None, "bytes": t["bytes"]}
+            for t in describe_archive(path)["tensors"]
+        ]
+        return {"kind": kind, "config": config, "parameters": parameters, "report": None}
+    module = os.path.join(directory, "model.mlir")
+    import_model(path, module)
+    with open(module, "rb") as file:
+        parameters = describe_module(file.read(), name=module)["parameters"]
+    return {"kind": kind, "config": _read_json(os.path.join(path, "config.json")), "parameters": parameters, "report": None}

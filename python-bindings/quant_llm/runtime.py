@@ -1,0 +1,120 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Running compiled modules on NumPy arrays."""
+
+import json
+from collections import namedtuple
+
+import numpy as np
+
+from . import _quant_llm, _to_path
+from ._errors import QuantLLMError
+
+# Names of element types in safetensors and in NumPy (those of the second group
+# come from the package ml_dtypes, if it is installed).
+_NUMPY = {
+    "BOOL": "bool",
+    "I8": "int8",
+    "U8": "uint8",
+    "I16": "int16",
+    "U16": "uint16",
+    "I32": "int32",
+    "U32": "uint32",
+    "I64": "int64",
+    "U64": "uint64",
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+}
+_ML_DTYPES = {
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+_SAFETENSORS = {numpy: name for name, numpy in (_NUMPY | _ML_DTYPES).items()}
+
+
+def _numpy_dtype(name):
+    if name in _NUMPY:
+        return np.dtype(_NUMPY[name])
+    if name in _ML_DTYPES:
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise QuantLLMError(f"arrays of {name} need the package ml_dtypes; install it") from None
+        return np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
+    raise QuantLLMError(f"there is no NumPy type for {name}")
+
+
+Value = namedtuple("Value", "dtype shape scalar")
+Value.__doc__ = "The type of an argument or a result; -1 in `shape` is a dynamic extent."
+Function = namedtuple("Function", "name arguments results aliases")
+Function.__doc__ = "The type of a function; `aliases[r]` is the argument that result r updates, or -1."
+
+
+class Engine:
+    """A compiled module with its parameters bound.
+
+    `source` is the path of a .mlir or .mlirbc file, or a module as bytes (text
+    or bytecode). `reference` takes the exact reference lowering instead of the
+    fast kernels; `threads` of 0 means $QUANT_LLM_THREADS or all cores;
+    `base_directory` is that of relative paths of archives, by default the
+    directory of the file; `cache` keeps compiled code for the next time.
+    Raises QuantLLMError.
+    """
+
+    def __init__(self, source, *, name=None, reference=False, threads=0, base_directory=None, cache=True):
+        if base_directory is not None:
+            base_directory = _to_path(base_directory)
+        if isinstance(source, (bytes, bytearray)):
+            self._engine = _quant_llm.Engine.from_memory(bytes(source), name, reference, threads, base_directory, cache)
+        else:
+            self._engine = _quant_llm.Engine.from_file(_to_path(source), reference, threads, base_directory, cache)
+        description = json.loads(self._engine.describe())
+        self.from_cache = description["from_cache"]
+        self.compile_seconds = description["compile_seconds"]
+        self.functions = {}
+        for function in description["functions"]:
+            values = {
+                kind: tuple(Value(v["dtype"], tuple(v["shape"]), v["scalar"]) for v in function[kind])
+                for kind in ("arguments", "results")
+            }
+            self.functions[function["name"]] = Function(function["name"], **values, aliases=tuple(function["aliases"]))
+
+    def invoke(self, function, *arguments, in_place=()):
+        """Calls a function with arrays (or numbers, for scalars) and returns a
+        tuple of arrays. Nothing is copied that is contiguous and has the right
+        element type; numbers and lists are converted.
+
+        `in_place` names arguments (by position) that may be overwritten where a
+        result is their new value; that result is the same array.
+        """
+        signature = self.functions.get(function)
+        if signature is None:
+            raise QuantLLMError(f"expected a function among {', '.join(self.functions) or 'none'} but got '{function}'")
+        if len(arguments) != len(signature.arguments):
+            raise QuantLLMError(f"'{function}': expected {len(signature.arguments)} arguments but got {len(arguments)}")
+        in_place = {i for i in in_place}
+        passed, flags = [], []
+        for position, (argument, expected) in enumerate(zip(arguments, signature.arguments)):
+            if not isinstance(argument, np.ndarray):
+                argument = np.asarray(argument, dtype=_numpy_dtype(expected.dtype))
+            dtype = _SAFETENSORS.get(argument.dtype.name)
+            if dtype is None or not argument.dtype.isnative:
+                raise QuantLLMError(f"'{function}': argument {position}: expected {expected.dtype} but got an array of {argument.dtype}")
+            if position in in_place and not (argument.flags.c_contiguous and argument.flags.writeable):
+                raise QuantLLMError(f"'{function}': argument {position}: expected a contiguous, writable array to be updated in place")
+            flat = np.ascontiguousarray(argument).reshape(-1).view(np.uint8)
+            passed.append((dtype, list(argument.shape), flat))
+            flags.append(position in in_place)
+        results = self._engine.invoke(function, passed, flags)
+        converted = []
+        for (dtype, shape, data), alias in zip(results, signature.aliases):
+            if alias in in_place:
+                converted.append(arguments[alias])
+            else:
+                converted.append(data.view(_numpy_dtype(dtype)).reshape(shape))
+        return tuple(converted)
