@@ -182,6 +182,7 @@ _KINDS = (
     ("feed-forward, down", r"(down_proj|ffn_down)\."),
     ("embedding", r"(embed_tokens|token_embd)\."),
     ("output head", r"(lm_head|^output)\."),
+    ("normalization", r"norm"),
 )
 
 

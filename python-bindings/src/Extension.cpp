@@ -15,6 +15,7 @@
 
 #include "quant-llm-c/Compile.h"
 #include "quant-llm-c/Model.h"
+#include "quant-llm-c/Runtime.h"
 #include "quant-llm-c/Support.h"
 
 #include <nanobind/nanobind.h>
@@ -22,6 +23,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <exception>
@@ -212,6 +214,118 @@ nb::bytes describeFile(const std::string &path) {
   return toBytes(Buffer(json));
 }
 
+/// An array of bytes in one piece; what it means is passed beside it, because
+/// NumPy lacks some of the element types.
+using Bytes =
+    nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using TypedBytes = std::tuple<std::string, std::vector<int64_t>, Bytes>;
+
+class Engine {
+public:
+  static Engine *fromFile(const std::string &path, bool reference, int threads,
+                          std::optional<std::string> baseDirectory,
+                          bool cache) {
+    QuantLLMEngineOptions options =
+        convert(reference, threads, baseDirectory, cache);
+    return create([&](QuantLLMEngine **engine, QuantLLMError **error) {
+      return quantLLMEngineCreateFromFile(path.c_str(), &options, engine,
+                                          error);
+    });
+  }
+
+  static Engine *fromMemory(nb::bytes source, std::optional<std::string> name,
+                            bool reference, int threads,
+                            std::optional<std::string> baseDirectory,
+                            bool cache) {
+    QuantLLMEngineOptions options =
+        convert(reference, threads, baseDirectory, cache);
+    const char *data = source.c_str();
+    size_t size = source.size();
+    return create([&](QuantLLMEngine **engine, QuantLLMError **error) {
+      return quantLLMEngineCreateFromMemory(data, size, orNull(name), &options,
+                                            engine, error);
+    });
+  }
+
+  nb::bytes describe() const {
+    QuantLLMBuffer *json = nullptr;
+    call([&](QuantLLMError **error) {
+      return quantLLMEngineDescribe(engine.get(), &json, error);
+    });
+    return toBytes(Buffer(json));
+  }
+
+  nb::list invoke(const std::string &function,
+                  const std::vector<TypedBytes> &arguments,
+                  const std::vector<bool> &inPlace) {
+    std::vector<QuantLLMArgument> converted;
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      const auto &[dtype, shape, bytes] = arguments[i];
+      // Arguments that are not passed in place are only read.
+      void *data = const_cast<uint8_t *>(bytes.data());
+      converted.push_back(
+          {{dtype.c_str(), shape.size(), shape.data(), data}, inPlace.at(i)});
+    }
+    QuantLLMTensor *results[64];
+    size_t count = 0;
+    call([&](QuantLLMError **error) {
+      return quantLLMEngineInvoke(engine.get(), function.c_str(),
+                                  converted.data(), converted.size(), results,
+                                  64, &count, error);
+    });
+    std::vector<Tensor> owned(results, results + count);
+    nb::list list;
+    for (Tensor &tensor : owned)
+      list.append(toTuple(std::move(tensor)));
+    return list;
+  }
+
+private:
+  using Handle =
+      std::unique_ptr<QuantLLMEngine, Destroyer<quantLLMEngineDestroy>>;
+  using Tensor =
+      std::unique_ptr<QuantLLMTensor, Destroyer<quantLLMTensorDestroy>>;
+
+  explicit Engine(QuantLLMEngine *engine) : engine(engine) {}
+
+  static QuantLLMEngineOptions
+  convert(bool reference, int threads,
+          const std::optional<std::string> &baseDirectory, bool cache) {
+    QuantLLMEngineOptions options = {};
+    options.reference = reference;
+    options.threads = threads;
+    options.baseDirectory = orNull(baseDirectory);
+    options.disableCache = !cache;
+    return options;
+  }
+
+  template <typename Function>
+  static Engine *create(Function function) {
+    QuantLLMEngine *engine = nullptr;
+    call([&](QuantLLMError **error) { return function(&engine, error); });
+    return new Engine(engine);
+  }
+
+  /// Element type, shape, and an array of bytes that owns the tensor.
+  static nb::tuple toTuple(Tensor tensor) {
+    QuantLLMTensorView view = quantLLMTensorGetView(tensor.get());
+    nb::list shape;
+    for (size_t i = 0; i < view.rank; ++i)
+      shape.append(view.shape[i]);
+    size_t bytes = quantLLMTensorGetNumBytes(tensor.get());
+    std::string dtype = view.dtype;
+    nb::capsule owner(tensor.get(), [](void *pointer) noexcept {
+      quantLLMTensorDestroy(static_cast<QuantLLMTensor *>(pointer));
+    });
+    tensor.release();
+    return nb::make_tuple(dtype, shape,
+                          nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(
+                              view.data, {bytes}, owner));
+  }
+
+  Handle engine;
+};
+
 } // namespace
 
 NB_MODULE(_quant_llm, m) {
@@ -225,6 +339,17 @@ NB_MODULE(_quant_llm, m) {
         nb::arg("diagnostic").none());
   m.def("describe_module", &describeModule, nb::arg("source"),
         nb::arg("name").none());
+  nb::class_<Engine>(m, "Engine")
+      .def_static("from_file", &Engine::fromFile, nb::arg("path"),
+                  nb::arg("reference"), nb::arg("threads"),
+                  nb::arg("base_directory").none(), nb::arg("cache"))
+      .def_static("from_memory", &Engine::fromMemory, nb::arg("source"),
+                  nb::arg("name").none(), nb::arg("reference"),
+                  nb::arg("threads"), nb::arg("base_directory").none(),
+                  nb::arg("cache"))
+      .def("describe", &Engine::describe)
+      .def("invoke", &Engine::invoke, nb::arg("function"), nb::arg("arguments"),
+           nb::arg("in_place"));
   m.def("describe_archive", &describeFile<quantLLMDescribeArchive>,
         nb::arg("path"));
   m.def("read_gguf_metadata", &describeFile<quantLLMReadGGUFMetadata>,

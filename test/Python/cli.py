@@ -1,0 +1,170 @@
+# RUN: %pytest %s
+"""The command quant-llm: import and info, wrong usage, bad input, interrupts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from quant_llm import cli
+
+
+def run(capsys, *arguments):
+    """Exit status, standard output, standard error."""
+    try:
+        status = cli.main([str(a) for a in arguments])
+    except SystemExit as error:  # argparse
+        status = error.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_import_a_hugging_face_directory(capsys, hf_model, tmp_path):
+    status, out, err = run(capsys, "import", hf_model, "-o", tmp_path / "model")
+    assert (status, out, err) == (0, f"wrote {tmp_path / 'model'}\n", "")
+    assert sorted(os.listdir(tmp_path / "model")) == ["config.json", "model.mlir", "tokenizer.json"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_info_of_each_kind(capsys, hf_model, tmp_path):
+    run(capsys, "import", hf_model, "-o", tmp_path / "model")
+    outputs = []
+    for kind, path in (("huggingface", hf_model), ("quant-llm", tmp_path / "model")):
+        status, out, err = run(capsys, "info", path)
+        assert (status, err) == (0, "")
+        assert out.startswith(f"llama ({kind}): 2 layers, 16 hidden, 24 intermediate, 4 heads, 2 KV heads, 32 vocabulary\n21 tensors")
+        outputs.append(out.split("\n", 1)[1])
+    assert outputs[0] == outputs[1]
+    assert "feed-forward, gate  f16" in out and "16.000" in out
+    status, out, err = run(capsys, "info", tmp_path / "model", "--json")
+    description = json.loads(out)
+    assert description["kind"] == "quant-llm" and len(description["parameters"]) == 21
+
+
+def test_force_replaces_only_models_of_ours(capsys, hf_model, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    assert run(capsys, "import", hf_model, "-o", model)[0] == 0  # empty: fine
+    status, _, err = run(capsys, "import", hf_model, "-o", model)
+    assert status == 2 and "exists already" in err and "--force" in err
+    assert run(capsys, "import", hf_model, "-o", model, "--force")[0] == 0
+    assert "model.mlir" in os.listdir(model)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious").write_text("x")
+    status, _, err = run(capsys, "import", hf_model, "-o", other, "--force")
+    assert status == 2 and "it holds no model of ours" in err
+    assert (other / "precious").read_text() == "x"
+    assert sorted(os.listdir(tmp_path)) == ["model", "other"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["frobnicate"],
+        ["import"],
+        ["import", "x"],
+        ["quantize", "x", "-o", "y", "--bits", "9"],
+        ["quantize", "x", "-o", "y", "--alpha", "-1"],
+        ["quantize", "x", "-o", "y", "--group-sizes", "64,none"],
+        ["quantize", "x", "-o", "y", "--block", "64"],
+        ["quantize", "x", "-o", "y", "--recipe", "magic"],
+        ["quantize", "x", "-o", "y", "--symmetric", "--asymmetric"],
+        ["eval", "x"],
+        ["eval", "x", "--text", "y", "--window", "0"],
+        ["generate", "x"],
+        ["generate", "x", "--prompt", "y", "--top-p", "0"],
+        ["generate", "x", "--prompt", "y", "--temperature", "nan"],
+    ],
+)
+def test_wrong_usage(capsys, arguments):
+    status, out, err = run(capsys, *arguments)
+    assert status == 2 and out == "" and "usage: quant-llm" in err
+
+
+@pytest.mark.parametrize("command", ["import", "quantize", "info", "eval", "generate"])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.mkdir(), "found neither model.mlir nor config.json"),
+        (lambda path: path.write_bytes(b"hello"), "is neither"),
+        (lambda path: path.write_bytes(b"GGUF"), "GGUF"),
+        (lambda path: (path.mkdir(), (path / "config.json").write_text("{")), "config.json"),
+        (lambda path: (path.mkdir(), (path / "config.json").write_text('{"model_type": "bert"}')), "bert"),
+    ],
+    ids=["missing", "empty directory", "text file", "short GGUF", "bad config", "unknown architecture"],
+)
+def test_bad_models(capsys, tmp_path, command, make, message):
+    make(tmp_path / "bad")
+    more = {"import": ["-o", tmp_path / "out"], "quantize": ["-o", tmp_path / "out"], "eval": ["--text", __file__], "generate": ["--prompt", "x"]}
+    before = sorted(os.listdir(tmp_path))
+    status, out, err = run(capsys, command, tmp_path / "bad", *more.get(command, []))
+    assert status == 2 and out == ""
+    assert err.startswith("quant-llm: error: ") and message in err and "Traceback" not in err
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_bad_module_in_a_directory_of_ours(capsys, tmp_path):
+    (tmp_path / "model.mlir").write_text("func.func @f(")
+    for command in (["info"], ["eval", "--text", __file__], ["generate", "--prompt", "x"]):
+        status, _, err = run(capsys, command[0], tmp_path, *command[1:])
+        assert status == 2 and "model.mlir:1:" in err
+
+
+def test_output_without_parent(capsys, hf_model, tmp_path):
+    status, _, err = run(capsys, "import", hf_model, "-o", tmp_path / "a" / "b")
+    assert status == 2 and "there is no directory" in err
+
+
+def test_bad_text(capsys, hf_model, tmp_path):
+    status, _, err = run(capsys, "eval", hf_model, "--text", tmp_path / "none.txt")
+    assert status == 2 and "none.txt': No such file" in err
+    (tmp_path / "latin1.txt").write_bytes(b"caf\xe9")
+    status, _, err = run(capsys, "eval", hf_model, "--text", tmp_path / "latin1.txt")
+    assert status == 2 and "expected UTF-8 text but got" in err and "at byte 3" in err
+
+
+def test_help_and_version(capsys):
+    for arguments in (["--help"], ["quantize", "--help"]):
+        status, out, err = run(capsys, *arguments)
+        assert status == 0 and "example" in out and err == ""
+    status, out, _ = run(capsys, "--version")
+    assert status == 0 and out.startswith("quant-llm ")
+
+
+def test_interrupt_leaves_nothing(hf_model, tmp_path):
+    # The import is slowed down in the middle, when something is written already.
+    program = """
+import os, sys, time
+from quant_llm import cli, model
+original = model._import_into
+def slow(source, kind, directory, *rest):
+    original(source, kind, directory, *rest)
+    print("written", os.listdir(directory), flush=True)
+    time.sleep(60)
+model._import_into = slow
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        command = [sys.executable, "-c", program, "import", str(hf_model), "-o", str(tmp_path / "out")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert "model.mlir" in process.stdout.readline()
+        assert len(os.listdir(tmp_path)) == 1
+        start = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+        assert time.monotonic() - start < 5
+        assert process.returncode == 128 + number
+        assert err.strip() == "quant-llm: interrupted, nothing was written"
+        assert os.listdir(tmp_path) == []
+
+
+def test_closed_pipe_is_no_traceback(hf_model):
+    command = f'{sys.executable} -m quant_llm info "{hf_model}" --json | true'
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.stderr == ""

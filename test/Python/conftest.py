@@ -1,0 +1,35 @@
+"""A tiny model of every kind for the tests of the package."""
+
+import os
+import sys
+
+import pytest
+import tokenizers
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "Import", "Inputs"))
+import tiny_checkpoint
+
+SENTENCES = ["the cat sat on the mat", "a dog ran to the hat", "she said that it is a fat rat"]
+
+
+def write_tokenizer(path, size):
+    """A byte-level tokenizer that needs only a few tokens: bytes that do not
+    occur in the sentences become token 0."""
+    alphabet = sorted(set("".join(SENTENCES).replace(" ", "\u0120")))
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    backend.save(str(path))
+
+
+@pytest.fixture(scope="session")
+def hf_model(tmp_path_factory):
+    """A Hugging Face directory: Llama, 2 layers, 32 tokens, random weights."""
+    directory = tmp_path_factory.mktemp("hf") / "tiny model"
+    tiny_checkpoint.make(directory, dtype="F16", max_position_embeddings=128, vocab_size=32)
+    write_tokenizer(directory / "tokenizer.json", 32)
+    return directory

@@ -1,0 +1,117 @@
+# RUN: %pytest %s
+"""Compiled modules on NumPy arrays: results, in-place arguments, errors."""
+
+import threading
+
+import numpy as np
+import pytest
+from quant_llm import QuantLLMError
+from quant_llm.runtime import Engine
+
+MODULE = b"""
+#id = affine_map<(d0) -> (d0)>
+func.func @add(%a: tensor<?xf32>, %b: tensor<?xf32>) -> tensor<?xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %a, %c0 : tensor<?xf32>
+  %e = tensor.empty(%n) : tensor<?xf32>
+  %0 = linalg.generic {indexing_maps = [#id, #id, #id], iterator_types = ["parallel"]}
+    ins(%a, %b : tensor<?xf32>, tensor<?xf32>) outs(%e : tensor<?xf32>) {
+  ^bb0(%x: f32, %y: f32, %o: f32):
+    %s = arith.addf %x, %y : f32
+    linalg.yield %s : f32
+  } -> tensor<?xf32>
+  return %0 : tensor<?xf32>
+}
+func.func @put(%cache: tensor<?xf32>, %row: tensor<1xf32>, %where: i64) -> tensor<?xf32> {
+  %i = arith.index_cast %where : i64 to index
+  %0 = tensor.insert_slice %row into %cache[%i] [1] [1] : tensor<1xf32> into tensor<?xf32>
+  return %0 : tensor<?xf32>
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine(MODULE, cache=False)
+
+
+def test_signature(engine):
+    assert list(engine.functions) == ["add", "put"]
+    add, put = engine.functions.values()
+    assert [v.shape for v in add.arguments] == [(-1,), (-1,)] and add.results[0].dtype == "F32"
+    assert put.arguments[2].scalar and put.arguments[2].dtype == "I64"
+
+
+def test_result(engine):
+    a = np.arange(5, dtype=np.float32)
+    (result,) = engine.invoke("add", a, 2 * a)
+    np.testing.assert_array_equal(result, 3 * a)
+    (empty,) = engine.invoke("add", a[:0], a[:0])
+    assert empty.shape == (0,)
+
+
+def test_strided_and_read_only_arguments(engine):
+    a = np.arange(10, dtype=np.float32)[::2]
+    b = np.ones(5, np.float32)
+    b.flags.writeable = False
+    (result,) = engine.invoke("add", a, b)
+    np.testing.assert_array_equal(result, a + 1)
+
+
+def test_results_outlive_the_engine():
+    engine = Engine(MODULE, cache=False)
+    (result,) = engine.invoke("add", np.ones(1000, np.float32), np.ones(1000, np.float32))
+    del engine
+    np.testing.assert_array_equal(result, 2)
+
+
+def test_calls_from_threads(engine):
+    failures = []
+
+    def work(value):
+        for _ in range(50):
+            (result,) = engine.invoke("add", np.full(300, value, np.float32), np.zeros(300, np.float32))
+            if not (result == value).all():
+                failures.append(value)
+
+    threads = [threading.Thread(target=work, args=(v,)) for v in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+@pytest.mark.parametrize(
+    "function, arguments, message",
+    [
+        ("none", (), "expected a function among add, put but got 'none'"),
+        ("add", (np.zeros(1, np.float32),), "'add': expected 2 arguments but got 1"),
+        ("add", (np.zeros(1), np.zeros(1)), "expected .*f32.* but got .*"),
+        ("add", (np.zeros((1, 1), np.float32), np.zeros(1, np.float32)), "expected .*"),
+        ("add", (np.array(["x"]), np.zeros(1, np.float32)), "argument 0: expected F32 but got an array of <U1"),
+        ("add", (np.zeros(2, ">f4"), np.zeros(2, np.float32)), "argument 0: expected F32"),
+    ],
+)
+def test_bad_calls(engine, function, arguments, message):
+    with pytest.raises(QuantLLMError, match=message):
+        engine.invoke(function, *arguments)
+
+
+def test_in_place_needs_a_writable_array(engine):
+    cache = np.zeros(8, np.float32)[::2]
+    with pytest.raises(QuantLLMError, match="argument 0: expected a contiguous, writable array"):
+        engine.invoke("put", cache, np.ones(1, np.float32), 0, in_place=(0,))
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        (b"func.func @f(", "<memory>:1:"),
+        ("no/such/file.mlir", "no/such/file.mlir"),
+        ("with\0zero", "holds a NUL"),
+    ],
+)
+def test_bad_modules(source, message):
+    with pytest.raises(QuantLLMError, match=message):
+        Engine(source)
