@@ -12,6 +12,8 @@
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Pass/Pass.h"
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Dialect/QuantLLM/Transforms/Stage.h"
+#include "quant-llm/Numerics/Granularity.h"
 
 namespace quant_llm {
 

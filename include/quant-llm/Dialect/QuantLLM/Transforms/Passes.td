@@ -13,6 +13,84 @@ include "mlir/Pass/PassBase.td"
 
 // In alphabetical order of the argument.
 
+def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp"> {
+  let summary = "Choose a scheme for the weight of every linear";
+  let description = [{
+    Writes `scheme` and `reason` on every `quant_llm.linear` whose weight is a parameter,
+    and only `reason` on those that stay dense. Linears that already have a
+    scheme keep it, so that one may be written by hand.
+
+    The group size is FineQuant's adaptive choice: starting with one scale
+    per output channel, groups along the inputs are split as long as that shrinks their range
+    by more than `alpha` (`docs/FineQuant.md`). With `block` given, every weight
+    gets that block instead, and no archive is read. The weights are read from their archives
+    one at a time; the result does not depend on the number of threads.
+
+    All linears of one parameter, and the weights of one gated linear, get one scheme:
+    the finest that any of them asks for.
+
+    Example (`test/Dialect/QuantLLM/Transforms/choose-granularity.mlir`):
+    ```mlir
+    %y = quant_llm.linear %x, %w : (tensor<?x256xf32>, tensor<64x256xf16>) -> tensor<?x64xf32>
+    // becomes
+    %y = quant_llm.linear %x, %w : (tensor<?x256xf32>, tensor<64x256xf16>) -> tensor<?x64xf32>
+      {reason = "...", scheme = #quant_llm.scheme<int4, block = [1, -1], scale = f16, rule = absmax, rounding = half_even>}
+    ```
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"element", "element", "std::string", "\"int4\"",
+           "Element of the schemes: intN, uintN, ternary, nf4, f4E2M1FN, ...">,
+    Option<"zero", "zero", "std::string", "\"none\"",
+           "Zero of the schemes: none, int, f16, bf16 or f32">,
+    Option<"rule", "rule", "std::string", "\"\"",
+           "Rule of the scales: absmax, absmax_full, minmax or mse; by default minmax "
+           "with a zero and absmax without">,
+    Option<"scale", "scale", "std::string", "\"f16\"",
+           "Type of the scales: f16, bf16, f32, f8E8M0FNU or f8E4M3FN">,
+    Option<"rounding", "rounding", "std::string", "\"half_even\"",
+           "Rounding of ties: half_even or half_away">,
+    ListOption<"block", "block", "int64_t",
+               "Give every weight this block [outputs, inputs] (-1: the whole dimension) "
+               "instead of an adaptive one">,
+    Option<"alpha", "alpha", "double", "0.8",
+           "Split groups while the ratio of their ranges is below">,
+    Option<"statistic", "statistic", "::quant_llm::RangeStatistic",
+           "::quant_llm::RangeStatistic::Raw", "What is compared with alpha",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::RangeStatistic::Raw, "raw",
+                        "the ratio of ranges after and before a split"),
+             clEnumValN(::quant_llm::RangeStatistic::Gaussian, "gaussian",
+                        "that ratio divided by the one expected of normal numbers"))}]>,
+    Option<"aggregation", "aggregation", "::quant_llm::RangeAggregation",
+           "::quant_llm::RangeAggregation::Min", "Over the rows of a matrix",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::RangeAggregation::Mean, "mean",
+                        "the ratio of the mean ranges"),
+             clEnumValN(::quant_llm::RangeAggregation::Min, "min",
+                        "the smallest ratio of a row"))}]>,
+    ListOption<"sizes", "sizes", "int64_t",
+               "Allowed group sizes beside the whole row; by default 512,256,128,64">,
+    Option<"include", "include", "std::string", "\"\"",
+           "Only parameters whose name has a match of this regular expression">,
+    Option<"exclude", "exclude", "std::string",
+           "\"lm_head|embed|token_embd|^output[.]weight$\"",
+           "No parameters whose name has a match of this regular expression">,
+    Option<"includeShared", "include-shared", "bool", "false",
+           "Also parameters that are used by other ops than linears, such as tied "
+           "embeddings (these uses keep the dense parameter)">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+    Option<"threads", "threads", "unsigned", "0",
+           "Number of threads; 0 for one per processor">,
+  ];
+  let statistics = [
+    Statistic<"numChosen", "parameters-chosen", "Number of parameters with a scheme">,
+    Statistic<"numDense", "parameters-dense", "Number of parameters that stay dense">,
+  ];
+}
+
 def FormBlocks : InterfacePass<"quant-llm-form-blocks", "::mlir::FunctionOpInterface"> {
   let summary = "Wraps the layers of a model into block and cross_block regions";
   let description = [{
@@ -56,6 +134,45 @@ def FormBlocks : InterfacePass<"quant-llm-form-blocks", "::mlir::FunctionOpInter
   ];
 }
 
+def FuseEpilogues : Pass<"quant-llm-fuse-epilogues"> {
+  let summary = "Fuse elementwise operations into the linears before them";
+  let description = [{
+    Moves elementwise linalg ops whose operand is the result of a
+    `quant_llm.linear`, used by nothing else, into its epilogue: bias, activation (SiLU in one
+    op or several), residual, and gated pairs such as `silu(x Wg^T) * (x Wu^T)`, which become
+    one linear with two weights. Roundings between the ops are kept as they
+    are, so the result is the same bit for bit.
+
+    Example (`test/Dialect/QuantLLM/Transforms/fuse-epilogues.mlir`):
+    ```mlir
+    %0 = quant_llm.linear %x, %w : (tensor<?x64xf32>, tensor<32x64xf16>) -> tensor<?x32xf32>
+    %1 = linalg.generic {indexing_maps = [#mn, #n, #mn], iterator_types = ["parallel", "parallel"]}
+      ins(%0, %bias : tensor<?x32xf32>, tensor<32xf32>) outs(%empty : tensor<?x32xf32>) {
+    ^bb0(%a: f32, %b: f32, %out: f32):
+      %2 = arith.addf %a, %b : f32
+      linalg.yield %2 : f32
+    } -> tensor<?x32xf32>
+    // becomes
+    %1 = quant_llm.linear %x, %w epilogue(%bias : tensor<32xf32>) {
+    ^bb0(%a: f32, %b: f32):
+      %2 = arith.addf %a, %b : f32
+      quant_llm.yield %2 : f32
+    } : (tensor<?x64xf32>, tensor<32x64xf16>) -> tensor<?x32xf32>
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"fuseResidual", "residual", "bool", "true",
+           "Fuse ops with a further operand of the result's shape">,
+    Option<"fuseGated", "gated", "bool", "true",
+           "Combine two linears with the same input">,
+  ];
+  let statistics = [
+    Statistic<"numFused", "ops-fused", "Number of elementwise ops fused">,
+    Statistic<"numPairs", "gated-pairs", "Number of linears with two weights made">,
+  ];
+}
+
 def InlineBlocks : Pass<"quant-llm-inline-blocks"> {
   let summary = "Replaces block and cross_block regions by their operations";
   let description = [{
@@ -71,6 +188,89 @@ def InlineBlocks : Pass<"quant-llm-inline-blocks"> {
     %0 = math.tanh %h0 : tensor<4xf32>
     ```
   }];
+}
+
+def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
+  let summary = "Quantize parameters under the schemes of their linears";
+  let description = [{
+    Quantizes every parameter that is the weight of a `quant_llm.linear` with a scheme, writes its
+    components to a new safetensors archive and makes it a parameter of weight
+    type in that archive. The dense parameter stays for its other users, if any.
+    Weights are streamed: memory holds one at a time, whatever the size of
+    the model. The archive appears complete or not at all, with the same bytes for any number of
+    threads; on a failure module and disk are as before.
+
+    With `copy-dense` (the default) the other parameters of the module are copied, so that the
+    new archive alone serves the new module. Relative paths in the module are
+    relative to `module-dir`, by default the directory of `output`: print the
+    module there.
+
+    With `report` a JSON file says for every weight what was done, why, and with which error:
+    an object with `weights` (`name`, `kind`, `shape`, `scheme`, `reason`, `block`, `bits_per_weight`,
+    `stored_bytes`, `dense_bytes`, `mse`, `relative_frobenius`, `max_error`, `sqnr_db`), `dense`
+    (`name`, `type`, `bytes`, `reason`) and `totals`. An infinite number is written as null.
+
+    Example (`test/Dialect/QuantLLM/Transforms/quantize.mlir`):
+    ```mlir
+    quant_llm.archive @model "model.safetensors"
+    quant_llm.parameter @w from @model : tensor<64x256xf16>
+    // becomes
+    quant_llm.archive @quantized "q.safetensors"
+    quant_llm.parameter @w from @quantized : !quant_llm.weight<64x256xf16, #scheme>
+    ```
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"output", "output", "std::string", "\"\"",
+           "The safetensors file to write; required">,
+    Option<"report", "report", "std::string", "\"\"",
+           "JSON file to write with schemes, reasons and errors">,
+    Option<"archiveName", "archive-name", "std::string", "\"quantized\"",
+           "Symbol of the new archive">,
+    Option<"copyDense", "copy-dense", "bool", "true",
+           "Copy the parameters that are not quantized to the new archive">,
+    Option<"moduleDir", "module-dir", "std::string", "\"\"",
+           "Directory that the module will be stored in; by default that of output">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+    Option<"threads", "threads", "unsigned", "0",
+           "Number of threads; 0 for one per processor">,
+  ];
+  let statistics = [
+    Statistic<"numQuantized", "parameters-quantized", "Number of parameters quantized">,
+    Statistic<"numCopied", "parameters-copied", "Number of parameters copied">,
+  ];
+}
+
+def VerifyStage : Pass<"quant-llm-verify-stage", "::mlir::ModuleOp"> {
+  let summary = "Check the contract of a stage of the compilation";
+  let description = [{
+    Reports every op that breaks the contract of a stage (`docs/Architecture.md`):
+
+    - `raised`: every contraction with a parameter is a `quant_llm.linear`.
+    - `chosen`: besides, every linear has a scheme, or a reason for having none, and all linears of a
+      parameter have the same scheme.
+    - `quantized`: besides, no linear has a scheme left to be applied: its weights are of weight
+      type, or a reason says why not.
+
+    With `check-archives` every parameter is looked up in its archive, and its shape
+    and type compared.
+  }];
+  let options = [
+    Option<"stage", "stage", "::quant_llm::Stage", "::quant_llm::Stage::Raised",
+           "The stage that has been reached",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::Stage::Raised, "raised", "contractions are linears"),
+             clEnumValN(::quant_llm::Stage::Chosen, "chosen", "linears have schemes"),
+             clEnumValN(::quant_llm::Stage::Quantized, "quantized",
+                        "parameters are quantized"))}]>,
+    Option<"checkArchives", "check-archives", "bool", "false",
+           "Look up every parameter in its archive">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+  ];
 }
 
 #endif // QUANT_LLM_DIALECT_QUANTLLM_TRANSFORMS_PASSES_TD

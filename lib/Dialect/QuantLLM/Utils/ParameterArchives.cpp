@@ -1,0 +1,184 @@
+//===- ParameterArchives.cpp - From parameters to their bytes -------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
+
+#include "mlir/IR/SymbolTable.h"
+
+using namespace mlir;
+
+namespace quant_llm {
+
+std::optional<DType> getStoredType(Type type) {
+  if (type.isF16())
+    return DType::F16;
+  if (type.isBF16())
+    return DType::BF16;
+  if (type.isF32())
+    return DType::F32;
+  if (type.isF64())
+    return DType::F64;
+  if (isa<Float8E4M3FNType>(type))
+    return DType::F8E4M3;
+  if (isa<Float8E5M2Type>(type))
+    return DType::F8E5M2;
+  if (isa<Float8E8M0FNUType>(type))
+    return DType::F8E8M0;
+  if (type.isInteger(8))
+    return DType::I8;
+  if (type.isInteger(16))
+    return DType::I16;
+  if (type.isInteger(32))
+    return DType::I32;
+  if (type.isInteger(64))
+    return DType::I64;
+  return std::nullopt;
+}
+
+/// Whether a tensor stored as `stored` may be read as `wanted`: signless integers
+/// have no sign, and readers older than the 8-bit float types of safetensors write
+/// them as bytes.
+static bool isReadableAs(DType stored, DType wanted) {
+  if (stored == wanted)
+    return true;
+  switch (wanted) {
+  case DType::I8:
+  case DType::F8E4M3:
+  case DType::F8E5M2:
+  case DType::F8E8M0:
+    return stored == DType::U8;
+  case DType::I16:
+    return stored == DType::U16;
+  case DType::I32:
+    return stored == DType::U32;
+  case DType::I64:
+    return stored == DType::U64;
+  default:
+    return false;
+  }
+}
+
+FailureOr<const Archive *> ParameterArchives::open(ParameterOp op) {
+  auto archiveOp = SymbolTable::lookupNearestSymbolFrom<ArchiveOp>(
+      op->getParentOp(), op.getArchiveAttr());
+  if (!archiveOp)
+    return op.emitOpError("expected the symbol of a quant_llm.archive but got ")
+           << op.getArchiveAttr();
+  auto [entry, inserted] = archives.try_emplace(archiveOp, nullptr);
+  if (inserted) {
+    std::string path = resolveArchivePath(archiveOp, baseDir);
+    Result<std::unique_ptr<Archive>> archive = Archive::open(path);
+    if (!archive.ok()) {
+      archiveOp.emitOpError("cannot be opened: ") << archive.message();
+      return failure();
+    }
+    entry->second = archive.take();
+  }
+  if (!entry->second)
+    return failure(); // diagnosed before
+  return const_cast<const Archive *>(entry->second.get());
+}
+
+FailureOr<TensorInfo> ParameterArchives::find(ParameterOp op, StringRef key,
+                                              RankedTensorType type) {
+  FailureOr<const Archive *> archive = open(op);
+  if (failed(archive))
+    return failure();
+  Result<TensorInfo> info = (*archive)->find(key);
+  if (!info.ok()) {
+    op.emitOpError("cannot be read: ") << info.message();
+    return failure();
+  }
+  if (ArrayRef<int64_t>(info->shape) != type.getShape()) {
+    op.emitOpError("expected tensor '")
+        << key << "' of shape " << shapeToString(type.getShape().vec())
+        << " in the archive but got " << shapeToString(info->shape);
+    return failure();
+  }
+  std::optional<DType> wanted = getStoredType(type.getElementType());
+  if (!wanted || !isReadableAs(info->dtype, *wanted)) {
+    InFlightDiagnostic diag = op.emitOpError("expected tensor '")
+                              << key << "' of type " << type.getElementType()
+                              << " in the archive but got "
+                              << std::string(getDTypeName(info->dtype));
+    if (info->blockType)
+      diag << " (block types are read as F16)";
+    return failure();
+  }
+  return info.take();
+}
+
+FailureOr<TensorInfo> ParameterArchives::find(ParameterOp op) {
+  auto type = dyn_cast<RankedTensorType>(op.getType());
+  if (!type) {
+    op.emitOpError("expected a parameter of tensor type but got ") << op.getType();
+    return failure();
+  }
+  return find(op, op.getArchiveKey(), type);
+}
+
+FailureOr<SmallVector<TensorInfo>> ParameterArchives::findComponents(ParameterOp op) {
+  auto type = dyn_cast<WeightType>(op.getType());
+  if (!type) {
+    op.emitOpError("expected a parameter of weight type but got ") << op.getType();
+    return failure();
+  }
+  SmallVector<TensorInfo> components;
+  for (auto [name, componentType] :
+       llvm::zip_equal(type.getComponentNames(), type.getComponentTypes())) {
+    FailureOr<TensorInfo> info =
+        find(op, (op.getArchiveKey() + "." + name).str(), componentType);
+    if (failed(info))
+      return failure();
+    components.push_back(std::move(*info));
+  }
+  return components;
+}
+
+FailureOr<LoadedMatrix> ParameterArchives::load(ParameterOp op,
+                                                const TensorInfo &info) {
+  LoadedMatrix matrix;
+  if (info.shape.size() != 2) {
+    op.emitOpError("expected a matrix but got ") << op.getType();
+    return failure();
+  }
+  switch (info.dtype) {
+  case DType::F32:
+    matrix.view.type = SourceType::F32;
+    break;
+  case DType::F16:
+    matrix.view.type = SourceType::F16;
+    break;
+  case DType::BF16:
+    matrix.view.type = SourceType::BF16;
+    break;
+  default:
+    op.emitOpError("expected elements of type f16, bf16 or f32 but got ")
+        << op.getType();
+    return failure();
+  }
+  // The readers of matrices need no alignment.
+  Result<TensorBuffer> buffer = loadTensor(info, /*alignment=*/1);
+  if (!buffer.ok()) {
+    op.emitOpError("cannot be read: ") << buffer.message();
+    return failure();
+  }
+  matrix.buffer = buffer.take();
+  matrix.view.data = matrix.buffer.data;
+  matrix.view.n = info.shape[0];
+  matrix.view.k = info.shape[1];
+  return matrix;
+}
+
+void ParameterArchives::release(ParameterOp op, const TensorInfo &info) {
+  FailureOr<const Archive *> archive = open(op);
+  if (succeeded(archive))
+    (*archive)->release(info);
+}
+
+} // namespace quant_llm

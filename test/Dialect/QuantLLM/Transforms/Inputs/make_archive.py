@@ -1,0 +1,39 @@
+"""Writes the archives that the tests of this folder read: make_archive.py DIRECTORY."""
+
+import os
+import sys
+
+import numpy as np
+from safetensors.numpy import save_file
+
+directory = sys.argv[1]
+os.makedirs(directory, exist_ok=True)
+rng = np.random.default_rng(7)
+
+
+def normal(n, k):
+    return rng.standard_normal((n, k)).astype(np.float16)
+
+
+# Normal numbers, and the same with one large weight in row 3: FineQuant leaves the
+# first alone and splits the second until the outlier sits in a small group.
+plain = normal(32, 512)
+outlier = plain.copy()
+outlier[3, 100] = 40.0
+tensors = {
+    "layers.0.q_proj.weight": plain,
+    "layers.0.k_proj.weight": outlier,
+    "layers.0.gate_proj.weight": normal(16, 512),
+    "layers.0.up_proj.weight": outlier[:16].copy(),
+    "embed_tokens.weight": normal(8, 512),
+    "norm.weight": rng.standard_normal(512).astype(np.float32),
+}
+save_file(tensors, os.path.join(directory, "model.safetensors"))
+
+bad = plain.copy()
+bad[5, 17] = np.nan
+save_file({"w": bad}, os.path.join(directory, "nan.safetensors"))
+infinite = plain.copy()
+infinite[0, 511] = -np.inf
+save_file({"w": infinite}, os.path.join(directory, "inf.safetensors"))
+save_file({"w": plain.astype(np.float32), "v": plain[:, :500].copy()}, os.path.join(directory, "other.safetensors"))
