@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 import lit.formats
 
@@ -27,10 +28,13 @@ config.substitutions.append(("%shared", shared))
 config.substitutions.append(("%python", config.python_executable))
 config.substitutions.append(("%pytest", config.python_executable + " -m pytest -q -p no:cacheprovider"))
 config.substitutions.append(("%src_root", config.quant_llm_src_root))
+config.substitutions.append(("%obj_root", config.quant_llm_obj_root))
 config.substitutions.append(("%lib_dir", config.quant_llm_lib_dir))
 
 if config.enable_python:
     config.available_features.add("python")
+if subprocess.run([config.python_executable, "-c", "import scikit_build_core, nanobind"], capture_output=True).returncode == 0:
+    config.available_features.add("scikit-build-core")
 if shutil.which("ptxas") or os.path.exists("/usr/local/cuda/bin/ptxas"):
     config.available_features.add("ptxas")
 
