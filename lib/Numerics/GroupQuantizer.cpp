@@ -468,19 +468,17 @@ public:
   double computeError(const float *row, int64_t count, float scale, float zero,
                       std::vector<uint8_t> &codes,
                       std::vector<float> &values) const {
+    RowParameters parameters = getParameters(count, count, &scale, &zero);
+    if (element.isInteger())
+      return getKernels().intError(row, parameters, element.minValue(),
+                                   element.maxValue(),
+                                   scheme.rounding == Rounding::HalfAway);
     codes.resize(static_cast<size_t>(count));
     values.resize(static_cast<size_t>(count));
-    RowParameters parameters = getParameters(count, count, &scale, &zero);
     encode(row, parameters, codes.data());
     getKernels().decode(codes.data(), parameters, element.table().data(),
                         values.data());
-    // Four sums, so that additions overlap; always the same four.
-    double sums[4] = {0, 0, 0, 0};
-    for (int64_t i = 0; i < count; ++i) {
-      double error = static_cast<double>(values[i]) - row[i];
-      sums[i % 4] += error * error;
-    }
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    return getKernels().squaredError(values.data(), row, count);
   }
 
 private:

@@ -211,9 +211,10 @@ static void check(const Source &source, const Scheme &scheme) {
                      1e-6 * std::fabs(static_cast<double>(w));
       double error = std::fabs(static_cast<double>(value) - w);
       for (unsigned other = 0; other < element.numCodes(); ++other)
-        if (element.isUsed(other))
+        if (element.isUsed(other)) {
           ASSERT_LE(error,
                     std::fabs(static_cast<double>(valueOf(other)) - w) + slack);
+        }
     }
 }
 
@@ -580,8 +581,9 @@ TEST(GroupQuantizerTest, ExtremeMagnitudesStayFinite) {
         for (size_t i = 0; i < values.size(); ++i)
           if (scheme.element.kind == ElementKind::Int &&
               scheme.element.bits == 8 && scheme.scaleType == FloatType::F32 &&
-              a > 1e-30f && a < 3e38f)
+              a > 1e-30f && a < 3e38f) {
             EXPECT_NEAR(result[i], values[i], a / 60);
+          }
       }
   });
 }
