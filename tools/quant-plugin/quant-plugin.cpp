@@ -1,4 +1,5 @@
-//===- quant-plugin.cpp - Our dialects and passes for the distribution's mlir-opt ===//
+//===- quant-plugin.cpp - Our dialects and passes for the distribution's
+//mlir-opt ===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
