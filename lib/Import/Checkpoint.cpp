@@ -9,6 +9,7 @@
 #include "quant-llm/Import/Checkpoint.h"
 
 #include "GGUFCheckpoint.h"
+#include "Printable.h"
 
 #include "quant-llm/Support/MappedFile.h"
 
@@ -172,7 +173,7 @@ static Result<Checkpoint> openHuggingFace(const fs::path &directory) {
       extra.push_back(name);
   constexpr size_t shown = 5;
   for (size_t i = 0; i < extra.size() && i < shown; ++i)
-    checkpoint.warnings.push_back("tensor '" + extra[i] + "' in '" + *weights +
+    checkpoint.warnings.push_back("tensor '" + printable(extra[i]) + "' in '" + *weights +
                                   "' is ignored: the model described by config.json "
                                   "has no such tensor");
   if (extra.size() > shown)

@@ -14,6 +14,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "GGUFCheckpoint.h"
+#include "Printable.h"
 
 #include "quant-llm/Support/Parallel.h"
 
@@ -183,12 +184,12 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
   if (!architecture.ok())
     return architecture.status();
   if (*architecture != "llama" && *architecture != "qwen2" && *architecture != "qwen3")
-    return Status::error("'" + file.path() + "': architecture '" + *architecture +
+    return Status::error("'" + file.path() + "': architecture '" + printable(*architecture) +
                          "' is not supported; expected one of llama, qwen2, qwen3");
   if (const GGUFValue *type = file.findMetadata("general.type"))
     if (type->asString() && *type->asString() != "model")
       return Status::error("'" + file.path() + "': expected a file of type 'model' but "
-                           "got '" + std::string(*type->asString()) + "'");
+                           "got '" + printable(*type->asString()) + "'");
   if (const GGUFValue *split = file.findMetadata("split.count"))
     if (split->asInteger().value_or(2) > 1)
       return Status::error("'" + file.path() +
@@ -208,7 +209,7 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
   if (const GGUFValue *type = metadata.find("rope.scaling.type"))
     if (type->asString().value_or("?") != "none")
       metadata.refuse("rope scaling type '" +
-                      std::string(type->asString().value_or("?")) +
+                      printable(type->asString().value_or("?")) +
                       "' is not supported; expected 'none', or llama3 scaling by a "
                       "tensor rope_freqs.weight");
   for (const char *key : {"rope.scaling.factor", "rope.scale_linear"}) {
@@ -281,7 +282,7 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
     if (entry.first.compare(0, prefix.size(), prefix) == 0 &&
         std::none_of(std::begin(kKnownKeys), std::end(kKnownKeys),
                      [&](const char *key) { return entry.first == prefix + key; }))
-      warnings.push_back("'" + file.path() + "': unknown option '" + entry.first +
+      warnings.push_back("'" + file.path() + "': unknown option '" + printable(entry.first) +
                          "' is ignored");
   return config;
 }
@@ -379,10 +380,10 @@ Result<Checkpoint> quant_llm::openGGUFCheckpoint(const std::string &path,
       continue;
     // A further tensor in a layer changes what the layer computes.
     if (tensor.name.compare(0, 4, "blk.") == 0)
-      return Status::error("tensor '" + tensor.name + "' in '" + path +
+      return Status::error("tensor '" + printable(tensor.name) + "' in '" + path +
                            "' is not supported: a model of architecture '" +
                            model.architecture + "' with these options has no such tensor");
-    checkpoint.warnings.push_back("tensor '" + tensor.name + "' in '" + path +
+    checkpoint.warnings.push_back("tensor '" + printable(tensor.name) + "' in '" + path +
                                   "' is ignored");
   }
   return checkpoint;

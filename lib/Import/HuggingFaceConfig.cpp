@@ -13,6 +13,8 @@
 
 #include "quant-llm/Import/ModelConfig.h"
 
+#include "Printable.h"
+
 #include "quant-llm/Support/Json.h"
 
 #include <algorithm>
@@ -213,7 +215,7 @@ static Status readRope(const json &root, Reader &reader, ModelConfig &config) {
     for (const auto &item : rope->items())
       if (item.value().is_object())
         return Status::error(std::string("'") + key + "' with separate settings for '" +
-                             item.key() +
+                             printable(item.key()) +
                              "' is not supported; expected one setting for all layers");
     Reader nested(*rope, std::string("in '") + key + "'");
     config.ropeTheta = nested.number("rope_theta", config.ropeTheta);
@@ -314,7 +316,7 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
   if (!architecture)
     return Status::error(
         (modelType.empty() ? std::string("no 'model_type' given")
-                           : "model type '" + modelType + "' is not supported") +
+                           : "model type '" + printable(modelType) + "' is not supported") +
         "; expected one of llama, mistral, qwen2, qwen3");
   if (const json *names = reader.find("architectures")) {
     if (!names->is_array())
@@ -369,7 +371,7 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
   else if (activation == "relu")
     config.activation = Activation::ReLU;
   else
-    reader.refuse("'hidden_act' of '" + activation +
+    reader.refuse("'hidden_act' of '" + printable(activation) +
                   "' is not supported; expected silu, gelu, gelu_pytorch_tanh or relu");
 
   // Only two of the classes look at these; the others have fixed biases.

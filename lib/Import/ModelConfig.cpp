@@ -169,7 +169,8 @@ quant_llm::recoverLlama3Scaling(const std::vector<float> &divisors,
   scaling.kind = RopeScaling::Kind::Llama3;
   scaling.factor = 1.0;
   for (float divisor : divisors) {
-    if (!std::isfinite(divisor) || divisor < 1.0f)
+    // Writers compute them by a division, so that 1 may come out a little less.
+    if (!std::isfinite(divisor) || divisor < 0.9999f)
       return Status::error("expected rotary frequency factors of at least 1");
     scaling.factor = std::max<double>(scaling.factor, divisor);
   }

@@ -59,6 +59,10 @@ public:
     // It quotes the offending token, which may be long.
     if (text.size() > 300)
       text = text.substr(0, 300) + "...";
+    // The text quotes the input: keep messages printable whatever it holds.
+    for (char &c : text)
+      if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) > 0x7e)
+        c = '?';
     error = "expected valid JSON: " + text;
     return false;
   }
