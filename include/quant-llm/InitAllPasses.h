@@ -11,6 +11,7 @@
 
 #include "quant-llm/Conversion/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
+#include "quant-llm/Pipelines/Pipelines.h"
 
 namespace quant_llm {
 
@@ -18,6 +19,7 @@ namespace quant_llm {
 inline void registerAllPasses() {
   registerQuantLLMTransformsPasses();
   registerQuantLLMConversionPasses();
+  registerQuantizationPipelines();
 }
 
 } // namespace quant_llm

@@ -8,6 +8,7 @@
 
 #include "quant-llm/InitAllDialects.h"
 #include "quant-llm/InitAllPasses.h"
+#include "quant-llm/Support/AtomicFile.h"
 
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
@@ -23,6 +24,9 @@ int main(int argc, char **argv) {
   llvm::cl::AddExtraVersionPrinter([](llvm::raw_ostream &os) {
     os << "quant-llm " QUANT_LLM_VERSION " on LLVM " LLVM_VERSION_STRING "\n";
   });
+
+  // A pass that writes a file leaves nothing behind when it is interrupted.
+  quant_llm::installInterruptCleanup();
 
   mlir::DialectRegistry registry;
   mlir::registerAllDialects(registry);

@@ -10,6 +10,7 @@
 #define QUANT_LLM_PIPELINES_PIPELINES_H
 
 #include "mlir/Pass/PassOptions.h"
+#include "quant-llm/Numerics/Granularity.h"
 
 namespace mlir {
 class DialectRegistry;
@@ -53,6 +54,105 @@ void registerCpuPipelineDialects(mlir::DialectRegistry &registry);
 
 /// Registers `quant-llm-to-cpu` for textual pipelines.
 void registerCpuPipelines();
+
+/// Options of `quant-llm-finequant`: those of its passes under the same names and
+/// with the same defaults (a test compares them).
+struct FineQuantPipelineOptions
+    : public mlir::PassPipelineOptions<FineQuantPipelineOptions> {
+  Option<std::string> output{
+      *this, "output",
+      llvm::cl::desc("The safetensors file to write; required")};
+  Option<std::string> report{
+      *this, "report",
+      llvm::cl::desc("JSON file to write with schemes, reasons and errors")};
+  Option<std::string> element{
+      *this, "element",
+      llvm::cl::desc("Element of the schemes: intN, uintN, ternary, nf4, ..."),
+      llvm::cl::init("int4")};
+  Option<std::string> zero{
+      *this, "zero",
+      llvm::cl::desc("Zero of the schemes: none, int, f16, bf16 or f32"),
+      llvm::cl::init("none")};
+  Option<std::string> rule{
+      *this, "rule",
+      llvm::cl::desc("Rule of the scales: absmax, absmax_full, minmax or mse")};
+  Option<std::string> scale{
+      *this, "scale", llvm::cl::desc("Type of the scales"),
+      llvm::cl::init("f16")};
+  Option<std::string> rounding{
+      *this, "rounding",
+      llvm::cl::desc("Rounding of ties: half_even or half_away"),
+      llvm::cl::init("half_even")};
+  ListOption<int64_t> block{
+      *this, "block",
+      llvm::cl::desc("Give every weight this block [outputs, inputs] instead "
+                     "of an adaptive one")};
+  Option<double> alpha{
+      *this, "alpha",
+      llvm::cl::desc("Split groups while the ratio of their ranges is below"),
+      llvm::cl::init(0.8)};
+  Option<RangeStatistic> statistic{
+      *this, "statistic", llvm::cl::desc("What is compared with alpha"),
+      llvm::cl::init(RangeStatistic::Raw),
+      llvm::cl::values(clEnumValN(RangeStatistic::Raw, "raw",
+                                  "the ratio of ranges"),
+                       clEnumValN(RangeStatistic::Gaussian, "gaussian",
+                                  "that ratio divided by the one expected of "
+                                  "normal numbers"))};
+  Option<RangeAggregation> aggregation{
+      *this, "aggregation", llvm::cl::desc("Over the rows of a matrix"),
+      llvm::cl::init(RangeAggregation::Min),
+      llvm::cl::values(clEnumValN(RangeAggregation::Mean, "mean",
+                                  "the ratio of the mean ranges"),
+                       clEnumValN(RangeAggregation::Min, "min",
+                                  "the smallest ratio of a row"))};
+  ListOption<int64_t> sizes{
+      *this, "sizes",
+      llvm::cl::desc("Allowed group sizes beside the whole row")};
+  Option<std::string> include{
+      *this, "include",
+      llvm::cl::desc("Only parameters whose name matches this expression")};
+  Option<std::string> exclude{
+      *this, "exclude",
+      llvm::cl::desc("No parameters whose name matches this expression"),
+      llvm::cl::init("lm_head|embed|token_embd|^output[.]weight$")};
+  Option<bool> includeShared{
+      *this, "include-shared",
+      llvm::cl::desc("Also parameters that other ops than linears use"),
+      llvm::cl::init(false)};
+  Option<bool> fuse{
+      *this, "fuse",
+      llvm::cl::desc("Fuse elementwise operations into the linears at the end"),
+      llvm::cl::init(true)};
+  Option<bool> copyDense{
+      *this, "copy-dense",
+      llvm::cl::desc("Copy the parameters that are not quantized as well"),
+      llvm::cl::init(true)};
+  Option<std::string> archiveName{*this, "archive-name",
+                                  llvm::cl::desc("Symbol of the new archive"),
+                                  llvm::cl::init("quantized")};
+  Option<std::string> moduleDir{
+      *this, "module-dir",
+      llvm::cl::desc("Directory that the module will be stored in; by default "
+                     "that of output")};
+  Option<std::string> baseDir{
+      *this, "base-dir",
+      llvm::cl::desc("Directory that relative paths of archives are relative "
+                     "to, instead of that of the module's file")};
+  Option<unsigned> threads{
+      *this, "threads",
+      llvm::cl::desc("Number of threads; 0 for one per processor"),
+      llvm::cl::init(0)};
+};
+
+/// `quant-llm-finequant`: from a model whose weights are dense parameters to one
+/// whose weights are quantized and stored in a new archive. Raise, choose, quantize,
+/// fuse epilogues, with the contract of every stage checked.
+void buildFineQuantPipeline(mlir::OpPassManager &pm,
+                            const FineQuantPipelineOptions &options);
+
+/// Registers `quant-llm-finequant` for textual pipelines.
+void registerQuantizationPipelines();
 
 } // namespace quant_llm
 

@@ -346,15 +346,21 @@ struct FuseEpilogues : quant_llm::impl::FuseEpiloguesBase<FuseEpilogues> {
       if (pair)
         ++numPairs;
     };
-    RewritePatternSet patterns(&getContext());
-    patterns.add<FuseElementwise>(&getContext(), fuseResidual, fuseGated, count);
-    patterns.add<JoinUsers>(&getContext());
     // Only our patterns: the rest of the module is left as it was written.
     GreedyRewriteConfig config;
     config.enableFolding(false).enableConstantCSE(false).setRegionSimplificationLevel(
         GreedySimplifyRegionLevel::Disabled);
-    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns), config)))
-      signalPassFailure();
+    // Residuals last: in silu(g) * u the product would else take silu(g), not yet
+    // part of a linear, for a residual of u before the two can become a pair.
+    for (bool residual : {false, true}) {
+      if (residual && !fuseResidual)
+        break;
+      RewritePatternSet patterns(&getContext());
+      patterns.add<FuseElementwise>(&getContext(), residual, fuseGated, count);
+      patterns.add<JoinUsers>(&getContext());
+      if (failed(applyPatternsGreedily(getOperation(), std::move(patterns), config)))
+        return signalPassFailure();
+    }
   }
 };
 

@@ -1,0 +1,68 @@
+// Every wrong option or file of the passes is one message, and nothing is written.
+// RUN: rm -rf %t && %python %S/Inputs/make_archive.py %t && cp %S/Inputs/model.mlir %t
+// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity=block=1,64 -o %t/chosen.mlir
+
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='element=int9' 2>&1 | FileCheck %s --check-prefix=ELEMENT
+// ELEMENT: error: quant-llm-choose-granularity: invalid option 'element': {{.*}}int9
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='scale=f12' 2>&1 | FileCheck %s --check-prefix=SCALE
+// SCALE: error: quant-llm-choose-granularity: invalid option 'scale': {{.*}}f12
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='zero=maybe' 2>&1 | FileCheck %s --check-prefix=ZERO
+// ZERO: error: quant-llm-choose-granularity: invalid option 'zero': expected none, int, f16, bf16 or f32 but got 'maybe'
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='rule=best' 2>&1 | FileCheck %s --check-prefix=RULE
+// RULE: error: quant-llm-choose-granularity: invalid option 'rule': {{.*}}best
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='rounding=up' 2>&1 | FileCheck %s --check-prefix=ROUNDING
+// ROUNDING: error: quant-llm-choose-granularity: invalid option 'rounding': {{.*}}up
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='rule=minmax' 2>&1 | FileCheck %s --check-prefix=SCHEME
+// SCHEME: error: quant-llm-choose-granularity: the options are no legal scheme:
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='element=nf4 zero=int' 2>&1 | FileCheck %s --check-prefix=SCHEME
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='block=64' 2>&1 | FileCheck %s --check-prefix=BLOCK
+// BLOCK: error: quant-llm-choose-granularity: invalid option 'block': expected two sizes, outputs and inputs, but got 1
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='block=0,64' 2>&1 | FileCheck %s --check-prefix=SCHEME
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='alpha=0' 2>&1 | FileCheck %s --check-prefix=ALPHA
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='alpha=nan' 2>&1 | FileCheck %s --check-prefix=ALPHA
+// ALPHA: error: quant-llm-choose-granularity: invalid option 'alpha': expected a number in (0, 2] but got
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='sizes=64,-1' 2>&1 | FileCheck %s --check-prefix=SIZES
+// SIZES: error: quant-llm-choose-granularity: invalid option 'sizes': expected positive group sizes but got -1
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='include=(' 2>&1 | FileCheck %s --check-prefix=REGEX
+// REGEX: error: quant-llm-choose-granularity: invalid option 'include': '(' is no regular expression: parentheses not balanced
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='exclude=[a' 2>&1 | FileCheck %s --check-prefix=REGEX2
+// REGEX2: error: quant-llm-choose-granularity: invalid option 'exclude': '[a' is no regular expression: brackets ([ ]) not balanced
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='statistic=entropy' 2>&1 | FileCheck %s --check-prefix=ENUM
+// ENUM: Cannot find option named 'entropy'
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='base-dir=%t/nowhere' 2>&1 | FileCheck %s --check-prefix=NOFILE
+// NOFILE: error: 'quant_llm.archive' op cannot be opened: {{.*}}nowhere/model.safetensors
+
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize 2>&1 | FileCheck %s --check-prefix=OUTPUT
+// OUTPUT: error: quant-llm-quantize: expected the option 'output', the safetensors file to write
+// RUN: not quant-opt %t/model.mlir -quant-llm-quantize='output=%t/q.safetensors' 2>&1 | FileCheck %s --check-prefix=NOSCHEME
+// NOSCHEME: error: quant-llm-quantize: no linear has a scheme to apply; run quant-llm-choose-granularity first
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/model.safetensors' 2>&1 | FileCheck %s --check-prefix=SELF
+// SELF: error: quant-llm-quantize: '{{.*}}model.safetensors' is an archive that the module reads; choose another file
+// SELF: note: the archive is here
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors report=%t/./q.safetensors' 2>&1 | FileCheck %s --check-prefix=SAME
+// SAME: error: quant-llm-quantize: expected different files for 'output' and 'report'
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors archive-name=forward' 2>&1 | FileCheck %s --check-prefix=SYMBOL
+// SYMBOL: error: quant-llm-quantize: the option 'archive-name' is 'forward', which is the name of another symbol
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/nowhere/q.safetensors' 2>&1 | FileCheck %s --check-prefix=NODIR
+// NODIR: error: quant-llm-quantize: cannot write '{{.*}}nowhere/q.safetensors'
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors report=%t/nowhere/r.json' 2>&1 | FileCheck %s --check-prefix=NOREPORT
+// NOREPORT: error: quant-llm-quantize: cannot write '{{.*}}nowhere/r.json'
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t' 2>&1 | FileCheck %s --check-prefix=ISDIR
+// ISDIR: error: quant-llm-quantize: cannot write
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors threads=-1' 2>&1 | FileCheck %s --check-prefix=THREADS
+// THREADS: '-1' value invalid for uint argument
+
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-verify-stage=stage=perfect 2>&1 | FileCheck %s --check-prefix=STAGE
+// STAGE: Cannot find option named 'perfect'
+// RUN: not quant-opt %t/chosen.mlir -convert-linalg-to-quant-llm=all-values=perhaps 2>&1 | FileCheck %s --check-prefix=BOOL
+// BOOL: 'perhaps' is invalid value for boolean argument
+
+// RUN: not test -e %t/q.safetensors
+// RUN: ls -A %t | FileCheck %s --check-prefix=LEFT
+// LEFT:     chosen.mlir
+// LEFT-NEXT: inf.safetensors
+// LEFT-NEXT: model.mlir
+// LEFT-NEXT: model.safetensors
+// LEFT-NEXT: nan.safetensors
+// LEFT-NEXT: other.safetensors
+// LEFT-NOT: {{.}}
