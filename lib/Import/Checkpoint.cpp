@@ -1,4 +1,5 @@
-//===- Checkpoint.cpp - A model on disk -------------------------------------===//
+//===- Checkpoint.cpp - A model on disk
+//-------------------------------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -50,8 +51,9 @@ static Result<std::string> findWeights(const fs::path &directory) {
           directory.string() + "' but found only " + name +
           ", a pickle that can run code when it is read; load the model with "
           "Transformers and save it again to get safetensors");
-  return Status::error("expected model.safetensors or model.safetensors.index.json in '" +
-                       directory.string() + "' but found neither");
+  return Status::error(
+      "expected model.safetensors or model.safetensors.index.json in '" +
+      directory.string() + "' but found neither");
 }
 
 static bool endsWith(const std::string &text, const char *suffix) {
@@ -66,10 +68,10 @@ static Status bind(const Archive &archive, StoredTensor &tensor) {
   if (!info.ok())
     return info.status();
   if (info->shape != tensor.spec.shape)
-    return Status::error("tensor '" + tensor.key + "' in '" + archive.path() +
-                         "': expected the shape " + shapeToString(tensor.spec.shape) +
-                         " that config.json asks for but got " +
-                         shapeToString(info->shape));
+    return Status::error(
+        "tensor '" + tensor.key + "' in '" + archive.path() +
+        "': expected the shape " + shapeToString(tensor.spec.shape) +
+        " that config.json asks for but got " + shapeToString(info->shape));
   switch (info->dtype) {
   case DType::F32:
     tensor.type = StorageType::F32;
@@ -100,15 +102,17 @@ static Result<Checkpoint> openHuggingFace(const fs::path &directory) {
   const fs::path configPath = directory / "config.json";
   std::error_code error;
   if (!fs::exists(configPath, error))
-    return Status::error("expected a file config.json in '" + directory.string() +
-                         "'; give the directory of a Hugging Face model or a GGUF file");
+    return Status::error(
+        "expected a file config.json in '" + directory.string() +
+        "'; give the directory of a Hugging Face model or a GGUF file");
   Result<MappedFile> text = MappedFile::open(configPath.string());
   if (!text.ok())
     return text.status();
 
   Checkpoint checkpoint;
   Result<ModelConfig> config = parseHuggingFaceConfig(
-      std::string_view(reinterpret_cast<const char *>(text->data()), text->size()),
+      std::string_view(reinterpret_cast<const char *>(text->data()),
+                       text->size()),
       &checkpoint.warnings);
   if (!config.ok())
     return config.status().withContext("'" + configPath.string() + "'");
@@ -125,8 +129,9 @@ static Result<Checkpoint> openHuggingFace(const fs::path &directory) {
   checkpoint.archive = archive.take();
   const Archive &stored = *checkpoint.archive;
   if (stored.format() == Archive::Format::GGUF)
-    return Status::error("expected safetensors in '" + *weights +
-                         "' but got a GGUF file; give its path instead of the directory");
+    return Status::error(
+        "expected safetensors in '" + *weights +
+        "' but got a GGUF file; give its path instead of the directory");
 
   const std::string embedding = "model.embed_tokens.weight";
   const std::string head = "lm_head.weight";
@@ -140,8 +145,8 @@ static Result<Checkpoint> openHuggingFace(const fs::path &directory) {
           checkpoint.config.tiedEmbeddings && stored.contains(head)) {
         tensor.key = head;
       } else {
-        std::string message = "expected a tensor '" + tensor.key + "' in '" + *weights +
-                              "' but there is none";
+        std::string message = "expected a tensor '" + tensor.key + "' in '" +
+                              *weights + "' but there is none";
         if (tensor.spec.role == TensorRole::Head && stored.contains(embedding))
           message += "; if the output projection is the embedding table, set "
                      "'tie_word_embeddings' to true in config.json";
@@ -156,14 +161,16 @@ static Result<Checkpoint> openHuggingFace(const fs::path &directory) {
     checkpoint.tensors.push_back(std::move(tensor));
   }
 
-  // Tied, but both stored: fine if they agree. Versions of Transformers differ in
-  // which of two different ones they use, so neither choice would be right.
-  if (checkpoint.config.tiedEmbeddings && used.count(embedding) && stored.contains(head)) {
+  // Tied, but both stored: fine if they agree. Versions of Transformers differ
+  // in which of two different ones they use, so neither choice would be right.
+  if (checkpoint.config.tiedEmbeddings && used.count(embedding) &&
+      stored.contains(head)) {
     if (!sameData(stored, embedding, head))
-      return Status::error(
-          "'tie_word_embeddings' is true in '" + configPath.string() +
-          "', but the tensors '" + embedding + "' and '" + head + "' of '" + *weights +
-          "' differ; set it to false to use both, or remove the one that is wrong");
+      return Status::error("'tie_word_embeddings' is true in '" +
+                           configPath.string() + "', but the tensors '" +
+                           embedding + "' and '" + head + "' of '" + *weights +
+                           "' differ; set it to false to use both, or remove "
+                           "the one that is wrong");
     used.insert(head);
   }
 
@@ -173,12 +180,14 @@ static Result<Checkpoint> openHuggingFace(const fs::path &directory) {
       extra.push_back(name);
   constexpr size_t shown = 5;
   for (size_t i = 0; i < extra.size() && i < shown; ++i)
-    checkpoint.warnings.push_back("tensor '" + printable(extra[i]) + "' in '" + *weights +
-                                  "' is ignored: the model described by config.json "
-                                  "has no such tensor");
+    checkpoint.warnings.push_back(
+        "tensor '" + printable(extra[i]) + "' in '" + *weights +
+        "' is ignored: the model described by config.json "
+        "has no such tensor");
   if (extra.size() > shown)
     checkpoint.warnings.push_back(std::to_string(extra.size() - shown) +
-                                  " more tensors in '" + *weights + "' are ignored");
+                                  " more tensors in '" + *weights +
+                                  "' are ignored");
   return checkpoint;
 }
 
@@ -187,8 +196,9 @@ Result<Checkpoint> quant_llm::openCheckpoint(const std::string &path,
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (status.type() == fs::file_type::not_found)
-    return Status::error("expected a Hugging Face model directory or a GGUF file but '" +
-                         path + "' does not exist");
+    return Status::error(
+        "expected a Hugging Face model directory or a GGUF file but '" + path +
+        "' does not exist");
   if (fs::is_directory(status))
     return openHuggingFace(path);
 
@@ -196,8 +206,9 @@ Result<Checkpoint> quant_llm::openCheckpoint(const std::string &path,
   if (!file.ok())
     return file.status();
   if (file->size() < 4 || std::memcmp(file->data(), "GGUF", 4) != 0) {
-    std::string message = "expected a Hugging Face model directory or a GGUF file but '" +
-                          path + "' is neither";
+    std::string message =
+        "expected a Hugging Face model directory or a GGUF file but '" + path +
+        "' is neither";
     if (endsWith(path, ".safetensors") || endsWith(path, ".json"))
       message += "; give the directory that holds it and config.json";
     return Status::error(message);

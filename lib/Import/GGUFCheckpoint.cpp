@@ -1,4 +1,5 @@
-//===- GGUFCheckpoint.cpp - A model in a GGUF file --------------------------===//
+//===- GGUFCheckpoint.cpp - A model in a GGUF file
+//--------------------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -7,9 +8,9 @@
 //===----------------------------------------------------------------------===//
 //
 // llama.cpp has names of its own for metadata and tensors. Architecture "llama"
-// stands for Llama and Mistral models; the rows of its query and key projections
-// are interleaved within each head, because its rotary embedding turns neighbouring
-// elements where Transformers turns halves.
+// stands for Llama and Mistral models; the rows of its query and key
+// projections are interleaved within each head, because its rotary embedding
+// turns neighbouring elements where Transformers turns halves.
 //
 //===----------------------------------------------------------------------===//
 
@@ -47,7 +48,8 @@ public:
     return file.findMetadata(architecture + "." + key);
   }
 
-  int64_t integer(const std::string &key, std::optional<int64_t> fallback = {}) {
+  int64_t integer(const std::string &key,
+                  std::optional<int64_t> fallback = {}) {
     const GGUFValue *value = find(key);
     if (!value && fallback)
       return *fallback;
@@ -64,12 +66,14 @@ public:
       return *fallback;
     if (value) {
       if (std::optional<double> number = value->asFloat()) {
-        // The file holds the float32 next to a decimal number: 1e-5 is stored as
-        // 9.99999975e-06. The shortest decimal with that float32 is what was meant.
+        // The file holds the float32 next to a decimal number: 1e-5 is stored
+        // as 9.99999975e-06. The shortest decimal with that float32 is what was
+        // meant.
         if (value->type() != GGUFValue::Type::F32)
           return *number;
         char text[64];
-        auto end = std::to_chars(text, text + sizeof(text), static_cast<float>(*number));
+        auto end = std::to_chars(text, text + sizeof(text),
+                                 static_cast<float>(*number));
         double decimal = *number;
         std::from_chars(text, end.ptr, decimal);
         return decimal;
@@ -85,10 +89,12 @@ public:
   }
 
 private:
-  void fail(const std::string &key, const char *expected, const GGUFValue *value) {
-    refuse(std::string("expected ") + expected + " for '" + architecture + "." + key +
-           "' but got " +
-           (value ? "a value of type " + std::string(getGGUFTypeName(value->type()))
+  void fail(const std::string &key, const char *expected,
+            const GGUFValue *value) {
+    refuse(std::string("expected ") + expected + " for '" + architecture + "." +
+           key + "' but got " +
+           (value ? "a value of type " +
+                        std::string(getGGUFTypeName(value->type()))
                   : std::string("nothing")));
   }
 
@@ -183,23 +189,29 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
   Result<std::string> architecture = file.getString("general.architecture");
   if (!architecture.ok())
     return architecture.status();
-  if (*architecture != "llama" && *architecture != "qwen2" && *architecture != "qwen3")
-    return Status::error("'" + file.path() + "': architecture '" + printable(*architecture) +
-                         "' is not supported; expected one of llama, qwen2, qwen3");
+  if (*architecture != "llama" && *architecture != "qwen2" &&
+      *architecture != "qwen3")
+    return Status::error(
+        "'" + file.path() + "': architecture '" + printable(*architecture) +
+        "' is not supported; expected one of llama, qwen2, qwen3");
   if (const GGUFValue *type = file.findMetadata("general.type"))
     if (type->asString() && *type->asString() != "model")
-      return Status::error("'" + file.path() + "': expected a file of type 'model' but "
-                           "got '" + printable(*type->asString()) + "'");
+      return Status::error("'" + file.path() +
+                           "': expected a file of type 'model' but "
+                           "got '" +
+                           printable(*type->asString()) + "'");
   if (const GGUFValue *split = file.findMetadata("split.count"))
     if (split->asInteger().value_or(2) > 1)
-      return Status::error("'" + file.path() +
-                           "' is one part of a model in several GGUF files, which is not "
-                           "supported; merge them with llama-gguf-split --merge");
+      return Status::error(
+          "'" + file.path() +
+          "' is one part of a model in several GGUF files, which is not "
+          "supported; merge them with llama-gguf-split --merge");
 
   Metadata metadata(file, *architecture);
   for (const char *key : kRefusedKeys)
     if (metadata.find(key))
-      metadata.refuse("option '" + *architecture + "." + key + "' is not supported");
+      metadata.refuse("option '" + *architecture + "." + key +
+                      "' is not supported");
   if (const GGUFValue *causal = metadata.find("attention.causal"))
     if (!causal->asBool().value_or(false))
       metadata.refuse("attention without causal mask is not supported");
@@ -208,10 +220,10 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
                     ".expert_count') is not supported");
   if (const GGUFValue *type = metadata.find("rope.scaling.type"))
     if (type->asString().value_or("?") != "none")
-      metadata.refuse("rope scaling type '" +
-                      printable(type->asString().value_or("?")) +
-                      "' is not supported; expected 'none', or llama3 scaling by a "
-                      "tensor rope_freqs.weight");
+      metadata.refuse(
+          "rope scaling type '" + printable(type->asString().value_or("?")) +
+          "' is not supported; expected 'none', or llama3 scaling by a "
+          "tensor rope_freqs.weight");
   for (const char *key : {"rope.scaling.factor", "rope.scale_linear"}) {
     const double factor = metadata.number(key, 1.0);
     if (factor != 1.0 && factor != 0.0 && !metadata.find("rope.scaling.type"))
@@ -225,7 +237,8 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
   config.hiddenSize = metadata.integer("embedding_length");
   config.intermediateSize = metadata.integer("feed_forward_length");
   config.numHeads = metadata.integer("attention.head_count");
-  config.numKVHeads = metadata.integer("attention.head_count_kv", config.numHeads);
+  config.numKVHeads =
+      metadata.integer("attention.head_count_kv", config.numHeads);
   config.maxPositions = metadata.integer("context_length");
   config.rmsNormEps = metadata.number("attention.layer_norm_rms_epsilon");
   config.ropeTheta = metadata.number("rope.freq_base", 10000.0);
@@ -233,25 +246,30 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
     return metadata.status();
   if (!metadata.find("attention.key_length") &&
       (config.numHeads < 1 || config.hiddenSize % config.numHeads != 0))
-    metadata.refuse("expected an embedding length that is a multiple of the number of "
-                    "attention heads but got " +
-                    std::to_string(config.hiddenSize) + " and " +
-                    std::to_string(config.numHeads));
+    metadata.refuse(
+        "expected an embedding length that is a multiple of the number of "
+        "attention heads but got " +
+        std::to_string(config.hiddenSize) + " and " +
+        std::to_string(config.numHeads));
   config.headDim = metadata.integer(
       "attention.key_length",
       config.numHeads < 1 ? 0 : config.hiddenSize / config.numHeads);
-  if (metadata.integer("attention.value_length", config.headDim) != config.headDim)
+  if (metadata.integer("attention.value_length", config.headDim) !=
+      config.headDim)
     metadata.refuse("value heads of another size than key heads "
                     "('attention.value_length') are not supported");
-  if (metadata.integer("rope.dimension_count", config.headDim) != config.headDim)
-    metadata.refuse("rotation of a part of each head ('rope.dimension_count' of " +
-                    std::to_string(metadata.integer("rope.dimension_count", 0)) +
-                    ") is not supported; expected " + std::to_string(config.headDim));
+  if (metadata.integer("rope.dimension_count", config.headDim) !=
+      config.headDim)
+    metadata.refuse(
+        "rotation of a part of each head ('rope.dimension_count' of " +
+        std::to_string(metadata.integer("rope.dimension_count", 0)) +
+        ") is not supported; expected " + std::to_string(config.headDim));
   const int64_t window = metadata.integer("attention.sliding_window", 0);
   if (window > 0 && window < config.maxPositions)
-    metadata.refuse("'attention.sliding_window' of " + std::to_string(window) +
-                    " is not supported because it is less than the context length (" +
-                    std::to_string(config.maxPositions) + ")");
+    metadata.refuse(
+        "'attention.sliding_window' of " + std::to_string(window) +
+        " is not supported because it is less than the context length (" +
+        std::to_string(config.maxPositions) + ")");
 
   const GGUFTensor *embedding = file.find("token_embd.weight");
   if (!embedding || embedding->shape.size() != 2)
@@ -280,10 +298,11 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
   const std::string prefix = *architecture + ".";
   for (const auto &entry : file.metadata())
     if (entry.first.compare(0, prefix.size(), prefix) == 0 &&
-        std::none_of(std::begin(kKnownKeys), std::end(kKnownKeys),
-                     [&](const char *key) { return entry.first == prefix + key; }))
-      warnings.push_back("'" + file.path() + "': unknown option '" + printable(entry.first) +
-                         "' is ignored");
+        std::none_of(
+            std::begin(kKnownKeys), std::end(kKnownKeys),
+            [&](const char *key) { return entry.first == prefix + key; }))
+      warnings.push_back("'" + file.path() + "': unknown option '" +
+                         printable(entry.first) + "' is ignored");
   return config;
 }
 
@@ -297,16 +316,17 @@ static Status readRopeFactors(const Archive &archive, ModelConfig &config) {
     return info.status();
   const std::vector<int64_t> expected = {config.headDim / 2};
   if (info->shape != expected)
-    return Status::error("tensor '" + std::string(name) + "' in '" + archive.path() +
-                         "': expected shape " + shapeToString(expected) + " but got " +
+    return Status::error("tensor '" + std::string(name) + "' in '" +
+                         archive.path() + "': expected shape " +
+                         shapeToString(expected) + " but got " +
                          shapeToString(info->shape));
   std::vector<float> divisors(config.headDim / 2);
   if (Status status = readRowsAsF32(*info, 0, 1, divisors.data()); !status.ok())
     return status;
   Result<RopeScaling> scaling = recoverLlama3Scaling(divisors, config);
   if (!scaling.ok())
-    return scaling.status().withContext("tensor '" + std::string(name) + "' in '" +
-                                        archive.path() + "'");
+    return scaling.status().withContext("tensor '" + std::string(name) +
+                                        "' in '" + archive.path() + "'");
   config.ropeScaling = *scaling;
   return Status::success();
 }
@@ -339,13 +359,13 @@ Result<Checkpoint> quant_llm::openGGUFCheckpoint(const std::string &path,
     tensor.spec = std::move(spec);
     const GGUFTensor *stored = file->find(tensor.source);
     if (!stored)
-      return Status::error("expected a tensor '" + tensor.source + "' in '" + path +
-                           "' but there is none");
+      return Status::error("expected a tensor '" + tensor.source + "' in '" +
+                           path + "' but there is none");
     if (stored->shape != tensor.spec.shape)
-      return Status::error("tensor '" + tensor.source + "' in '" + path +
-                           "': expected the shape " + shapeToString(tensor.spec.shape) +
-                           " that the metadata ask for but got " +
-                           shapeToString(stored->shape));
+      return Status::error(
+          "tensor '" + tensor.source + "' in '" + path +
+          "': expected the shape " + shapeToString(tensor.spec.shape) +
+          " that the metadata ask for but got " + shapeToString(stored->shape));
     // Names the tensor and its type if the type cannot be read.
     Result<TensorInfo> info = checkpoint.archive->find(tensor.source);
     if (!info.ok())
@@ -363,9 +383,10 @@ Result<Checkpoint> quant_llm::openGGUFCheckpoint(const std::string &path,
                            "': expected a float type but got " +
                            std::string(getDTypeName(info->dtype)));
     if (info->blockType && tensor.spec.shape.size() != 2)
-      return Status::error("tensor '" + tensor.source + "' in '" + path +
-                           "': expected a plain float type for a vector but got " +
-                           getGGMLTypeName(*info->blockType));
+      return Status::error(
+          "tensor '" + tensor.source + "' in '" + path +
+          "': expected a plain float type for a vector but got " +
+          getGGMLTypeName(*info->blockType));
     if (model.architecture == "llama") {
       if (tensor.source.find(".attn_q.") != std::string::npos)
         tensor.interleavedHeads = model.numHeads;
@@ -380,11 +401,12 @@ Result<Checkpoint> quant_llm::openGGUFCheckpoint(const std::string &path,
       continue;
     // A further tensor in a layer changes what the layer computes.
     if (tensor.name.compare(0, 4, "blk.") == 0)
-      return Status::error("tensor '" + printable(tensor.name) + "' in '" + path +
-                           "' is not supported: a model of architecture '" +
-                           model.architecture + "' with these options has no such tensor");
-    checkpoint.warnings.push_back("tensor '" + printable(tensor.name) + "' in '" + path +
-                                  "' is ignored");
+      return Status::error(
+          "tensor '" + printable(tensor.name) + "' in '" + path +
+          "' is not supported: a model of architecture '" + model.architecture +
+          "' with these options has no such tensor");
+    checkpoint.warnings.push_back("tensor '" + printable(tensor.name) +
+                                  "' in '" + path + "' is ignored");
   }
   return checkpoint;
 }
@@ -398,12 +420,14 @@ static int64_t getStoredRow(const StoredTensor &tensor, int64_t row) {
   if (tensor.interleavedHeads == 0)
     return row;
   const int64_t headDim = tensor.spec.shape.front() / tensor.interleavedHeads;
-  const int64_t head = row / headDim, inHead = row % headDim, half = headDim / 2;
+  const int64_t head = row / headDim, inHead = row % headDim,
+                half = headDim / 2;
   return head * headDim + 2 * (inHead % half) + inHead / half;
 }
 
 /// The first element of `count` that is not finite, or -1.
-static int64_t findNonFinite(const uint8_t *data, StorageType type, int64_t count) {
+static int64_t findNonFinite(const uint8_t *data, StorageType type,
+                             int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     bool bad = false;
     if (type == StorageType::F32) {
@@ -423,8 +447,8 @@ static int64_t findNonFinite(const uint8_t *data, StorageType type, int64_t coun
 }
 
 /// Copies rows [first, first + count) in Hugging Face order to `out`.
-static Status readRows(const StoredTensor &tensor, const TensorInfo &info, int64_t first,
-                       int64_t count, uint8_t *out) {
+static Status readRows(const StoredTensor &tensor, const TensorInfo &info,
+                       int64_t first, int64_t count, uint8_t *out) {
   const int64_t columns = info.numColumns();
   const size_t rowBytes = columns * getByteWidth(getDType(tensor.type));
   // Vectors are one row to the archive; here their elements are the rows.
@@ -441,9 +465,10 @@ static Status readRows(const StoredTensor &tensor, const TensorInfo &info, int64
       // The archive reads into aligned elements; `out` comes from a vector and
       // rows have whole elements, so it is aligned.
       void *target = out + i * rowBytes;
-      failures[i] = tensor.type == StorageType::F32
-                        ? readRowsAsF32(info, row, 1, static_cast<float *>(target))
-                        : readRowsAsF16(info, row, 1, static_cast<uint16_t *>(target));
+      failures[i] =
+          tensor.type == StorageType::F32
+              ? readRowsAsF32(info, row, 1, static_cast<float *>(target))
+              : readRowsAsF16(info, row, 1, static_cast<uint16_t *>(target));
     }
   });
   for (const Status &failure : failures)
@@ -453,18 +478,19 @@ static Status readRows(const StoredTensor &tensor, const TensorInfo &info, int64
   const int64_t bad = findNonFinite(out, tensor.type, count * width);
   if (bad >= 0)
     return Status::error(
-        "tensor '" + tensor.source + "', row " + std::to_string(first + bad / width) +
-        ", column " + std::to_string(bad % width) +
-        ": expected a finite number" +
+        "tensor '" + tensor.source + "', row " +
+        std::to_string(first + bad / width) + ", column " +
+        std::to_string(bad % width) + ": expected a finite number" +
         (info.blockType && tensor.type == StorageType::F16
-             ? " within the range of f16; try again with blocks dequantized to f32"
+             ? " within the range of f16; try again with blocks dequantized to "
+               "f32"
              : " but got an infinity or NaN; the file is damaged"));
   return Status::success();
 }
 
-Result<SafetensorsWriter> quant_llm::convertWeights(const Checkpoint &checkpoint,
-                                                    const std::string &path,
-                                                    const ProgressCallback &progress) {
+Result<SafetensorsWriter>
+quant_llm::convertWeights(const Checkpoint &checkpoint, const std::string &path,
+                          const ProgressCallback &progress) {
   // Wide types first, so that every tensor is aligned to its type.
   std::vector<const StoredTensor *> order;
   for (const bool wide : {true, false})
@@ -474,8 +500,10 @@ Result<SafetensorsWriter> quant_llm::convertWeights(const Checkpoint &checkpoint
   std::vector<TensorDeclaration> declarations;
   uint64_t total = 0, done = 0;
   for (const StoredTensor *tensor : order) {
-    declarations.push_back({tensor->key, getDType(tensor->type), tensor->spec.shape});
-    total += getByteSize(getDType(tensor->type), tensor->spec.shape).value_or(0);
+    declarations.push_back(
+        {tensor->key, getDType(tensor->type), tensor->spec.shape});
+    total +=
+        getByteSize(getDType(tensor->type), tensor->spec.shape).value_or(0);
   }
   const std::string &source = checkpoint.archive->path();
   Result<SafetensorsWriter> writer = SafetensorsWriter::create(
@@ -502,7 +530,8 @@ Result<SafetensorsWriter> quant_llm::convertWeights(const Checkpoint &checkpoint
       if (Status status = readRows(*tensor, *info, row, count, buffer.data());
           !status.ok())
         return status.withContext("'" + source + "'");
-      if (Status status = writer->append(tensor->key, buffer.data(), buffer.size());
+      if (Status status =
+              writer->append(tensor->key, buffer.data(), buffer.size());
           !status.ok())
         return status;
       done += buffer.size();

@@ -13,7 +13,8 @@
 
 namespace quant_llm {
 
-Result<Checkpoint> openGGUFCheckpoint(const std::string &path, StorageType blockType);
+Result<Checkpoint> openGGUFCheckpoint(const std::string &path,
+                                      StorageType blockType);
 
 } // namespace quant_llm
 

@@ -1,4 +1,5 @@
-//===- HuggingFaceConfig.cpp - Reading and writing config.json --------------===//
+//===- HuggingFaceConfig.cpp - Reading and writing config.json
+//--------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -6,8 +7,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Defaults of absent keys are those of the configuration classes of Transformers
-// for the model type: save_pretrained leaves out what equals a default.
+// Defaults of absent keys are those of the configuration classes of
+// Transformers for the model type: save_pretrained leaves out what equals a
+// default.
 //
 //===----------------------------------------------------------------------===//
 
@@ -115,7 +117,8 @@ public:
 
   /// A short form of a value for messages.
   static std::string describe(const json &value) {
-    std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+    std::string text =
+        value.dump(-1, ' ', true, json::error_handler_t::replace);
     if (text.size() > 60)
       text = text.substr(0, 57) + "...";
     return text;
@@ -196,8 +199,8 @@ static const char *const kKnownKeys[] = {
 };
 
 /// Reads the rotary embedding as Transformers does: `rope_scaling` (the older
-/// key) replaces `rope_parameters`, and a base frequency inside wins over the one
-/// beside it.
+/// key) replaces `rope_parameters`, and a base frequency inside wins over the
+/// one beside it.
 static Status readRope(const json &root, Reader &reader, ModelConfig &config) {
   config.ropeTheta = reader.number("rope_theta", 10000.0);
   double rotary = reader.number("partial_rotary_factor", 1.0);
@@ -210,24 +213,28 @@ static Status readRope(const json &root, Reader &reader, ModelConfig &config) {
   }
   if (rope && !rope->empty()) {
     if (!rope->is_object())
-      return Status::error(std::string("expected an object for '") + key + "' but got " +
-                           Reader::describe(*rope));
+      return Status::error(std::string("expected an object for '") + key +
+                           "' but got " + Reader::describe(*rope));
     for (const auto &item : rope->items())
       if (item.value().is_object())
-        return Status::error(std::string("'") + key + "' with separate settings for '" +
-                             printable(item.key()) +
-                             "' is not supported; expected one setting for all layers");
+        return Status::error(
+            std::string("'") + key + "' with separate settings for '" +
+            printable(item.key()) +
+            "' is not supported; expected one setting for all layers");
     Reader nested(*rope, std::string("in '") + key + "'");
     config.ropeTheta = nested.number("rope_theta", config.ropeTheta);
     rotary = nested.number("partial_rotary_factor", rotary);
-    const std::string type = nested.text("rope_type", nested.text("type", "default"));
+    const std::string type =
+        nested.text("rope_type", nested.text("type", "default"));
     if (type == "llama3") {
       config.ropeScaling.kind = RopeScaling::Kind::Llama3;
       config.ropeScaling.factor = nested.number("factor", std::nullopt);
-      config.ropeScaling.lowFreqFactor = nested.number("low_freq_factor", std::nullopt);
-      config.ropeScaling.highFreqFactor = nested.number("high_freq_factor", std::nullopt);
-      config.ropeScaling.originalMaxPositions =
-          nested.integer("original_max_position_embeddings", config.maxPositions);
+      config.ropeScaling.lowFreqFactor =
+          nested.number("low_freq_factor", std::nullopt);
+      config.ropeScaling.highFreqFactor =
+          nested.number("high_freq_factor", std::nullopt);
+      config.ropeScaling.originalMaxPositions = nested.integer(
+          "original_max_position_embeddings", config.maxPositions);
     } else if (type != "default") {
       nested.refuse("rope type '" + type +
                     "' is not supported; expected 'default' or 'llama3'");
@@ -236,8 +243,9 @@ static Status readRope(const json &root, Reader &reader, ModelConfig &config) {
       return nested.status();
   }
   if (rotary != 1.0)
-    return Status::error("'partial_rotary_factor' of " + std::to_string(rotary) +
-                         " is not supported; expected 1 (the whole head is rotated)");
+    return Status::error(
+        "'partial_rotary_factor' of " + std::to_string(rotary) +
+        " is not supported; expected 1 (the whole head is rotated)");
   if (reader.boolean("rope_interleaved", false))
     return Status::error("'rope_interleaved' is not supported; expected false");
   return reader.status();
@@ -251,7 +259,8 @@ static Status checkSlidingWindow(const json &root, Reader &reader,
       return Status::error("expected a list for 'layer_types' but got " +
                            Reader::describe(*types));
     for (const json &type : *types)
-      if (!type.is_string() || type.get_ref<const std::string &>() != "full_attention")
+      if (!type.is_string() ||
+          type.get_ref<const std::string &>() != "full_attention")
         return Status::error("layer type " + Reader::describe(type) +
                              " in 'layer_types' is not supported; expected "
                              "'full_attention' for every layer");
@@ -264,13 +273,14 @@ static Status checkSlidingWindow(const json &root, Reader &reader,
     if (reader.status().ok() && window < config.maxPositions)
       return Status::error(
           "'sliding_window' of " + std::to_string(window) +
-          " is not supported because it is less than 'max_position_embeddings' (" +
+          " is not supported because it is less than 'max_position_embeddings' "
+          "(" +
           std::to_string(config.maxPositions) +
           "); set it to null if all your texts are shorter than the window");
   } else if (reader.boolean("use_sliding_window", false)) {
-    return Status::error(
-        "'use_sliding_window' is not supported; set it to false if all your texts "
-        "are shorter than 'sliding_window'");
+    return Status::error("'use_sliding_window' is not supported; set it to "
+                         "false if all your texts "
+                         "are shorter than 'sliding_window'");
   }
   return reader.status();
 }
@@ -303,7 +313,8 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
     return parsed.status();
   const json &root = *parsed;
   if (!root.is_object())
-    return Status::error("expected a JSON object but got " + Reader::describe(root));
+    return Status::error("expected a JSON object but got " +
+                         Reader::describe(root));
 
   Reader reader(root, "");
   const std::string modelType = reader.text("model_type", "");
@@ -315,8 +326,9 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
       architecture = &candidate;
   if (!architecture)
     return Status::error(
-        (modelType.empty() ? std::string("no 'model_type' given")
-                           : "model type '" + printable(modelType) + "' is not supported") +
+        (modelType.empty()
+             ? std::string("no 'model_type' given")
+             : "model type '" + printable(modelType) + "' is not supported") +
         "; expected one of llama, mistral, qwen2, qwen3");
   if (const json *names = reader.find("architectures")) {
     if (!names->is_array())
@@ -337,12 +349,13 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
   config.numLayers = reader.integer("num_hidden_layers", std::nullopt);
   config.numHeads = reader.integer("num_attention_heads", std::nullopt);
   config.vocabSize = reader.integer("vocab_size", std::nullopt);
-  config.maxPositions =
-      reader.integer("max_position_embeddings", architecture->defaultMaxPositions);
+  config.maxPositions = reader.integer("max_position_embeddings",
+                                       architecture->defaultMaxPositions);
   if (!reader.status().ok())
     return reader.status();
 
-  // JSON null means one key-value head per head; an absent key the class default.
+  // JSON null means one key-value head per head; an absent key the class
+  // default.
   config.numKVHeads = reader.integer(
       "num_key_value_heads",
       architecture->defaultKVHeads == 0 || root.contains("num_key_value_heads")
@@ -352,10 +365,11 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
   if (headDim == 0 || (root.contains("head_dim") && !reader.find("head_dim"))) {
     if (!reader.find("head_dim") &&
         (config.numHeads < 1 || config.hiddenSize % config.numHeads != 0))
-      return Status::error(
-          "expected 'hidden_size' to be a multiple of 'num_attention_heads' (or "
-          "'head_dim' to be given) but got " +
-          std::to_string(config.hiddenSize) + " and " + std::to_string(config.numHeads));
+      return Status::error("expected 'hidden_size' to be a multiple of "
+                           "'num_attention_heads' (or "
+                           "'head_dim' to be given) but got " +
+                           std::to_string(config.hiddenSize) + " and " +
+                           std::to_string(config.numHeads));
     headDim = config.numHeads < 1 ? 0 : config.hiddenSize / config.numHeads;
   }
   config.headDim = reader.integer("head_dim", headDim);
@@ -371,8 +385,9 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
   else if (activation == "relu")
     config.activation = Activation::ReLU;
   else
-    reader.refuse("'hidden_act' of '" + printable(activation) +
-                  "' is not supported; expected silu, gelu, gelu_pytorch_tanh or relu");
+    reader.refuse(
+        "'hidden_act' of '" + printable(activation) +
+        "' is not supported; expected silu, gelu, gelu_pytorch_tanh or relu");
 
   // Only two of the classes look at these; the others have fixed biases.
   const bool attentionBias = reader.boolean("attention_bias", false);
@@ -382,13 +397,14 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
   } else if (modelType == "llama" || modelType == "qwen3") {
     config.qkvBias = config.outputBias = attentionBias;
   } else if (attentionBias) {
-    reader.refuse("'attention_bias' is not supported for model type '" + modelType +
-                  "'");
+    reader.refuse("'attention_bias' is not supported for model type '" +
+                  modelType + "'");
   }
   if (modelType == "llama")
     config.mlpBias = mlpBias;
   else if (mlpBias)
-    reader.refuse("'mlp_bias' is not supported for model type '" + modelType + "'");
+    reader.refuse("'mlp_bias' is not supported for model type '" + modelType +
+                  "'");
   config.qkNorm = modelType == "qwen3";
   config.tiedEmbeddings = reader.boolean("tie_word_embeddings", false);
 
@@ -397,11 +413,13 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
   if (reader.boolean("is_encoder_decoder", false))
     reader.refuse("'is_encoder_decoder' is not supported; expected false");
   if (const json *quantization = reader.find("quantization_config")) {
-    const json method = quantization->is_object()
-                            ? quantization->value("quant_method", json("unknown"))
-                            : json("unknown");
-    reader.refuse("'quantization_config' with method " + Reader::describe(method) +
-                  " is not supported; expected the weights in f32, f16 or bf16");
+    const json method =
+        quantization->is_object()
+            ? quantization->value("quant_method", json("unknown"))
+            : json("unknown");
+    reader.refuse(
+        "'quantization_config' with method " + Reader::describe(method) +
+        " is not supported; expected the weights in f32, f16 or bf16");
   }
   if (!reader.status().ok())
     return reader.status();
@@ -421,7 +439,8 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
                        [&](const char *key) { return item.key() == key; }))
         warnings->push_back(
             "unknown option " + Reader::describe(json(item.key())) +
-            " is ignored, as Transformers ignores it for model type '" + modelType + "'");
+            " is ignored, as Transformers ignores it for model type '" +
+            modelType + "'");
   return config;
 }
 
@@ -432,24 +451,27 @@ Result<std::string> quant_llm::writeHuggingFaceConfig(const ModelConfig &config,
     if (config.architecture == candidate.modelType)
       architecture = &candidate;
   if (!architecture)
-    return Status::error("no Hugging Face model type for '" + config.architecture + "'");
+    return Status::error("no Hugging Face model type for '" +
+                         config.architecture + "'");
 
   // The combinations of biases and norms that the classes can express.
   const bool llama = config.architecture == "llama";
   const bool qwen2 = config.architecture == "qwen2";
   const bool qwen3 = config.architecture == "qwen3";
   const bool optionalBias = llama || qwen3;
-  if (qwen2 ? !config.qkvBias || config.outputBias
-            : optionalBias ? config.qkvBias != config.outputBias
-                           : config.qkvBias || config.outputBias)
-    return Status::error("model type '" + config.architecture +
-                         "' of Transformers cannot have these attention biases");
+  if (qwen2          ? !config.qkvBias || config.outputBias
+      : optionalBias ? config.qkvBias != config.outputBias
+                     : config.qkvBias || config.outputBias)
+    return Status::error(
+        "model type '" + config.architecture +
+        "' of Transformers cannot have these attention biases");
   if (config.mlpBias && !llama)
     return Status::error("model type '" + config.architecture +
                          "' of Transformers cannot have feed-forward biases");
   if (config.qkNorm != qwen3)
-    return Status::error("model type '" + config.architecture + "' of Transformers " +
-                         (qwen3 ? "must" : "cannot") + " have query and key norms");
+    return Status::error("model type '" + config.architecture +
+                         "' of Transformers " + (qwen3 ? "must" : "cannot") +
+                         " have query and key norms");
 
   // Ordered: the file is the same from run to run and pleasant to read.
   nlohmann::ordered_json root;
@@ -473,7 +495,8 @@ Result<std::string> quant_llm::writeHuggingFaceConfig(const ModelConfig &config,
         {"factor", config.ropeScaling.factor},
         {"low_freq_factor", config.ropeScaling.lowFreqFactor},
         {"high_freq_factor", config.ropeScaling.highFreqFactor},
-        {"original_max_position_embeddings", config.ropeScaling.originalMaxPositions}};
+        {"original_max_position_embeddings",
+         config.ropeScaling.originalMaxPositions}};
   }
   if (optionalBias)
     root["attention_bias"] = config.qkvBias;
@@ -483,7 +506,8 @@ Result<std::string> quant_llm::writeHuggingFaceConfig(const ModelConfig &config,
     root["sliding_window"] = nullptr;
   root["tie_word_embeddings"] = config.tiedEmbeddings;
   auto token = [&](const char *key, const std::optional<int64_t> &id) {
-    root[key] = id ? nlohmann::ordered_json(*id) : nlohmann::ordered_json(nullptr);
+    root[key] =
+        id ? nlohmann::ordered_json(*id) : nlohmann::ordered_json(nullptr);
   };
   token("bos_token_id", config.bosToken);
   if (config.eosTokens.size() == 1)

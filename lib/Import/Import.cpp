@@ -1,4 +1,5 @@
-//===- Import.cpp - From a checkpoint to a module ---------------------------===//
+//===- Import.cpp - From a checkpoint to a module
+//---------------------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -29,13 +30,15 @@ namespace fs = std::filesystem;
 static fs::path getDirectory(const fs::path &file) {
   std::error_code error;
   fs::path parent = file.parent_path();
-  fs::path real = fs::weakly_canonical(parent.empty() ? fs::path(".") : parent, error);
+  fs::path real =
+      fs::weakly_canonical(parent.empty() ? fs::path(".") : parent, error);
   return error ? fs::absolute(parent, error) : real;
 }
 
 /// How a module in `directory` names the file `target`: relative if both have a
 /// directory in common (they are likely to move together), absolute otherwise.
-static std::string makeReference(const fs::path &target, const fs::path &directory) {
+static std::string makeReference(const fs::path &target,
+                                 const fs::path &directory) {
   const fs::path folder = getDirectory(target);
   const fs::path absolute = folder / target.filename();
   auto first = [](const fs::path &path) {
@@ -58,8 +61,8 @@ static bool isImportedConfig(const std::string &path) {
   Result<MappedFile> file = MappedFile::open(path);
   if (!file.ok())
     return false;
-  Result<nlohmann::json> json = parseJson(
-      std::string_view(reinterpret_cast<const char *>(file->data()), file->size()));
+  Result<nlohmann::json> json = parseJson(std::string_view(
+      reinterpret_cast<const char *>(file->data()), file->size()));
   return json.ok() && json->is_object() && json->contains("quant_llm");
 }
 
@@ -91,7 +94,8 @@ static Result<std::string> printModule(MLIRContext &context,
 }
 
 Status quant_llm::importModel(MLIRContext &context, const std::string &input,
-                              const std::string &output, const ImportOptions &options) {
+                              const std::string &output,
+                              const ImportOptions &options) {
   const bool toStandardOutput = output == "-";
   if (!toStandardOutput) {
     std::error_code error;
@@ -100,12 +104,14 @@ Status quant_llm::importModel(MLIRContext &context, const std::string &input,
                            "' is a directory; give a name such as '" +
                            (fs::path(output) / "model.mlir").string() + "'");
     if (!endsWith(output, ".mlir"))
-      return Status::error("expected an output file that ends in .mlir but got '" +
-                           output + "'");
+      return Status::error(
+          "expected an output file that ends in .mlir but got '" + output +
+          "'");
     const fs::path parent = fs::path(output).parent_path();
     if (!parent.empty() && !fs::is_directory(parent, error))
-      return Status::error("expected a directory '" + parent.string() +
-                           "' for the output but there is none; create it first");
+      return Status::error(
+          "expected a directory '" + parent.string() +
+          "' for the output but there is none; create it first");
   }
 
   Result<Checkpoint> opened = openCheckpoint(input, options.blockType);
@@ -121,8 +127,9 @@ Status quant_llm::importModel(MLIRContext &context, const std::string &input,
 
   const fs::path directory = getDirectory(toStandardOutput ? "./-" : output);
   if (checkpoint.format == Checkpoint::Format::HuggingFace) {
-    Result<std::string> text = printModule(
-        context, checkpoint, makeReference(checkpoint.archive->path(), directory));
+    Result<std::string> text =
+        printModule(context, checkpoint,
+                    makeReference(checkpoint.archive->path(), directory));
     if (!text.ok())
       return text.status();
     if (toStandardOutput) {
@@ -137,22 +144,24 @@ Status quant_llm::importModel(MLIRContext &context, const std::string &input,
   }
 
   if (toStandardOutput)
-    return Status::error("expected an output file for a GGUF model: its weights are "
-                         "written beside it");
+    return Status::error(
+        "expected an output file for a GGUF model: its weights are "
+        "written beside it");
   const std::string stem = output.substr(0, output.size() - 5);
   const std::string weights = stem + ".safetensors";
   std::error_code error;
   if (fs::exists(weights, error) && !isImportedWeights(weights))
-    return Status::error("'" + weights +
-                         "' exists and was not written by this tool; choose another "
-                         "output name or remove it");
+    return Status::error(
+        "'" + weights +
+        "' exists and was not written by this tool; choose another "
+        "output name or remove it");
   Result<std::string> text =
       printModule(context, checkpoint, fs::path(weights).filename().string());
   if (!text.ok())
     return text.status();
 
-  // With a config.json beside them, the weights are a model for Transformers too,
-  // if they have the name that it looks for.
+  // With a config.json beside them, the weights are a model for Transformers
+  // too, if they have the name that it looks for.
   std::optional<AtomicFile> configFile;
   const std::string configPath =
       (fs::path(output).parent_path() / "config.json").string();
@@ -167,22 +176,24 @@ Status quant_llm::importModel(MLIRContext &context, const std::string &input,
     Result<AtomicFile> file = AtomicFile::create(configPath);
     if (!file.ok())
       return file.status();
-    if (Status status = file->write(config->data(), config->size()); !status.ok())
+    if (Status status = file->write(config->data(), config->size());
+        !status.ok())
       return status;
     configFile.emplace(file.take());
   }
   Result<AtomicFile> moduleFile = AtomicFile::create(output);
   if (!moduleFile.ok())
     return moduleFile.status();
-  if (Status status = moduleFile->write(text->data(), text->size()); !status.ok())
+  if (Status status = moduleFile->write(text->data(), text->size());
+      !status.ok())
     return status;
 
   Result<SafetensorsWriter> writer =
       convertWeights(checkpoint, weights, options.progress);
   if (!writer.ok())
     return writer.status();
-  // Everything is written: let the files appear, the one that refers to the others
-  // last.
+  // Everything is written: let the files appear, the one that refers to the
+  // others last.
   if (Status status = writer->finish(); !status.ok())
     return status;
   if (configFile)
@@ -197,7 +208,8 @@ std::string quant_llm::describeCheckpoint(const Checkpoint &checkpoint) {
   llvm::raw_string_ostream os(text);
   auto yesNo = [](bool value) { return value ? "yes" : "no"; };
   os << "model:             " << config.architecture << " ("
-     << (checkpoint.format == Checkpoint::Format::GGUF ? "GGUF" : "Hugging Face")
+     << (checkpoint.format == Checkpoint::Format::GGUF ? "GGUF"
+                                                       : "Hugging Face")
      << ")\n";
   os << "layers:            " << config.numLayers << "\n";
   os << "hidden size:       " << config.hiddenSize << "\n";
@@ -209,8 +221,9 @@ std::string quant_llm::describeCheckpoint(const Checkpoint &checkpoint) {
   os << "rms norm eps:      " << llvm::format("%g", config.rmsNormEps) << "\n";
   os << "rope:              base " << llvm::format("%g", config.ropeTheta);
   if (config.ropeScaling.kind == RopeScaling::Kind::Llama3)
-    os << ", llama3 scaling by " << llvm::format("%g", config.ropeScaling.factor)
-       << " of " << config.ropeScaling.originalMaxPositions << " positions";
+    os << ", llama3 scaling by "
+       << llvm::format("%g", config.ropeScaling.factor) << " of "
+       << config.ropeScaling.originalMaxPositions << " positions";
   os << "\n";
   os << "activation:        " << stringifyActivation(config.activation) << "\n";
   os << "biases:            qkv " << yesNo(config.qkvBias) << ", output "
@@ -223,7 +236,8 @@ std::string quant_llm::describeCheckpoint(const Checkpoint &checkpoint) {
   size_t nameWidth = 0, typeWidth = 0;
   std::vector<std::array<std::string, 3>> rows;
   for (const StoredTensor &tensor : checkpoint.tensors) {
-    const std::string &name = tensor.source.empty() ? tensor.key : tensor.source;
+    const std::string &name =
+        tensor.source.empty() ? tensor.key : tensor.source;
     std::string type(getDTypeName(getDType(tensor.type)));
     if (Result<TensorInfo> info = checkpoint.archive->find(name); info.ok()) {
       bytes += info->bytes;
@@ -236,10 +250,11 @@ std::string quant_llm::describeCheckpoint(const Checkpoint &checkpoint) {
       shown += " (" + tensor.source + ")";
     nameWidth = std::max(nameWidth, shown.size());
     typeWidth = std::max(typeWidth, type.size());
-    rows.push_back({std::move(shown), std::move(type), shapeToString(tensor.spec.shape)});
+    rows.push_back(
+        {std::move(shown), std::move(type), shapeToString(tensor.spec.shape)});
   }
-  os << "tensors:           " << rows.size() << ", " << elements << " elements, "
-     << bytes << " bytes\n";
+  os << "tensors:           " << rows.size() << ", " << elements
+     << " elements, " << bytes << " bytes\n";
   for (const auto &row : rows) {
     os << "  " << row[0];
     os.indent(nameWidth - row[0].size() + 2) << row[1];

@@ -1,4 +1,5 @@
-//===- ModelBuilder.cpp - IR of a model of the Llama family -----------------===//
+//===- ModelBuilder.cpp - IR of a model of the Llama family
+//-----------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -7,13 +8,17 @@
 //===----------------------------------------------------------------------===//
 //
 // Shape of the IR, chosen for what follows:
-// - Every weight contraction is one linalg.matmul of activations and a parameter
+// - Every weight contraction is one linalg.matmul of activations and a
+// parameter
 //   in its own type, so that raising needs no cleanup.
-// - New keys and values are written by destination-style ops straight into slices
+// - New keys and values are written by destination-style ops straight into
+// slices
 //   of the cache, which one-shot bufferization does in place.
-// - The query heads of one key-value head are rows of the same matrix: attention
+// - The query heads of one key-value head are rows of the same matrix:
+// attention
 //   is two batched matmuls whatever the grouping, and nothing is repeated.
-// - The rotation works on halves of a head, which are contiguous, not on gathered
+// - The rotation works on halves of a head, which are contiguous, not on
+// gathered
 //   elements.
 //
 //===----------------------------------------------------------------------===//
@@ -82,8 +87,8 @@ private:
   Value indexConstant(int64_t value);
   Value empty(ArrayRef<OpFoldResult> sizes);
   Value filled(ArrayRef<OpFoldResult> sizes, Value value);
-  Value generic(ValueRange inputs, Value init, ArrayRef<AffineMap> maps, Body body,
-                unsigned reductions = 0);
+  Value generic(ValueRange inputs, Value init, ArrayRef<AffineMap> maps,
+                Body body, unsigned reductions = 0);
   Value widen(OpBuilder &b, Location loc, Value x);
   AffineMap map(unsigned dims, ArrayRef<unsigned> results);
   OpFoldResult attr(int64_t value) { return b.getIndexAttr(value); }
@@ -108,8 +113,8 @@ private:
 
   // Values of the function that all layers share.
   Value keyCache, valueCache;
-  /// Number of tokens, position of the first, length with the new tokens, number
-  /// of query rows of a key-value head.
+  /// Number of tokens, position of the first, length with the new tokens,
+  /// number of query rows of a key-value head.
   Value count, position, length, queryRows;
   Value cosine, sine;
 };
@@ -160,15 +165,16 @@ AffineMap ModelBuilder::map(unsigned dims, ArrayRef<unsigned> results) {
 }
 
 /// A linalg.generic with one result; the innermost `reductions` loops reduce.
-Value ModelBuilder::generic(ValueRange inputs, Value init, ArrayRef<AffineMap> maps,
-                            Body body, unsigned reductions) {
+Value ModelBuilder::generic(ValueRange inputs, Value init,
+                            ArrayRef<AffineMap> maps, Body body,
+                            unsigned reductions) {
   SmallVector<utils::IteratorType> iterators(maps.back().getNumDims(),
                                              utils::IteratorType::parallel);
   for (unsigned i = 0; i < reductions; ++i)
     iterators[iterators.size() - 1 - i] = utils::IteratorType::reduction;
   auto op = linalg::GenericOp::create(
-      b, loc, TypeRange{init.getType()}, inputs, ValueRange{init}, maps, iterators,
-      [&](OpBuilder &nested, Location loc, ValueRange args) {
+      b, loc, TypeRange{init.getType()}, inputs, ValueRange{init}, maps,
+      iterators, [&](OpBuilder &nested, Location loc, ValueRange args) {
         linalg::YieldOp::create(nested, loc, body(nested, loc, args));
       });
   return op.getResult(0);
@@ -176,7 +182,8 @@ Value ModelBuilder::generic(ValueRange inputs, Value init, ArrayRef<AffineMap> m
 
 /// `x` in float32.
 Value ModelBuilder::widen(OpBuilder &b, Location loc, Value x) {
-  return x.getType() == f32 ? x : arith::ExtFOp::create(b, loc, f32, x).getResult();
+  return x.getType() == f32 ? x
+                            : arith::ExtFOp::create(b, loc, f32, x).getResult();
 }
 
 //===----------------------------------------------------------------------===//
@@ -193,8 +200,8 @@ Value ModelBuilder::parameter(const std::string &name) {
   return GetParameterOp::create(b, loc, type, tensor->key);
 }
 
-/// x / sqrt(mean(x^2) + eps) * weight over the last dimension of `x`, whose first
-/// dimension counts tokens.
+/// x / sqrt(mean(x^2) + eps) * weight over the last dimension of `x`, whose
+/// first dimension counts tokens.
 Value ModelBuilder::rmsNorm(Value x, const std::string &name) {
   at(name);
   Value weight = parameter(name + ".weight");
@@ -222,48 +229,52 @@ Value ModelBuilder::rmsNorm(Value x, const std::string &name) {
   Value eps = f32Constant(config.rmsNormEps);
   Value one = f32Constant(1);
   AffineMap outerWhole = b.getMultiDimIdentityMap(rank - 1);
-  Value scale = generic(squares, empty(outer), {outerWhole, outerWhole},
-                        [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
-                          Value mean = arith::DivFOp::create(b, loc, args[0], size);
-                          Value sum = arith::AddFOp::create(b, loc, mean, eps);
-                          // Not math.rsqrt: C libraries lack the function.
-                          Value root = math::SqrtOp::create(b, loc, sum);
-                          return arith::DivFOp::create(b, loc, one, root);
-                        });
-  return generic({x, scale, weight}, empty(sizes),
-                 {whole, rows, map(rank, {rank - 1}), whole},
-                 [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
-                   Value scaled = arith::MulFOp::create(b, loc, args[0], args[1]);
-                   return arith::MulFOp::create(b, loc, widen(b, loc, args[2]), scaled);
-                 });
+  Value scale =
+      generic(squares, empty(outer), {outerWhole, outerWhole},
+              [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
+                Value mean = arith::DivFOp::create(b, loc, args[0], size);
+                Value sum = arith::AddFOp::create(b, loc, mean, eps);
+                // Not math.rsqrt: C libraries lack the function.
+                Value root = math::SqrtOp::create(b, loc, sum);
+                return arith::DivFOp::create(b, loc, one, root);
+              });
+  return generic(
+      {x, scale, weight}, empty(sizes),
+      {whole, rows, map(rank, {rank - 1}), whole},
+      [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
+        Value scaled = arith::MulFOp::create(b, loc, args[0], args[1]);
+        return arith::MulFOp::create(b, loc, widen(b, loc, args[2]), scaled);
+      });
 }
 
 Value ModelBuilder::linear(Value x, const std::string &name, bool bias) {
   at(name);
   Value weight = parameter(name + ".weight");
-  const int64_t outputs = cast<RankedTensorType>(weight.getType()).getDimSize(0);
+  const int64_t outputs =
+      cast<RankedTensorType>(weight.getType()).getDimSize(0);
   SmallVector<OpFoldResult> sizes{count, attr(outputs)};
   Value init = filled(sizes, f32Constant(0));
   const AffineMap maps[] = {map(3, {0, 2}), map(3, {1, 2}), map(3, {0, 1})};
   NamedAttribute indexing =
       b.getNamedAttr("indexing_maps", b.getAffineMapArrayAttr(maps));
   Value y = linalg::MatmulOp::create(b, loc, TypeRange{init.getType()},
-                                     ValueRange{x, weight}, ValueRange{init}, indexing)
+                                     ValueRange{x, weight}, ValueRange{init},
+                                     indexing)
                 .getResult(0);
   if (!bias)
     return y;
   AffineMap whole = b.getMultiDimIdentityMap(2);
-  return generic({y, parameter(name + ".bias")}, empty(sizes),
-                 {whole, map(2, {1}), whole},
-                 [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
-                   return arith::AddFOp::create(b, loc, args[0],
-                                                widen(b, loc, args[1]));
-                 });
+  return generic(
+      {y, parameter(name + ".bias")}, empty(sizes), {whole, map(2, {1}), whole},
+      [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
+        return arith::AddFOp::create(b, loc, args[0], widen(b, loc, args[1]));
+      });
 }
 
 Value ModelBuilder::add(Value x, Value y) {
   AffineMap whole = b.getMultiDimIdentityMap(2);
-  return generic({x, y}, empty({count, attr(config.hiddenSize)}), {whole, whole, whole},
+  return generic({x, y}, empty({count, attr(config.hiddenSize)}),
+                 {whole, whole, whole},
                  [](OpBuilder &b, Location loc, ValueRange args) -> Value {
                    return arith::AddFOp::create(b, loc, args[0], args[1]);
                  });
@@ -276,7 +287,8 @@ Value ModelBuilder::embed(Value tokens) {
   Value first = constant(b.getI64IntegerAttr(0));
   Value last = constant(b.getI64IntegerAttr(config.vocabSize - 1));
   return generic(
-      tokens, empty({count, attr(config.hiddenSize)}), {map(2, {0}), map(2, {0, 1})},
+      tokens, empty({count, attr(config.hiddenSize)}),
+      {map(2, {0}), map(2, {0, 1})},
       [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
         Value token = arith::MaxSIOp::create(b, loc, args[0], first);
         token = arith::MinSIOp::create(b, loc, token, last);
@@ -293,31 +305,35 @@ Value ModelBuilder::rotaryTable(bool isSine) {
   at("model.rotary_emb");
   const std::vector<float> frequencies = computeInverseFrequencies(config);
   auto type = RankedTensorType::get({half}, f32);
-  Value table =
-      constant(DenseElementsAttr::get(type, llvm::ArrayRef<float>(frequencies)));
-  return generic(table, empty({count, attr(half)}), {map(2, {1}), map(2, {0, 1})},
-                 [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
-                   Value row = linalg::IndexOp::create(b, loc, 0);
-                   Value index = arith::AddIOp::create(b, loc, position, row);
-                   Value integer =
-                       arith::IndexCastOp::create(b, loc, b.getI64Type(), index);
-                   Value real = arith::SIToFPOp::create(b, loc, f32, integer);
-                   Value angle = arith::MulFOp::create(b, loc, real, args[0]);
-                   return isSine ? math::SinOp::create(b, loc, angle).getResult()
-                                 : math::CosOp::create(b, loc, angle).getResult();
-                 });
+  Value table = constant(
+      DenseElementsAttr::get(type, llvm::ArrayRef<float>(frequencies)));
+  return generic(
+      table, empty({count, attr(half)}), {map(2, {1}), map(2, {0, 1})},
+      [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
+        Value row = linalg::IndexOp::create(b, loc, 0);
+        Value index = arith::AddIOp::create(b, loc, position, row);
+        Value integer =
+            arith::IndexCastOp::create(b, loc, b.getI64Type(), index);
+        Value real = arith::SIToFPOp::create(b, loc, f32, integer);
+        Value angle = arith::MulFOp::create(b, loc, real, args[0]);
+        return isSine ? math::SinOp::create(b, loc, angle).getResult()
+                      : math::CosOp::create(b, loc, angle).getResult();
+      });
 }
 
-/// Rotates `heads`, whose shape is [tokens, headShape..., headDim], and writes the
-/// result to the slice of `destination` at `offsets` and `sizes`, where the
-/// dimensions of the result are those of `heads` in the order `order` and leading
-/// sizes of 1 are dropped. Returns the updated destination.
+/// Rotates `heads`, whose shape is [tokens, headShape..., headDim], and writes
+/// the result to the slice of `destination` at `offsets` and `sizes`, where the
+/// dimensions of the result are those of `heads` in the order `order` and
+/// leading sizes of 1 are dropped. Returns the updated destination.
 Value ModelBuilder::rotate(Value heads, Value destination,
-                           ArrayRef<OpFoldResult> offsets, ArrayRef<OpFoldResult> sizes,
-                           ArrayRef<unsigned> order, ArrayRef<int64_t> headShape) {
+                           ArrayRef<OpFoldResult> offsets,
+                           ArrayRef<OpFoldResult> sizes,
+                           ArrayRef<unsigned> order,
+                           ArrayRef<int64_t> headShape) {
   // Split the head in its two halves, both contiguous.
   const unsigned rank = headShape.size() + 2;
-  SmallVector<OpFoldResult> begin(rank, attr(0)), extent{count}, step(rank, attr(1));
+  SmallVector<OpFoldResult> begin(rank, attr(0)), extent{count},
+      step(rank, attr(1));
   SmallVector<int64_t> shape{ShapedType::kDynamic};
   for (int64_t size : headShape) {
     extent.push_back(attr(size));
@@ -326,11 +342,11 @@ Value ModelBuilder::rotate(Value heads, Value destination,
   extent.push_back(attr(half));
   shape.push_back(half);
   auto halfType = RankedTensorType::get(shape, f32);
-  Value low =
-      tensor::ExtractSliceOp::create(b, loc, halfType, heads, begin, extent, step);
+  Value low = tensor::ExtractSliceOp::create(b, loc, halfType, heads, begin,
+                                             extent, step);
   begin.back() = attr(half);
-  Value high =
-      tensor::ExtractSliceOp::create(b, loc, halfType, heads, begin, extent, step);
+  Value high = tensor::ExtractSliceOp::create(b, loc, halfType, heads, begin,
+                                              extent, step);
 
   // Result dimension i is dimension order[i] of the heads.
   SmallVector<unsigned> position(rank);
@@ -345,12 +361,13 @@ Value ModelBuilder::rotate(Value heads, Value destination,
   const AffineMap maps[] = {headMap, headMap, tableMap, tableMap,
                             b.getMultiDimIdentityMap(rank)};
 
-  SmallVector<OpFoldResult> at(offsets), size(sizes), stride(sizes.size(), attr(1));
+  SmallVector<OpFoldResult> at(offsets), size(sizes),
+      stride(sizes.size(), attr(1));
   size.back() = attr(half);
   auto write = [&](Value real, Value imaginary, bool upper) {
     at.back() = attr(upper ? half : 0);
-    Value slice = tensor::ExtractSliceOp::create(b, loc, resultType, destination, at,
-                                                 size, stride);
+    Value slice = tensor::ExtractSliceOp::create(b, loc, resultType,
+                                                 destination, at, size, stride);
     Value rotated =
         generic({real, imaginary, cosine, sine}, slice, maps,
                 [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
@@ -360,8 +377,8 @@ Value ModelBuilder::rotate(Value heads, Value destination,
                     return arith::AddFOp::create(b, loc, x, y);
                   return arith::SubFOp::create(b, loc, x, y);
                 });
-    destination =
-        tensor::InsertSliceOp::create(b, loc, rotated, destination, at, size, stride);
+    destination = tensor::InsertSliceOp::create(b, loc, rotated, destination,
+                                                at, size, stride);
   };
   write(low, high, /*upper=*/false);
   write(high, low, /*upper=*/true);
@@ -378,7 +395,8 @@ Value ModelBuilder::activate(OpBuilder &b, Location loc, Value x) {
   }
   case Activation::GELU: {
     // x / 2 * (1 + erf(x / sqrt(2)))
-    Value scaled = arith::MulFOp::create(b, loc, x, f32Constant(std::sqrt(0.5)));
+    Value scaled =
+        arith::MulFOp::create(b, loc, x, f32Constant(std::sqrt(0.5)));
     Value erf = math::ErfOp::create(b, loc, scaled);
     Value sum = arith::AddFOp::create(b, loc, erf, f32Constant(1));
     Value halved = arith::MulFOp::create(b, loc, x, f32Constant(0.5));
@@ -390,7 +408,8 @@ Value ModelBuilder::activate(OpBuilder &b, Location loc, Value x) {
     Value cube = arith::MulFOp::create(b, loc, square, x);
     Value inner = arith::MulFOp::create(b, loc, cube, f32Constant(0.044715));
     inner = arith::AddFOp::create(b, loc, x, inner);
-    inner = arith::MulFOp::create(b, loc, inner, f32Constant(std::sqrt(2 / M_PI)));
+    inner =
+        arith::MulFOp::create(b, loc, inner, f32Constant(std::sqrt(2 / M_PI)));
     Value tanh = math::TanhOp::create(b, loc, inner);
     Value sum = arith::AddFOp::create(b, loc, tanh, f32Constant(1));
     Value halved = arith::MulFOp::create(b, loc, x, f32Constant(0.5));
@@ -406,7 +425,8 @@ Value ModelBuilder::activate(OpBuilder &b, Location loc, Value x) {
 // Layers
 //===----------------------------------------------------------------------===//
 
-Value ModelBuilder::attention(const std::string &prefix, int64_t layer, Value x) {
+Value ModelBuilder::attention(const std::string &prefix, int64_t layer,
+                              Value x) {
   const int64_t groups = config.numKVHeads;
   const int64_t headDim = config.headDim;
   Value q = linear(x, prefix + "q_proj", config.qkvBias);
@@ -424,17 +444,20 @@ Value ModelBuilder::attention(const std::string &prefix, int64_t layer, Value x)
     SmallVector<ReassociationIndices> dims{{0}, {}};
     for (size_t i = 0; i < headShape.size(); ++i)
       dims[1].push_back(i + 1);
-    return tensor::ExpandShapeOp::create(b, loc, RankedTensorType::get(shape, f32),
-                                         value, dims, sizes);
+    return tensor::ExpandShapeOp::create(
+        b, loc, RankedTensorType::get(shape, f32), value, dims, sizes);
   };
   if (config.qkNorm) {
     q = rmsNorm(heads(q, {config.numHeads, headDim}), prefix + "q_norm");
     k = rmsNorm(heads(k, {groups, headDim}), prefix + "k_norm");
     at(prefix + "rotary");
     q = tensor::ExpandShapeOp::create(
-        b, loc, RankedTensorType::get({ShapedType::kDynamic, groups, group, headDim}, f32),
+        b, loc,
+        RankedTensorType::get({ShapedType::kDynamic, groups, group, headDim},
+                              f32),
         q, ArrayRef<ReassociationIndices>{{0}, {1, 2}, {3}},
-        ArrayRef<OpFoldResult>{count, attr(groups), attr(group), attr(headDim)});
+        ArrayRef<OpFoldResult>{count, attr(groups), attr(group),
+                               attr(headDim)});
   } else {
     at(prefix + "rotary");
     q = heads(q, {groups, group, headDim});
@@ -443,7 +466,8 @@ Value ModelBuilder::attention(const std::string &prefix, int64_t layer, Value x)
   v = heads(v, {groups, headDim});
 
   // Queries by key-value head: [groups, tokens, group, headDim].
-  SmallVector<OpFoldResult> querySizes{attr(groups), count, attr(group), attr(headDim)};
+  SmallVector<OpFoldResult> querySizes{attr(groups), count, attr(group),
+                                       attr(headDim)};
   SmallVector<OpFoldResult> zeros(4, attr(0));
   Value queries = rotate(q, empty(querySizes), zeros, querySizes, {1, 0, 2, 3},
                          {groups, group});
@@ -454,25 +478,27 @@ Value ModelBuilder::attention(const std::string &prefix, int64_t layer, Value x)
   SmallVector<OpFoldResult> sizes{attr(1), attr(groups), count, attr(headDim)};
   SmallVector<OpFoldResult> steps(4, attr(1));
   keyCache = rotate(k, keyCache, offsets, sizes, {1, 0, 2}, {groups});
-  auto newType = RankedTensorType::get({groups, ShapedType::kDynamic, headDim}, f32);
-  Value slice = tensor::ExtractSliceOp::create(b, loc, newType, valueCache, offsets,
-                                               sizes, steps);
-  slice = linalg::TransposeOp::create(b, loc, v, slice, ArrayRef<int64_t>{1, 0, 2})
-              ->getResult(0);
-  valueCache = tensor::InsertSliceOp::create(b, loc, slice, valueCache, offsets, sizes,
-                                             steps);
+  auto newType =
+      RankedTensorType::get({groups, ShapedType::kDynamic, headDim}, f32);
+  Value slice = tensor::ExtractSliceOp::create(b, loc, newType, valueCache,
+                                               offsets, sizes, steps);
+  slice =
+      linalg::TransposeOp::create(b, loc, v, slice, ArrayRef<int64_t>{1, 0, 2})
+          ->getResult(0);
+  valueCache = tensor::InsertSliceOp::create(b, loc, slice, valueCache, offsets,
+                                             sizes, steps);
 
   // All rows so far.
   at(prefix + "attention");
   offsets[2] = attr(0);
   sizes[2] = length;
-  Value keys = tensor::ExtractSliceOp::create(b, loc, newType, keyCache, offsets, sizes,
-                                              steps);
-  Value values = tensor::ExtractSliceOp::create(b, loc, newType, valueCache, offsets,
-                                                sizes, steps);
+  Value keys = tensor::ExtractSliceOp::create(b, loc, newType, keyCache,
+                                              offsets, sizes, steps);
+  Value values = tensor::ExtractSliceOp::create(b, loc, newType, valueCache,
+                                                offsets, sizes, steps);
 
-  // The query heads of a group share keys and values, so tokens and heads together
-  // are the rows of one matrix, token-major.
+  // The query heads of a group share keys and values, so tokens and heads
+  // together are the rows of one matrix, token-major.
   const Value rows = queryRows;
   queries = tensor::CollapseShapeOp::create(
       b, loc, queries, ArrayRef<ReassociationIndices>{{0}, {1, 2}, {3}});
@@ -481,11 +507,12 @@ Value ModelBuilder::attention(const std::string &prefix, int64_t layer, Value x)
   Value init = filled(scoreSizes, zero);
   const AffineMap scoreMaps[] = {map(4, {0, 1, 3}), map(4, {0, 2, 3}),
                                  map(4, {0, 1, 2})};
-  Value scores = linalg::BatchMatmulOp::create(
-                     b, loc, TypeRange{init.getType()}, ValueRange{queries, keys},
-                     ValueRange{init},
-                     b.getNamedAttr("indexing_maps", b.getAffineMapArrayAttr(scoreMaps)))
-                     .getResult(0);
+  Value scores =
+      linalg::BatchMatmulOp::create(
+          b, loc, TypeRange{init.getType()}, ValueRange{queries, keys},
+          ValueRange{init},
+          b.getNamedAttr("indexing_maps", b.getAffineMapArrayAttr(scoreMaps)))
+          .getResult(0);
 
   // Scale and mask. The most negative number rather than an infinity: no
   // arithmetic on it, however rewritten, makes a NaN.
@@ -494,17 +521,18 @@ Value ModelBuilder::attention(const std::string &prefix, int64_t layer, Value x)
   Value groupSize = indexConstant(group);
   AffineMap whole = b.getMultiDimIdentityMap(3);
   AffineMap outer = map(3, {0, 1});
-  scores = generic(scores, empty(scoreSizes), {whole, whole},
-                   [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
-                     Value row = linalg::IndexOp::create(b, loc, 1);
-                     Value column = linalg::IndexOp::create(b, loc, 2);
-                     Value token = arith::DivUIOp::create(b, loc, row, groupSize);
-                     Value last = arith::AddIOp::create(b, loc, position, token);
-                     Value seen = arith::CmpIOp::create(
-                         b, loc, arith::CmpIPredicate::ule, column, last);
-                     Value scaled = arith::MulFOp::create(b, loc, args[0], scale);
-                     return arith::SelectOp::create(b, loc, seen, scaled, lowest);
-                   });
+  scores =
+      generic(scores, empty(scoreSizes), {whole, whole},
+              [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
+                Value row = linalg::IndexOp::create(b, loc, 1);
+                Value column = linalg::IndexOp::create(b, loc, 2);
+                Value token = arith::DivUIOp::create(b, loc, row, groupSize);
+                Value last = arith::AddIOp::create(b, loc, position, token);
+                Value seen = arith::CmpIOp::create(
+                    b, loc, arith::CmpIPredicate::ule, column, last);
+                Value scaled = arith::MulFOp::create(b, loc, args[0], scale);
+                return arith::SelectOp::create(b, loc, seen, scaled, lowest);
+              });
 
   // Softmax; the division waits until the rows are short.
   SmallVector<OpFoldResult> rowSizes{attr(groups), rows};
@@ -514,12 +542,12 @@ Value ModelBuilder::attention(const std::string &prefix, int64_t layer, Value x)
         return arith::MaximumFOp::create(b, loc, args[0], args[1]);
       },
       /*reductions=*/1);
-  Value weights = generic({scores, maximum}, empty(scoreSizes), {whole, outer, whole},
-                          [](OpBuilder &b, Location loc, ValueRange args) -> Value {
-                            Value shifted =
-                                arith::SubFOp::create(b, loc, args[0], args[1]);
-                            return math::ExpOp::create(b, loc, shifted);
-                          });
+  Value weights =
+      generic({scores, maximum}, empty(scoreSizes), {whole, outer, whole},
+              [](OpBuilder &b, Location loc, ValueRange args) -> Value {
+                Value shifted = arith::SubFOp::create(b, loc, args[0], args[1]);
+                return math::ExpOp::create(b, loc, shifted);
+              });
   Value sums = generic(
       weights, filled(rowSizes, zero), {whole, outer},
       [](OpBuilder &b, Location loc, ValueRange args) -> Value {
@@ -535,18 +563,18 @@ Value ModelBuilder::attention(const std::string &prefix, int64_t layer, Value x)
   // Divide and return to one row per token.
   const int64_t dynamic = ShapedType::kDynamic;
   mixed = tensor::ExpandShapeOp::create(
-      b, loc, RankedTensorType::get({groups, dynamic, group, headDim}, f32), mixed,
-      ArrayRef<ReassociationIndices>{{0}, {1, 2}, {3}}, querySizes);
+      b, loc, RankedTensorType::get({groups, dynamic, group, headDim}, f32),
+      mixed, ArrayRef<ReassociationIndices>{{0}, {1, 2}, {3}}, querySizes);
   sums = tensor::ExpandShapeOp::create(
       b, loc, RankedTensorType::get({groups, dynamic, group}, f32), sums,
       ArrayRef<ReassociationIndices>{{0}, {1, 2}},
       ArrayRef<OpFoldResult>{attr(groups), count, attr(group)});
-  Value result =
-      generic({mixed, sums}, empty({count, attr(groups), attr(group), attr(headDim)}),
-              {map(4, {1, 0, 2, 3}), map(4, {1, 0, 2}), map(4, {0, 1, 2, 3})},
-              [](OpBuilder &b, Location loc, ValueRange args) -> Value {
-                return arith::DivFOp::create(b, loc, args[0], args[1]);
-              });
+  Value result = generic(
+      {mixed, sums}, empty({count, attr(groups), attr(group), attr(headDim)}),
+      {map(4, {1, 0, 2, 3}), map(4, {1, 0, 2}), map(4, {0, 1, 2, 3})},
+      [](OpBuilder &b, Location loc, ValueRange args) -> Value {
+        return arith::DivFOp::create(b, loc, args[0], args[1]);
+      });
   result = tensor::CollapseShapeOp::create(
       b, loc, result, ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}});
   return linear(result, prefix + "o_proj", config.outputBias);
@@ -557,12 +585,13 @@ Value ModelBuilder::feedForward(const std::string &prefix, Value x) {
   Value up = linear(x, prefix + "up_proj", config.mlpBias);
   at(prefix + "act_fn");
   AffineMap whole = b.getMultiDimIdentityMap(2);
-  Value inner = generic({gate, up}, empty({count, attr(config.intermediateSize)}),
-                        {whole, whole, whole},
-                        [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
-                          Value active = activate(b, loc, args[0]);
-                          return arith::MulFOp::create(b, loc, active, args[1]);
-                        });
+  Value inner =
+      generic({gate, up}, empty({count, attr(config.intermediateSize)}),
+              {whole, whole, whole},
+              [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
+                Value active = activate(b, loc, args[0]);
+                return arith::MulFOp::create(b, loc, active, args[1]);
+              });
   return linear(inner, prefix + "down_proj", config.mlpBias);
 }
 
@@ -575,7 +604,8 @@ void ModelBuilder::addModelAttribute(ModuleOp module) {
   auto integer = [&](const char *name, int64_t value) {
     entries.push_back(b.getNamedAttr(name, b.getI64IntegerAttr(value)));
   };
-  entries.push_back(b.getNamedAttr("architecture", b.getStringAttr(config.architecture)));
+  entries.push_back(
+      b.getNamedAttr("architecture", b.getStringAttr(config.architecture)));
   integer("num_layers", config.numLayers);
   integer("hidden_size", config.hiddenSize);
   integer("intermediate_size", config.intermediateSize);
@@ -589,8 +619,8 @@ void ModelBuilder::addModelAttribute(ModuleOp module) {
   if (config.bosToken)
     integer("bos_token_id", *config.bosToken);
   if (!config.eosTokens.empty())
-    entries.push_back(
-        b.getNamedAttr("eos_token_ids", b.getDenseI64ArrayAttr(config.eosTokens)));
+    entries.push_back(b.getNamedAttr("eos_token_ids",
+                                     b.getDenseI64ArrayAttr(config.eosTokens)));
   if (config.padToken)
     integer("pad_token_id", *config.padToken);
   module->setAttr("quant_llm.model", b.getDictionaryAttr(entries));
@@ -623,15 +653,18 @@ void ModelBuilder::buildForward() {
   keyCache = entry->getArgument(1);
   valueCache = entry->getArgument(2);
 
-  // What fits: count = min(tokens, capacity), 0 <= position <= capacity - count.
+  // What fits: count = min(tokens, capacity), 0 <= position <= capacity -
+  // count.
   at("model");
   Value keyCapacity = tensor::DimOp::create(b, loc, keyCache, indexConstant(2));
-  Value valueCapacity = tensor::DimOp::create(b, loc, valueCache, indexConstant(2));
+  Value valueCapacity =
+      tensor::DimOp::create(b, loc, valueCache, indexConstant(2));
   Value capacity = arith::MinSIOp::create(b, loc, keyCapacity, valueCapacity);
   Value given = tensor::DimOp::create(b, loc, tokens, indexConstant(0));
   count = arith::MinSIOp::create(b, loc, given, capacity);
   Value room = arith::SubIOp::create(b, loc, capacity, count);
-  position = arith::IndexCastOp::create(b, loc, b.getIndexType(), entry->getArgument(3));
+  position = arith::IndexCastOp::create(b, loc, b.getIndexType(),
+                                        entry->getArgument(3));
   position = arith::MaxSIOp::create(b, loc, position, indexConstant(0));
   position = arith::MinSIOp::create(b, loc, position, room);
   length = arith::AddIOp::create(b, loc, position, count);
@@ -652,7 +685,8 @@ void ModelBuilder::buildForward() {
   }
   x = rmsNorm(x, "model.norm");
   Value logits =
-      linear(x, config.tiedEmbeddings ? "model.embed_tokens" : "lm_head", /*bias=*/false);
+      linear(x, config.tiedEmbeddings ? "model.embed_tokens" : "lm_head",
+             /*bias=*/false);
   func::ReturnOp::create(b, loc, ValueRange{logits, keyCache, valueCache});
 }
 
@@ -666,14 +700,15 @@ OwningOpRef<ModuleOp> ModelBuilder::build(llvm::StringRef archivePath) {
 }
 
 void quant_llm::loadModelDialects(MLIRContext &context) {
-  context.loadDialect<arith::ArithDialect, func::FuncDialect, linalg::LinalgDialect,
-                      math::MathDialect, tensor::TensorDialect, QuantLLMDialect>();
+  context.loadDialect<arith::ArithDialect, func::FuncDialect,
+                      linalg::LinalgDialect, math::MathDialect,
+                      tensor::TensorDialect, QuantLLMDialect>();
 }
 
-OwningOpRef<ModuleOp> quant_llm::buildModel(MLIRContext &context,
-                                            const ModelConfig &config,
-                                            llvm::ArrayRef<StoredTensor> tensors,
-                                            llvm::StringRef archivePath) {
+OwningOpRef<ModuleOp>
+quant_llm::buildModel(MLIRContext &context, const ModelConfig &config,
+                      llvm::ArrayRef<StoredTensor> tensors,
+                      llvm::StringRef archivePath) {
   loadModelDialects(context);
   return ModelBuilder(context, config, tensors).build(archivePath);
 }

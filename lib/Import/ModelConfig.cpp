@@ -1,4 +1,5 @@
-//===- ModelConfig.cpp - What a checkpoint computes -------------------------===//
+//===- ModelConfig.cpp - What a checkpoint computes
+//-------------------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -32,7 +33,8 @@ Status quant_llm::verifyModelConfig(const ModelConfig &config) {
     int64_t value;
     int64_t limit;
   } const sizes[] = {
-      // Limits far above any model, so that no product below can overflow and no
+      // Limits far above any model, so that no product below can overflow and
+      // no
       // absurd file makes us build an endless function.
       {"number of layers", config.numLayers, 4096},
       {"hidden size", config.hiddenSize, 1 << 20},
@@ -45,17 +47,19 @@ Status quant_llm::verifyModelConfig(const ModelConfig &config) {
   };
   for (const auto &size : sizes)
     if (size.value < 1 || size.value > size.limit)
-      return Status::error(std::string("expected a ") + size.name + " from 1 to " +
-                           std::to_string(size.limit) + " but got " +
-                           std::to_string(size.value));
+      return Status::error(std::string("expected a ") + size.name +
+                           " from 1 to " + std::to_string(size.limit) +
+                           " but got " + std::to_string(size.value));
   if (config.numHeads % config.numKVHeads != 0)
     return Status::error(
         "expected the number of attention heads to be a multiple of the number "
         "of key-value heads but got " +
-        std::to_string(config.numHeads) + " and " + std::to_string(config.numKVHeads));
+        std::to_string(config.numHeads) + " and " +
+        std::to_string(config.numKVHeads));
   if (config.headDim % 2 != 0)
-    return Status::error("expected an even head size for the rotary embedding but got " +
-                         std::to_string(config.headDim));
+    return Status::error(
+        "expected an even head size for the rotary embedding but got " +
+        std::to_string(config.headDim));
   if (!std::isfinite(config.rmsNormEps) || config.rmsNormEps < 0)
     return Status::error("expected a finite rms_norm_eps of at least 0");
   if (!std::isfinite(config.ropeTheta) || config.ropeTheta <= 0)
@@ -66,19 +70,21 @@ Status quant_llm::verifyModelConfig(const ModelConfig &config) {
       return Status::error("expected a llama3 rope factor of at least 1");
     if (!(scaling.lowFreqFactor > 0 && std::isfinite(scaling.highFreqFactor) &&
           scaling.highFreqFactor > scaling.lowFreqFactor))
-      return Status::error("expected llama3 rope scaling to have 0 < low_freq_factor < "
-                           "high_freq_factor");
-    if (scaling.originalMaxPositions < 1)
       return Status::error(
-          "expected llama3 rope scaling to have original_max_position_embeddings of "
-          "at least 1");
+          "expected llama3 rope scaling to have 0 < low_freq_factor < "
+          "high_freq_factor");
+    if (scaling.originalMaxPositions < 1)
+      return Status::error("expected llama3 rope scaling to have "
+                           "original_max_position_embeddings of "
+                           "at least 1");
   }
   return Status::success();
 }
 
 std::vector<TensorSpec> quant_llm::listTensors(const ModelConfig &config) {
   std::vector<TensorSpec> specs;
-  auto add = [&](std::string name, std::vector<int64_t> shape, TensorRole role) {
+  auto add = [&](std::string name, std::vector<int64_t> shape,
+                 TensorRole role) {
     specs.push_back({std::move(name), std::move(shape), role});
   };
   const int64_t hidden = config.hiddenSize;
@@ -86,10 +92,12 @@ std::vector<TensorSpec> quant_llm::listTensors(const ModelConfig &config) {
   const int64_t queries = config.numHeads * config.headDim;
   const int64_t keys = config.numKVHeads * config.headDim;
 
-  add("model.embed_tokens.weight", {config.vocabSize, hidden}, TensorRole::Embedding);
+  add("model.embed_tokens.weight", {config.vocabSize, hidden},
+      TensorRole::Embedding);
   for (int64_t layer = 0; layer < config.numLayers; ++layer) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    auto linear = [&](const char *name, int64_t outputs, int64_t inputs, bool bias) {
+    auto linear = [&](const char *name, int64_t outputs, int64_t inputs,
+                      bool bias) {
       add(prefix + name + ".weight", {outputs, inputs}, TensorRole::Matrix);
       if (bias)
         add(prefix + name + ".bias", {outputs}, TensorRole::Bias);
@@ -99,8 +107,10 @@ std::vector<TensorSpec> quant_llm::listTensors(const ModelConfig &config) {
     linear("self_attn.k_proj", keys, hidden, config.qkvBias);
     linear("self_attn.v_proj", keys, hidden, config.qkvBias);
     if (config.qkNorm) {
-      add(prefix + "self_attn.q_norm.weight", {config.headDim}, TensorRole::Norm);
-      add(prefix + "self_attn.k_norm.weight", {config.headDim}, TensorRole::Norm);
+      add(prefix + "self_attn.q_norm.weight", {config.headDim},
+          TensorRole::Norm);
+      add(prefix + "self_attn.k_norm.weight", {config.headDim},
+          TensorRole::Norm);
     }
     linear("self_attn.o_proj", hidden, queries, config.outputBias);
     add(prefix + "post_attention_layernorm.weight", {hidden}, TensorRole::Norm);
@@ -117,7 +127,8 @@ std::vector<TensorSpec> quant_llm::listTensors(const ModelConfig &config) {
 /// 2 pi as the float32 that a Python scalar becomes beside a float32 tensor.
 static constexpr float kTwoPi = 6.283185307179586f;
 
-static std::vector<float> computeUnscaledFrequencies(const ModelConfig &config) {
+static std::vector<float>
+computeUnscaledFrequencies(const ModelConfig &config) {
   std::vector<float> frequencies(config.headDim / 2);
   for (size_t i = 0; i < frequencies.size(); ++i) {
     const float exponent =
@@ -135,7 +146,8 @@ static std::vector<float> computeUnscaledFrequencies(const ModelConfig &config) 
 static float scaleLlama3(float frequency, const RopeScaling &scaling) {
   const auto length = static_cast<double>(scaling.originalMaxPositions);
   const auto lowWavelength = static_cast<float>(length / scaling.lowFreqFactor);
-  const auto highWavelength = static_cast<float>(length / scaling.highFreqFactor);
+  const auto highWavelength =
+      static_cast<float>(length / scaling.highFreqFactor);
   const auto factor = static_cast<float>(scaling.factor);
   const float wavelength = kTwoPi / frequency;
   if (wavelength > lowWavelength)
@@ -149,7 +161,8 @@ static float scaleLlama3(float frequency, const RopeScaling &scaling) {
   return (1.0f - smooth) * frequency / factor + smooth * frequency;
 }
 
-std::vector<float> quant_llm::computeInverseFrequencies(const ModelConfig &config) {
+std::vector<float>
+quant_llm::computeInverseFrequencies(const ModelConfig &config) {
   std::vector<float> frequencies = computeUnscaledFrequencies(config);
   if (config.ropeScaling.kind == RopeScaling::Kind::Llama3)
     for (float &frequency : frequencies)
@@ -174,20 +187,22 @@ quant_llm::recoverLlama3Scaling(const std::vector<float> &divisors,
       return Status::error("expected rotary frequency factors of at least 1");
     scaling.factor = std::max<double>(scaling.factor, divisor);
   }
-  // llama.cpp stores only the factors. The largest is `factor`; the others follow
-  // from three numbers that every published model shares.
+  // llama.cpp stores only the factors. The largest is `factor`; the others
+  // follow from three numbers that every published model shares.
   scaling.lowFreqFactor = 1.0;
   scaling.highFreqFactor = 4.0;
   scaling.originalMaxPositions = 8192;
   for (size_t i = 0; i < divisors.size(); ++i) {
-    const float expected = frequencies[i] / scaleLlama3(frequencies[i], scaling);
+    const float expected =
+        frequencies[i] / scaleLlama3(frequencies[i], scaling);
     if (std::abs(expected - divisors[i]) > 1e-4f * expected)
       return Status::error(
           "expected the rotary frequency factors of llama3 scaling with "
-          "low_freq_factor 1, high_freq_factor 4 and 8192 original positions, but "
+          "low_freq_factor 1, high_freq_factor 4 and 8192 original positions, "
+          "but "
           "factor " +
-          std::to_string(i) + " is " + std::to_string(divisors[i]) + " instead of " +
-          std::to_string(expected));
+          std::to_string(i) + " is " + std::to_string(divisors[i]) +
+          " instead of " + std::to_string(expected));
   }
   return scaling;
 }

@@ -14,9 +14,9 @@
 
 namespace quant_llm {
 
-/// Text from a file for a message in quotes: cut if very long, bytes that are not
-/// printable ASCII as \xNN. A name in a file must not be able to control the
-/// terminal or break a consumer that expects UTF-8.
+/// Text from a file for a message in quotes: cut if very long, bytes that are
+/// not printable ASCII as \xNN. A name in a file must not be able to control
+/// the terminal or break a consumer that expects UTF-8.
 inline std::string printable(std::string_view text) {
   constexpr size_t longest = 80;
   const char *digits = "0123456789abcdef";

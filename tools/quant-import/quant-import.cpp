@@ -1,4 +1,5 @@
-//===- quant-import.cpp - From a checkpoint to MLIR -------------------------===//
+//===- quant-import.cpp - From a checkpoint to MLIR
+//-------------------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -23,28 +24,34 @@ namespace cl = llvm::cl;
 
 static cl::OptionCategory category("quant-import options");
 
-static cl::opt<std::string>
-    input(cl::Positional, cl::desc("<model directory or GGUF file>"), cl::cat(category));
+static cl::opt<std::string> input(cl::Positional,
+                                  cl::desc("<model directory or GGUF file>"),
+                                  cl::cat(category));
 
-static cl::opt<std::string>
-    output("o", cl::desc("the module to write, ending in .mlir; - for standard output"),
-           cl::value_desc("file"), cl::cat(category));
+static cl::opt<std::string> output(
+    "o",
+    cl::desc("the module to write, ending in .mlir; - for standard output"),
+    cl::value_desc("file"), cl::cat(category));
 
 static cl::opt<bool>
-    inspect("inspect", cl::desc("print the configuration and the tensors, write nothing"),
+    inspect("inspect",
+            cl::desc("print the configuration and the tensors, write nothing"),
             cl::cat(category));
 
 static cl::opt<StorageType> blockType(
     "dequantize-to", cl::desc("type for the quantized tensors of a GGUF file"),
     cl::values(clEnumValN(StorageType::F16, "f16", "half precision (default)"),
-               clEnumValN(StorageType::F32, "f32", "single precision: exact, twice "
-                                                   "the size")),
+               clEnumValN(StorageType::F32, "f32",
+                          "single precision: exact, twice "
+                          "the size")),
     cl::init(StorageType::F16), cl::cat(category));
 
 static const char *const overview =
-    "Imports a model of the Llama family (llama, mistral, qwen2, qwen3) to MLIR.\n"
+    "Imports a model of the Llama family (llama, mistral, qwen2, qwen3) to "
+    "MLIR.\n"
     "\n"
-    "The result is one function that serves prefill and decode with a KV cache, in\n"
+    "The result is one function that serves prefill and decode with a KV "
+    "cache, in\n"
     "upstream dialects only; weights stay outside of the IR.";
 
 static const char *const examples =
@@ -53,13 +60,15 @@ static const char *const examples =
     "  A Hugging Face model directory (config.json and safetensors):\n"
     "    quant-import path/to/model -o model.mlir\n"
     "\n"
-    "  A GGUF file; writes out/model.mlir, out/model.safetensors and out/config.json:\n"
+    "  A GGUF file; writes out/model.mlir, out/model.safetensors and "
+    "out/config.json:\n"
     "    quant-import model.Q4_1.gguf -o out/model.mlir\n"
     "\n"
     "  What is in a model:\n"
     "    quant-import --inspect path/to/model\n"
     "\n"
-    "EXIT STATUS: 0 if all went well, 1 otherwise, with a message on standard error\n"
+    "EXIT STATUS: 0 if all went well, 1 otherwise, with a message on standard "
+    "error\n"
     "and no file written.\n";
 
 static int fail(const std::string &message) {
@@ -78,9 +87,9 @@ public:
     last = now;
     const double seconds = std::chrono::duration<double>(now - start).count();
     const double remaining = done ? seconds * (total - done) / done : 0;
-    llvm::errs() << llvm::format("\rconverting weights: %3.0f%% of %.0f MB, %.0f s left ",
-                                 total ? 100.0 * done / total : 100.0, total / 1e6,
-                                 remaining);
+    llvm::errs() << llvm::format(
+        "\rconverting weights: %3.0f%% of %.0f MB, %.0f s left ",
+        total ? 100.0 * done / total : 100.0, total / 1e6, remaining);
     shown = true;
   }
   ~ProgressLine() {
@@ -89,7 +98,8 @@ public:
   }
 
 private:
-  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point start =
+      std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point last = start;
   bool shown = false;
 };
@@ -103,7 +113,8 @@ int main(int argc, char **argv) {
   cl::ParseCommandLineOptions(argc, argv, overview);
 
   if (input.empty())
-    return fail("expected a model directory or a GGUF file; see quant-import --help");
+    return fail(
+        "expected a model directory or a GGUF file; see quant-import --help");
   if (inspect) {
     if (!output.empty())
       return fail("--inspect writes nothing; leave out -o");
@@ -126,7 +137,9 @@ int main(int argc, char **argv) {
   std::optional<ProgressLine> line;
   if (llvm::sys::Process::StandardErrIsDisplayed()) {
     line.emplace();
-    options.progress = [&](uint64_t done, uint64_t total) { (*line)(done, total); };
+    options.progress = [&](uint64_t done, uint64_t total) {
+      (*line)(done, total);
+    };
   }
   mlir::MLIRContext context;
   const Status status = importModel(context, input, output, options);

@@ -6,8 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Opens a Hugging Face model directory or a GGUF file, checks that it holds every
-// tensor that its description asks for, and says where each one is. No MLIR.
+// Opens a Hugging Face model directory or a GGUF file, checks that it holds
+// every tensor that its description asks for, and says where each one is. No
+// MLIR.
 //
 //===----------------------------------------------------------------------===//
 
@@ -42,8 +43,8 @@ struct StoredTensor {
 
   /// The name in the file that was opened, if it has to be converted (GGUF).
   std::string source;
-  /// Not 0: the rows of each of this many heads are interleaved as llama.cpp does
-  /// it for its rotary embedding (row 2i + h holds row h * headDim/2 + i).
+  /// Not 0: the rows of each of this many heads are interleaved as llama.cpp
+  /// does it for its rotary embedding (row 2i + h holds row h * headDim/2 + i).
   int64_t interleavedHeads = 0;
 };
 
@@ -52,7 +53,8 @@ struct Checkpoint {
 
   Format format = Format::HuggingFace;
   ModelConfig config;
-  /// The weights: a safetensors file, the index of a sharded one, or the GGUF file.
+  /// The weights: a safetensors file, the index of a sharded one, or the GGUF
+  /// file.
   std::unique_ptr<Archive> archive;
   /// In the order of listTensors(config).
   std::vector<StoredTensor> tensors;
@@ -68,9 +70,9 @@ Result<Checkpoint> openCheckpoint(const std::string &path,
 /// Called with the bytes done and the bytes in all.
 using ProgressCallback = std::function<void(uint64_t done, uint64_t total)>;
 
-/// Writes the tensors of a GGUF checkpoint as safetensors with Hugging Face names
-/// and row order. Memory is bounded by a fixed buffer. The file is complete but
-/// appears only when finish() is called on the result.
+/// Writes the tensors of a GGUF checkpoint as safetensors with Hugging Face
+/// names and row order. Memory is bounded by a fixed buffer. The file is
+/// complete but appears only when finish() is called on the result.
 Result<SafetensorsWriter> convertWeights(const Checkpoint &checkpoint,
                                          const std::string &path,
                                          const ProgressCallback &progress = {});

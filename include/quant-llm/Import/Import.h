@@ -26,17 +26,18 @@ struct ImportOptions {
   std::function<void(const std::string &message)> warn;
 };
 
-/// Imports a model directory or a GGUF file `input` to the file `output` (ending in
-/// .mlir; "-" is standard output, for a model directory only).
+/// Imports a model directory or a GGUF file `input` to the file `output`
+/// (ending in .mlir; "-" is standard output, for a model directory only).
 ///
-/// The weights of a directory stay where they are and the module refers to them,
-/// by a path relative to `output` where the two have a directory in common. Those
-/// of a GGUF file are dequantized to a safetensors file beside `output`, of the
-/// same name, with a config.json for Transformers. All files appear together at the
-/// end, or none; files that the importer did not write are not replaced, except
-/// `output` itself.
+/// The weights of a directory stay where they are and the module refers to
+/// them, by a path relative to `output` where the two have a directory in
+/// common. Those of a GGUF file are dequantized to a safetensors file beside
+/// `output`, of the same name, with a config.json for Transformers. All files
+/// appear together at the end, or none; files that the importer did not write
+/// are not replaced, except `output` itself.
 Status importModel(mlir::MLIRContext &context, const std::string &input,
-                   const std::string &output, const ImportOptions &options = {});
+                   const std::string &output,
+                   const ImportOptions &options = {});
 
 /// A readable description of a checkpoint: configuration and tensors.
 std::string describeCheckpoint(const Checkpoint &checkpoint);

@@ -9,19 +9,19 @@
 // Builds one function that serves prefill and decode alike:
 //
 //   func.func @forward(%tokens: tensor<?xi64>,
-//                      %keys: tensor<LxGx?xDxf32>, %values: tensor<LxGx?xDxf32>,
-//                      %position: i64)
+//                      %keys: tensor<LxGx?xDxf32>, %values:
+//                      tensor<LxGx?xDxf32>, %position: i64)
 //       -> (tensor<?xVxf32>, tensor<LxGx?xDxf32>, tensor<LxGx?xDxf32>)
 //
-// with L layers, G key-value heads of size D and a vocabulary of V. The tokens are
-// appended at `position` of a cache whose capacity C is the dynamic dimension; the
-// results are the logits of all tokens and the updated caches. All arithmetic is in
-// float32; weights keep the type of their file.
+// with L layers, G key-value heads of size D and a vocabulary of V. The tokens
+// are appended at `position` of a cache whose capacity C is the dynamic
+// dimension; the results are the logits of all tokens and the updated caches.
+// All arithmetic is in float32; weights keep the type of their file.
 //
 // The function is memory safe for every input: a position or a number of tokens
-// that does not fit the cache is clamped (then fewer rows of logits than tokens are
-// returned), a token outside the vocabulary reads the nearest row. Callers check
-// their input first; these rules only keep a mistake from being a crash.
+// that does not fit the cache is clamped (then fewer rows of logits than tokens
+// are returned), a token outside the vocabulary reads the nearest row. Callers
+// check their input first; these rules only keep a mistake from being a crash.
 //
 // Only upstream dialects are used, besides the archive, parameter and
 // get_parameter ops of quant_llm, so that passes see what they would see of a
@@ -46,10 +46,9 @@ void loadModelDialects(mlir::MLIRContext &context);
 
 /// Builds the module of `config`, whose tensors are `tensors` (in the order of
 /// listTensors) in the archive file `archivePath`.
-mlir::OwningOpRef<mlir::ModuleOp> buildModel(mlir::MLIRContext &context,
-                                             const ModelConfig &config,
-                                             llvm::ArrayRef<StoredTensor> tensors,
-                                             llvm::StringRef archivePath);
+mlir::OwningOpRef<mlir::ModuleOp>
+buildModel(mlir::MLIRContext &context, const ModelConfig &config,
+           llvm::ArrayRef<StoredTensor> tensors, llvm::StringRef archivePath);
 
 } // namespace quant_llm
 

@@ -7,9 +7,9 @@
 //===----------------------------------------------------------------------===//
 //
 // The description of a model of the Llama family, read from a Hugging Face
-// config.json or from GGUF metadata, without MLIR. Every option that changes the
-// computation is either a field here or refused by name when the file is read:
-// a model that imports computes what its authors meant.
+// config.json or from GGUF metadata, without MLIR. Every option that changes
+// the computation is either a field here or refused by name when the file is
+// read: a model that imports computes what its authors meant.
 //
 //===----------------------------------------------------------------------===//
 
@@ -80,8 +80,8 @@ struct TensorSpec {
   TensorRole role;
 };
 
-/// Reads the text of a config.json. Options that are known to change nothing are
-/// skipped; unknown ones are named in `warnings`.
+/// Reads the text of a config.json. Options that are known to change nothing
+/// are skipped; unknown ones are named in `warnings`.
 Result<ModelConfig> parseHuggingFaceConfig(std::string_view text,
                                            std::vector<std::string> *warnings);
 
@@ -102,9 +102,9 @@ std::vector<TensorSpec> listTensors(const ModelConfig &config);
 /// as Transformers computes them, scaling applied.
 std::vector<float> computeInverseFrequencies(const ModelConfig &config);
 
-/// The per-frequency divisors of llama3 scaling, as llama.cpp stores them in the
-/// tensor rope_freqs.weight: the scaling whose divisors are `divisors`, or an
-/// error if there is none.
+/// The per-frequency divisors of llama3 scaling, as llama.cpp stores them in
+/// the tensor rope_freqs.weight: the scaling whose divisors are `divisors`, or
+/// an error if there is none.
 Result<RopeScaling> recoverLlama3Scaling(const std::vector<float> &divisors,
                                          const ModelConfig &config);
 

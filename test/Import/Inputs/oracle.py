@@ -29,6 +29,9 @@ DEFAULTS = dict(
     tie_word_embeddings=False,
 )
 
+# Sizes that blocks of 32 divide.
+GGUF_SIZES = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2)
+
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 1000.0,

@@ -1,4 +1,5 @@
-//===- ModelConfigTest.cpp - Reading model descriptions ---------------------===//
+//===- ModelConfigTest.cpp - Reading model descriptions
+//---------------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -18,11 +19,11 @@ using nlohmann::json;
 
 /// A complete description of a small model; tests change it.
 static json makeConfig(const char *modelType = "llama") {
-  return {{"model_type", modelType},    {"hidden_size", 64},
-          {"intermediate_size", 96},    {"num_hidden_layers", 3},
-          {"num_attention_heads", 8},   {"num_key_value_heads", 2},
-          {"vocab_size", 100},          {"max_position_embeddings", 256},
-          {"rms_norm_eps", 1e-5},       {"sliding_window", nullptr}};
+  return {{"model_type", modelType},  {"hidden_size", 64},
+          {"intermediate_size", 96},  {"num_hidden_layers", 3},
+          {"num_attention_heads", 8}, {"num_key_value_heads", 2},
+          {"vocab_size", 100},        {"max_position_embeddings", 256},
+          {"rms_norm_eps", 1e-5},     {"sliding_window", nullptr}};
 }
 
 static Result<ModelConfig> parse(const json &config,
@@ -37,7 +38,7 @@ static std::string errorOf(const json &config) {
   return result.ok() ? "" : result.message();
 }
 
-#define EXPECT_ERROR(config, part)                                                       \
+#define EXPECT_ERROR(config, part)                                             \
   EXPECT_NE(errorOf(config).find(part), std::string::npos) << errorOf(config)
 
 TEST(ModelConfig, ReadsEveryArchitecture) {
@@ -106,13 +107,16 @@ TEST(ModelConfig, BiasesPerArchitecture) {
   EXPECT_ERROR(config, "'mlp_bias' is not supported for model type 'qwen3'");
   config = makeConfig("mistral");
   config["attention_bias"] = true;
-  EXPECT_ERROR(config, "'attention_bias' is not supported for model type 'mistral'");
+  EXPECT_ERROR(config,
+               "'attention_bias' is not supported for model type 'mistral'");
 }
 
 TEST(ModelConfig, Activations) {
   for (auto [name, activation] :
-       {std::pair("silu", Activation::SiLU), std::pair("swish", Activation::SiLU),
-        std::pair("gelu", Activation::GELU), std::pair("relu", Activation::ReLU),
+       {std::pair("silu", Activation::SiLU),
+        std::pair("swish", Activation::SiLU),
+        std::pair("gelu", Activation::GELU),
+        std::pair("relu", Activation::ReLU),
         std::pair("gelu_pytorch_tanh", Activation::GELUTanh),
         std::pair("gelu_new", Activation::GELUTanh)}) {
     json config = makeConfig();
@@ -123,7 +127,8 @@ TEST(ModelConfig, Activations) {
   }
   json config = makeConfig();
   config["hidden_act"] = "quick_gelu";
-  EXPECT_ERROR(config, "'hidden_act' of 'quick_gelu' is not supported; expected silu");
+  EXPECT_ERROR(config,
+               "'hidden_act' of 'quick_gelu' is not supported; expected silu");
 }
 
 TEST(ModelConfig, RotaryEmbedding) {
@@ -171,14 +176,17 @@ TEST(ModelConfig, RotaryEmbedding) {
 }
 
 TEST(ModelConfig, RefusesOtherRotaryEmbeddings) {
-  for (const char *type : {"linear", "dynamic", "yarn", "longrope", "su", "mrope"}) {
+  for (const char *type :
+       {"linear", "dynamic", "yarn", "longrope", "su", "mrope"}) {
     json config = makeConfig();
     config["rope_scaling"] = {{"type", type}, {"factor", 2.0}};
-    EXPECT_ERROR(config, "rope type '" + std::string(type) + "' is not supported");
+    EXPECT_ERROR(config,
+                 "rope type '" + std::string(type) + "' is not supported");
   }
   json config = makeConfig();
   config["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 8.0}};
-  EXPECT_ERROR(config, "expected a number for 'low_freq_factor' but got nothing");
+  EXPECT_ERROR(config,
+               "expected a number for 'low_freq_factor' but got nothing");
   config["rope_scaling"] = {{"rope_type", "llama3"},
                             {"factor", 8.0},
                             {"low_freq_factor", 4.0},
@@ -190,7 +198,8 @@ TEST(ModelConfig, RefusesOtherRotaryEmbeddings) {
 
   config = makeConfig();
   config["rope_parameters"] = {{"full_attention", {{"rope_type", "default"}}}};
-  EXPECT_ERROR(config, "separate settings for 'full_attention' is not supported");
+  EXPECT_ERROR(config,
+               "separate settings for 'full_attention' is not supported");
   config = makeConfig();
   config["partial_rotary_factor"] = 0.5;
   EXPECT_ERROR(config, "'partial_rotary_factor'");
@@ -208,8 +217,10 @@ TEST(ModelConfig, RefusesOtherRotaryEmbeddings) {
 TEST(ModelConfig, SlidingWindow) {
   json config = makeConfig("mistral");
   config["sliding_window"] = 100;
-  EXPECT_ERROR(config, "'sliding_window' of 100 is not supported because it is less than "
-                       "'max_position_embeddings' (256)");
+  EXPECT_ERROR(
+      config,
+      "'sliding_window' of 100 is not supported because it is less than "
+      "'max_position_embeddings' (256)");
   config["sliding_window"] = 256;
   EXPECT_TRUE(parse(config).ok());
   // Absent means the default of the class, 4096.
@@ -227,7 +238,8 @@ TEST(ModelConfig, SlidingWindow) {
     EXPECT_ERROR(config, "'use_sliding_window' is not supported");
   }
   config = makeConfig("qwen3");
-  config["layer_types"] = {"full_attention", "full_attention", "full_attention"};
+  config["layer_types"] = {"full_attention", "full_attention",
+                           "full_attention"};
   EXPECT_TRUE(parse(config).ok());
   config["layer_types"][1] = "sliding_attention";
   EXPECT_ERROR(config, "layer type \"sliding_attention\"");
@@ -235,7 +247,8 @@ TEST(ModelConfig, SlidingWindow) {
 
 TEST(ModelConfig, RefusesOtherModels) {
   json config = makeConfig("gpt2");
-  EXPECT_ERROR(config, "model type 'gpt2' is not supported; expected one of llama");
+  EXPECT_ERROR(config,
+               "model type 'gpt2' is not supported; expected one of llama");
   config.erase("model_type");
   EXPECT_ERROR(config, "no 'model_type' given");
   config = makeConfig();
@@ -243,10 +256,13 @@ TEST(ModelConfig, RefusesOtherModels) {
   EXPECT_ERROR(config, "expected a string for 'model_type' but got 7");
   config = makeConfig();
   config["architectures"] = {"LlamaForSequenceClassification"};
-  EXPECT_ERROR(config, "architecture \"LlamaForSequenceClassification\" is not supported");
+  EXPECT_ERROR(
+      config,
+      "architecture \"LlamaForSequenceClassification\" is not supported");
   config = makeConfig();
   config["quantization_config"] = {{"quant_method", "gptq"}, {"bits", 4}};
-  EXPECT_ERROR(config, "'quantization_config' with method \"gptq\" is not supported");
+  EXPECT_ERROR(config,
+               "'quantization_config' with method \"gptq\" is not supported");
   config = makeConfig();
   config["is_encoder_decoder"] = true;
   EXPECT_ERROR(config, "'is_encoder_decoder' is not supported");
@@ -256,8 +272,9 @@ TEST(ModelConfig, RefusesOtherModels) {
 }
 
 TEST(ModelConfig, RefusesWrongSizes) {
-  for (const char *key : {"hidden_size", "intermediate_size", "num_hidden_layers",
-                          "num_attention_heads", "vocab_size"}) {
+  for (const char *key :
+       {"hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "vocab_size"}) {
     json config = makeConfig();
     config.erase(key);
     EXPECT_ERROR(config, "expected an integer for '" + std::string(key) +
@@ -276,7 +293,9 @@ TEST(ModelConfig, RefusesWrongSizes) {
   }
   json config = makeConfig();
   config["num_key_value_heads"] = 3;
-  EXPECT_ERROR(config, "to be a multiple of the number of key-value heads but got 8 and 3");
+  EXPECT_ERROR(
+      config,
+      "to be a multiple of the number of key-value heads but got 8 and 3");
   config["num_key_value_heads"] = 0;
   EXPECT_ERROR(config, "expected a number of key-value heads from 1");
   config = makeConfig();
@@ -294,7 +313,8 @@ TEST(ModelConfig, RefusesWrongSizes) {
   EXPECT_ERROR(config, "expected a number for 'rms_norm_eps'");
   config = makeConfig();
   config["tie_word_embeddings"] = 1;
-  EXPECT_ERROR(config, "expected true or false for 'tie_word_embeddings' but got 1");
+  EXPECT_ERROR(config,
+               "expected true or false for 'tie_word_embeddings' but got 1");
   config = makeConfig();
   config["eos_token_id"] = {1, "2"};
   EXPECT_ERROR(config, "expected integers in 'eos_token_id'");
