@@ -41,6 +41,12 @@ def write_large(path):
     writer.close()
 
 
+def restore(number):
+    # Tests may run with interrupts ignored, which children inherit and respect.
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupt(number, tmp_path):
     source = str(tmp_path / "large.gguf")
@@ -49,7 +55,8 @@ def test_interrupt(number, tmp_path):
     output.mkdir()
     interrupted = 0
     for delay in (0.0, 0.02, 0.05, 0.1):
-        process = subprocess.Popen(["quant-import", source, "-o", str(output / "model.mlir")])
+        process = subprocess.Popen(["quant-import", source, "-o", str(output / "model.mlir")],
+                                   preexec_fn=lambda: restore(number))
         time.sleep(delay)
         process.send_signal(number)
         if process.wait() == -number:
