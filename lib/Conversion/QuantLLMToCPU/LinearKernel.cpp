@@ -28,6 +28,7 @@
 
 #include "quant-llm/Numerics/Element.h"
 
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 
@@ -144,6 +145,7 @@ public:
   }
 
   bool isQuantized() const { return !weight.denseType; }
+  ElementKind kind() const { return scheme.element.kind; }
   bool hasZero() const {
     return isQuantized() && scheme.zero != ZeroKind::None;
   }
@@ -162,13 +164,31 @@ public:
   /// k % phases == p. The true values are `factor()` times these.
   Values readChunk(Value row, Value k0, int64_t count);
   float factor() const { return streamFactor; }
+  /// In all phases but the last, readChunk() gives v(q) + offset(): signed
+  /// codes are read as unsigned ones with the sign bit inverted, which saves a
+  /// shift.
+  int64_t offset() const {
+    return phases > 1 && isSigned(kind()) ? 1 << (bits - 1) : 0;
+  }
   void prefetch(Value row, Value k0, int64_t ahead);
 
   /// The scale and the zero of a row and group as f32. `row` < n.
-  Value scale(Value row, Value group) {
-    return decodeScale(scales, row, group);
+  Value scale(Value row, Value group) { return decode(scales, row, group); }
+  Value zero(Value row, Value group) { return decode(zeros, row, group); }
+  /// Scales that need no decoding, and no zeros.
+  bool hasPlainScales() const {
+    return !hasZero() &&
+           (scheme.scaleScheme || scheme.scaleType == FloatType::F32);
   }
-  Value zero(Value row, Value group);
+  /// What multiplies the sum of x for this zero.
+  Value negatedZero(Value zero) {
+    if (scheme.zero != ZeroKind::Integer)
+      return zero;
+    return arith::NegFOp::create(b, zero);
+  }
+  /// Writes the scales (and zeros) of the rows [row0, row1) as f32 to buffers
+  /// [row - row0, group]; zeros as negatedZero().
+  void decodeRows(Value row0, Value row1, Value scaleBuffer, Value zeroBuffer);
 
   KernelBuilder &b;
   const int64_t n, k;
@@ -178,7 +198,9 @@ public:
   const Scheme &scheme;
 
 private:
-  Value decodeScale(Value memref, Value row, Value group);
+  Value decode(Value memref, Value row, Value group);
+  Value decode(Value stored, FloatType type, bool isInteger);
+  Value lookUp(Value indices);
   Value loadBytes(Value row, Value byte, int64_t valid, int64_t size);
   Value readNatural(Value row, Value k0, int64_t count, float &factor);
 
@@ -222,11 +244,17 @@ void Weight::bind(ValueRange arguments) {
     const std::vector<float> &values = scheme.element.kind == ElementKind::NF4
                                            ? nf4Table()
                                            : scheme.element.table;
-    table = memref::AllocaOp::create(
-        b, MemRefType::get({int64_t(values.size())}, b.getF32Type()),
-        b.getI64IntegerAttr(64));
-    for (auto [i, value] : llvm::enumerate(values))
-      memref::StoreOp::create(b, b.floatScalar(value), table, b.index(i));
+    int64_t size = std::max<int64_t>(values.size(), b.lanes);
+    table = memref::AllocaOp::create(b, MemRefType::get({size}, b.getF32Type()),
+                                     b.getI64IntegerAttr(64));
+    for (int64_t i = 0; i < size; i += b.lanes) {
+      SmallVector<float> part;
+      for (int64_t j = i; j < i + b.lanes; ++j)
+        part.push_back(values[j % values.size()]);
+      Value vector = arith::ConstantOp::create(
+          b, DenseElementsAttr::get(b.vecF32(), ArrayRef<float>(part)));
+      vector::StoreOp::create(b, vector, table, ValueRange{b.index(i)});
+    }
   }
 }
 
@@ -318,10 +346,50 @@ Value Weight::readNatural(Value row, Value k0, int64_t count, float &factor) {
         b, b.vec(b.getF16Type(), lanes), arith::OrIOp::create(b, sign, moved));
     return b.toF32(half);
   }
-  Value indices = arith::ExtUIOp::create(b, i32, wide);
-  Value all = b.integer(b.vec(b.getI1Type(), lanes), 1);
-  return vector::GatherOp::create(b, b.vecF32(), table, ValueRange{b.index(0)},
-                                  indices, all, b.zeroVector());
+  return lookUp(arith::ExtUIOp::create(b, i32, wide));
+}
+
+/// The table entries of a vector of indices.
+Value Weight::lookUp(Value indices) {
+  int64_t lanes = b.lanes,
+          entries = cast<MemRefType>(table.getType()).getDimSize(0);
+  if (lanes != 16) {
+    Value all = b.integer(b.vec(b.getI1Type(), lanes), 1);
+    return vector::GatherOp::create(b, b.vecF32(), table,
+                                    ValueRange{b.index(0)}, indices, all,
+                                    b.zeroVector());
+  }
+  // With AVX-512 a permutation of registers does what a gather does with
+  // sixteen loads; upstream vector ops cannot say it. It takes the low bits of
+  // an index; the higher ones choose among registers.
+  Values parts;
+  for (int64_t i = 0; i < std::max<int64_t>(entries, lanes); i += lanes)
+    parts.push_back(
+        vector::LoadOp::create(b, b.vecF32(), table, ValueRange{b.index(i)}));
+  Values found;
+  for (size_t i = 0; i < parts.size(); i += 2) {
+    bool two = i + 1 < parts.size();
+    auto call = LLVM::CallIntrinsicOp::create(
+        b, b.vecF32(),
+        b.getStringAttr(two ? "llvm.x86.avx512.vpermi2var.ps.512"
+                            : "llvm.x86.avx512.permvar.sf.512"),
+        two ? ValueRange{parts[i], indices, parts[i + 1]}
+            : ValueRange{parts[i], indices});
+    found.push_back(call.getResult(0));
+  }
+  for (uint64_t bit = 2 * lanes; found.size() > 1; bit *= 2) {
+    Type type = indices.getType();
+    Value isHigh = arith::CmpIOp::create(
+        b, arith::CmpIPredicate::ne,
+        arith::AndIOp::create(b, indices, b.integer(type, bit)),
+        b.integer(type, 0));
+    Values next;
+    for (size_t i = 0; i < found.size(); i += 2)
+      next.push_back(
+          arith::SelectOp::create(b, isHigh, found[i + 1], found[i]));
+    found = next;
+  }
+  return found[0];
 }
 
 Value Weight::read(Value row, Value k0, int64_t count) {
@@ -340,24 +408,22 @@ Values Weight::readChunk(Value row, Value k0, int64_t count) {
   VectorType i32 = b.vec(b.getI32Type(), b.lanes);
   Value loaded =
       loadBytes(row, b.div(b.mul(k0, bits), 8), bytes(count), b.lanes);
-  bool isSignedCode = isSigned(scheme.element.kind);
+  bool isSignedCode = isSigned(kind());
   Value wide = isSignedCode ? Value(arith::ExtSIOp::create(b, i32, loaded))
                             : Value(arith::ExtUIOp::create(b, i32, loaded));
   Values result;
   for (int64_t p = 0; p < phases; ++p) {
     Value code = wide;
-    int64_t shift = p * bits;
-    if (isSignedCode) {
-      if (p + 1 < phases)
-        code =
-            arith::ShLIOp::create(b, code, b.integer(i32, 32 - bits - shift));
-      code = arith::ShRSIOp::create(
-          b, code, b.integer(i32, p + 1 < phases ? 32 - bits : shift));
+    if (p + 1 == phases) {
+      Value shift = b.integer(i32, p * bits);
+      code = isSignedCode ? Value(arith::ShRSIOp::create(b, code, shift))
+                          : Value(arith::ShRUIOp::create(b, code, shift));
     } else {
       if (p > 0)
-        code = arith::ShRUIOp::create(b, code, b.integer(i32, shift));
-      if (p + 1 < phases)
-        code = arith::AndIOp::create(b, code, b.integer(i32, (1 << bits) - 1));
+        code = arith::ShRUIOp::create(b, code, b.integer(i32, p * bits));
+      if (isSignedCode)
+        code = arith::XOrIOp::create(b, code, b.integer(i32, offset()));
+      code = arith::AndIOp::create(b, code, b.integer(i32, (1 << bits) - 1));
     }
     result.push_back(arith::SIToFPOp::create(b, b.vecF32(), code));
   }
@@ -374,47 +440,103 @@ void Weight::prefetch(Value row, Value k0, int64_t ahead) {
       /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
 }
 
-Value Weight::decodeScale(Value memref, Value row, Value group) {
-  Value stored =
-      memref::LoadOp::create(b, memref, ValueRange{b.div(row, blockN), group});
-  Type type = stored.getType();
-  if (isa<mlir::FloatType>(type))
+/// An f32 (or a vector of them) from a stored scale or zero.
+Value Weight::decode(Value stored, FloatType type, bool isInteger) {
+  Type stype = stored.getType();
+  if (isa<mlir::FloatType>(getElementTypeOrSelf(stype)))
     return b.toF32(stored);
-  Type i16 = b.getI16Type(), i32 = b.getI32Type();
-  bool isZero = memref == zeros;
-  if (isZero && scheme.zero == ZeroKind::Integer)
-    return arith::SIToFPOp::create(b, b.getF32Type(),
+  auto typed = [&](Type element) -> Type {
+    return isa<VectorType>(stype) ? Type(b.vec(element, b.lanes)) : element;
+  };
+  Type i16 = typed(b.getI16Type()), i32 = typed(b.getI32Type());
+  if (isInteger)
+    return arith::SIToFPOp::create(b, typed(b.getF32Type()),
                                    arith::ExtUIOp::create(b, i32, stored));
-  if ((isZero ? scheme.zeroType : scheme.scaleType) == FloatType::F8E8M0FNU) {
+  auto equals = [&](Value value, uint64_t pattern) {
+    return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, value,
+                                 b.integer(value.getType(), pattern));
+  };
+  if (type == FloatType::F8E8M0FNU) {
     Value code = arith::ExtUIOp::create(b, i32, stored);
-    auto is = [&](uint64_t value) {
-      return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, code,
-                                   b.integer(i32, value));
-    };
     Value pattern = arith::ShLIOp::create(b, code, b.integer(i32, 23));
     // 2^-127 is subnormal in f32, and 255 is NaN.
-    pattern =
-        arith::SelectOp::create(b, is(0), b.integer(i32, 0x400000), pattern);
-    pattern = arith::SelectOp::create(b, is(255), b.integer(i32, 0x7fc00000),
-                                      pattern);
-    return arith::BitcastOp::create(b, b.getF32Type(), pattern);
+    pattern = arith::SelectOp::create(b, equals(code, 0),
+                                      b.integer(i32, 0x400000), pattern);
+    pattern = arith::SelectOp::create(b, equals(code, 255),
+                                      b.integer(i32, 0x7fc00000), pattern);
+    return arith::BitcastOp::create(b, typed(b.getF32Type()), pattern);
   }
   Value code = arith::ExtUIOp::create(b, i16, stored);
   Value magnitude = arith::AndIOp::create(b, code, b.integer(i16, 0x7f));
-  Value isNaN = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, magnitude,
-                                      b.integer(i16, 0x7f));
   Value moved = arith::ShLIOp::create(b, magnitude, b.integer(i16, 7));
-  moved = arith::SelectOp::create(b, isNaN, b.integer(i16, 0x7e00), moved);
+  moved = arith::SelectOp::create(b, equals(magnitude, 0x7f),
+                                  b.integer(i16, 0x7e00), moved);
   Value sign = arith::ShLIOp::create(
       b, arith::AndIOp::create(b, code, b.integer(i16, 0x80)),
       b.integer(i16, 8));
-  Value half = arith::BitcastOp::create(b, b.getF16Type(),
-                                        arith::OrIOp::create(b, sign, moved));
-  return arith::MulFOp::create(b, b.toF32(half), b.floatScalar(256.0f));
+  Value half = b.toF32(arith::BitcastOp::create(
+      b, typed(b.getF16Type()), arith::OrIOp::create(b, sign, moved)));
+  Value factor =
+      isa<VectorType>(stype) ? b.floatVector(256.0f) : b.floatScalar(256.0f);
+  return arith::MulFOp::create(b, half, factor);
 }
 
-Value Weight::zero(Value row, Value group) {
-  return decodeScale(zeros, row, group);
+Value Weight::decode(Value memref, Value row, Value group) {
+  Value stored =
+      memref::LoadOp::create(b, memref, ValueRange{b.div(row, blockN), group});
+  bool isZero = memref == zeros;
+  return decode(stored, isZero ? scheme.zeroType : scheme.scaleType,
+                isZero && scheme.zero == ZeroKind::Integer);
+}
+
+void Weight::decodeRows(Value row0, Value row1, Value scaleBuffer,
+                        Value zeroBuffer) {
+  bool isInteger = scheme.zero == ZeroKind::Integer;
+  if (blockN != 1) {
+    b.loop(row0, row1, 1, [&](Value row) {
+      b.loop(b.index(0), b.index(groups), 1, [&](Value group) {
+        Values at{b.sub(row, row0), group};
+        memref::StoreOp::create(b, scale(row, group), scaleBuffer, at);
+        if (zeroBuffer)
+          memref::StoreOp::create(b, negatedZero(zero(row, group)), zeroBuffer,
+                                  at);
+      });
+    });
+    return;
+  }
+  // The rows are one piece of memory, and so are those of the buffer.
+  auto flat = [&](Value memref) -> Value {
+    auto type = cast<MemRefType>(memref.getType());
+    SmallVector<ReassociationIndices> all{{0, 1}};
+    return memref::CollapseShapeOp::create(
+        b, MemRefType::get({type.getNumElements()}, type.getElementType()),
+        memref, all);
+  };
+  Value first = b.mul(row0, groups), count = b.mul(b.sub(row1, row0), groups);
+  auto piece = [&](Value stored, Value buffer, FloatType type, bool isZero) {
+    Value from = flat(stored), to = flat(buffer);
+    VectorType vector =
+        b.vec(cast<MemRefType>(from.getType()).getElementType(), b.lanes);
+    auto convert = [&](Value i, Value mask) {
+      Value at = b.add(first, i);
+      Value loaded = mask ? Value(vector::MaskedLoadOp::create(
+                                b, vector, from, at, mask,
+                                arith::ConstantOp::create(
+                                    b, vector, b.getZeroAttr(vector))))
+                          : Value(vector::LoadOp::create(b, vector, from, at));
+      Value value = decode(loaded, type, isZero && isInteger);
+      if (isZero)
+        value = negatedZero(value);
+      b.store(value, to, i, mask);
+    };
+    Value whole = b.roundDown(count, b.lanes);
+    b.loop(b.index(0), whole, b.lanes, [&](Value i) { convert(i, nullptr); });
+    b.when(b.less(whole, count),
+           [&] { convert(whole, b.mask(b.sub(count, whole))); });
+  };
+  piece(scales, scaleBuffer, scheme.scaleType, false);
+  if (zeroBuffer)
+    piece(zeros, zeroBuffer, scheme.zeroType, true);
 }
 
 //===----------------------------------------------------------------------===//
@@ -461,9 +583,12 @@ private:
   SmallVector<Weight, 2> weights;
   Value x, y, count;
   Values operands;
-  // Of the streaming path, per weight: x in the order of the codes, the sums of
-  // x per group (if there is a zero), and the results before the epilogue.
-  Values tokens, tokenSums, results;
+  // Of the streaming path, per weight: x in the order of the codes, two kinds
+  // of sums of x per group, and the results before the epilogue.
+  Values tokens, tokenSums, tokenBases, results;
+  // Of one task: its first row, and scales and zeros of its rows as f32.
+  Value taskRow;
+  Values scaleBuffers, zeroBuffers;
 };
 
 } // namespace
@@ -683,32 +808,40 @@ void LinearKernel::layOutTokens() {
           layOut(m, b.index(whole), spec.k - whole);
       });
     }
-    if (!weight.hasZero()) {
-      tokenSums.push_back(nullptr);
-      continue;
-    }
-    Value sums =
-        b.allocate({ShapedType::kDynamic, weight.groups * b.lanes}, count);
-    tokenSums.push_back(sums);
+    // Sums of x over the lanes of each group: all for a zero, and what the
+    // offset of the codes adds, negated.
+    tokenSums.push_back(nullptr);
+    tokenBases.push_back(nullptr);
     Value buffer = tokens.back();
-    // Small floats have x times their factor in the buffer.
-    float unfactor = 1.0f / weight.factor();
-    b.loop(b.index(0), count, 1, [&](Value m) {
-      b.loop(b.index(0), b.index(weight.groups), 1, [&](Value group) {
-        Value from = b.mul(group, weight.groups == 1 ? padded : weight.blockK);
-        Value to =
-            b.min(b.add(from, weight.groups == 1 ? padded : weight.blockK),
-                  b.index(padded));
-        Values sum = b.loop(from, to, b.lanes, b.zeroVector(),
-                            [&](Value at, ValueRange carried) -> Values {
-                              return {arith::AddFOp::create(
-                                  b, carried[0], b.load(buffer, {m, at}))};
-                            });
-        if (unfactor != 1.0f)
-          sum[0] = arith::MulFOp::create(b, sum[0], b.floatVector(unfactor));
-        b.store(sum[0], sums, {m, b.mul(group, b.lanes)});
+    auto sumUp = [&, &weight = weight](int64_t usedPhases, float factor) {
+      Value sums =
+          b.allocate({ShapedType::kDynamic, weight.groups * b.lanes}, count);
+      int64_t perGroup = weight.groups == 1 ? padded : weight.blockK;
+      b.loop(b.index(0), count, 1, [&](Value m) {
+        b.loop(b.index(0), b.index(weight.groups), 1, [&](Value group) {
+          Value from = b.mul(group, perGroup);
+          Value to = b.min(b.add(from, perGroup), b.index(padded));
+          Values sum = b.loop(
+              from, to, chunk, b.zeroVector(),
+              [&](Value at, ValueRange carried) -> Values {
+                Value next = carried[0];
+                for (int64_t p = 0; p < usedPhases; ++p)
+                  next = arith::AddFOp::create(
+                      b, next, b.load(buffer, {m, b.add(at, p * b.lanes)}));
+                return {next};
+              });
+          if (factor != 1.0f)
+            sum[0] = arith::MulFOp::create(b, sum[0], b.floatVector(factor));
+          b.store(sum[0], sums, {m, b.mul(group, b.lanes)});
+        });
       });
-    });
+      return sums;
+    };
+    // Small floats have x times their factor in the buffer.
+    if (weight.hasZero())
+      tokenSums.back() = sumUp(phases, 1.0f / weight.factor());
+    if (weight.offset())
+      tokenBases.back() = sumUp(phases - 1, -weight.offset());
   }
 }
 
@@ -726,9 +859,12 @@ Values LinearKernel::streamGroup(Weight &weight, ArrayRef<Value> rows,
       weight.isQuantized()
           ? chunk * int64_t(weight.scheme.element.bits) / 8
           : chunk * weight.weight.denseType.getIntOrFloatBitWidth() / 8;
+  // A long loop needs independent chains of additions: one per phase.
+  bool isLong = chunks * phases > 8;
+  int64_t chains = isLong ? std::max<int64_t>(phases, 2) : 1;
 
-  // Sum p of a cell is over the codes of phase p: independent chains.
-  auto step = [&](Value k0, int64_t size, ValueRange partial, bool fetch) {
+  auto step = [&](Value k0, int64_t size, ValueRange partial, int64_t unrolled,
+                  bool fetch) {
     Values next(partial);
     Values xs;
     for (Value m : tokenRows)
@@ -740,7 +876,8 @@ Values LinearKernel::streamGroup(Weight &weight, ArrayRef<Value> rows,
         weight.prefetch(row, k0, ahead);
       for (size_t m = 0; m < tokenRows.size(); ++m)
         for (int64_t p = 0; p < phases; ++p) {
-          Value &sum = next[(r * tokenRows.size() + m) * phases + p];
+          Value &sum = next[(r * tokenRows.size() + m) * chains +
+                            (unrolled * phases + p) % chains];
           Value xp = xs[m * phases + p];
           sum = sum ? b.fma(parts[p], xp, sum)
                     : Value(arith::MulFOp::create(b, parts[p], xp));
@@ -750,55 +887,66 @@ Values LinearKernel::streamGroup(Weight &weight, ArrayRef<Value> rows,
   };
 
   Value k0 = b.mul(chunk0, chunk);
-  Values partial(cells * phases, Value());
-  if (chunks * phases > 8) {
-    Values zeros(cells * phases, b.zeroVector());
+  Values partial(cells * chains, isLong ? b.zeroVector() : Value());
+  if (weight.offset())
+    for (size_t cell = 0; cell < cells; ++cell)
+      partial[cell * chains] =
+          b.load(tokenBases[at],
+                 {tokenRows[cell % tokenRows.size()], b.mul(group, b.lanes)});
+  if (isLong) {
     // About one prefetch per cache line.
-    int64_t unroll = std::clamp<int64_t>(64 / chunkBytes, 1, 2);
+    int64_t unroll = std::max<int64_t>(
+        std::clamp<int64_t>(64 / chunkBytes, 1, 2), chains / phases);
     int64_t whole = chunks / unroll * unroll;
-    partial = b.loop(b.index(0), b.index(whole), unroll, zeros,
+    partial = b.loop(b.index(0), b.index(whole), unroll, partial,
                      [&](Value c, ValueRange carried) {
                        Values next(carried);
                        for (int64_t u = 0; u < unroll; ++u)
                          next = step(b.add(k0, b.mul(b.add(c, u), chunk)),
-                                     chunk, next, u == 0);
+                                     chunk, next, u, u * chunkBytes % 64 == 0);
                        return next;
                      });
     for (int64_t c = whole; c < chunks; ++c)
-      partial = step(b.add(k0, c * chunk), chunk, partial, false);
+      partial = step(b.add(k0, c * chunk), chunk, partial, c, false);
   } else {
     for (int64_t c = 0; c < chunks; ++c)
-      partial =
-          step(b.add(k0, c * chunk), chunk, partial, c * chunkBytes % 64 == 0);
+      partial = step(b.add(k0, c * chunk), chunk, partial, c,
+                     c * chunkBytes % 64 == 0);
   }
   if (tail > 0)
-    partial = step(b.add(k0, chunks * chunk), tail, partial, false);
+    partial = step(b.add(k0, chunks * chunk), tail, partial, chunks, false);
 
+  Values xSums;
+  if (weight.hasZero())
+    for (Value token : tokenRows)
+      xSums.push_back(b.load(tokenSums[at], {token, b.mul(group, b.lanes)}));
   Values result(sums);
   for (auto [r, row] : llvm::enumerate(rows)) {
     Value scale, zero;
-    if (weight.isQuantized()) {
+    if (scaleBuffers[at]) {
+      Values in{b.sub(row, taskRow), group};
+      scale = b.splat(memref::LoadOp::create(b, scaleBuffers[at], in));
+      if (weight.hasZero())
+        zero = b.splat(memref::LoadOp::create(b, zeroBuffers[at], in));
+    } else if (weight.isQuantized()) {
       scale = b.splat(weight.scale(row, group));
       if (weight.hasZero())
-        zero = b.splat(weight.zero(row, group));
+        zero = b.splat(weight.negatedZero(weight.zero(row, group)));
     }
-    for (auto [m, token] : llvm::enumerate(tokenRows)) {
+    for (size_t m = 0; m < tokenRows.size(); ++m) {
       size_t cell = r * tokenRows.size() + m;
-      Value sum = partial[cell * phases];
-      for (int64_t p = 1; p < phases; ++p)
-        sum = arith::AddFOp::create(b, sum, partial[cell * phases + p]);
-      Value xSum;
-      if (zero)
-        xSum = b.load(tokenSums[at], {token, b.mul(group, b.lanes)});
+      Value sum = partial[cell * chains];
+      for (int64_t chain = 1; chain < chains; ++chain)
+        sum = arith::AddFOp::create(b, sum, partial[cell * chains + chain]);
       if (!scale) {
         result[cell] = arith::AddFOp::create(b, result[cell], sum);
         continue;
       }
       if (zero && weight.scheme.zero == ZeroKind::Integer)
-        sum = b.fma(arith::NegFOp::create(b, zero), xSum, sum);
+        sum = b.fma(zero, xSums[m], sum);
       result[cell] = b.fma(scale, sum, result[cell]);
       if (zero && weight.scheme.zero == ZeroKind::Float)
-        result[cell] = b.fma(zero, xSum, result[cell]);
+        result[cell] = b.fma(zero, xSums[m], result[cell]);
     }
   }
   return result;
@@ -857,7 +1005,16 @@ void LinearKernel::emitStreamingRows(int64_t tokenCount) {
   auto task = [&](Value index) {
     Value from = b.mul(index, block);
     Value to = b.min(b.add(from, block), b.index(spec.n));
-    for (size_t at = 0; at < weights.size(); ++at)
+    taskRow = from;
+    scaleBuffers.assign(weights.size(), Value());
+    zeroBuffers.assign(weights.size(), Value());
+    for (auto [at, weight] : llvm::enumerate(weights)) {
+      if (weight.groups > 1 && !weight.hasPlainScales()) {
+        scaleBuffers[at] = b.allocate({block, weight.groups});
+        if (weight.hasZero())
+          zeroBuffers[at] = b.allocate({block, weight.groups});
+        weight.decodeRows(from, to, scaleBuffers[at], zeroBuffers[at]);
+      }
       b.loop(from, to, rowCount, [&](Value row) {
         if (tokenCount == 1)
           emitStreamingBlock(at, row, rowCount, b.index(0), 1);
@@ -866,6 +1023,7 @@ void LinearKernel::emitStreamingRows(int64_t tokenCount) {
             emitStreamingBlock(at, row, rowCount, token, tokenCount);
           });
       });
+    }
     b.loop(b.index(0), tokenCount == 1 ? b.index(1) : count, 1, [&](Value m) {
       b.loop(from, to, b.lanes, [&](Value n0) {
         Values sums;
@@ -874,6 +1032,10 @@ void LinearKernel::emitStreamingRows(int64_t tokenCount) {
         finish(sums, m, n0);
       });
     });
+    for (const Values &list : {scaleBuffers, zeroBuffers})
+      for (Value buffer : list)
+        if (buffer)
+          b.release(buffer);
   };
   int64_t tasks = ceilDiv(spec.n, block);
   if (tasks == 1)
@@ -892,7 +1054,7 @@ void LinearKernel::emitStreaming() {
       b.equal(count, b.index(1)), [&] { emitStreamingRows(1); },
       [&] { emitStreamingRows(tokenCount); });
   llvm::SmallSetVector<Value, 8> buffers;
-  for (const Values &list : {tokens, tokenSums, results})
+  for (const Values &list : {tokens, tokenSums, tokenBases, results})
     for (Value buffer : list)
       if (buffer)
         buffers.insert(buffer);

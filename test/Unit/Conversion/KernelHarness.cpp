@@ -59,7 +59,7 @@ std::unique_ptr<MLIRContext> makeContext() {
 }
 
 std::unique_ptr<Compiled> Compiled::create(ModuleOp module, unsigned optLevel,
-                                           bool openMP, bool dumpObject) {
+                                           bool openMP) {
   static bool initialized = [] {
     llvm::InitializeNativeTarget();
     llvm::InitializeNativeTargetAsmPrinter();
@@ -96,7 +96,7 @@ std::unique_ptr<Compiled> Compiled::create(ModuleOp module, unsigned optLevel,
   engineOptions.transformer = transformer;
   engineOptions.jitCodeGenOptLevel =
       static_cast<llvm::CodeGenOptLevel>(optLevel);
-  engineOptions.enableObjectDump = dumpObject;
+  engineOptions.enableObjectDump = std::getenv("QUANT_LLM_BENCH_OBJECT");
   engineOptions.enableGDBNotificationListener = false;
   engineOptions.enablePerfNotificationListener = false;
   SmallVector<StringRef> libraries;
@@ -118,6 +118,8 @@ std::unique_ptr<Compiled> Compiled::create(ModuleOp module, unsigned optLevel,
   result->seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
+  if (const char *path = std::getenv("QUANT_LLM_BENCH_OBJECT"))
+    result->engine->dumpToObjectFile(path);
   if (std::getenv("QUANT_LLM_BENCH_VERBOSE"))
     llvm::errs() << "MLIR " << lowered << " s, all " << result->seconds
                  << " s\n";

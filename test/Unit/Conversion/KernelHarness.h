@@ -42,8 +42,7 @@ public:
   /// Lowers `module` (destroyed by it) and compiles it. Returns null after
   /// printing the error.
   static std::unique_ptr<Compiled> create(mlir::ModuleOp module,
-                                          unsigned optLevel, bool openMP,
-                                          bool dumpObject = false);
+                                          unsigned optLevel, bool openMP);
   void run(const std::string &name, std::vector<Buffer *> arguments);
   mlir::ExecutionEngine &getEngine() { return *engine; }
   double seconds = 0;
