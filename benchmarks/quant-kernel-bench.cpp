@@ -7,8 +7,10 @@
 //===----------------------------------------------------------------------===//
 //
 // quant-kernel-bench n=576 k=576 elements=int4 block=1,64 m=1,512 threads=1,2
-//   prints error, microseconds (best, in cache and out of it), GFLOP/s and
-//   GB/s.
+// quant-kernel-bench attention=64 groups=3,3 length=512 m=1,512
+//   the two products of attention: head size, heads of the cache and queries
+//   per head, rows of the cache. prints error, microseconds (best, in cache and
+//   out of it), GFLOP/s and GB/s.
 // As a shared library it serves benchmarks/kernels.py.
 //
 //===----------------------------------------------------------------------===//
@@ -39,6 +41,8 @@ struct Options {
   std::vector<int64_t> tokens{1, 512}, threads{1, 2};
   int64_t check = 1, cold = 1, opt = 3, print = 0, omp = 1;
   double seconds = 0.5;
+  int64_t attention = 0, length = 512;
+  std::vector<int64_t> groups{3, 3};
 
   bool parse(const std::string &argument) {
     size_t equals = argument.find('=');
@@ -60,6 +64,10 @@ struct Options {
     if (key == "block" && integers().size() == 2) {
       config.blockN = integers()[0];
       config.blockK = integers()[1];
+      return true;
+    }
+    if (key == "groups" && integers().size() == 2) {
+      groups = integers();
       return true;
     }
     if (key == "m" || key == "threads") {
@@ -96,6 +104,8 @@ struct Options {
         {"tpp", &config.tokensPerPass},
         {"depth", &config.panelDepth},
         {"prefetch", &config.prefetchBytes},
+        {"attention", &attention},
+        {"length", &length},
         {"check", &check},
         {"cold", &cold},
         {"opt", &opt},
@@ -161,6 +171,82 @@ static double now() {
       .count();
 }
 
+static double best(double seconds, int64_t repeat,
+                   llvm::function_ref<void()> run) {
+  double least = 1e30;
+  for (double end = now() + seconds; now() < end;) {
+    double start = now();
+    for (int64_t i = 0; i < repeat; ++i)
+      run();
+    least = std::min(least, (now() - start) / repeat);
+  }
+  return least;
+}
+
+/// Scores and values of attention: [h, r, m, k] x [h, n, k] and
+/// [h, r, m, k] x [h, k, n].
+static int timeAttention(mlir::MLIRContext &context, const Options &options) {
+  using namespace mlir;
+  for (bool scores : {true, false}) {
+    quant_llm::ContractionKernelSpec spec;
+    auto map = [&](llvm::ArrayRef<unsigned> dims) {
+      return AffineMap::getMultiDimMapWithTargets(5, dims, &context);
+    };
+    auto type = [&](int64_t rank) {
+      llvm::SmallVector<int64_t> strides(rank, ShapedType::kDynamic);
+      strides.back() = 1;
+      return MemRefType::get(
+          llvm::SmallVector<int64_t>(rank, ShapedType::kDynamic),
+          Float32Type::get(&context),
+          StridedLayoutAttr::get(&context, ShapedType::kDynamic, strides));
+    };
+    spec.lhsMap = map({0, 1, 2, 4});
+    spec.rhsMap = scores ? map({0, 3, 4}) : map({0, 4, 3});
+    spec.outMap = map({0, 1, 2, 3});
+    spec.lhsType = spec.outType = type(4);
+    spec.rhsType = type(3);
+    spec.vectorBits = options.config.vectorBits
+                          ? options.config.vectorBits
+                          : quant_llm::getHostVectorBits();
+    Location loc = UnknownLoc::get(&context);
+    OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
+    OpBuilder builder = OpBuilder::atBlockEnd(module->getBody());
+    auto function =
+        quant_llm::emitContractionKernel(builder, loc, "kernel", spec);
+    if (failed(function))
+      return 1;
+    (*function)->setAttr("llvm.emit_c_interface", builder.getUnitAttr());
+    if (options.print)
+      module->print(llvm::outs());
+    auto kernel = Compiled::create(module.release(), options.opt, options.omp);
+    if (!kernel)
+      return 1;
+    std::printf("%s: compiled in %.3f s\n", scores ? "scores" : "values",
+                kernel->seconds);
+    int64_t h = options.groups[0], r = options.groups[1];
+    for (int64_t m : options.tokens) {
+      int64_t k = scores ? options.attention : options.length;
+      int64_t n = scores ? options.length : options.attention;
+      std::vector<float> a(h * r * m * k, 0.5f), b(h * n * k, 0.5f),
+          c(h * r * m * n);
+      std::vector<int64_t> shape = scores ? std::vector<int64_t>{h, n, k}
+                                          : std::vector<int64_t>{h, k, n};
+      Buffer ba(a.data(), {h, r, m, k}), bb(b.data(), shape),
+          bc(c.data(), {h, r, m, n});
+      double flops = 2.0 * h * r * m * n * k;
+      for (int64_t threads : options.threads) {
+        setThreads(threads);
+        double time =
+            best(options.seconds, std::max<int64_t>(1, int64_t(2e7 / flops)),
+                 [&] { kernel->run({&ba, &bb, &bc}); });
+        std::printf("  M=%-4ld %ldT %9.2f us %7.1f GF/s\n", long(m),
+                    long(threads), time * 1e6, flops / time / 1e9);
+      }
+    }
+  }
+  return 0;
+}
+
 int main(int argc, char **argv) {
   Options options;
   for (int i = 1; i < argc; ++i)
@@ -170,6 +256,8 @@ int main(int argc, char **argv) {
     }
   dlopen(QUANT_LLM_OPENMP_LIBRARY, RTLD_NOW | RTLD_GLOBAL);
   auto context = makeContext();
+  if (options.attention)
+    return timeAttention(*context, options);
   const LayerConfig &config = options.config;
   // Enough copies of the weight to leave every cache.
   int64_t copies = 1;
@@ -193,24 +281,17 @@ int main(int argc, char **argv) {
         layer->run(m, x.data(), config.k, y.data(), config.n, copy);
       };
       int64_t repeat = std::max<int64_t>(1, int64_t(2e7 / flops));
-      double best = 1e30;
-      for (double end = now() + options.seconds; now() < end;) {
-        double start = now();
-        for (int64_t i = 0; i < repeat; ++i)
-          run(0);
-        best = std::min(best, (now() - start) / repeat);
-      }
+      double hot = best(options.seconds, repeat, [&] { run(0); });
       std::printf("  M=%-4ld %ldT hot %9.2f us %7.1f GF/s %6.1f GB/s", long(m),
-                  long(threads), best * 1e6, flops / best / 1e9,
-                  bytes / best / 1e9);
+                  long(threads), hot * 1e6, flops / hot / 1e9,
+                  bytes / hot / 1e9);
       if (copies > 1 && m <= 16) {
-        double cold = 1e30;
-        for (double end = now() + options.seconds; now() < end;) {
-          double start = now();
-          for (int64_t copy = 0; copy < copies; ++copy)
-            run(copy);
-          cold = std::min(cold, (now() - start) / copies);
-        }
+        double cold = best(options.seconds, 1,
+                           [&] {
+                             for (int64_t copy = 0; copy < copies; ++copy)
+                               run(copy);
+                           }) /
+                      copies;
         std::printf("  cold %9.2f us %6.1f GB/s", cold * 1e6,
                     bytes / cold / 1e9);
       }

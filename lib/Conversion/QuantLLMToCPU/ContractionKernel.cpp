@@ -16,6 +16,8 @@
 
 #include "KernelBuilder.h"
 
+#include <functional>
+
 using namespace mlir;
 
 namespace quant_llm {
@@ -28,6 +30,8 @@ constexpr int64_t rowBlock = 128;
 constexpr int64_t depthBlock = 1024;
 /// At most this many rows are computed without a panel.
 constexpr int64_t fewRows = 4;
+/// Up to this many multiplications are done by the calling thread alone.
+constexpr int64_t serialProducts = 64 * 1024;
 
 class ContractionKernel {
 public:
@@ -74,7 +78,7 @@ private:
     position[nDim] = n;
     return at(spec.outMap);
   }
-  void forAll(ArrayRef<Value> counts,
+  void forAll(ArrayRef<Value> counts, bool serialIfSmall,
               llvm::function_ref<void(ValueRange)> body);
   Value scaled(Value sum);
   void storeVector(Value sum, Value m, Value n, Value mask);
@@ -165,17 +169,39 @@ LogicalResult ContractionKernel::classify() {
   return success();
 }
 
-void ContractionKernel::forAll(ArrayRef<Value> counts,
+void ContractionKernel::forAll(ArrayRef<Value> counts, bool serialIfSmall,
                                llvm::function_ref<void(ValueRange)> body) {
   Values all;
   for (unsigned dim : outer)
     all.push_back(size[dim]);
   llvm::append_range(all, counts);
-  b.parallel(all, [&](ValueRange ivs) {
+  auto at = [&](ValueRange ivs) {
     for (auto [dim, iv] : llvm::zip(outer, ivs))
       position[dim] = iv;
     body(ivs.drop_front(outer.size()));
-  });
+  };
+  if (!serialIfSmall) {
+    b.parallel(all, at);
+    return;
+  }
+  Value products = b.index(1);
+  for (Value extent : size)
+    products = b.mul(products, extent);
+  b.when(
+      b.less(b.index(serialProducts), products), [&] { b.parallel(all, at); },
+      [&] {
+        Values ivs;
+        std::function<void()> nest = [&] {
+          if (ivs.size() == all.size())
+            return at(ivs);
+          b.loop(b.index(0), all[ivs.size()], 1, [&](Value iv) {
+            ivs.push_back(iv);
+            nest();
+            ivs.pop_back();
+          });
+        };
+        nest();
+      });
 }
 
 Value ContractionKernel::scaled(Value sum) {
@@ -238,50 +264,54 @@ void ContractionKernel::fillPanel(Value panel, Value n0, Value k0, Value k1) {
 void ContractionKernel::emitPanels() {
   int64_t columns = b.tileColumns();
   Value m = size[mDim], n = size[nDim], k = size[kDim];
-  forAll({b.ceilDiv(m, rowBlock), b.ceilDiv(n, columns)}, [&](ValueRange ivs) {
-    Value m0 = b.mul(ivs[0], rowBlock), n0 = b.mul(ivs[1], columns);
-    Value rows = b.min(b.index(rowBlock), b.sub(m, m0));
-    Value panel = b.allocate({ShapedType::kDynamic, columns},
-                             b.add(b.min(k, b.index(depthBlock)), b.lanes));
-    Value acc = b.allocate({rowBlock, columns});
-    b.loop(b.index(0), k, depthBlock, [&](Value k0) {
-      Value k1 = b.min(b.add(k0, depthBlock), k);
-      fillPanel(panel, n0, k0, k1);
-      b.tiles(
-          rows, b.sub(k1, k0), panel,
-          [&](Value row, Value depth) {
-            return b.loadScalar(lhs, lhsAt(b.add(m0, row), b.add(k0, depth)));
-          },
-          acc, /*inPlace=*/true, b.less(b.index(0), k0), [](Value, Value) {});
-    });
-    Value end = b.min(b.index(columns), b.sub(n, n0));
-    b.loop(b.index(0), rows, 1, [&](Value row) {
-      if (nLastInOut) {
-        b.loop(b.index(0), end, b.lanes, [&](Value column) {
-          storeVector(b.load(acc, {row, column}), b.add(m0, row),
-                      b.add(n0, column), b.mask(b.sub(end, column)));
+  forAll(
+      {b.ceilDiv(m, rowBlock), b.ceilDiv(n, columns)}, false,
+      [&](ValueRange ivs) {
+        Value m0 = b.mul(ivs[0], rowBlock), n0 = b.mul(ivs[1], columns);
+        Value rows = b.min(b.index(rowBlock), b.sub(m, m0));
+        Value panel = b.allocate({ShapedType::kDynamic, columns},
+                                 b.add(b.min(k, b.index(depthBlock)), b.lanes));
+        Value acc = b.allocate({rowBlock, columns});
+        b.loop(b.index(0), k, depthBlock, [&](Value k0) {
+          Value k1 = b.min(b.add(k0, depthBlock), k);
+          fillPanel(panel, n0, k0, k1);
+          b.tiles(
+              rows, b.sub(k1, k0), panel,
+              [&](Value row, Value depth) {
+                return b.loadScalar(lhs,
+                                    lhsAt(b.add(m0, row), b.add(k0, depth)));
+              },
+              acc, /*inPlace=*/true, b.less(b.index(0), k0),
+              [](Value, Value) {});
         });
-        return;
-      }
-      b.loop(b.index(0), end, 1, [&](Value column) {
-        Value sum = scaled(b.loadScalar(acc, {row, column}));
-        Values indices = outAt(b.add(m0, row), b.add(n0, column));
-        if (spec.accumulate)
-          sum = arith::AddFOp::create(b, b.loadScalar(out, indices), sum);
-        memref::StoreOp::create(
-            b, b.fromF32(sum, spec.outType.getElementType()), out, indices);
+        Value end = b.min(b.index(columns), b.sub(n, n0));
+        b.loop(b.index(0), rows, 1, [&](Value row) {
+          if (nLastInOut) {
+            b.loop(b.index(0), end, b.lanes, [&](Value column) {
+              storeVector(b.load(acc, {row, column}), b.add(m0, row),
+                          b.add(n0, column), b.mask(b.sub(end, column)));
+            });
+            return;
+          }
+          b.loop(b.index(0), end, 1, [&](Value column) {
+            Value sum = scaled(b.loadScalar(acc, {row, column}));
+            Values indices = outAt(b.add(m0, row), b.add(n0, column));
+            if (spec.accumulate)
+              sum = arith::AddFOp::create(b, b.loadScalar(out, indices), sum);
+            memref::StoreOp::create(
+                b, b.fromF32(sum, spec.outType.getElementType()), out, indices);
+          });
+        });
+        b.release(panel);
+        b.release(acc);
       });
-    });
-    b.release(panel);
-    b.release(acc);
-  });
 }
 
 /// Few rows, both operands contiguous along k: one dot product per element.
 void ContractionKernel::emitDots() {
   constexpr int64_t block = 64;
   Value m = size[mDim], n = size[nDim], k = size[kDim];
-  forAll({b.ceilDiv(n, block)}, [&](ValueRange ivs) {
+  forAll({b.ceilDiv(n, block)}, true, [&](ValueRange ivs) {
     Value n0 = b.mul(ivs[0], block);
     Value n1 = b.min(b.add(n0, block), n);
     Value whole = b.roundDown(k, b.lanes);
@@ -314,7 +344,7 @@ void ContractionKernel::emitRows() {
   constexpr int64_t vectors = 4;
   int64_t block = vectors * b.lanes;
   Value m = size[mDim], n = size[nDim], k = size[kDim];
-  forAll({b.ceilDiv(n, block)}, [&](ValueRange ivs) {
+  forAll({b.ceilDiv(n, block)}, true, [&](ValueRange ivs) {
     Values columns, masks;
     for (int64_t j = 0; j < vectors; ++j) {
       columns.push_back(b.add(b.mul(ivs[0], block), j * b.lanes));

@@ -43,6 +43,9 @@ using namespace mlir;
 
 namespace quant_llm {
 
+/// Up to this many weights are streamed by the calling thread alone.
+constexpr int64_t serialWeights = 128 * 1024;
+
 static int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t roundUp(int64_t a, int64_t b) { return ceilDiv(a, b) * b; }
 
@@ -688,7 +691,8 @@ void LinearKernel::emit(func::FuncOp function) {
   operands.assign(arguments.begin(), arguments.drop_back().end());
   count = memref::DimOp::create(b, x, 0);
 
-  int64_t fewTokens = spec.fewTokens ? spec.fewTokens : 8;
+  // Measured crossings; with long rows, the tokens leave the first-level cache.
+  int64_t fewTokens = spec.fewTokens ? spec.fewTokens : spec.k <= 2048 ? 12 : 8;
   for (Weight &weight : weights)
     if (!weight.canStream())
       fewTokens = -1;
@@ -1038,8 +1042,13 @@ void LinearKernel::emitStreamingRows(int64_t tokenCount) {
           b.release(buffer);
   };
   int64_t tasks = ceilDiv(spec.n, block);
+  // One token over few weights takes less time than waking a thread.
+  bool isSmall = tokenCount == 1 &&
+                 spec.n * spec.k * int64_t(weights.size()) <= serialWeights;
   if (tasks == 1)
     task(b.index(0));
+  else if (isSmall)
+    b.loop(b.index(0), b.index(tasks), 1, task);
   else
     b.parallel({b.index(tasks)}, [&](ValueRange ivs) { task(ivs[0]); });
 }

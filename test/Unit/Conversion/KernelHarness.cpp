@@ -109,12 +109,11 @@ std::unique_ptr<Compiled> Compiled::create(ModuleOp module, unsigned optLevel,
     return fail(engine.takeError());
   auto result = std::make_unique<Compiled>();
   result->engine = std::move(*engine);
-  // The first look-up compiles.
-  for (auto function : module.getOps<LLVM::LLVMFuncOp>())
-    if (function.getName().starts_with("_mlir_ciface_"))
-      if (auto pointer = result->engine->lookupPacked(function.getName());
-          !pointer)
-        return fail(pointer.takeError());
+  // The look-up compiles.
+  auto pointer = result->engine->lookupPacked("_mlir_ciface_kernel");
+  if (!pointer)
+    return fail(pointer.takeError());
+  result->function = *pointer;
   result->seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
@@ -126,13 +125,13 @@ std::unique_ptr<Compiled> Compiled::create(ModuleOp module, unsigned optLevel,
   return result;
 }
 
-void Compiled::run(const std::string &name, std::vector<Buffer *> arguments) {
-  std::vector<void *> descriptors, packed;
+void Compiled::run(const std::vector<Buffer *> &arguments) {
+  llvm::SmallVector<void *, 16> descriptors, packed;
   for (Buffer *buffer : arguments)
     descriptors.push_back(buffer->words.data());
   for (void *&descriptor : descriptors)
     packed.push_back(&descriptor);
-  llvm::cantFail(engine->invokePacked("_mlir_ciface_" + name, packed));
+  function(packed.data());
 }
 
 //===----------------------------------------------------------------------===//
@@ -448,7 +447,7 @@ void Layer::run(int64_t m, void *x, int64_t ldx, void *y, int64_t ldy,
   std::vector<Buffer *> pointers;
   for (Buffer &buffer : buffers)
     pointers.push_back(&buffer);
-  kernel->run("kernel", pointers);
+  kernel->run(pointers);
 }
 
 double Layer::check(int64_t m, unsigned seed) {

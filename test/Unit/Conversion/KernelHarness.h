@@ -36,19 +36,19 @@ struct Buffer {
   std::vector<int64_t> words;
 };
 
-/// A function compiled for this machine.
+/// The function `kernel` of a module, compiled for this machine.
 class Compiled {
 public:
   /// Lowers `module` (destroyed by it) and compiles it. Returns null after
   /// printing the error.
   static std::unique_ptr<Compiled> create(mlir::ModuleOp module,
                                           unsigned optLevel, bool openMP);
-  void run(const std::string &name, std::vector<Buffer *> arguments);
-  mlir::ExecutionEngine &getEngine() { return *engine; }
+  void run(const std::vector<Buffer *> &arguments);
   double seconds = 0;
 
 private:
   std::unique_ptr<mlir::ExecutionEngine> engine;
+  void (*function)(void **) = nullptr;
 };
 
 /// A context with all that kernels need.

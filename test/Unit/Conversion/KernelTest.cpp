@@ -259,7 +259,7 @@ void checkContraction(const std::string &lhs, const std::string &rhs,
   Buffer ba(a.data.data(), a.shape, a.strides),
       bb(b.data.data(), b.shape, b.strides),
       bc(c.data.data(), c.shape, c.strides);
-  kernel->run("kernel", {&ba, &bb, &bc});
+  kernel->run({&ba, &bb, &bc});
 
   std::vector<double> expected(before.begin(), before.end());
   std::vector<bool> written(expected.size());
