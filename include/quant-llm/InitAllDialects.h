@@ -1,4 +1,5 @@
-//===- InitAllDialects.h - Registration of every dialect of the project -*- C++ -*-===//
+//===- InitAllDialects.h - Registration of every dialect of the project -*- C++
+//-*-===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

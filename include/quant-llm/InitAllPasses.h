@@ -1,4 +1,5 @@
-//===- InitAllPasses.h - Registration of every pass of the project -*- C++ -*-===//
+//===- InitAllPasses.h - Registration of every pass of the project -*- C++
+//-*-===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

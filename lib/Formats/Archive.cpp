@@ -9,7 +9,7 @@
 #include "quant-llm/Formats/Archive.h"
 
 #include "Text.h"
-#include "quant-llm/Formats/HalfFloat.h"
+#include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Support/Json.h"
 #include "quant-llm/Support/MappedFile.h"
 

@@ -10,7 +10,7 @@
 
 #include "Text.h"
 #include "quant-llm/Formats/DType.h"
-#include "quant-llm/Formats/HalfFloat.h"
+#include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Support/CheckedMath.h"
 
 #include <algorithm>
@@ -97,45 +97,30 @@ bool quant_llm::canDequantize(GGMLType type) {
   }
 }
 
-static uint16_t load16(const uint8_t *data) {
+static float loadF16(const uint8_t *data) {
   uint16_t bits;
   std::memcpy(&bits, data, sizeof(bits));
-  return bits;
+  return f16ToFloat(bits);
 }
 
-/// The largest block of the types below.
-static constexpr int maxBlock = 32;
-
-/// Decodes one block. The products are exact in float (11 bits of d times at
-/// most 8 bits of q), so that a fused multiply-add could not change the result.
+/// Decodes one block of quantized values. The products are exact in float (11
+/// bits of d times at most 8 bits of q), so that a fused multiply-add could not
+/// change the result.
 static void decodeBlock(GGMLType type, const uint8_t *block, float *out) {
+  float d = loadF16(block);
   switch (type) {
-  case GGMLType::F32:
-    std::memcpy(out, block, sizeof(float));
-    return;
-  case GGMLType::F16:
-    *out = f16ToFloat(load16(block));
-    return;
-  case GGMLType::BF16:
-    *out = bf16ToFloat(load16(block));
-    return;
-  case GGMLType::Q8_0: {
-    float d = f16ToFloat(load16(block));
+  case GGMLType::Q8_0:
     for (int i = 0; i < 32; ++i)
       out[i] = d * static_cast<float>(static_cast<int8_t>(block[2 + i]));
     return;
-  }
-  case GGMLType::Q4_0: {
-    float d = f16ToFloat(load16(block));
+  case GGMLType::Q4_0:
     for (int i = 0; i < 16; ++i) {
       out[i] = d * static_cast<float>((block[2 + i] & 15) - 8);
       out[i + 16] = d * static_cast<float>((block[2 + i] >> 4) - 8);
     }
     return;
-  }
   case GGMLType::Q4_1: {
-    float d = f16ToFloat(load16(block));
-    float m = f16ToFloat(load16(block + 2));
+    float m = loadF16(block + 2);
     for (int i = 0; i < 16; ++i) {
       out[i] = d * static_cast<float>(block[4 + i] & 15) + m;
       out[i + 16] = d * static_cast<float>(block[4 + i] >> 4) + m;
@@ -151,29 +136,42 @@ void quant_llm::dequantize(GGMLType type, const uint8_t *data, int64_t count,
                            float *out) {
   std::optional<GGMLBlock> block = getGGMLBlock(type);
   assert(block && canDequantize(type) && count % block->elements == 0);
-  if (type == GGMLType::F32) {
-    if (count > 0)
-      std::memcpy(out, data, static_cast<size_t>(count) * sizeof(float));
+  if (count == 0)
     return;
+  switch (type) {
+  case GGMLType::F32:
+    std::memcpy(out, data, static_cast<size_t>(count) * sizeof(float));
+    return;
+  case GGMLType::F16:
+    f16ToFloat(data, out, static_cast<size_t>(count));
+    return;
+  case GGMLType::BF16:
+    bf16ToFloat(data, out, static_cast<size_t>(count));
+    return;
+  default:
+    for (int64_t i = 0; i < count; i += block->elements, data += block->bytes)
+      decodeBlock(type, data, out + i);
   }
-  for (int64_t i = 0; i < count; i += block->elements, data += block->bytes)
-    decodeBlock(type, data, out + i);
 }
 
 void quant_llm::dequantizeToF16(GGMLType type, const uint8_t *data,
                                 int64_t count, uint16_t *out) {
   std::optional<GGMLBlock> block = getGGMLBlock(type);
   assert(block && canDequantize(type) && count % block->elements == 0);
+  if (count == 0)
+    return;
   if (type == GGMLType::F16) {
-    if (count > 0)
-      std::memcpy(out, data, static_cast<size_t>(count) * sizeof(uint16_t));
+    std::memcpy(out, data, static_cast<size_t>(count) * sizeof(uint16_t));
     return;
   }
-  float values[maxBlock];
-  for (int64_t i = 0; i < count; i += block->elements, data += block->bytes) {
-    decodeBlock(type, data, values);
-    for (uint32_t k = 0; k < block->elements; ++k)
-      out[i + k] = floatToF16(values[k]);
+  // By way of float, in pieces that stay in the cache.
+  constexpr int64_t step = 2048; // a multiple of every block
+  float values[step];
+  for (int64_t i = 0; i < count; i += step) {
+    int64_t piece = std::min(step, count - i);
+    dequantize(type, data, piece, values);
+    floatToF16(values, out + i, static_cast<size_t>(piece));
+    data += piece / block->elements * block->bytes;
   }
 }
 

@@ -41,7 +41,6 @@ static const DescrRow descrRows[] = {
     {"i2", DType::I16},  {"u2", DType::U16}, {"f2", DType::F16},
     {"i4", DType::I32},  {"u4", DType::U32}, {"f4", DType::F32},
     {"i8", DType::I64},  {"u8", DType::U64}, {"f8", DType::F64},
-    {"c8", DType::C64},
 };
 
 namespace {
@@ -271,7 +270,7 @@ Status quant_llm::writeNpy(const std::string &path, DType dtype,
                    [&](const DescrRow &row) { return row.dtype == dtype; });
   if (row == std::end(descrRows))
     return fail("NumPy has no type for " + std::string(getDTypeName(dtype)) +
-                "; convert the tensor to F32 first");
+                "; write a .safetensors file instead");
   std::optional<uint64_t> bytes = getByteSize(dtype, shape);
   if (!bytes || shape.size() > maxRank)
     return fail("expected at most " + std::to_string(maxRank) +

@@ -58,14 +58,25 @@ bool quant_llm::isValidUtf8(std::string_view text) {
 }
 
 void quant_llm::appendJsonString(std::string &out, std::string_view text) {
+  auto needsEscape = [](char c) {
+    return c == '"' || c == '\\' || static_cast<uint8_t>(c) < 0x20;
+  };
   out += '"';
-  for (char c : text) {
+  while (!text.empty()) {
+    size_t plain = 0;
+    while (plain < text.size() && !needsEscape(text[plain]))
+      ++plain;
+    out.append(text.substr(0, plain));
+    text.remove_prefix(plain);
+    if (text.empty())
+      break;
+    char c = text.front();
+    text.remove_prefix(1);
     switch (c) {
     case '"':
-      out += "\\\"";
-      break;
     case '\\':
-      out += "\\\\";
+      out += '\\';
+      out += c;
       break;
     case '\n':
       out += "\\n";
@@ -77,13 +88,9 @@ void quant_llm::appendJsonString(std::string &out, std::string_view text) {
       out += "\\t";
       break;
     default:
-      if (static_cast<uint8_t>(c) < 0x20) {
-        out += "\\u00";
-        out += hexDigits[static_cast<uint8_t>(c) >> 4];
-        out += hexDigits[c & 15];
-      } else {
-        out += c;
-      }
+      out += "\\u00";
+      out += hexDigits[static_cast<uint8_t>(c) >> 4];
+      out += hexDigits[c & 15];
     }
   }
   out += '"';

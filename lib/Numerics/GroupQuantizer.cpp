@@ -119,7 +119,6 @@ Status quant_llm::verifyScheme(const Scheme &scheme) {
     return element.status();
   std::string name = elementName(scheme.element);
   ElementKind kind = scheme.element.kind;
-  bool isInt = kind == ElementKind::Int || kind == ElementKind::UInt;
 
   for (int64_t block : {scheme.blockN, scheme.blockK})
     if (block < 1 && block != -1)
@@ -147,14 +146,17 @@ Status quant_llm::verifyScheme(const Scheme &scheme) {
     return Status::error(std::string("expected an element with a positive "
                                      "value for rule ") +
                          scaleRuleName(rule) + " but got " + name +
-                         (isInt ? "; use absmax_full" : ""));
+                         (kind == ElementKind::Int ? "; use absmax_full" : ""));
   if (rule == ScaleRule::MinMax && !hasZero)
     return Status::error("expected an integer or float zero with rule minmax; "
                          "use absmax for a symmetric scheme");
-  if (scheme.zero == ZeroKind::Integer && !isInt)
-    return Status::error("expected an element intN or uintN with an integer "
-                         "zero but got " +
-                         name + "; use a float zero");
+  if (scheme.zero == ZeroKind::Integer && kind != ElementKind::UInt)
+    return Status::error("expected an element uintN with an integer zero but "
+                         "got " +
+                         name +
+                         (kind == ElementKind::Int
+                              ? "; use uint" + std::to_string(element->bits())
+                              : "; use a float zero"));
   if (scheme.zero == ZeroKind::Float) {
     if (scheme.zeroType == FloatType::F8E8M0FNU)
       return Status::error("expected a zero of type f16, bf16, f32 or f8E4M3FN "
@@ -398,13 +400,12 @@ public:
       storeFloat(scheme.zeroType, static_cast<float>(zero), to);
       return loadFloat(scheme.zeroType, to);
     }
+    // The code of an unsigned integer is its value.
     float quotient =
         scale == 0.0f ? 0.0f : static_cast<float>(range.low) / scale;
-    unsigned code =
-        element.encode(element.minValue() - quotient, scheme.rounding);
-    float value = scale == 0.0f ? 0.0f : element.decode(code);
-    *to = static_cast<uint8_t>(static_cast<int>(value));
-    return value;
+    unsigned code = element.encode(-quotient, scheme.rounding);
+    *to = static_cast<uint8_t>(code);
+    return element.decode(code);
   }
 
   /// True if every code has a finite value.
@@ -468,19 +469,17 @@ public:
   double computeError(const float *row, int64_t count, float scale, float zero,
                       std::vector<uint8_t> &codes,
                       std::vector<float> &values) const {
+    RowParameters parameters = getParameters(count, count, &scale, &zero);
+    if (element.isInteger())
+      return getKernels().intError(row, parameters, element.minValue(),
+                                   element.maxValue(),
+                                   scheme.rounding == Rounding::HalfAway);
     codes.resize(static_cast<size_t>(count));
     values.resize(static_cast<size_t>(count));
-    RowParameters parameters = getParameters(count, count, &scale, &zero);
     encode(row, parameters, codes.data());
     getKernels().decode(codes.data(), parameters, element.table().data(),
                         values.data());
-    // Four sums, so that additions overlap; always the same four.
-    double sums[4] = {0, 0, 0, 0};
-    for (int64_t i = 0; i < count; ++i) {
-      double error = static_cast<double>(values[i]) - row[i];
-      sums[i % 4] += error * error;
-    }
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    return getKernels().squaredError(values.data(), row, count);
   }
 
 private:
@@ -856,17 +855,13 @@ Status quant_llm::verifyStorage(const QuantizedView &view,
     if (component.kind != ComponentKind::Zeros ||
         scheme.zero != ZeroKind::Integer)
       continue;
-    bool isSigned = scheme.element.kind == ElementKind::Int;
-    int low = isSigned ? -(1 << (scheme.element.bits - 1)) : 0;
-    int high = low + (1 << scheme.element.bits) - 1;
-    for (int64_t i = 0; i < buffer.size; ++i) {
-      int zero = isSigned ? static_cast<int8_t>(buffer.data[i])
-                          : static_cast<int>(buffer.data[i]);
-      if (zero < low || zero > high)
-        return Status::error("expected zeros between " + std::to_string(low) +
-                             " and " + std::to_string(high) + " but zero " +
-                             std::to_string(i) + " is " + std::to_string(zero));
-    }
+    int largest = (1 << scheme.element.bits) - 1;
+    for (int64_t i = 0; i < buffer.size; ++i)
+      if (buffer.data[i] > largest)
+        return Status::error("expected zeros between 0 and " +
+                             std::to_string(largest) + " but zero " +
+                             std::to_string(i) + " is " +
+                             std::to_string(buffer.data[i]));
   }
   return Status::success();
 }
@@ -905,7 +900,6 @@ void RowReader::read(int64_t begin, int64_t end, float *to) const {
   std::vector<uint8_t> codes(static_cast<size_t>(view.k));
   std::vector<float> scales(blocks), zeros(blocks);
   int64_t rowBytes = packedRowBytes(view.k, element.bits());
-  bool isSigned = element.kind() == ElementKind::Int;
   for (int64_t row = begin; row < end; ++row) {
     if (row == begin || row % grid.blockN == 0) {
       size_t cell = static_cast<size_t>(row / grid.blockN) * blocks;
@@ -920,9 +914,7 @@ void RowReader::read(int64_t begin, int64_t end, float *to) const {
               loadFloat(zeroType, view.zeros.data +
                                       (cell + i) * floatTypeBytes(zeroType));
         else if (zeroKind == ZeroKind::Integer)
-          zeros[i] = isSigned ? static_cast<float>(static_cast<int8_t>(
-                                    view.zeros.data[cell + i]))
-                              : static_cast<float>(view.zeros.data[cell + i]);
+          zeros[i] = static_cast<float>(view.zeros.data[cell + i]);
       }
     }
     unpackRow(view.codes.data + row * rowBytes, view.k, element.bits(),

@@ -67,6 +67,14 @@ struct Kernels {
   void (*decode)(const uint8_t *codes, const RowParameters &parameters,
                  const float *table, float *to);
 
+  /// sum((a[i] - b[i])^2) in float64: eight sums, of i % 8, then their sum in
+  /// order.
+  double (*squaredError)(const float *a, const float *b, int64_t count);
+
+  /// The squaredError of a row of one block with its encodeInt, decoded.
+  double (*intError)(const float *row, const RowParameters &parameters,
+                     float low, float high, bool halfAway);
+
   void (*pack4)(const uint8_t *codes, int64_t pairs, uint8_t *to);
   void (*unpack4)(const uint8_t *from, int64_t pairs, uint8_t *codes);
 };

@@ -52,6 +52,8 @@ static void packTail(const uint8_t *codes, int64_t count, unsigned bits,
 
 void quant_llm::packRow(const uint8_t *codes, int64_t count, unsigned bits,
                         uint8_t *to) {
+  if (count == 0)
+    return;
   int64_t eights = count / 8;
   switch (bits) {
   case 1:
@@ -84,6 +86,8 @@ void quant_llm::packRow(const uint8_t *codes, int64_t count, unsigned bits,
 
 void quant_llm::unpackRow(const uint8_t *from, int64_t count, unsigned bits,
                           uint8_t *codes) {
+  if (count == 0)
+    return;
   int64_t eights = count / 8;
   switch (bits) {
   case 1:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy_format
 
-TYPES = ["bool", "i1", "u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8"]
+TYPES = ["bool", "i1", "u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
 SHAPES = [(), (1,), (5,), (2, 3, 4), (0, 3), (1,) * 20]
 
 

@@ -23,7 +23,7 @@
 //     AbsMax      a / V
 //     MinMax      (hi - lo) / (vmax - vmin), vmax - vmin = 2^b-1 for integers;
 //                 integer zero: lo = min(w, 0), hi = max(w, 0),
-//                               z = clamp(round(fl32(vmin - fl32(lo/s))));
+//                               z = clamp(round(-fl32(lo/s)));
 //                 float zero:   lo = min w, hi = max w, z = lo - s*vmin
 //     Mse         the above (MinMax with a zero, else AbsMax) applied to the
 //     clipped
@@ -103,7 +103,7 @@ Status verifyFinite(const MatrixView &matrix, const std::string &tensorName,
 ///     int1);
 ///  5. rule minmax: a zero;
 ///  6. rule mse: what minmax (with a zero) or absmax (without) needs;
-///  7. integer zero: element intN or uintN; float zero: not of type f8E8M0FNU,
+///  7. integer zero: element uintN; float zero: not of type f8E8M0FNU,
 ///     and an element with two different values;
 ///  8. half_away: an integer element;
 ///  9. a scale scheme has itself no scale scheme and no zero;
@@ -160,8 +160,7 @@ struct QuantizedView {
   Buffer scales;
   /// Codes of the scales, if they are stored under a scheme.
   Buffer scaleCodes;
-  /// An integer zero is one byte, in the range of the element: unsigned for
-  /// uintN, two's complement in 8 bits for intN.
+  /// An integer zero is one unsigned byte, at most 2^b-1.
   Buffer zeros;
 
   const Buffer &get(ComponentKind kind) const;

@@ -8,7 +8,7 @@
 
 #include "quant-llm/Runtime/CPU/Tensor.h"
 
-#include "quant-llm/Formats/HalfFloat.h"
+#include "quant-llm/Numerics/Float.h"
 
 #include <cmath>
 #include <cstdlib>

@@ -94,7 +94,7 @@ module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], scale = #in
 // -----
 
 // QL-SCHEME-C5
-// expected-error @below {{expected an element intN or uintN with an integer zero but got nf4; use a float zero}}
+// expected-error @below {{expected an element uintN with an integer zero but got nf4; use a float zero}}
 module attributes {test.s = #quant_llm.scheme<nf4, block = [1, 64], scale = f16, zero = int, rule = minmax>} {}
 
 // -----

@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Formats/Archive.h"
-#include "quant-llm/Formats/HalfFloat.h"
+#include "quant-llm/Numerics/Float.h"
 
 #include "../TestFiles.h"
 
@@ -250,7 +250,7 @@ TEST(ReadRowsTest, FloatingPointTypes) {
       {DType::F32, oneToSix(sameFloat)},
       {DType::F64, oneToSix(asDouble)},
       {DType::F16, oneToSix(floatToF16)},
-      {DType::BF16, oneToSix(floatToBf16)}};
+      {DType::BF16, oneToSix(floatToBF16)}};
   for (const auto &[dtype, bytes] : cases)
     for (size_t before : {0, 1}) {
       Stored stored(dtype, bytes, before);

@@ -8,7 +8,7 @@
 
 #include "quant-llm/Formats/GGUF.h"
 #include "quant-llm/Formats/Archive.h"
-#include "quant-llm/Formats/HalfFloat.h"
+#include "quant-llm/Numerics/Float.h"
 
 #include "../TestFiles.h"
 

@@ -140,9 +140,10 @@ TEST(ElementTest, EveryUsedCodeIsAFixedPoint) {
   for (const ElementFormat &format : getAllFormats()) {
     Element element = get(format);
     for (unsigned code = 0; code < element.numCodes(); ++code)
-      if (element.isUsed(code))
+      if (element.isUsed(code)) {
         EXPECT_EQ(element.encode(element.decode(code)), code)
             << elementName(format);
+      }
   }
 }
 
@@ -161,11 +162,12 @@ TEST(ElementTest, EncodeIsNearest) {
       double distance =
           std::fabs(static_cast<double>(element.decode(code)) - value);
       for (unsigned other = 0; other < element.numCodes(); ++other)
-        if (element.isUsed(other))
+        if (element.isUsed(other)) {
           ASSERT_LE(
               distance,
               std::fabs(static_cast<double>(element.decode(other)) - value))
               << elementName(format) << " " << value;
+        }
     }
   }
 }

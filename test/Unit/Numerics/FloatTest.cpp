@@ -180,8 +180,9 @@ TEST(FloatTest, StoredFloatsStayFiniteAndPositive) {
                          FloatType::F8E8M0FNU, FloatType::F8E4M3FN}) {
     uint8_t bytes[4];
     storeFloat(type, 3.4e38f, bytes);
-    if (type != FloatType::F32 && type != FloatType::BF16)
+    if (type != FloatType::F32 && type != FloatType::BF16) {
       EXPECT_EQ(loadFloat(type, bytes), maxFinite(type));
+    }
     EXPECT_TRUE(std::isfinite(loadFloat(type, bytes)));
     for (float value : {maxFinite(type), minPositive(type)}) {
       storeFloat(type, value, bytes);

@@ -111,8 +111,9 @@ TEST_F(NormalMatrixTest, StaysWholeUntilAnOutlierSplitsIt) {
         GranularityChoice choice = choose(options);
         ASSERT_EQ(choice.steps.size(), 1u);
         // With 2*max|w| single rows of noise shrink more.
-        if (!symmetric || aggregation == RangeAggregation::Mean)
+        if (!symmetric || aggregation == RangeAggregation::Mean) {
           EXPECT_EQ(choice.group, -1) << choice.reason;
+        }
       }
 
   options = GranularityOptions();

@@ -264,8 +264,9 @@ TEST_P(AtomicFileTest, KilledWriterLeavesTheOldFile) {
     EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     Names names = dir.list();
     EXPECT_EQ(names.count("out"), exists ? 1u : 0u);
-    if (exists)
+    if (exists) {
       EXPECT_EQ(readFile(dir / "out"), "old");
+    }
     // A named temporary file is what SIGKILL can leave, hidden; tmpfs and most
     // local file systems do not need one.
     for (const std::string &name : names)

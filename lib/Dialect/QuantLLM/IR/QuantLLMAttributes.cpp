@@ -130,9 +130,9 @@ static ElementFormat getFormat(ElementKind kind, unsigned bits,
   return format;
 }
 
-LogicalResult
-ElementAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                    ElementKind kind, unsigned bits, DenseF32ArrayAttr table) {
+LogicalResult ElementAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                  ElementKind kind, unsigned bits,
+                                  DenseF32ArrayAttr table) {
   if (kind != ElementKind::Codebook && table)
     return emitError() << "expected values for a codebook only";
   // QL-ELEMENT-C1 to C3
@@ -185,8 +185,8 @@ FailureOr<ElementAttr> ElementAttr::parseBare(AsmParser &parser) {
 
   unsigned bits;
   StringRef digits = name;
-  ElementKind kind = digits.consume_front("u") ? ElementKind::UInt
-                                               : ElementKind::Int;
+  ElementKind kind =
+      digits.consume_front("u") ? ElementKind::UInt : ElementKind::Int;
   if (digits.consume_front("int") && !digits.getAsInteger(10, bits) &&
       std::to_string(bits) == digits)
     return make(kind, bits, {});
@@ -211,10 +211,9 @@ void ElementAttr::printBare(AsmPrinter &printer) const {
     return;
   }
   printer << "codebook<" << getBits() << ", [";
-  llvm::interleaveComma(getTable().asArrayRef(), printer.getStream(),
-                        [&](float value) {
-                          printer.printFloat(APFloat(value));
-                        });
+  llvm::interleaveComma(
+      getTable().asArrayRef(), printer.getStream(),
+      [&](float value) { printer.printFloat(APFloat(value)); });
   printer << "]>";
 }
 
@@ -279,8 +278,9 @@ LogicalResult SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   auto scaleType = dyn_cast_if_present<TypeAttr>(scale);
   if (!isa_and_present<SchemeAttr>(scale) &&
       (!scaleType || !getNumericsType(scaleType.getValue()))) {
-    auto diag = emitError() << "expected scale to be f16, bf16, f32, f8E8M0FNU, "
-                               "f8E4M3FN or a scheme";
+    auto diag = emitError()
+                << "expected scale to be f16, bf16, f32, f8E8M0FNU, "
+                   "f8E4M3FN or a scheme";
     if (scale)
       diag << " but got " << scale;
     return diag;
@@ -391,9 +391,9 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
         << (block ? "scale" : "block") << "'";
     return {};
   }
-  return getChecked([&] { return parser.emitError(loc); },
-                    parser.getContext(), *element, (*block)[0], (*block)[1],
-                    scale, zeroKind.value_or(ZeroKind::None), zeroType,
+  return getChecked([&] { return parser.emitError(loc); }, parser.getContext(),
+                    *element, (*block)[0], (*block)[1], scale,
+                    zeroKind.value_or(ZeroKind::None), zeroType,
                     rule.value_or(ScaleRule::AbsMax),
                     rounding.value_or(Rounding::HalfEven));
 }
@@ -426,9 +426,9 @@ Scheme SchemeAttr::toNumerics() const {
                    getZeroKind(), getZeroType(), getRule(), getRounding());
 }
 
-SchemeAttr SchemeAttr::fromNumericsChecked(
-    function_ref<InFlightDiagnostic()> emitError, MLIRContext *context,
-    const Scheme &scheme) {
+SchemeAttr
+SchemeAttr::fromNumericsChecked(function_ref<InFlightDiagnostic()> emitError,
+                                MLIRContext *context, const Scheme &scheme) {
   DenseF32ArrayAttr table;
   if (scheme.element.kind == ElementKind::Codebook)
     table = DenseF32ArrayAttr::get(context, scheme.element.table);
@@ -448,8 +448,7 @@ SchemeAttr SchemeAttr::fromNumericsChecked(
   if (scheme.zero == ZeroKind::Float)
     zeroType = getFloatType(context, scheme.zeroType);
   return getChecked(emitError, context, element, scheme.blockN, scheme.blockK,
-                    scale, scheme.zero, zeroType, scheme.rule,
-                    scheme.rounding);
+                    scale, scheme.zero, zeroType, scheme.rule, scheme.rounding);
 }
 
 SchemeAttr SchemeAttr::fromNumerics(MLIRContext *context,

@@ -52,8 +52,8 @@ struct QuantLLMBytecodeInterface : public BytecodeDialectInterface {
       return nullptr;
     if (version > kDialectVersion) {
       reader.emitError() << "expected version " << kDialectVersion
-                         << " or older of dialect quant_llm but got "
-                         << version << "; read it with a newer quant-llm";
+                         << " or older of dialect quant_llm but got " << version
+                         << "; read it with a newer quant-llm";
       return nullptr;
     }
     return std::make_unique<QuantLLMDialectVersion>(version);

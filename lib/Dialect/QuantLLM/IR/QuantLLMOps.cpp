@@ -148,8 +148,7 @@ GetParameterOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
   // QL-GET-PARAMETER-C2
   if (parameter.getType() != getResult().getType()) {
     auto diag = emitOpError("expected the type of the parameter, ")
-                << parameter.getType() << ", but got "
-                << getResult().getType();
+                << parameter.getType() << ", but got " << getResult().getType();
     diag.attachNote(parameter.getLoc()) << "the parameter is declared here";
     return diag;
   }
@@ -175,8 +174,7 @@ LogicalResult QuantizeOp::verify() {
   if (source.getElementType() != result.getElementType())
     return emitOpError("expected the operand's element type to be the "
                        "expressed type ")
-           << result.getElementType() << " but got "
-           << source.getElementType();
+           << result.getElementType() << " but got " << source.getElementType();
   return success();
 }
 
@@ -196,17 +194,15 @@ LogicalResult AssembleOp::verify() {
       getResult().getType().getComponentTypes();
   // QL-ASSEMBLE-C1
   if (expected.size() != getComponents().size())
-    return emitOpError("expected ")
-           << expected.size() << " components but got "
-           << getComponents().size();
+    return emitOpError("expected ") << expected.size() << " components but got "
+                                    << getComponents().size();
   // QL-ASSEMBLE-C2
   SmallVector<StringRef> names = getResult().getType().getComponentNames();
   for (auto [name, type, operand] :
        llvm::zip_equal(names, expected, getComponents()))
     if (operand.getType() != type)
       return emitOpError("expected the component '")
-             << name << "' to be " << type << " but got "
-             << operand.getType();
+             << name << "' to be " << type << " but got " << operand.getType();
   return success();
 }
 
@@ -282,19 +278,19 @@ void LinearOp::build(OpBuilder &builder, OperationState &state, Type result,
         reason);
 }
 
-void LinearOp::build(
-    OpBuilder &builder, OperationState &state, Type result, Value input,
-    ValueRange weights, ValueRange epilogueOperands,
-    function_ref<void(OpBuilder &, Location, ValueRange)> body,
-    SchemeAttr scheme, StringAttr reason) {
+void LinearOp::build(OpBuilder &builder, OperationState &state, Type result,
+                     Value input, ValueRange weights,
+                     ValueRange epilogueOperands,
+                     function_ref<void(OpBuilder &, Location, ValueRange)> body,
+                     SchemeAttr scheme, StringAttr reason) {
   state.addOperands(input);
   state.addOperands(weights);
   state.addOperands(epilogueOperands);
   state.addTypes(result);
   Properties &properties = state.getOrAddProperties<Properties>();
-  properties.operandSegmentSizes = {1, static_cast<int32_t>(weights.size()),
-                                    static_cast<int32_t>(
-                                        epilogueOperands.size())};
+  properties.operandSegmentSizes = {
+      1, static_cast<int32_t>(weights.size()),
+      static_cast<int32_t>(epilogueOperands.size())};
   properties.scheme = scheme;
   properties.reason = reason;
   Region *region = state.addRegion();
@@ -353,8 +349,8 @@ ParseResult LinearOp::parse(OpAsmParser &parser, OperationState &result) {
   properties.operandSegmentSizes = {
       1, static_cast<int32_t>(operands.size() - 1),
       static_cast<int32_t>(epilogueOperands.size())};
-  return failure(parser.resolveOperands(operands, type.getInputs(),
-                                        operandsLoc, result.operands) ||
+  return failure(parser.resolveOperands(operands, type.getInputs(), operandsLoc,
+                                        result.operands) ||
                  parser.resolveOperands(epilogueOperands, epilogueTypes,
                                         epilogueLoc, result.operands));
 }
@@ -449,8 +445,8 @@ LogicalResult LinearOp::verifyRegions() {
       yield.getValues().front().getType() != element) {
     auto diag = emitOpError("expected the epilogue to yield one value of type ")
                 << element;
-    diag.attachNote(yield.getLoc()) << "it yields ("
-                                    << yield.getValues().getTypes() << ")";
+    diag.attachNote(yield.getLoc())
+        << "it yields (" << yield.getValues().getTypes() << ")";
     return diag;
   }
   // QL-LINEAR-C8
@@ -514,9 +510,9 @@ struct DropIdentityEpilogue : public OpRewritePattern<LinearOp> {
     Value value = cast<YieldOp>(block.getTerminator()).getValues().front();
     // Rounding half to even is what a linear without epilogue does.
     auto trunc = value.getDefiningOp<arith::TruncFOp>();
-    if (trunc && (!trunc.getRoundingmode() ||
-                  *trunc.getRoundingmode() ==
-                      arith::RoundingMode::to_nearest_even))
+    if (trunc &&
+        (!trunc.getRoundingmode() ||
+         *trunc.getRoundingmode() == arith::RoundingMode::to_nearest_even))
       value = trunc.getIn();
     if (value != block.getArgument(0))
       return rewriter.notifyMatchFailure(op, "the epilogue computes something");

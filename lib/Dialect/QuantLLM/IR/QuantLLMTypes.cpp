@@ -51,9 +51,8 @@ Type WeightType::parse(AsmParser &parser) {
       parser.parseType(elementType) || parser.parseComma() ||
       parser.parseAttribute(scheme) || parser.parseGreater())
     return {};
-  return getChecked([&] { return parser.emitError(loc); },
-                    parser.getContext(), ArrayRef<int64_t>(shape), elementType,
-                    scheme);
+  return getChecked([&] { return parser.emitError(loc); }, parser.getContext(),
+                    ArrayRef<int64_t>(shape), elementType, scheme);
 }
 
 void WeightType::print(AsmPrinter &printer) const {

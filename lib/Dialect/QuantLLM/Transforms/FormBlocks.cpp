@@ -10,9 +10,9 @@
 // thing that a model of any front end says about it are the names of its
 // parameters. They fix, for each operation, the earliest layer (the last layer
 // whose parameters it depends on) and the latest one (the first layer that
-// depends on it). Where these differ, as for the root mean square that opens the
-// next layer but needs only the previous one, the boundary between the layers is
-// put where the fewest values cross it: behind the hidden state.
+// depends on it). Where these differ, as for the root mean square that opens
+// the next layer but needs only the previous one, the boundary between the
+// layers is put where the fewest values cross it: behind the hidden state.
 //
 //===----------------------------------------------------------------------===//
 
@@ -102,8 +102,11 @@ private:
   /// Operations that read a parameter without a layer, and what follows from
   /// these and constants alone.
   DenseSet<Operation *> unnamed;
-  /// Operations that depend on the function's arguments; the others make weights.
+  /// Operations that depend on the function's arguments; the others make
+  /// weights.
   DenseSet<Operation *> varying;
+  /// What the first cut keeps in front of the layers: the embedding.
+  DenseSet<Operation *> front;
   /// Bounds, and the choice between them.
   DenseMap<Operation *, int64_t> earliest, latest, layer;
 };
@@ -284,25 +287,31 @@ void LayerAssignment::cutBefore(int64_t next) {
   }
 
   // The first place with the fewest values, and on while one value is only
-  // exchanged for another: an update of a cache or the sum that makes the hidden
-  // state, but not the norm, which needs the hidden state twice. In front of the first
-  // layer something must stay, the embedding.
-  size_t first = next == 0 && !candidates.empty();
+  // exchanged for another: an update of a cache or the sum that makes the
+  // hidden state, but not the norm, which needs the hidden state twice. In
+  // front of the first layer it is the last place with the fewest values,
+  // behind the embedding, as the hidden state lives on beside all that follows.
+  bool isFront = next == 0;
+  size_t first = isFront && !candidates.empty();
   size_t best = first;
   unsigned fewest = countCrossing(candidates, first, next);
   for (size_t numBefore = first + 1; numBefore <= candidates.size();
        ++numBefore) {
     unsigned crossing = countCrossing(candidates, numBefore, next);
-    if (crossing < fewest || (crossing == fewest && best == numBefore - 1)) {
+    if (crossing < fewest ||
+        (crossing == fewest && (isFront || best == numBefore - 1))) {
       fewest = crossing;
       best = numBefore;
     }
   }
   for (auto [index, op] : llvm::enumerate(candidates)) {
-    if (index < best)
-      layer[op] = next - 1;
-    else
+    if (index >= best) {
       earliest[op] = next;
+      continue;
+    }
+    layer[op] = next - 1;
+    if (isFront)
+      front.insert(op);
   }
 }
 
@@ -317,14 +326,17 @@ LogicalResult LayerAssignment::compute() {
     cutBefore(next);
   for (Operation *op : ops)
     layer.try_emplace(op, earliest[op]);
-  // Parameters and constants of the final norm and the head go with them.
+  // What depends on no layer (constants, empty tensors, the parameter of the
+  // final norm) goes with its users if they are all of one layer.
   for (Operation *op : llvm::reverse(ops)) {
     SmallVector<Operation *> users = getUsers(op);
-    if (layer[op] == kOutside && !users.empty() &&
-        llvm::all_of(users, [&](Operation *user) {
-          return user != body.getTerminator() && layer[user] == count;
-        }))
-      layer[op] = count;
+    if (layer[op] != kOutside || front.contains(op) || users.empty() ||
+        llvm::is_contained(users, body.getTerminator()))
+      continue;
+    int64_t common = layer[users.front()];
+    if (llvm::all_of(users,
+                     [&](Operation *user) { return layer[user] == common; }))
+      layer[op] = common;
   }
   return success();
 }

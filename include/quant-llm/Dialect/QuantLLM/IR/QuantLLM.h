@@ -43,8 +43,8 @@ class YieldOp;
 
 namespace quant_llm {
 
-/// The version of the dialect that this library writes into bytecode. Raised when a
-/// change needs an upgrade on reading.
+/// The version of the dialect that this library writes into bytecode. Raised
+/// when a change needs an upgrade on reading.
 inline constexpr uint64_t kDialectVersion = 1;
 
 /// The file that an archive names. A relative path is taken from `baseDir`

@@ -1,0 +1,13 @@
+// The passes load into the distribution's own mlir-opt.
+// RUN: mlir-opt %s --load-dialect-plugin=%lib_dir/libQuantLLMPlugin.so --load-pass-plugin=%lib_dir/libQuantLLMPlugin.so --pass-pipeline='builtin.module(quant-llm-inline-blocks)' | FileCheck %s
+
+// CHECK-LABEL: func.func @f
+// CHECK-NEXT:    math.tanh
+// CHECK-NEXT:    return
+func.func @f(%h: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = quant_llm.block 0 "model.layers.0" -> (tensor<4xf32>) {
+    %1 = math.tanh %h : tensor<4xf32>
+    quant_llm.yield %1 : tensor<4xf32>
+  }
+  return %0 : tensor<4xf32>
+}
