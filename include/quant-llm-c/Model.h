@@ -42,6 +42,22 @@ QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMImportModel(
     const char *input, const char *output, const QuantLLMImportOptions *options,
     QuantLLMError **error);
 
+typedef struct QuantLLMQuantizeOptions {
+  /* The pipeline is `quant-llm-<recipe>`; NULL means "finequant". */
+  const char *recipe;
+  /* Options of the pipeline as text, such as "alpha=0.7 sizes=64,128"; NULL
+   * means none. */
+  const char *options;
+  QuantLLMHandlers handlers;
+} QuantLLMQuantizeOptions;
+
+/* Quantizes the model of the module file `input` into the directory `output`,
+ * which must exist: model.mlir, model.safetensors with all weights, and
+ * report.json. `options` may be NULL. */
+QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMQuantizeModel(
+    const char *input, const char *output,
+    const QuantLLMQuantizeOptions *options, QuantLLMError **error);
+
 /* What a module (text or bytecode) declares, as JSON: {"archives": [{"name",
  * "path"}], "parameters": [{"name", "archive", "key", "shape", "element_type",
  * "scheme": text or null, "bytes"}], "functions": [{"name", "type"}]}. `name`

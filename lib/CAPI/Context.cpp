@@ -8,6 +8,8 @@
 
 #include "Context.h"
 
+#include "quant-llm/Support/Progress.h"
+
 #include "mlir/Bytecode/BytecodeWriter.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Parser/Parser.h"
@@ -82,6 +84,12 @@ OwningOpRef<ModuleOp> CollectingContext::parse(const char *source, size_t size,
 }
 
 LogicalResult CollectingContext::run(PassManager &pm, ModuleOp module) {
+  if (!handlers.progress)
+    return pm.run(module);
+  ProgressScope scope([this](const Progress &progress) {
+    handlers.progress(handlers.userData, progress.stage.c_str(),
+                      progress.item.c_str(), progress.done, progress.total);
+  });
   return pm.run(module);
 }
 

@@ -12,9 +12,13 @@
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Import/Import.h"
+#include "quant-llm/Support/AtomicFile.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinTypes.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassRegistry.h"
+#include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <nlohmann/json.hpp>
@@ -56,6 +60,85 @@ QuantLLMStatus quantLLMImportModel(const char *input, const char *output,
     Outcome outcome = context.failure(status.message());
     outcome.status = status;
     return outcome;
+  });
+}
+
+/// `text` as the value of a pass option. Quotation marks cannot be escaped
+/// there.
+static Result<std::string> quoteOption(const std::string &text) {
+  if (text.find('\'') == std::string::npos)
+    return "'" + text + "'";
+  if (text.find('"') == std::string::npos)
+    return "\"" + text + "\"";
+  return Status::error("expected a path without ' and \" together but got " +
+                       text);
+}
+
+/// Adds the pipeline `name` with `options` and the files to write to `pm`.
+static Status addPipeline(PassManager &pm, const std::string &name,
+                          const std::string &options,
+                          const std::string &directory) {
+  const PassPipelineInfo *info = PassPipelineInfo::lookup(name);
+  if (!info)
+    return Status::error("there is no pipeline '" + name +
+                         "'; expected a recipe such as finequant");
+  Result<std::string> archive = quoteOption(directory + "/model.safetensors");
+  Result<std::string> report = quoteOption(directory + "/report.json");
+  for (const Result<std::string> *path : {&archive, &report})
+    if (!path->ok())
+      return path->status();
+  std::string text = options + " output=" + *archive + " report=" + *report;
+  std::string message;
+  // The parser of options writes to stderr, not to the handler.
+  LogicalResult added = info->addToPipeline(pm, text, [&](const Twine &error) {
+    message = error.str();
+    return failure();
+  });
+  if (succeeded(added))
+    return Status::success();
+  return Status::error("invalid options '" + options + "' of '" + name + "'" +
+                       (message.empty() ? "" : ": " + message));
+}
+
+static Status writeText(ModuleOp module, const std::string &path) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  module.print(os);
+  os << "\n";
+  return writeFileAtomically(path, text.data(), text.size());
+}
+
+QuantLLMStatus quantLLMQuantizeModel(const char *input, const char *output,
+                                     const QuantLLMQuantizeOptions *options,
+                                     QuantLLMError **error) {
+  return runGuarded(error, [&]() -> Outcome {
+    QuantLLMQuantizeOptions defaults = {};
+    const QuantLLMQuantizeOptions &chosen = options ? *options : defaults;
+    for (Status status :
+         {checkNotNull(input, "input"), checkNotNull(output, "output")})
+      if (!status.ok())
+        return status;
+    auto source = llvm::MemoryBuffer::getFile(input);
+    if (!source)
+      return Status::error("cannot read '" + std::string(input) +
+                           "': " + source.getError().message());
+
+    CollectingContext context(chosen.handlers);
+    registerEveryPass();
+    OwningOpRef<ModuleOp> module = context.parse(
+        (*source)->getBufferStart(), (*source)->getBufferSize(), input);
+    if (!module)
+      return context.failure("the module cannot be parsed");
+    PassManager pm(context.get(), ModuleOp::getOperationName());
+    std::string name = std::string("quant-llm-") +
+                       (chosen.recipe ? chosen.recipe : "finequant");
+    Status added =
+        addPipeline(pm, name, chosen.options ? chosen.options : "", output);
+    if (!added.ok())
+      return added;
+    if (failed(context.run(pm, *module)))
+      return context.failure("the pipeline '" + name + "' failed");
+    return writeText(*module, std::string(output) + "/model.mlir");
   });
 }
 

@@ -193,6 +193,22 @@ void importModel(const std::string &input, const std::string &output,
   handlers.rethrow();
 }
 
+void quantizeModel(const std::string &input, const std::string &output,
+                   const std::string &recipe,
+                   const std::string &pipelineOptions, nb::object progress,
+                   nb::object diagnostic) {
+  Handlers handlers(std::move(progress), std::move(diagnostic));
+  QuantLLMQuantizeOptions options = {};
+  options.recipe = recipe.c_str();
+  options.options = pipelineOptions.c_str();
+  options.handlers = handlers.get();
+  call([&](QuantLLMError **error) {
+    return quantLLMQuantizeModel(input.c_str(), output.c_str(), &options,
+                                 error);
+  });
+  handlers.rethrow();
+}
+
 nb::bytes describeModule(nb::bytes source, std::optional<std::string> name) {
   const char *data = source.c_str();
   size_t size = source.size();
@@ -336,6 +352,9 @@ NB_MODULE(_quant_llm, m) {
         nb::arg("progress").none(), nb::arg("diagnostic").none());
   m.def("import_model", &importModel, nb::arg("input"), nb::arg("output"),
         nb::arg("blocks_as_f32"), nb::arg("progress").none(),
+        nb::arg("diagnostic").none());
+  m.def("quantize_model", &quantizeModel, nb::arg("input"), nb::arg("output"),
+        nb::arg("recipe"), nb::arg("options"), nb::arg("progress").none(),
         nb::arg("diagnostic").none());
   m.def("describe_module", &describeModule, nb::arg("source"),
         nb::arg("name").none());
