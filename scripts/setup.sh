@@ -114,6 +114,17 @@ build() {
   say "Building with $QUANT_LLM_JOBS jobs"
   cmake --build "$QUANT_LLM_BUILD" --parallel "$QUANT_LLM_JOBS" ${1:+--target "$@"} ||
     die "the build failed; see the messages above"
+  install_command
+}
+
+# Puts the command quant-llm and the package of the build tree into .venv.
+install_command() {
+  local site launcher="$QUANT_LLM_VENV/bin/quant-llm"
+  site="$("$QUANT_LLM_VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+  echo "$QUANT_LLM_BUILD/python_packages" >"$site/quant_llm_build.pth"
+  printf '#!%s\nimport sys\n\nfrom quant_llm.cli import main\n\nsys.exit(main())\n' \
+    "$QUANT_LLM_VENV/bin/python" >"$launcher"
+  chmod +x "$launcher"
 }
 
 setup_run() {

