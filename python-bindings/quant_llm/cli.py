@@ -218,6 +218,7 @@ def render_granularities(report):
 def summarize_reasons(reasons):
     """One line for the reasons of several matrices: the range of the last ratio
     that was compared, if all went the same way, else the first reason."""
+    reasons = [reason.removeprefix("FineQuant: ") for reason in reasons]
     step = re.compile(r"(\d+ -> \d+): \D*([0-9.]+)[^;]*?(<|>=) ([0-9.]+), (\w+)$")
     last = [step.search(reason.split(";")[-1]) for reason in reasons]
     if not all(last) or len({(m.group(1), m.group(5)) for m in last}) != 1:
@@ -240,12 +241,15 @@ def shorten_scheme(scheme):
 
 
 def render_table(rows):
-    """Lines of a table whose first row is the head; numbers to the right."""
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    """Lines of a table whose first row is the head; columns of numbers go to the
+    right."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    columns = range(len(rows[0]))
+    widths = [max(len(row[i]) for row in rows) for i in columns]
+    numeric = [all(re.fullmatch(r"[0-9.,]+", row[i]) for row in rows[1:]) for i in columns]
 
     def line(row):
-        cells = [str(c).rjust(w) if isinstance(c, (int, float)) or str(c)[:1].isdigit() else str(c).ljust(w) for c, w in zip(row, widths)]
-        return "  ".join(cells).rstrip()
+        return "  ".join(row[i].rjust(widths[i]) if numeric[i] else row[i].ljust(widths[i]) for i in columns).rstrip()
 
     return [line(rows[0]), "  ".join("-" * w for w in widths)] + [line(row) for row in rows[1:]]
 

@@ -111,7 +111,7 @@ def test_bad_models(capsys, tmp_path, command, make, message):
 
 def test_bad_module_in_a_directory_of_ours(capsys, tmp_path):
     (tmp_path / "model.mlir").write_text("func.func @f(")
-    for command in (["info"], ["eval", "--text", __file__], ["generate", "--prompt", "x"]):
+    for command in (["info"], ["eval", "--text", __file__], ["generate", "--prompt", "x"], ["quantize", "-o", tmp_path / "out"]):
         status, _, err = run(capsys, command[0], tmp_path, *command[1:])
         assert status == 2 and "model.mlir:1:" in err
 
@@ -127,6 +127,68 @@ def test_bad_text(capsys, hf_model, tmp_path):
     (tmp_path / "latin1.txt").write_bytes(b"caf\xe9")
     status, _, err = run(capsys, "eval", hf_model, "--text", tmp_path / "latin1.txt")
     assert status == 2 and "expected UTF-8 text but got" in err and "at byte 3" in err
+
+
+@pytest.mark.parametrize(
+    "options, element, block",
+    [
+        ([], "int4", [1, -1]),
+        (["--block", "1,8"], "int4", [1, 8]),
+        (["--bits", "3", "--asymmetric", "--group-sizes", "4,8", "--alpha", "2"], "uint3", [1, 4]),
+        (["--scale", "f8E8M0FNU", "--statistic", "gaussian", "--aggregation", "mean"], "int4", [1, -1]),
+    ],
+)
+def test_quantize(capsys, hf_model, tmp_path, options, element, block):
+    output = tmp_path / "it's {quantized}"
+    status, out, err = run(capsys, "quantize", hf_model, "-o", output, *options)
+    assert (status, err) == (0, "") and f"wrote {output}: " in out
+    assert sorted(os.listdir(output)) == ["config.json", "model.mlir", "model.safetensors", "report.json", "tokenizer.json"]
+    assert os.listdir(tmp_path) == [output.name]
+    report = json.loads((output / "report.json").read_text())
+    assert len(report["weights"]) == 14
+    assert {w["scheme"].split("<")[1].split(",")[0] for w in report["weights"]} == {element}
+    assert {tuple(w["block"]) for w in report["weights"]} == {tuple(block)}
+    # Nothing refers to the original.
+    assert str(hf_model) not in (output / "model.mlir").read_text()
+    status, out, err = run(capsys, "info", output)
+    assert status == 0 and err == "" and element in out and "why" in out
+
+
+def test_quantize_what_was_imported(capsys, hf_model, tmp_path):
+    run(capsys, "import", hf_model, "-o", tmp_path / "model")
+    run(capsys, "quantize", tmp_path / "model", "-o", tmp_path / "a")
+    run(capsys, "quantize", hf_model, "-o", tmp_path / "b")
+    for name in ("model.mlir", "model.safetensors", "report.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_include_and_exclude(capsys, hf_model, tmp_path):
+    run(capsys, "quantize", hf_model, "-o", tmp_path / "q", "--include", "mlp[.](up|down)", "--exclude", "layers[.]0")
+    report = json.loads((tmp_path / "q" / "report.json").read_text())
+    assert [w["name"] for w in report["weights"]] == ["model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.down_proj.weight"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--scale", "f17"], "f17"),
+        (["--rule", "none"], "none"),
+        (["--include", "("], "include"),
+        (["--include", "'\""], "expected at most one kind of quotation marks"),
+        (["--alpha", "9"], "alpha"),
+    ],
+)
+def test_quantize_with_wrong_options(capsys, hf_model, tmp_path, options, message):
+    status, out, err = run(capsys, "quantize", hf_model, "-o", tmp_path / "q", *options)
+    assert status == 2 and out == "" and message in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_quantize_twice_is_an_error(capsys, hf_model, tmp_path):
+    run(capsys, "quantize", hf_model, "-o", tmp_path / "q")
+    status, _, err = run(capsys, "quantize", tmp_path / "q", "-o", tmp_path / "again")
+    assert status == 2 and err.startswith("quant-llm: error: ")
+    assert os.listdir(tmp_path) == ["q"]
 
 
 def test_help_and_version(capsys):
