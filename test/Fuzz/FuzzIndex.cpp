@@ -13,6 +13,9 @@
 
 #include "FuzzInput.h"
 
+#include <cstdio>
+#include <filesystem>
+
 using namespace quant_llm;
 
 static std::string makeFolder() {
@@ -32,6 +35,13 @@ static std::string makeFolder() {
   write("b.safetensors", {{"c", DType::U8, {1}}});
   return folder;
 }
+
+static const std::string &getFolder() {
+  static const std::string folder = makeFolder();
+  return folder;
+}
+
+static void removeFolder() { std::filesystem::remove_all(getFolder()); }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static const std::string folder = makeFolder();

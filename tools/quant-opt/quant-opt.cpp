@@ -19,6 +19,8 @@
 #include "llvm/Support/PrettyStackTrace.h"
 
 int main(int argc, char **argv) {
+  // Passes write archives; an interrupt must not leave parts of them.
+  quant_llm::installInterruptCleanup();
   llvm::setBugReportMsg("please report this with the input, the command line "
                         "and the stack trace to the quant-llm issue tracker\n");
   llvm::cl::AddExtraVersionPrinter([](llvm::raw_ostream &os) {
