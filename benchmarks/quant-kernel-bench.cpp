@@ -121,10 +121,16 @@ struct Options {
 };
 } // namespace
 
+/// Loads the library of the kernels' threads, or finds it loaded. PyTorch brings
+/// another OpenMP, so a look-up by name alone would not do.
+static void *openMP() {
+  return dlopen(QUANT_LLM_OPENMP_LIBRARY, RTLD_NOW | RTLD_GLOBAL);
+}
+
 static void setThreads(int threads) {
-  // The library is loaded by the first kernel.
-  if (void *symbol = dlsym(RTLD_DEFAULT, "omp_set_num_threads"))
-    reinterpret_cast<void (*)(int)>(symbol)(threads);
+  if (void *library = openMP())
+    if (void *symbol = dlsym(library, "omp_set_num_threads"))
+      reinterpret_cast<void (*)(int)>(symbol)(threads);
 }
 
 extern "C" {
@@ -138,7 +144,7 @@ void *quantKernelCreate(const char *text) {
       std::fprintf(stderr, "unknown option %s\n", part.c_str());
       return nullptr;
     }
-  dlopen(QUANT_LLM_OPENMP_LIBRARY, RTLD_NOW | RTLD_GLOBAL);
+  openMP();
   return Layer::create(*context, options.config, 1, options.opt, options.omp,
                        options.cold)
       .release();
@@ -254,7 +260,7 @@ int main(int argc, char **argv) {
       std::fprintf(stderr, "unknown option %s\n", argv[i]);
       return 1;
     }
-  dlopen(QUANT_LLM_OPENMP_LIBRARY, RTLD_NOW | RTLD_GLOBAL);
+  openMP();
   auto context = makeContext();
   if (options.attention)
     return timeAttention(*context, options);

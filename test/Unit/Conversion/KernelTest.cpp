@@ -8,6 +8,7 @@
 
 #include "KernelHarness.h"
 
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/AffineExpr.h"
 
 #include "gtest/gtest.h"
@@ -140,6 +141,87 @@ TEST(LinearKernel, NoTokens) {
   float x = 0, y = 7;
   layer->run(0, &x, 64, &y, 32);
   EXPECT_EQ(y, 7);
+}
+
+/// The IR of a kernel for [96, 576] weights in groups of 64.
+OwningOpRef<ModuleOp> emitTypical(ElementKind kind, unsigned bits,
+                                  Type dense = {}) {
+  OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(&context()));
+  OpBuilder builder = OpBuilder::atBlockEnd(module->getBody());
+  LinearKernelSpec spec;
+  spec.n = 96;
+  spec.k = 576;
+  KernelWeight &weight = spec.weights.emplace_back();
+  weight.denseType = dense;
+  weight.scheme.element.kind = kind;
+  weight.scheme.element.bits = bits;
+  weight.scheme.blockK = 64;
+  spec.inputType = spec.resultType = builder.getF32Type();
+  EXPECT_TRUE(
+      succeeded(emitLinearKernel(builder, module->getLoc(), "kernel", spec)));
+  return module;
+}
+
+TEST(LinearKernel, EmitsRegistersAndOneSourceOfThreads) {
+  Type f16 = Float16Type::get(&context());
+  OwningOpRef<ModuleOp> modules[] = {
+      emitTypical(ElementKind::Int, 4), emitTypical(ElementKind::UInt, 3),
+      emitTypical(ElementKind::NF4, 4), emitTypical(ElementKind::Int, 4, f16)};
+  for (OwningOpRef<ModuleOp> &module : modules) {
+    int ops = 0, parallel = 0, prefetch = 0, tiles = 0;
+    module->walk([&](Operation *op) {
+      ++ops;
+      StringRef name = op->getName().getStringRef();
+      StringRef dialect = op->getName().getDialectNamespace();
+      EXPECT_TRUE(llvm::is_contained({"builtin", "func", "scf", "memref",
+                                      "vector", "arith", "math"},
+                                     dialect.str()) ||
+                  name == "llvm.call_intrinsic")
+          << name.str();
+      if (name == "scf.parallel") {
+        ++parallel;
+        EXPECT_FALSE(op->getParentOfType<scf::ParallelOp>());
+      }
+      prefetch += name == "memref.prefetch";
+      // The register tile: 8 rows of two vectors.
+      tiles += name == "scf.for" && op->getNumResults() == 16;
+      for (Type type : op->getResultTypes())
+        if (auto vector = dyn_cast<VectorType>(type)) {
+          EXPECT_EQ(vector.getRank(), 1);
+          EXPECT_LE(vector.getNumElements() * vector.getElementTypeBitWidth(),
+                    512);
+        }
+    });
+    // Small IR keeps the compilation of a whole model short.
+    EXPECT_LT(ops, 2500);
+    EXPECT_GE(parallel, 2);
+    EXPECT_GE(prefetch, 2);
+    EXPECT_GE(tiles, 1);
+  }
+}
+
+TEST(LinearKernel, TypesOfArguments) {
+  LinearKernelSpec spec;
+  spec.n = 10;
+  spec.k = 100;
+  KernelWeight &weight = spec.weights.emplace_back();
+  weight.scheme.element = {ElementKind::UInt, 3, {}};
+  weight.scheme.blockN = 4;
+  weight.scheme.blockK = 32;
+  weight.scheme.scaleType = quant_llm::FloatType::F8E8M0FNU;
+  weight.scheme.zero = ZeroKind::Float;
+  weight.scheme.zeroType = quant_llm::FloatType::BF16;
+  spec.inputType = Float32Type::get(&context());
+  spec.resultType = Float16Type::get(&context());
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  for (Type type : getLinearKernelTypes(&context(), spec))
+    stream << type << "\n";
+  EXPECT_EQ(text, "memref<?x100xf32, strided<[?, 1], offset: ?>>\n"
+                  "memref<10x38xi8>\n"
+                  "memref<3x4xi8>\n"
+                  "memref<3x4xbf16>\n"
+                  "memref<?x10xf16, strided<[?, 1], offset: ?>>\n");
 }
 
 TEST(LinearKernel, RefusesWhatItCannotEmit) {
