@@ -162,10 +162,8 @@ public:
     size_t reason = text.find(": ");
     if (reason != std::string::npos)
       text.erase(0, reason + 2);
-    if (text.size() > 300)
-      text = text.substr(0, 300) + "...";
     error = "expected valid JSON in UTF-8; at byte " +
-            std::to_string(position) + " of it: " + text;
+            std::to_string(position) + " of it: " + makePrintable(text);
     return false;
   }
 

@@ -96,9 +96,9 @@ void quant_llm::appendJsonString(std::string &out, std::string_view text) {
   out += '"';
 }
 
-std::string quant_llm::quoteForMessage(std::string_view text) {
-  constexpr size_t longest = 200;
-  std::string out = "'";
+std::string quant_llm::makePrintable(std::string_view text) {
+  constexpr size_t longest = 300;
+  std::string out;
   for (char c : text.substr(0, longest)) {
     uint8_t byte = static_cast<uint8_t>(c);
     if (byte < 0x20 || byte >= 0x7f) {
@@ -109,5 +109,9 @@ std::string quant_llm::quoteForMessage(std::string_view text) {
       out += c;
     }
   }
-  return out + (text.size() > longest ? "...'" : "'");
+  return text.size() > longest ? out + "..." : out;
+}
+
+std::string quant_llm::quoteForMessage(std::string_view text) {
+  return "'" + makePrintable(text) + "'";
 }

@@ -20,8 +20,11 @@ bool isValidUtf8(std::string_view text);
 /// Appends `text`, valid UTF-8, as a JSON string with its quotes.
 void appendJsonString(std::string &out, std::string_view text);
 
-/// A name from a file in quotes for a message: shortened if very long, with
-/// bytes that are not printable ASCII as \xNN.
+/// Text from a file for a message: shortened if very long, with bytes that are
+/// not printable ASCII as \xNN.
+std::string makePrintable(std::string_view text);
+
+/// The same in quotes.
 std::string quoteForMessage(std::string_view text);
 
 } // namespace quant_llm

@@ -61,7 +61,8 @@ public:
       text = text.substr(0, 300) + "...";
     // The text quotes the input: keep messages printable whatever it holds.
     for (char &c : text)
-      if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) > 0x7e)
+      if (static_cast<unsigned char>(c) < 0x20 ||
+          static_cast<unsigned char>(c) > 0x7e)
         c = '?';
     error = "expected valid JSON: " + text;
     return false;

@@ -44,10 +44,10 @@ static const std::string &getFolder() {
 static void removeFolder() { std::filesystem::remove_all(getFolder()); }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  static const std::string folder = makeFolder();
-  // Ordinary memory would do for the text, but the shards are searched beside
-  // it.
-  static const std::string path = folder + "/index.json";
+  // Not in a FuzzInput: the shards are searched beside the index.
+  static const std::string path = getFolder() + "/index.json";
+  static const bool registered = std::atexit(removeFolder) == 0;
+  (void)registered;
   std::FILE *file = std::fopen(path.c_str(), "wb");
   if (!file || std::fwrite(data, 1, size, file) != size ||
       std::fclose(file) != 0)
