@@ -121,7 +121,8 @@ TEST(SafetensorsFileTest, HeaderIsStrictJson) {
   expectError(openHeader("{} x", 0), "expected valid JSON");
   expectError(openHeader("{\"a\xff\":1}", 0), "expected valid JSON in UTF-8");
   // Messages stay printable whatever the file holds.
-  for (char c : openHeader("{\"a\xff\x1b[31m\":1}", 0).message())
+  std::string message = openHeader("{\"a\xff\x1b[31m\":1}", 0).message();
+  for (char c : message)
     EXPECT_TRUE(c >= ' ' && c <= '~') << static_cast<int>(c);
   expectError(openHeader("{\"\xed\xa0\x80\":1}", 0), "expected valid JSON");
   expectError(openHeader(std::string("{}\0{}", 5), 0), "zero byte");
