@@ -30,6 +30,7 @@ REFUSED = {
     "no-layers": (dict(metadata={"llama.block_count": None}), "expected an integer for 'llama.block_count' but got nothing"),
     "heads-per-layer": (dict(metadata={"llama.attention.head_count": [4, 4]}), "expected an integer for 'llama.attention.head_count'"),
     "text-for-number": (dict(metadata={"llama.attention.layer_norm_rms_epsilon": "small"}), "expected a number for 'llama.attention.layer_norm_rms_epsilon'"),
+    "unread-type": (dict(unread_type="IQ4_NL"), "tensor 'blk.0.attn_q.weight' has ggml type IQ4_NL"),
     "rope-factors": (dict(rope_factors=[1.0] * 3 + [2.0, 3.0, 8.0, 8.0, 8.0]), "'rope_freqs.weight'"),
     "rope-factor-shape": (dict(rope_factors=[1.0] * 3), "expected shape [8] but got [3]"),
     "missing": (dict(drop=["blk.1.ffn_up.weight"]), "expected a tensor 'blk.1.ffn_up.weight'"),

@@ -35,9 +35,10 @@ def interleave(values, heads):
 
 
 def write(path, model, matrix_type="F32", architecture=None, head_type=None, metadata=None,
-          extra=None, drop=(), rope_factors=None):
+          extra=None, drop=(), rope_factors=None, unread_type=None):
     """Matrices in `matrix_type`, vectors in F32. `metadata` changes entries: values
-    None remove, others replace or add. `extra` adds tensors."""
+    None remove, others replace or add. `extra` adds tensors. The first query matrix
+    is stored in `unread_type`, as zeros."""
     config = model.config
     architecture = architecture or config.model_type
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -90,7 +91,11 @@ def write(path, model, matrix_type="F32", architecture=None, head_type=None, met
         kind = gguf.GGMLQuantizationType.F32
         if values.ndim == 2:
             kind = getattr(gguf.GGMLQuantizationType, matrix_type)
-        data = gguf.quants.quantize(np.ascontiguousarray(values), kind)
+        if unread_type and target == "blk.0.attn_q.weight":
+            kind = getattr(gguf.GGMLQuantizationType, unread_type)
+            data = np.zeros(gguf.quant_shape_to_byte_shape(values.shape, kind), np.uint8)
+        else:
+            data = gguf.quants.quantize(np.ascontiguousarray(values), kind)
         writer.add_tensor(target, data, raw_dtype=kind)
     if rope_factors is not None:
         writer.add_tensor("rope_freqs.weight", np.asarray(rope_factors, np.float32))

@@ -320,6 +320,65 @@ TEST(ModelConfig, RefusesWrongSizes) {
   EXPECT_ERROR(config, "expected integers in 'eos_token_id'");
 }
 
+TEST(ModelConfig, AnyValueForAnyOptionIsReadOrRefused) {
+  const json values[] = {nullptr,
+                         true,
+                         -1,
+                         0,
+                         1,
+                         1e308,
+                         0.1,
+                         "",
+                         "text",
+                         json({}),
+                         {1, "a"},
+                         uint64_t(1) << 63,
+                         int64_t(1) << 62,
+                         {{"a", 1}},
+                         {{"rope_type", 3}},
+                         {{"type", nullptr}}};
+  const char *const keys[] = {"architectures",
+                              "attention_bias",
+                              "bos_token_id",
+                              "eos_token_id",
+                              "head_dim",
+                              "hidden_act",
+                              "hidden_size",
+                              "intermediate_size",
+                              "layer_types",
+                              "max_position_embeddings",
+                              "mlp_bias",
+                              "model_type",
+                              "num_attention_heads",
+                              "num_hidden_layers",
+                              "num_key_value_heads",
+                              "pad_token_id",
+                              "partial_rotary_factor",
+                              "quantization_config",
+                              "rms_norm_eps",
+                              "rope_interleaved",
+                              "rope_parameters",
+                              "rope_scaling",
+                              "rope_theta",
+                              "sliding_window",
+                              "tie_word_embeddings",
+                              "use_mrope",
+                              "use_sliding_window",
+                              "vocab_size",
+                              "is_encoder_decoder"};
+  for (const char *type : {"llama", "mistral", "qwen2", "qwen3"})
+    for (const char *key : keys)
+      for (const json &value : values) {
+        json config = makeConfig(type);
+        config[key] = value;
+        Result<ModelConfig> result = parse(config);
+        if (!result.ok())
+          EXPECT_FALSE(result.message().empty());
+        else if (result->numLayers < 100)
+          EXPECT_FALSE(listTensors(*result).empty());
+      }
+}
+
 TEST(ModelConfig, RefusesWrongText) {
   for (const char *text : {"", "{", "[1, 2]", "3", "{\"model_type\": \"llama\"",
                            "{\"model_type\": \"\xff\"}", "{} {}"}) {
