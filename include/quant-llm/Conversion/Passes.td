@@ -57,4 +57,63 @@ def ConvertLinalgToQuantLLM : Pass<"convert-linalg-to-quant-llm"> {
   ];
 }
 
+def ConvertQuantLLMToQuant : Pass<"convert-quant-llm-to-quant"> {
+  let summary = "Turn dequantized constants into casts of the quant dialect";
+  let description = [{
+    `dequantize(assemble(...))` with constant scales and zeros becomes
+    `quant.dcast(quant.scast(storage))` with these as literals of the type. Codes of less
+    than 8 bits must be constants too. Representable are integer elements, scales of
+    a type that the expressed type holds exactly, positive scales, integer zeros,
+    and blocks that divide the matrix. Everything else is refused with its reason.
+    In bf16, upstream's lowering of the cast rounds the difference of code
+    and zero point, which quant_llm does not.
+
+    Example (`test/Conversion/QuantToQuantLLM/to-quant.mlir`):
+    ```mlir
+    %codes = arith.constant dense<[[33, 67]]> : tensor<1x2xi8>
+    %scales = arith.constant dense<2.0> : tensor<1x1xf32>
+    %0 = quant_llm.assemble %codes, %scales : (tensor<1x2xi8>, tensor<1x1xf32>) -> !quant_llm.weight<1x4xf32, #scheme>
+    %1 = quant_llm.dequantize %0 : !quant_llm.weight<1x4xf32, #scheme> -> tensor<1x4xf32>
+    // becomes
+    %storage = arith.constant dense<[[1, 2, 3, 4]]> : tensor<1x4xi4>
+    %0 = quant.scast %storage : tensor<1x4xi4> to tensor<1x4x!quant.uniform<i4:f32, 2.0>>
+    %1 = quant.dcast %0 : tensor<1x4x!quant.uniform<i4:f32, 2.0>> to tensor<1x4xf32>
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::quant::QuantDialect"];
+  let options = [
+    Option<"allowUnconverted", "allow-unconverted", "bool", "false",
+           "Leave what quant cannot represent, with a remark, instead of an error">
+  ];
+}
+
+def ConvertQuantToQuantLLM : Pass<"convert-quant-to-quant-llm"> {
+  let summary = "Turn dequantized storage of the quant dialect into quant_llm weights";
+  let description = [{
+    `quant.dcast(quant.scast(storage))` of a static matrix becomes `dequantize(assemble(...))`;
+    the scales and zero points of the type become constants, in the expressed type as
+    in upstream's lowering. Storage of 8 bits may be any value, narrower storage must be
+    a constant, which is packed. Per-tensor, per-axis and sub-channel types are
+    representable, symmetric or not, with storage of at most 8 bits and f16, bf16 or
+    f32 as the expressed type. A restricted range of the storage is not kept. Everything else, also
+    `quant.qcast`, is refused with its reason. Upstream wraps zero points of sub-channel
+    types that are out of range when it parses them; others are checked here.
+
+    Example (`test/Conversion/QuantToQuantLLM/from-quant.mlir`):
+    ```mlir
+    %0 = quant.scast %storage : tensor<8x64xi8> to tensor<8x64x!quant.uniform<i8:f32, 2.0>>
+    %1 = quant.dcast %0 : tensor<8x64x!quant.uniform<i8:f32, 2.0>> to tensor<8x64xf32>
+    // becomes
+    %scales = arith.constant dense<2.0> : tensor<1x1xf32>
+    %0 = quant_llm.assemble %storage, %scales : (tensor<8x64xi8>, tensor<1x1xf32>) -> !quant_llm.weight<8x64xf32, #scheme>
+    %1 = quant_llm.dequantize %0 : !quant_llm.weight<8x64xf32, #scheme> -> tensor<8x64xf32>
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"allowUnconverted", "allow-unconverted", "bool", "false",
+           "Leave what quant_llm cannot represent, with a remark, instead of an error">
+  ];
+}
+
 #endif // QUANT_LLM_CONVERSION_PASSES_TD
