@@ -95,7 +95,8 @@ def ConvertQuantToQuantLLM : Pass<"convert-quant-to-quant-llm"> {
     in upstream's lowering. Storage of 8 bits may be any value, narrower storage must be
     a constant, which is packed. Per-tensor, per-axis and sub-channel types are
     representable, symmetric or not, with storage of at most 8 bits and f16, bf16 or
-    f32 as the expressed type. A restricted range of the storage is not kept. Everything else, also
+    f32 as the expressed type. A signed type with zero points becomes an unsigned element, with
+    codes and zeros moved by half the range. A restricted range of the storage is not kept. Everything else, also
     `quant.qcast`, is refused with its reason. Upstream wraps zero points of sub-channel
     types that are out of range when it parses them; others are checked here.
 

@@ -103,6 +103,10 @@ struct ConvertedType {
   DenseElementsAttr scales;
   /// Null if every zero point is 0.
   DenseElementsAttr zeros;
+  /// What turns stored bits into codes, by exclusive or: a signed type with
+  /// zero points becomes an unsigned element, with codes and zeros moved by
+  /// half the range.
+  uint8_t flip = 0;
 };
 
 Result<ConvertedType> convertType(Type type) {
@@ -177,6 +181,13 @@ Result<ConvertedType> convertType(Type type) {
   bool hasZero = llvm::any_of(zeros, [](int64_t zero) { return zero != 0; });
   // The rule says how codes come about; these exist already. It is one that the
   // element permits.
+  ConvertedType result;
+  if (hasZero && quantized.isSigned()) {
+    scheme.element.kind = ElementKind::UInt;
+    result.flip = 1u << (bits - 1);
+    for (int64_t &zero : zeros)
+      zero -= low;
+  }
   scheme.zero = hasZero ? ZeroKind::Integer : ZeroKind::None;
   scheme.rule = hasZero ? ScaleRule::MinMax : ScaleRule::AbsMax;
   if (!hasZero && quantized.isSigned() && bits == 1)
@@ -200,7 +211,6 @@ Result<ConvertedType> convertType(Type type) {
     rounded.push_back(value);
   }
 
-  ConvertedType result;
   MLIRContext *context = type.getContext();
   CaughtError error(context);
   auto emitError = [&] { return error.emit(); };
@@ -225,7 +235,8 @@ Result<ConvertedType> convertType(Type type) {
 }
 
 /// Codes of a constant matrix of integers, packed.
-DenseElementsAttr packCodes(DenseElementsAttr storage, WeightType weight) {
+DenseElementsAttr packCodes(DenseElementsAttr storage, WeightType weight,
+                            uint8_t flip) {
   RankedTensorType type = weight.getComponentTypes()[0];
   unsigned bits = weight.getScheme().getElement().getBits();
   int64_t n = weight.getN(), k = weight.getK(), rowBytes = type.getDimSize(1);
@@ -234,7 +245,7 @@ DenseElementsAttr packCodes(DenseElementsAttr storage, WeightType weight) {
   auto it = values.begin();
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = 0; j < k; ++j, ++it)
-      row[j] = (*it).getZExtValue();
+      row[j] = (*it).getZExtValue() ^ flip;
     packRow(row.data(), k, bits, packed.data() + i * rowBytes);
   }
   return DenseElementsAttr::getFromRawBuffer(
@@ -259,13 +270,19 @@ struct ConvertQuantToQuantLLM
     Location loc = dcast.getLoc();
     OpBuilder builder(dcast);
     Value codes = scast.getInput();
-    if (type->weight.getScheme().getElement().getBits() != 8) {
-      std::optional<DenseElementsAttr> storage = getConstant(codes);
-      if (!storage)
-        return Status::error("expected codes of less than 8 bits to be an "
-                             "inline constant, which can be packed");
-      codes = arith::ConstantOp::create(builder, loc,
-                                        packCodes(*storage, type->weight));
+    std::optional<DenseElementsAttr> storage = getConstant(codes);
+    bool isByte = type->weight.getScheme().getElement().getBits() == 8;
+    if (!isByte && !storage)
+      return Status::error("expected codes of less than 8 bits to be an "
+                           "inline constant, which can be packed");
+    if (!isByte || (type->flip && storage)) {
+      codes = arith::ConstantOp::create(
+          builder, loc, packCodes(*storage, type->weight, type->flip));
+    } else if (type->flip) {
+      auto flips = DenseElementsAttr::get(cast<ShapedType>(codes.getType()),
+                                          APInt(8, type->flip));
+      codes = arith::XOrIOp::create(
+          builder, loc, codes, arith::ConstantOp::create(builder, loc, flips));
     }
     SmallVector<Value> components = {
         codes, arith::ConstantOp::create(builder, loc, type->scales)};

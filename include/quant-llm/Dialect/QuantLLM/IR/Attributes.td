@@ -75,7 +75,7 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     | zero | value |
     | --- | --- |
     | none | `s * v(q)` |
-    | `int` | `s * (v(q) - z)`, z an integer in the range of the element |
+    | `int` | `s * (v(q) - z)`, z an unsigned integer in the range of the element |
     | a float type | `s * v(q) + z` (one multiplication, one addition, each rounded to f32) |
 
     - `block = [n, k]`: elements that share a scale along N and along K; -1 is the
@@ -98,7 +98,7 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     - QL-SCHEME-C2: `scale` is f16, bf16, f32, f8E8M0FNU, f8E4M3FN or a scheme.
     - QL-SCHEME-C3: the scheme of the scales has a type as its scale (one nesting level).
     - QL-SCHEME-C4: the scheme of the scales has no zero.
-    - QL-SCHEME-C5: `zero = int` needs an element `intN` or `uintN`.
+    - QL-SCHEME-C5: `zero = int` needs an element `uintN`.
     - QL-SCHEME-C6: a float `zero` is f16, bf16, f32 or f8E4M3FN, and the element has two
       different values.
     - QL-SCHEME-C7: `rule = absmax_full` needs an element `intN` and no zero.

@@ -25,7 +25,7 @@ def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
     | --- | --- |
     | `codes` | `tensor<N x ceil(K*b/8) x i8>` |
     | `scales` | `tensor<ceil(N/bn) x ceil(K/bk) x scale type>` |
-    | `zeros`, if any | the same grid, of i8 (one integer per zero: unsigned for `uintN`, signed for `intN`) or of the zero type |
+    | `zeros`, if any | the same grid, of i8 (one unsigned integer per zero) or of the zero type |
 
     Code k of a row occupies the bits `[k*b, (k+1)*b)` of the row's bit string, where bit i is
     bit `i % 8` of byte `i / 8`; each row is padded with zero bits to whole bytes.
