@@ -267,6 +267,8 @@ def render_info(description):
     groups = {}
     for parameter in parameters:
         scheme = shorten_scheme(parameter["scheme"]) if parameter["scheme"] else parameter["element_type"]
+        if description["report"]:  # blocks come in the second table
+            scheme = re.sub(r", block \[[^]]*\]", "", scheme)
         groups.setdefault((kind_of(parameter["name"]), scheme), []).append(parameter)
     order = [kind for kind, _ in _KINDS] + ["other"]
     rows = [("kind", "stored as", "tensors", "weights", "bits per weight")]

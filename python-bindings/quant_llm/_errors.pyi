@@ -1,0 +1,11 @@
+from typing import Iterable, Literal
+
+class Diagnostic:
+    severity: Literal["error", "warning", "remark", "note"]
+    location: str
+    message: str
+    def __init__(self, severity: str, location: str, message: str) -> None: ...
+
+class QuantLLMError(Exception):
+    diagnostics: tuple[Diagnostic, ...]
+    def __init__(self, message: str, diagnostics: Iterable[Diagnostic] = ()) -> None: ...
