@@ -135,7 +135,7 @@ public:
       blockK = std::max<int64_t>(
           scheme.blockK < 0 ? k : std::min(scheme.blockK, k), 1);
       groups = ceilDiv(k, blockK);
-      if (isInteger(scheme.element.kind) && 8 % bits == 0)
+      if ((isInteger(kind()) || inRegister()) && 8 % bits == 0)
         phases = 8 / bits;
       // Blocks that end inside of the bytes of one vector take the natural
       // order of codes, or cannot be streamed.
@@ -149,6 +149,18 @@ public:
 
   bool isQuantized() const { return !weight.denseType; }
   ElementKind kind() const { return scheme.element.kind; }
+  /// The values are looked up in a table; in one register with AVX-512.
+  bool hasTable() const {
+    return isTable(kind()) ||
+           (kind() == ElementKind::F4E2M1FN && b.lanes == 16);
+  }
+  /// Integers of all phases but the last are looked up too: a permutation of a
+  /// register replaces mask and conversion, and uses other units of the core
+  /// than the conversion of the last phase.
+  bool mixesTable() const {
+    return isInteger(kind()) && phases > 1 && b.lanes == 16;
+  }
+  bool inRegister() const { return hasTable() && b.lanes == 16 && bits <= 4; }
   bool hasZero() const {
     return isQuantized() && scheme.zero != ZeroKind::None;
   }
@@ -171,7 +183,8 @@ public:
   /// codes are read as unsigned ones with the sign bit inverted, which saves a
   /// shift.
   int64_t offset() const {
-    return phases > 1 && isSigned(kind()) ? 1 << (bits - 1) : 0;
+    return phases > 1 && isSigned(kind()) && !mixesTable() ? 1 << (bits - 1)
+                                                           : 0;
   }
   void prefetch(Value row, Value k0, int64_t ahead);
 
@@ -204,6 +217,7 @@ private:
   Value decode(Value memref, Value row, Value group);
   Value decode(Value stored, FloatType type, bool isInteger);
   Value lookUp(Value indices);
+  Value loadSome(Value row, Value byte, int64_t valid);
   Value loadBytes(Value row, Value byte, int64_t valid, int64_t size);
   Value readNatural(Value row, Value k0, int64_t count, float &factor);
 
@@ -240,13 +254,14 @@ void Weight::bind(ValueRange arguments) {
   scales = arguments[1];
   if (hasZero())
     zeros = arguments[2];
-  if (std::optional<SmallFloat> format = getSmallFloat(scheme.element.kind))
+  std::optional<SmallFloat> format = getSmallFloat(kind());
+  if (format && !hasTable())
     streamFactor = std::ldexp(1.0f, 15 - format->bias);
-  if (isTable(scheme.element.kind)) {
+  if (hasTable() || mixesTable()) {
     // A table on the stack is a constant to LLVM and needs no symbol.
-    const std::vector<float> &values = scheme.element.kind == ElementKind::NF4
-                                           ? nf4Table()
-                                           : scheme.element.table;
+    Result<Element> element = Element::get(scheme.element);
+    assert(element.ok() && "verified before");
+    const std::vector<float> &values = element->table();
     int64_t size = std::max<int64_t>(values.size(), b.lanes);
     table = memref::AllocaOp::create(b, MemRefType::get({size}, b.getF32Type()),
                                      b.getI64IntegerAttr(64));
@@ -261,14 +276,29 @@ void Weight::bind(ValueRange arguments) {
   }
 }
 
+/// At least `valid` bytes, those after them undefined.
+Value Weight::loadSome(Value row, Value byte, int64_t valid) {
+  Type i8 = b.getI8Type();
+  // A mask instead of pieces, where the instruction set has one for bytes.
+  if (b.lanes == 16 && valid < 16 && !llvm::isPowerOf2_64(valid)) {
+    VectorType type = b.vec(i8, 16);
+    Value mask = vector::CreateMaskOp::create(b, b.vec(b.getI1Type(), 16),
+                                              ValueRange{b.index(valid)});
+    return vector::MaskedLoadOp::create(b, type, codes, ValueRange{row, byte},
+                                        mask, b.integer(type, 0));
+  }
+  return vector::LoadOp::create(b, b.vec(i8, valid), codes,
+                                ValueRange{row, byte});
+}
+
 Value Weight::loadBytes(Value row, Value byte, int64_t valid, int64_t size) {
-  Value loaded = vector::LoadOp::create(b, b.vec(b.getI8Type(), valid), codes,
-                                        ValueRange{row, byte});
-  if (valid == size)
+  Value loaded = loadSome(row, byte, valid);
+  int64_t have = cast<VectorType>(loaded.getType()).getNumElements();
+  if (have == size)
     return loaded;
   SmallVector<int64_t> mask;
   for (int64_t i = 0; i < size; ++i)
-    mask.push_back(i < valid ? i : 0);
+    mask.push_back(i < have ? i : 0);
   return b.shuffle(loaded, loaded, mask);
 }
 
@@ -306,8 +336,7 @@ Value Weight::readNatural(Value row, Value k0, int64_t count, float &factor) {
       bytesOfLane.push_back(std::min(first + 1, valid - 1));
       shifts.push_back(lane * bits % 8);
     }
-    Value loaded = vector::LoadOp::create(b, b.vec(b.getI8Type(), valid), codes,
-                                          ValueRange{row, byte});
+    Value loaded = loadSome(row, byte, valid);
     Value pairs = b.shuffle(loaded, loaded, bytesOfLane);
     wide = vector::BitCastOp::create(b, i16, pairs);
     bool left = isSigned(kind);
@@ -330,7 +359,10 @@ Value Weight::readNatural(Value row, Value k0, int64_t count, float &factor) {
                          : Value(arith::ExtUIOp::create(b, i32, wide));
     return arith::SIToFPOp::create(b, b.vecF32(), extended);
   }
-  if (std::optional<SmallFloat> format = getSmallFloat(kind)) {
+  if (hasTable())
+    return lookUp(arith::ExtUIOp::create(b, i32, wide));
+  {
+    std::optional<SmallFloat> format = getSmallFloat(kind);
     factor = std::ldexp(1.0f, 15 - format->bias);
     Value sign = arith::ShLIOp::create(
         b, arith::AndIOp::create(b, wide, b.integer(i16, 1 << (bits - 1))),
@@ -417,13 +449,19 @@ Values Weight::readChunk(Value row, Value k0, int64_t count) {
   Values result;
   for (int64_t p = 0; p < phases; ++p) {
     Value code = wide;
-    if (p + 1 == phases) {
+    bool isLast = p + 1 == phases;
+    if (p > 0) {
       Value shift = b.integer(i32, p * bits);
-      code = isSignedCode ? Value(arith::ShRSIOp::create(b, code, shift))
-                          : Value(arith::ShRUIOp::create(b, code, shift));
-    } else {
-      if (p > 0)
-        code = arith::ShRUIOp::create(b, code, b.integer(i32, p * bits));
+      code = isLast && isSignedCode
+                 ? Value(arith::ShRSIOp::create(b, code, shift))
+                 : Value(arith::ShRUIOp::create(b, code, shift));
+    }
+    if (hasTable() || (mixesTable() && !isLast)) {
+      // A permutation looks at the low bits only, and the table repeats.
+      result.push_back(lookUp(code));
+      continue;
+    }
+    if (!isLast) {
       if (isSignedCode)
         code = arith::XOrIOp::create(b, code, b.integer(i32, offset()));
       code = arith::AndIOp::create(b, code, b.integer(i32, (1 << bits) - 1));
@@ -1002,7 +1040,10 @@ void LinearKernel::emitStreamingBlock(size_t at, Value row0, int64_t rowCount,
 }
 
 void LinearKernel::emitStreamingRows(int64_t tokenCount) {
-  int64_t rowCount = spec.rowsPerPass ? spec.rowsPerPass : 2;
+  // More rows share more loads of x, as long as the sums stay in registers.
+  int64_t rowCount = spec.rowsPerPass  ? spec.rowsPerPass
+                     : tokenCount == 1 ? 4
+                                       : 2;
   // Tasks of whole vectors of the result.
   int64_t block = roundUp(std::clamp<int64_t>(spec.n / 32, 1, 64),
                           std::max<int64_t>(b.lanes, rowCount));
