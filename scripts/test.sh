@@ -19,6 +19,7 @@ check_format() {
 
 setup_test
 build all QuantLLMUnitTests
+get_smollm2 || echo "warning: without SmolLM2 its tests are skipped" >&2
 say "Checking the format of the sources"
 status=0
 check_format || { status=1; echo "error: see the files above (clang-format-22 -i repairs the format)" >&2; }

