@@ -430,7 +430,7 @@ func.func @f(%x: tensor<?x64xf32>, %w: tensor<8x64xf32>) {
 // -----
 
 func.func @f(%x: tensor<?x64xf32>, %w: tensor<8x64xf32>) {
-  // expected-error @below {{attribute 'scheme' failed to satisfy constraint: What the stored bits of a weight mean}}
+  // expected-error @below {{attribute 'scheme' failed to satisfy constraint: what the stored bits of a weight mean}}
   %0 = quant_llm.linear %x, %w {scheme = 4 : i32} : (tensor<?x64xf32>, tensor<8x64xf32>) -> tensor<?x8xf32>
   return
 }

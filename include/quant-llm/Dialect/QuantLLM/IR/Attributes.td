@@ -20,7 +20,7 @@ class QuantLLM_Attr<string name, string attrMnemonic>
 }
 
 def QuantLLM_ElementAttr : QuantLLM_Attr<"Element", "element"> {
-  let summary = "The grid that a code is an index into";
+  let summary = "the grid that a code is an index into";
   let description = [{
     `v(q)` is the value of the code `q`, before scale and zero.
 
@@ -66,7 +66,7 @@ def QuantLLM_ElementAttr : QuantLLM_Attr<"Element", "element"> {
 }
 
 def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
-  let summary = "What the stored bits of a weight mean";
+  let summary = "what the stored bits of a weight mean";
   let description = [{
     Orthogonal fields that together give every stored bit of a matrix `[N, K]`
     (N outputs, K inputs) a value. With `q` the code, `s` the scale and `z` the

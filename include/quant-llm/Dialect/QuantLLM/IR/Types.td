@@ -14,7 +14,7 @@ include "quant-llm/Dialect/QuantLLM/IR/Attributes.td"
 
 def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
   let mnemonic = "weight";
-  let summary = "A matrix stored under a scheme";
+  let summary = "a matrix stored under a scheme";
   let description = [{
     `!quant_llm.weight<NxKxT, #scheme>` is a logical dense matrix of N rows
     (outputs) and K columns (inputs) of the expressed type T. How it is stored is
