@@ -21,6 +21,7 @@ inline void registerAllPasses() {
   registerQuantLLMTransformsPasses();
   registerQuantLLMConversionPasses();
   registerQuantizationPipelines();
+  registerCpuPipelines();
 }
 
 } // namespace quant_llm

@@ -8,6 +8,9 @@
 
 #include "quant-llm/Pipelines/Pipelines.h"
 
+#include "quant-llm/Conversion/QuantLLMToCPU/Bufferization.h"
+#include "quant-llm/InitAllDialects.h"
+
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Arith/Transforms/BufferDeallocationOpInterfaceImpl.h"
@@ -59,6 +62,8 @@ void quant_llm::registerCpuPipelineDialects(DialectRegistry &registry) {
   scf::registerBufferizableOpInterfaceExternalModels(registry);
   tensor::registerBufferizableOpInterfaceExternalModels(registry);
   vector::registerBufferizableOpInterfaceExternalModels(registry);
+  registerAllDialects(registry);
+  registerCpuBufferization(registry);
   registerBuiltinDialectTranslation(registry);
   registerLLVMDialectTranslation(registry);
   registerOpenMPDialectTranslation(registry);

@@ -8,67 +8,91 @@
 
 #include "quant-llm/Pipelines/Pipelines.h"
 
-#include "mlir/Conversion/Passes.h"
-#include "mlir/Dialect/Affine/Transforms/Passes.h"
-#include "mlir/Dialect/Arith/Transforms/Passes.h"
-#include "mlir/Dialect/Bufferization/Pipelines/Passes.h"
+#include "quant-llm/Conversion/Passes.h"
+#include "quant-llm/Conversion/QuantLLMToCPU/LowerToLLVM.h"
+#include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
+
 #include "mlir/Dialect/Bufferization/Transforms/Passes.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Dialect/LLVMIR/Transforms/Passes.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Linalg/Passes.h"
-#include "mlir/Dialect/MemRef/Transforms/Passes.h"
+#include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/SCF/Transforms/Passes.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Tensor/Transforms/Passes.h"
+#include "mlir/Dialect/Tensor/Transforms/Transforms.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
+#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 #include "mlir/Transforms/Passes.h"
 
 using namespace mlir;
 
+namespace {
+
+/// Fuses pointwise ops into their only consumer and decomposes what has no
+/// loops of its own. Unlike upstream's pass of the same purpose it leaves
+/// reshapes where they are, since these separate ops that agree in their loops.
+struct FuseElementwisePass
+    : public PassWrapper<FuseElementwisePass, OperationPass<>> {
+  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(FuseElementwisePass)
+
+  StringRef getArgument() const override {
+    return "quant-llm-fuse-elementwise";
+  }
+  StringRef getDescription() const override {
+    return "Fuse pointwise linalg ops into their only consumer";
+  }
+
+  void runOnOperation() override {
+    RewritePatternSet patterns(&getContext());
+    linalg::populateElementwiseOpsFusionPatterns(
+        patterns,
+        [](OpOperand *operand) { return operand->get().hasOneUse(); });
+    tensor::populateDecomposeTensorConcatPatterns(patterns);
+    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
+      signalPassFailure();
+  }
+};
+
+} // namespace
+
 void quant_llm::buildCpuBufferPipeline(OpPassManager &pm,
                                        const CpuPipelineOptions &options) {
-  bufferization::OneShotBufferizePassOptions bufferize;
-  bufferize.bufferizeFunctionBoundaries = true;
-  bufferize.functionBoundaryTypeConversion =
-      bufferization::LayoutMapOption::IdentityLayoutMap;
-  bufferize.bufferAlignment = 64;
-  pm.addPass(bufferization::createEmptyTensorEliminationPass());
-  pm.addPass(bufferization::createOneShotBufferizePass(bufferize));
+  pm.addPass(createInlineBlocks());
+  if (!options.reference)
+    pm.addPass(createConvertLinalgToQuantLLM());
+  pm.addPass(createDecomposeWeights());
+  if (options.reference)
+    pm.addPass(createConvertQuantLLMToLinalg());
+  else
+    pm.addPass(createConvertQuantLLMToCPU());
+  // `dequantize` ops, if any, and arithmetic on whole tensors.
+  pm.addPass(createConvertQuantLLMToLinalg());
+  pm.addPass(createConvertElementwiseToLinalgPass());
+  pm.addPass(std::make_unique<FuseElementwisePass>());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
-  pm.addPass(bufferization::createDropEquivalentBufferResultsPass());
-  bufferization::buildBufferDeallocationPipeline(
-      pm, bufferization::BufferDeallocationPipelineOptions());
-  pm.addPass(createConvertBufferizationToMemRefPass());
+  OutlineKernelsOptions outline;
+  outline.parallel = options.parallel;
+  outline.fastMath = !options.reference;
+  pm.addPass(createOutlineKernels(outline));
+  pm.addPass(createBufferize());
 }
 
 void quant_llm::buildCpuLLVMPipeline(OpPassManager &pm,
                                      const CpuPipelineOptions &options) {
+  LowerDispatchOptions dispatch;
+  dispatch.profile = options.profile;
+  pm.addPass(createLowerDispatch(dispatch));
+  // What could not be outlined.
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
   pm.addPass(createForallToParallelLoopPass());
-  pm.addPass(createConvertVectorToSCFPass());
-  if (options.parallel)
-    pm.addPass(createConvertSCFToOpenMPPass());
-  pm.addPass(createCanonicalizerPass());
-  pm.addPass(memref::createExpandStridedMetadataPass());
-  pm.addPass(createLowerAffinePass());
-  pm.addPass(createSCFToControlFlowPass());
-  pm.addPass(arith::createArithExpandOpsPass());
-  pm.addPass(createConvertVectorToLLVMPass());
-  pm.addPass(createUBToLLVMConversionPass());
-  pm.addPass(createConvertMathToLLVMPass());
-  pm.addPass(createConvertMathToLibmPass());
-  FinalizeMemRefToLLVMConversionPassOptions memref;
-  memref.useAlignedAlloc = true;
-  memref.useGenericFunctions = true;
-  pm.addPass(createFinalizeMemRefToLLVMConversionPass(memref));
-  pm.addPass(createConvertFuncToLLVMPass());
-  pm.addPass(createArithToLLVMConversionPass());
-  pm.addPass(createConvertIndexToLLVMPass());
-  pm.addPass(createConvertControlFlowToLLVMPass());
-  pm.addPass(createConvertOpenMPToLLVMPass());
-  pm.addPass(createReconcileUnrealizedCastsPass());
-  pm.addPass(createCanonicalizerPass());
-  pm.addPass(createCSEPass());
+  LowerToLLVMOptions lower;
+  lower.openMP = options.parallel;
+  lower.approximateMath = !options.reference;
+  lower.useRuntimeAllocator = true;
+  buildLowerToLLVMPipeline(pm, lower);
 }
 
 void quant_llm::buildCpuPipeline(OpPassManager &pm,

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "quant-llm/Conversion/QuantLLMToCPU/Bufferization.h"
 #include "quant-llm/InitAllDialects.h"
 #include "quant-llm/InitAllPasses.h"
 #include "quant-llm/Support/AtomicFile.h"
@@ -34,6 +35,7 @@ int main(int argc, char **argv) {
   mlir::registerAllDialects(registry);
   mlir::registerAllExtensions(registry);
   quant_llm::registerAllDialects(registry);
+  quant_llm::registerCpuBufferization(registry);
   mlir::registerAllPasses();
   quant_llm::registerAllPasses();
   return mlir::asMainReturnCode(mlir::MlirOptMain(

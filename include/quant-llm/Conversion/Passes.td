@@ -117,4 +117,151 @@ def ConvertQuantToQuantLLM : Pass<"convert-quant-to-quant-llm"> {
   ];
 }
 
+def ConvertQuantLLMToCPU
+    : Pass<"convert-quant-llm-to-cpu", "::mlir::ModuleOp"> {
+  let summary = "Lower linears and contractions to fast CPU kernels";
+  let description = [{
+    Every `quant_llm.linear`, its weights dense or quantized, and every other floating-point
+    contraction of linalg (the products of attention) becomes a `quant_llm.dispatch` of a
+    kernel: a private function on memrefs in the dialects scf, vector, memref, arith
+    and math. Equal ops share one kernel. The dequantization is part of the kernel; the
+    dense matrix never exists.
+
+    Quantized weights must come from an `assemble`: run `quant-llm-decompose-weights` before.
+    Scales that have a scheme themselves are dequantized in front of the dispatch.
+
+    Example (`test/Conversion/QuantLLMToCPU/linear.mlir`):
+    ```mlir
+    %y = quant_llm.linear %x, %w : (tensor<?x64xf32>, !weight) -> tensor<?x8xf32>
+    // becomes
+    %e = tensor.empty(%m) : tensor<?x8xf32>
+    %y = quant_llm.dispatch @linear ins(%x, %codes, %scales : tensor<?x64xf32>, tensor<8x32xi8>, tensor<8x1xf16>)
+      outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+    "::mlir::vector::VectorDialect", "::quant_llm::QuantLLMDialect",
+  ];
+  let options = [
+    Option<"vectorBits", "vector-bits", "unsigned", "0",
+           "Width of the vector registers: 128, 256 or 512; 0 is that of this "
+           "machine">,
+  ];
+}
+
+def ConvertQuantLLMToLinalg : Pass<"convert-quant-llm-to-linalg"> {
+  let summary = "Lower dequantize and linear to their formulas in linalg";
+  let description = [{
+    The reference: `quant_llm.dequantize` becomes a `linalg.generic` that takes every code from
+    its bits, looks up its value and applies scale and zero in f32;
+    `quant_llm.linear` becomes that, a contraction in f32, and a pointwise op for the
+    epilogue. Any scheme works, nothing is fast.
+
+    Example (`test/Conversion/QuantLLMToLinalg/linear.mlir`):
+    ```mlir
+    %y = quant_llm.linear %x, %w : (tensor<?x64xf32>, tensor<8x64xf16>) -> tensor<?x8xf32>
+    // becomes
+    %e = tensor.empty(%m) : tensor<?x8xf32>
+    %0 = linalg.fill ins(%zero : f32) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
+    %y = linalg.generic {indexing_maps = [#mk, #nk, #mn], iterator_types = ["parallel", "parallel", "reduction"]}
+      ins(%x, %w : tensor<?x64xf32>, tensor<8x64xf16>) outs(%0 : tensor<?x8xf32>) { ... } -> tensor<?x8xf32>
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::tensor::TensorDialect", "::quant_llm::QuantLLMDialect",
+  ];
+}
+
+def Bufferize : Pass<"quant-llm-bufferize", "::mlir::ModuleOp"> {
+  let summary = "Bufferize the functions around the kernels";
+  let description = [{
+    One-shot bufferization with function boundaries, for the runtime of the CPU:
+
+    - Arguments and results have the identity layout. An argument is written only if a
+      result is an updated version of it (a cache that grows); such results are dropped and
+      listed in `quant_llm.result_aliases` of the function, one number per
+      result of the original function: that of the argument, or -1.
+    - `quant_llm.get_parameter` becomes a read-only global without initial value. The
+      attribute `quant_llm.parameters` of the module lists symbol, archive, key and type
+      of each; whoever links the code defines the symbols.
+    - Buffers are freed where they are last used; those of results belong to the caller.
+    - Kernels (functions marked `quant_llm.kernel`) are left as they are.
+  }];
+}
+
+def DecomposeWeights
+    : Pass<"quant-llm-decompose-weights", "::mlir::ModuleOp"> {
+  let summary = "Replace parameters of weight type by one for each component";
+  let description = [{
+    Example (`test/Conversion/QuantLLMToLinalg/decompose-weights.mlir`):
+    ```mlir
+    quant_llm.parameter @w from @model : !quant_llm.weight<8x64xf16, #scheme>
+    %w = quant_llm.get_parameter @w : !quant_llm.weight<8x64xf16, #scheme>
+    // becomes
+    quant_llm.parameter @w.codes from @model key "w.codes" : tensor<8x32xi8>
+    quant_llm.parameter @w.scales from @model key "w.scales" : tensor<8x1xf16>
+    %codes = quant_llm.get_parameter @w.codes : tensor<8x32xi8>
+    %scales = quant_llm.get_parameter @w.scales : tensor<8x1xf16>
+    %w = quant_llm.assemble %codes, %scales : (tensor<8x32xi8>, tensor<8x1xf16>) -> !quant_llm.weight<8x64xf16, #scheme>
+    ```
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect"];
+}
+
+def LowerDispatch : Pass<"quant-llm-lower-dispatch", "::mlir::ModuleOp"> {
+  let summary = "Replace dispatches and copies of buffers by calls";
+  let description = [{
+    A `quant_llm.dispatch` on memrefs becomes a call. Operands are cast to the types of the
+    kernel; one whose layout the kernel cannot take is copied. A `memref.copy` becomes a call
+    of a function with loops, one for each rank and element type.
+  }];
+  let dependentDialects = [
+    "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::scf::SCFDialect",
+  ];
+  let options = [
+    Option<"profile", "profile", "bool", "false",
+           "Call `__quant_llm_profile_begin` and `__quant_llm_profile_end` around "
+           "each kernel and list the kernels in `quant_llm.profiled_kernels`">,
+  ];
+}
+
+def OutlineKernels : Pass<"quant-llm-outline-kernels", "::mlir::ModuleOp"> {
+  let summary = "Outline linalg ops into shared kernels";
+  let description = [{
+    Turns linalg ops on tensors into `quant_llm.dispatch` of functions with loops on memrefs;
+    equal functions are shared. Ops that follow one another and agree in their outer
+    parallel loops (the maximum, exponential and sum of a softmax; the sum and scaling of a
+    normalization) become one kernel that executes them row by row: what only they use is a
+    row long, or a value in a register. The outer loops run on the threads of OpenMP if there
+    is enough work, which is decided at run time.
+
+    Ops that the pass cannot handle (windows, buffers, several blocks) stay.
+
+    Example (`test/Conversion/QuantLLMToCPU/outline-kernels.mlir`).
+  }];
+  let dependentDialects = [
+    "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::omp::OpenMPDialect", "::mlir::scf::SCFDialect",
+    "::quant_llm::QuantLLMDialect",
+  ];
+  let options = [
+    Option<"fuse", "fuse", "bool", "true",
+           "Put several ops into one kernel where they agree in outer loops">,
+    Option<"parallel", "parallel", "bool", "true",
+           "Use the threads of OpenMP">,
+    Option<"fastMath", "fast-math", "bool", "true",
+           "Let sums be reordered and multiplications and additions be fused">,
+  ];
+  let statistics = [
+    Statistic<"numDispatches", "dispatches", "Number of dispatches made">,
+  ];
+}
+
 #endif // QUANT_LLM_CONVERSION_PASSES_TD

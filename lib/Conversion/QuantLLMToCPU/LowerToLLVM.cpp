@@ -42,6 +42,8 @@ struct ApproximateMathPass
     : public PassWrapper<ApproximateMathPass, OperationPass<func::FuncOp>> {
   MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(ApproximateMathPass)
 
+  explicit ApproximateMathPass(bool approximate) : approximate(approximate) {}
+
   StringRef getArgument() const override {
     return "quant-llm-approximate-math";
   }
@@ -64,13 +66,17 @@ struct ApproximateMathPass
              name == math::TanhOp::getOperationName() ||
              name == math::ErfOp::getOperationName();
     };
-    populateMathF32ExpansionPatterns(patterns, approximated);
-    populateMathPolynomialApproximationPatterns(patterns, approximated);
+    if (approximate) {
+      populateMathF32ExpansionPatterns(patterns, approximated);
+      populateMathPolynomialApproximationPatterns(patterns, approximated);
+    }
     // Without AVX512-BF16 the conversions would be calls that no library has.
     arith::populateExpandBFloat16Patterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }
+
+  bool approximate;
 };
 } // namespace
 
@@ -78,7 +84,8 @@ void buildLowerToLLVMPipeline(OpPassManager &pm,
                               const LowerToLLVMOptions &options) {
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
-  pm.addNestedPass<func::FuncOp>(std::make_unique<ApproximateMathPass>());
+  pm.addNestedPass<func::FuncOp>(
+      std::make_unique<ApproximateMathPass>(options.approximateMath));
   pm.addNestedPass<func::FuncOp>(createConvertVectorToSCFPass(
       VectorTransferToSCFOptions().enableFullUnroll()));
   pm.addPass(createLowerAffinePass());
@@ -100,7 +107,10 @@ void buildLowerToLLVMPipeline(OpPassManager &pm,
   pm.addPass(createConvertMathToLibmPass());
   pm.addPass(createConvertIndexToLLVMPass());
   pm.addPass(createConvertFuncToLLVMPass());
-  pm.addPass(createFinalizeMemRefToLLVMConversionPass());
+  FinalizeMemRefToLLVMConversionPassOptions memrefOptions;
+  memrefOptions.useAlignedAlloc = options.useRuntimeAllocator;
+  memrefOptions.useGenericFunctions = options.useRuntimeAllocator;
+  pm.addPass(createFinalizeMemRefToLLVMConversionPass(memrefOptions));
   pm.addPass(createArithToLLVMConversionPass());
   pm.addPass(createConvertControlFlowToLLVMPass());
   if (options.openMP)

@@ -1,4 +1,4 @@
-//===- Npy.cpp - Reading and writing .npy files ---------------------------===//
+//===- Npy.cpp - Tensors in .npy files ------------------------------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

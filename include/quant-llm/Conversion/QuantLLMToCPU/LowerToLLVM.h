@@ -17,6 +17,13 @@ namespace quant_llm {
 struct LowerToLLVMOptions {
   /// Run scf.parallel on the threads of OpenMP; serially otherwise.
   bool openMP = true;
+  /// Replace exp, log, tanh and erf by polynomials that vectorize; otherwise
+  /// they are calls of libm.
+  bool approximateMath = true;
+  /// Allocate through the functions `_mlir_memref_to_llvm_aligned_alloc` and
+  /// `_mlir_memref_to_llvm_free`, which the runtime has; otherwise through
+  /// malloc.
+  bool useRuntimeAllocator = false;
 };
 
 /// Adds the passes that take a module of func, scf, affine, memref, vector,

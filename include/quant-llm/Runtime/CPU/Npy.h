@@ -1,4 +1,4 @@
-//===- Npy.h - Reading and writing .npy files -------------------*- C++ -*-===//
+//===- Npy.h - Tensors in .npy files ----------------------------*- C++ -*-===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -15,10 +15,9 @@
 
 namespace quant_llm {
 
-/// Reads a .npy file of version 1 to 3: little-endian numbers, C order.
+/// A copy of a .npy file (NpyFile of Formats/Npy.h).
 Result<Tensor> readNpy(const std::string &path);
-/// Writes a .npy file beside its final place and renames it. Element types that
-/// NumPy lacks (bf16, f8) are refused.
+/// Writes a .npy file; an error for element types that NumPy lacks (bf16, f8).
 Status writeNpy(const std::string &path, const Tensor &tensor);
 
 } // namespace quant_llm

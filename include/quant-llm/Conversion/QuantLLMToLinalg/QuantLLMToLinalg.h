@@ -1,0 +1,36 @@
+//===- QuantLLMToLinalg.h - The exact reference lowering --------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_CONVERSION_QUANTLLMTOLINALG_QUANTLLMTOLINALG_H
+#define QUANT_LLM_CONVERSION_QUANTLLMTOLINALG_QUANTLLMTOLINALG_H
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/PatternMatch.h"
+
+namespace quant_llm {
+
+/// The components of a weight: the operands of the `assemble` that made it, or
+/// the results of a new `components`.
+llvm::SmallVector<mlir::Value> getWeightComponents(mlir::OpBuilder &builder,
+                                                   mlir::Location loc,
+                                                   mlir::Value weight);
+
+/// `tensor<NxKxf32>` with the value of every element of a matrix stored under
+/// `scheme`, by the formula and not rounded afterwards.
+mlir::Value emitDequantizedMatrix(mlir::OpBuilder &builder, mlir::Location loc,
+                                  int64_t n, int64_t k, const Scheme &scheme,
+                                  mlir::ValueRange components);
+
+/// `dequantize` and `linear` to linalg on the components of weights.
+void populateQuantLLMToLinalgPatterns(mlir::RewritePatternSet &patterns);
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_CONVERSION_QUANTLLMTOLINALG_QUANTLLMTOLINALG_H

@@ -1,0 +1,358 @@
+//===- QuantLLMToLinalg.cpp - The exact reference lowering ----------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The formulas of the ops written out, one operation after the other as Spec.md
+// has them: the oracle for every kernel.
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Conversion/QuantLLMToLinalg/QuantLLMToLinalg.h"
+
+#include "quant-llm/Conversion/Passes.h"
+#include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Numerics/Float.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/IRMapping.h"
+#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+
+namespace quant_llm {
+#define GEN_PASS_DEF_CONVERTQUANTLLMTOLINALG
+#include "quant-llm/Conversion/Passes.h.inc"
+} // namespace quant_llm
+
+using namespace mlir;
+using namespace quant_llm;
+
+SmallVector<Value> quant_llm::getWeightComponents(OpBuilder &builder,
+                                                  Location loc, Value weight) {
+  if (auto assemble = weight.getDefiningOp<AssembleOp>())
+    return llvm::to_vector(assemble.getComponents());
+  auto types = cast<WeightType>(weight.getType()).getComponentTypes();
+  auto components = ComponentsOp::create(
+      builder, loc, SmallVector<Type>(types.begin(), types.end()), weight);
+  return llvm::to_vector(ValueRange(components.getResults()));
+}
+
+//===----------------------------------------------------------------------===//
+// The value of a stored element
+//===----------------------------------------------------------------------===//
+
+/// A constant tensor of values by code.
+static Value emitTable(OpBuilder &builder, Location loc,
+                       ArrayRef<float> values) {
+  auto type = RankedTensorType::get({static_cast<int64_t>(values.size())},
+                                    builder.getF32Type());
+  return arith::ConstantOp::create(builder, loc,
+                                   DenseElementsAttr::get(type, values));
+}
+
+/// The values of an 8-bit float by its bits; empty for other types.
+static SmallVector<float> getByteFloatTable(Type type) {
+  SmallVector<float> values;
+  if (!isa<Float8E8M0FNUType, Float8E4M3FNType>(type))
+    return values;
+  const SmallFloat *format = getSmallFloat(ElementKind::F8E4M3FN);
+  for (unsigned code = 0; code < 256; ++code)
+    values.push_back(
+        isa<Float8E8M0FNUType>(type)
+            ? e8m0ToFloat(static_cast<uint8_t>(code))
+            : decodeSmallFloat(*format, static_cast<uint8_t>(code)));
+  return values;
+}
+
+namespace {
+
+/// A component read as f32.
+struct FloatComponent {
+  /// Outside the body: creates the table that its type may need.
+  FloatComponent(OpBuilder &builder, Location loc, Value tensor)
+      : tensor(tensor) {
+    Type type = cast<RankedTensorType>(tensor.getType()).getElementType();
+    SmallVector<float> values = getByteFloatTable(type);
+    if (!values.empty())
+      table = emitTable(builder, loc, values);
+  }
+
+  Value read(OpBuilder &builder, Location loc, ValueRange indices) const {
+    Value value = tensor::ExtractOp::create(builder, loc, tensor, indices);
+    Type f32 = builder.getF32Type();
+    if (table) {
+      Value bits = arith::BitcastOp::create(builder, loc,
+                                            builder.getIntegerType(8), value);
+      Value index = arith::IndexCastUIOp::create(builder, loc,
+                                                 builder.getIndexType(), bits);
+      return tensor::ExtractOp::create(builder, loc, table, index);
+    }
+    if (value.getType() == f32)
+      return value;
+    return arith::ExtFOp::create(builder, loc, f32, value);
+  }
+
+  Value tensor;
+  Value table;
+};
+
+} // namespace
+
+Value quant_llm::emitDequantizedMatrix(OpBuilder &builder, Location loc,
+                                       int64_t n, int64_t k,
+                                       const Scheme &scheme,
+                                       ValueRange components) {
+  int64_t bits = scheme.element.bits;
+  int64_t blockN = scheme.blockN < 0 ? n : scheme.blockN;
+  int64_t blockK = scheme.blockK < 0 ? k : scheme.blockK;
+  Value codes = components.front();
+  Value scaleMatrix;
+  if (scheme.scaleScheme) {
+    scaleMatrix = emitDequantizedMatrix(
+        builder, loc, (n + blockN - 1) / blockN, (k + blockK - 1) / blockK,
+        *scheme.scaleScheme, components.slice(1, 2));
+    components = components.drop_front(3);
+  } else {
+    scaleMatrix = components[1];
+    components = components.drop_front(2);
+  }
+  FloatComponent scales(builder, loc, scaleMatrix);
+  std::optional<FloatComponent> floatZeros;
+  if (scheme.zero == ZeroKind::Float)
+    floatZeros.emplace(builder, loc, components.front());
+  Result<Element> element = Element::get(scheme.element);
+  // Attributes verify their elements, so there is nothing to report.
+  assert(element.ok() && "a verified scheme has a legal element");
+  Value values = emitTable(builder, loc, element->table());
+
+  auto type = RankedTensorType::get({n, k}, builder.getF32Type());
+  Value init = tensor::EmptyOp::create(builder, loc, type.getShape(),
+                                       type.getElementType());
+  AffineMap identity = builder.getMultiDimIdentityMap(2);
+  SmallVector<utils::IteratorType> parallel(2, utils::IteratorType::parallel);
+  auto generic = linalg::GenericOp::create(
+      builder, loc, TypeRange{type}, ValueRange{}, ValueRange{init},
+      ArrayRef<AffineMap>{identity}, parallel,
+      [&](OpBuilder &b, Location loc, ValueRange) {
+        auto constant = [&](int64_t value) -> Value {
+          return arith::ConstantIndexOp::create(b, loc, value);
+        };
+        Value row = linalg::IndexOp::create(b, loc, 0);
+        Value column = linalg::IndexOp::create(b, loc, 1);
+        // The code: `bits` bits from bit column * bits of the row's bit string.
+        // It lies in one byte or two.
+        Value firstBit = arith::MulIOp::create(b, loc, column, constant(bits));
+        Value byte = arith::DivUIOp::create(b, loc, firstBit, constant(8));
+        Type i32 = b.getI32Type();
+        auto readByte = [&](Value at) -> Value {
+          Value code =
+              tensor::ExtractOp::create(b, loc, codes, ValueRange{row, at});
+          return arith::ExtUIOp::create(b, loc, i32, code);
+        };
+        Value word = readByte(byte);
+        if (8 % bits != 0) {
+          int64_t numBytes =
+              cast<RankedTensorType>(codes.getType()).getDimSize(1);
+          Value next = arith::MinUIOp::create(
+              b, loc, arith::AddIOp::create(b, loc, byte, constant(1)),
+              constant(numBytes - 1));
+          Value high = arith::ShLIOp::create(
+              b, loc, readByte(next),
+              arith::ConstantIntOp::create(b, loc, 8, 32));
+          word = arith::OrIOp::create(b, loc, word, high);
+        }
+        Value shift = arith::IndexCastOp::create(
+            b, loc, i32, arith::RemUIOp::create(b, loc, firstBit, constant(8)));
+        Value code = arith::AndIOp::create(
+            b, loc, arith::ShRUIOp::create(b, loc, word, shift),
+            arith::ConstantIntOp::create(b, loc, (int64_t(1) << bits) - 1, 32));
+        Value codeIndex =
+            arith::IndexCastUIOp::create(b, loc, b.getIndexType(), code);
+        Value value = tensor::ExtractOp::create(b, loc, values, codeIndex);
+
+        Value block[] = {
+            arith::DivUIOp::create(b, loc, row, constant(blockN)),
+            arith::DivUIOp::create(b, loc, column, constant(blockK))};
+        Value scale = scales.read(b, loc, block);
+        if (scheme.zero == ZeroKind::Integer) {
+          Value zero =
+              tensor::ExtractOp::create(b, loc, components.front(), block);
+          Value zeroValue =
+              arith::UIToFPOp::create(b, loc, b.getF32Type(), zero);
+          value = arith::SubFOp::create(b, loc, value, zeroValue);
+        }
+        value = arith::MulFOp::create(b, loc, scale, value);
+        if (floatZeros)
+          value = arith::AddFOp::create(b, loc, value,
+                                        floatZeros->read(b, loc, block));
+        linalg::YieldOp::create(b, loc, value);
+      });
+  return generic.getResult(0);
+}
+
+//===----------------------------------------------------------------------===//
+// Patterns
+//===----------------------------------------------------------------------===//
+
+/// The sizes of a tensor.
+static SmallVector<OpFoldResult> getSizes(OpBuilder &builder, Location loc,
+                                          Value tensor) {
+  return tensor::getMixedSizes(builder, loc, tensor);
+}
+
+namespace {
+
+struct DequantizeConversion : public OpRewritePattern<DequantizeOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(DequantizeOp op,
+                                PatternRewriter &rewriter) const override {
+    Location loc = op.getLoc();
+    auto type = cast<WeightType>(op.getSource().getType());
+    Value matrix = emitDequantizedMatrix(
+        rewriter, loc, type.getN(), type.getK(), type.getScheme().toNumerics(),
+        getWeightComponents(rewriter, loc, op.getSource()));
+    Type element = op.getType().getElementType();
+    if (element.isF32()) {
+      rewriter.replaceOp(op, matrix);
+      return success();
+    }
+    Value init = tensor::EmptyOp::create(rewriter, loc, op.getType().getShape(),
+                                         element);
+    AffineMap identity = rewriter.getMultiDimIdentityMap(2);
+    rewriter.replaceOpWithNewOp<linalg::GenericOp>(
+        op, TypeRange{op.getType()}, ValueRange{matrix}, ValueRange{init},
+        ArrayRef<AffineMap>{identity, identity},
+        SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+        [&](OpBuilder &b, Location loc, ValueRange args) {
+          Value rounded = arith::TruncFOp::create(b, loc, element, args[0]);
+          linalg::YieldOp::create(b, loc, rounded);
+        });
+    return success();
+  }
+};
+
+struct LinearConversion : public OpRewritePattern<LinearOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(LinearOp op,
+                                PatternRewriter &rewriter) const override {
+    Location loc = op.getLoc();
+    Value input = op.getInput();
+    auto inputType = cast<RankedTensorType>(input.getType());
+    auto resultType = cast<RankedTensorType>(op.getResult().getType());
+    unsigned rank = inputType.getRank();
+    Type f32 = rewriter.getF32Type();
+
+    // acc[m..., n] = sum over k of x[m..., k] * W[n, k]
+    SmallVector<OpFoldResult> sizes = getSizes(rewriter, loc, input);
+    sizes.back() = rewriter.getIndexAttr(op.getN());
+    AffineMap result = rewriter.getMultiDimIdentityMap(rank);
+    SmallVector<AffineExpr> dims;
+    for (unsigned i = 0; i <= rank; ++i)
+      dims.push_back(rewriter.getAffineDimExpr(i));
+    auto makeMap = [&](ArrayRef<AffineExpr> results) {
+      return AffineMap::get(rank + 1, 0, results, rewriter.getContext());
+    };
+    SmallVector<AffineExpr> inputDims(dims.begin(), dims.end() - 2);
+    inputDims.push_back(dims[rank]);
+    AffineMap maps[] = {makeMap(inputDims),
+                        makeMap({dims[rank - 1], dims[rank]}),
+                        makeMap(ArrayRef(dims).drop_back())};
+    SmallVector<utils::IteratorType> iterators(rank + 1,
+                                               utils::IteratorType::parallel);
+    iterators.back() = utils::IteratorType::reduction;
+    auto widen = [&](OpBuilder &b, Location loc, Value value) -> Value {
+      return value.getType() == f32
+                 ? value
+                 : arith::ExtFOp::create(b, loc, f32, value).getResult();
+    };
+    SmallVector<Value> sums;
+    Value zero =
+        arith::ConstantOp::create(rewriter, loc, rewriter.getF32FloatAttr(0));
+    for (Value weight : op.getWeights()) {
+      if (auto type = dyn_cast<WeightType>(weight.getType()))
+        weight =
+            emitDequantizedMatrix(rewriter, loc, type.getN(), type.getK(),
+                                  type.getScheme().toNumerics(),
+                                  getWeightComponents(rewriter, loc, weight));
+      Value empty = tensor::EmptyOp::create(rewriter, loc, sizes, f32);
+      Value init =
+          linalg::FillOp::create(rewriter, loc, zero, empty).getResult(0);
+      auto sum = linalg::GenericOp::create(
+          rewriter, loc, TypeRange{init.getType()}, ValueRange{input, weight},
+          ValueRange{init}, maps, iterators,
+          [&](OpBuilder &b, Location loc, ValueRange args) {
+            Value product = arith::MulFOp::create(
+                b, loc, widen(b, loc, args[0]), widen(b, loc, args[1]));
+            Value next = arith::AddFOp::create(b, loc, args[2], product);
+            linalg::YieldOp::create(b, loc, next);
+          });
+      sums.push_back(sum.getResult(0));
+    }
+    if (!op.hasEpilogue() && resultType.getElementType() == f32) {
+      rewriter.replaceOp(op, sums.front());
+      return success();
+    }
+
+    SmallVector<Value> operands = sums;
+    SmallVector<AffineMap> epilogueMaps(sums.size(), result);
+    for (Value operand : op.getEpilogueOperands()) {
+      operands.push_back(operand);
+      bool perOutput =
+          cast<RankedTensorType>(operand.getType()).getRank() == 1 && rank != 1;
+      epilogueMaps.push_back(
+          perOutput
+              ? AffineMap::get(rank, 0, {dims[rank - 1]}, rewriter.getContext())
+              : result);
+    }
+    epilogueMaps.push_back(result);
+    Value empty = tensor::EmptyOp::create(rewriter, loc, sizes,
+                                          resultType.getElementType());
+    rewriter.replaceOpWithNewOp<linalg::GenericOp>(
+        op, TypeRange{empty.getType()}, operands, ValueRange{empty},
+        epilogueMaps,
+        SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
+        [&](OpBuilder &b, Location loc, ValueRange args) {
+          if (!op.hasEpilogue()) {
+            Value rounded = arith::TruncFOp::create(
+                b, loc, resultType.getElementType(), args[0]);
+            linalg::YieldOp::create(b, loc, rounded);
+            return;
+          }
+          Block &body = op.getEpilogue().front();
+          IRMapping mapping;
+          for (auto [from, to] : llvm::zip(body.getArguments(), args))
+            mapping.map(from, to);
+          for (Operation &inner : body.without_terminator())
+            b.clone(inner, mapping);
+          linalg::YieldOp::create(
+              b, loc,
+              mapping.lookupOrDefault(body.getTerminator()->getOperand(0)));
+        });
+    return success();
+  }
+};
+
+struct ConvertQuantLLMToLinalg
+    : public quant_llm::impl::ConvertQuantLLMToLinalgBase<
+          ConvertQuantLLMToLinalg> {
+  using ConvertQuantLLMToLinalgBase::ConvertQuantLLMToLinalgBase;
+
+  void runOnOperation() override {
+    RewritePatternSet patterns(&getContext());
+    populateQuantLLMToLinalgPatterns(patterns);
+    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
+      signalPassFailure();
+  }
+};
+
+} // namespace
+
+void quant_llm::populateQuantLLMToLinalgPatterns(RewritePatternSet &patterns) {
+  patterns.add<DequantizeConversion, LinearConversion>(patterns.getContext());
+}
