@@ -1,5 +1,4 @@
-//===- InitAllDialects.h - Registration of every dialect of the project -*- C++
-//-*-===//
+//===- InitAllDialects.h - Registration of all dialects ---------*- C++ -*-===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

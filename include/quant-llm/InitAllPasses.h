@@ -1,5 +1,4 @@
-//===- InitAllPasses.h - Registration of every pass of the project -*- C++
-//-*-===//
+//===- InitAllPasses.h - Registration of all passes -------------*- C++ -*-===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -1,5 +1,4 @@
-//===- quant-plugin.cpp - Our dialects and passes for the distribution's
-//mlir-opt ===//
+//===- quant-plugin.cpp - Dialects and passes for mlir-opt ----------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
