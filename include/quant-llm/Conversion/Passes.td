@@ -98,7 +98,7 @@ def ConvertQuantToQuantLLM : Pass<"convert-quant-to-quant-llm"> {
     f32 as the expressed type. A signed type with zero points becomes an unsigned element, with
     codes and zeros moved by half the range. A restricted range of the storage is not kept. Everything else, also
     `quant.qcast`, is refused with its reason. Upstream wraps zero points of sub-channel
-    types that are out of range when it parses them; others are checked here.
+    types that are out of range when it parses them, so that they mean what their bits are; others are checked here.
 
     Example (`test/Conversion/QuantToQuantLLM/from-quant.mlir`):
     ```mlir

@@ -28,6 +28,7 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/IR/Remarks.h"
+#include "llvm/Support/MathExtras.h"
 #include "llvm/Support/Threading.h"
 
 namespace quant_llm {
@@ -164,10 +165,14 @@ Result<ConvertedType> convertType(Type type) {
                     &losesInfo);
       scales.push_back(scale.convertToDouble());
     }
-    // Their type is that of the storage, which has no sign of its own.
-    for (APInt zero : subChannel.getZeroPoints().getValues<APInt>())
-      zeros.push_back(quantized.isSigned() ? zero.getSExtValue()
-                                           : zero.getZExtValue());
+    // Their type is that of the storage, which has no sign of its own; what the
+    // parser of quant wraps has bits beyond the width set.
+    for (APInt zero : subChannel.getZeroPoints().getValues<APInt>()) {
+      uint64_t raw =
+          *zero.getRawData() & llvm::maskTrailingOnes<uint64_t>(bits);
+      zeros.push_back(quantized.isSigned() ? llvm::SignExtend64(raw, bits)
+                                           : int64_t(raw));
+    }
   }
 
   int64_t low = quantized.isSigned() ? llvm::minIntN(bits) : 0;
