@@ -9,9 +9,10 @@
 // Emits func.func kernels over memrefs for the two contractions of a language
 // model: a linear layer with dense or quantized weights, and the batched matrix
 // products of attention. The IR uses func, scf, memref, vector, arith and math
-// only, vectors have their final register width, and scf.parallel is the one
-// source of threads. Nothing here knows the quant_llm dialect: the CPU lowering
-// translates an op into one of the structures below.
+// (and calls of AVX-512 intrinsics where asked for), vectors have their final
+// register width, and scf.parallel is the one source of threads. Nothing here
+// knows the quant_llm dialect: the CPU lowering translates an op into one of
+// the structures below.
 //
 // Arguments of a linear kernel, in this order:
 //   x                 memref<?xKxT, strided<[?, 1], offset: ?>>
@@ -75,7 +76,9 @@ struct LinearKernelSpec {
   mlir::Block *epilogue = nullptr;
   llvm::SmallVector<KernelEpilogueOperand> operands;
 
-  /// Width of the vector registers; a multiple of 128.
+  /// Width of the vector registers: 128, 256 or 512. At 512 tables are looked
+  /// up with instructions of AVX-512 (llvm.call_intrinsic, the one op not
+  /// upstream- portable); at the others everything is portable.
   unsigned vectorBits = 512;
   /// @{ Choices that are made from the shape when zero.
   /// Calls with at most this many tokens stream the codes instead of unpacking
