@@ -1,12 +1,12 @@
 // From linalg on parameters to weights in a new archive, in one pipeline.
 // RUN: rm -rf %t && %python %S/../Dialect/QuantLLM/Transforms/Inputs/make_archive.py %t && cp %s %t/model.mlir
-// RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/q.safetensors report=%t/r.json exclude=k_proj' -o %t/q.mlir
+// RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/q.safetensors report=%t/r.json exclude=k_proj element=int4' -o %t/q.mlir
 // RUN: FileCheck %s < %t/q.mlir
 // RUN: FileCheck %s --check-prefix=REPORT < %t/r.json
 // RUN: quant-opt %t/q.mlir -quant-llm-verify-stage='stage=quantized check-archives' -o /dev/null
 
 // The result is the same as that of the passes one after the other.
-// RUN: quant-opt %t/model.mlir -convert-linalg-to-quant-llm -quant-llm-choose-granularity=exclude=k_proj -quant-llm-quantize='output=%t/q2.safetensors' -quant-llm-fuse-epilogues -o %t/q2.mlir
+// RUN: quant-opt %t/model.mlir -convert-linalg-to-quant-llm -quant-llm-choose-granularity='exclude=k_proj element=int4' -quant-llm-quantize='output=%t/q2.safetensors' -quant-llm-fuse-epilogues -o %t/q2.mlir
 // RUN: cmp %t/q.safetensors %t/q2.safetensors
 // RUN: sed 's/q2.safetensors/q.safetensors/' %t/q2.mlir | diff %t/q.mlir -
 

@@ -68,11 +68,11 @@ struct FineQuantPipelineOptions
   Option<std::string> element{
       *this, "element",
       llvm::cl::desc("Element of the schemes: intN, uintN, ternary, nf4, ..."),
-      llvm::cl::init("int4")};
+      llvm::cl::init("uint4")};
   Option<std::string> zero{
       *this, "zero",
-      llvm::cl::desc("Zero of the schemes: none, int, f16, bf16 or f32"),
-      llvm::cl::init("none")};
+      llvm::cl::desc("Zero of the schemes: none, int, f16, bf16 or f32; by "
+                     "default int for uintN and none for other elements")};
   Option<std::string> rule{
       *this, "rule",
       llvm::cl::desc("Rule of the scales: absmax, absmax_full, minmax or mse")};
@@ -90,7 +90,7 @@ struct FineQuantPipelineOptions
   Option<double> alpha{
       *this, "alpha",
       llvm::cl::desc("Split groups while the ratio of their ranges is below"),
-      llvm::cl::init(0.8)};
+      llvm::cl::init(0.75)};
   Option<RangeStatistic> statistic{
       *this, "statistic", llvm::cl::desc("What is compared with alpha"),
       llvm::cl::init(RangeStatistic::Raw),

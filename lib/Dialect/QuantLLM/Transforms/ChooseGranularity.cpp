@@ -100,7 +100,9 @@ LogicalResult ChooseGranularity::parseOptions() {
       failed(assign(base.scaleType, parseFloatType(scale), [&] { return error("scale"); })) ||
       failed(assign(base.rounding, parseRounding(rounding), [&] { return error("rounding"); })))
     return failure();
-  if (zero == "none") {
+  if (zero.empty()) {
+    base.zero = base.element.kind == ElementKind::UInt ? ZeroKind::Integer : ZeroKind::None;
+  } else if (zero == "none") {
     base.zero = ZeroKind::None;
   } else if (zero == "int") {
     base.zero = ZeroKind::Integer;
@@ -140,6 +142,8 @@ LogicalResult ChooseGranularity::parseOptions() {
   granularity.alpha = alpha;
   if (!(alpha > 0.0 && alpha <= 2.0))
     return error("alpha") << "expected a number in (0, 2] but got " << alpha;
+  // docs/FineQuant.md has the measurements behind the defaults.
+  granularity.sizes = {256, 128, 64};
   if (!sizes.empty())
     granularity.sizes.assign(sizes.begin(), sizes.end());
   for (int64_t size : granularity.sizes)

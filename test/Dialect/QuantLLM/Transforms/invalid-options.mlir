@@ -12,7 +12,7 @@
 // RULE: error: quant-llm-choose-granularity: invalid option 'rule': {{.*}}best
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='rounding=up' 2>&1 | FileCheck %s --check-prefix=ROUNDING
 // ROUNDING: error: quant-llm-choose-granularity: invalid option 'rounding': {{.*}}up
-// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='rule=minmax' 2>&1 | FileCheck %s --check-prefix=SCHEME
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='element=int4 rule=minmax' 2>&1 | FileCheck %s --check-prefix=SCHEME
 // SCHEME: error: quant-llm-choose-granularity: the options are no legal scheme:
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='element=nf4 zero=int' 2>&1 | FileCheck %s --check-prefix=SCHEME
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='block=64' 2>&1 | FileCheck %s --check-prefix=BLOCK

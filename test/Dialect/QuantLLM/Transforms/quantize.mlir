@@ -1,10 +1,10 @@
 // RUN: rm -rf %t && %python %S/Inputs/make_archive.py %t && cp %S/Inputs/model.mlir %t
-// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity -quant-llm-quantize='output=%t/out/q.safetensors report=%t/r.json' -o %t/never.mlir 2>&1 | FileCheck %s --check-prefix=NODIR
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='element=int4 alpha=0.8 sizes=512,256,128,64' -quant-llm-quantize='output=%t/out/q.safetensors report=%t/r.json' -o %t/never.mlir 2>&1 | FileCheck %s --check-prefix=NODIR
 // RUN: not test -e %t/never.mlir && not test -e %t/r.json
 // NODIR: error: quant-llm-quantize: cannot write '{{.*}}out/q.safetensors'
 
 // RUN: mkdir %t/out
-// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity -quant-llm-quantize='output=%t/out/q.safetensors report=%t/r.json' -quant-llm-verify-stage='stage=quantized check-archives' -o %t/out/q.mlir
+// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity='element=int4 alpha=0.8 sizes=512,256,128,64' -quant-llm-quantize='output=%t/out/q.safetensors report=%t/r.json' -quant-llm-verify-stage='stage=quantized check-archives' -o %t/out/q.mlir
 // RUN: FileCheck %s < %t/out/q.mlir
 // The archive is found beside the module, by a second process as well.
 // RUN: quant-opt %t/out/q.mlir -quant-llm-verify-stage='stage=quantized check-archives' -o /dev/null
@@ -20,13 +20,13 @@
 // CHECK-NOT: scheme =
 
 // The same bytes for any number of threads.
-// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity -quant-llm-quantize='output=%t/out/q1.safetensors report=%t/r1.json threads=1' -o /dev/null
-// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity -quant-llm-quantize='output=%t/out/q7.safetensors report=%t/r7.json threads=7' -o /dev/null
+// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity='element=int4 alpha=0.8 sizes=512,256,128,64' -quant-llm-quantize='output=%t/out/q1.safetensors report=%t/r1.json threads=1' -o /dev/null
+// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity='element=int4 alpha=0.8 sizes=512,256,128,64' -quant-llm-quantize='output=%t/out/q7.safetensors report=%t/r7.json threads=7' -o /dev/null
 // RUN: cmp %t/out/q1.safetensors %t/out/q7.safetensors
 // RUN: sed 's/q1.safetensors/q7.safetensors/' %t/r1.json | diff - %t/r7.json
 
 // Without the dense parameters: the old archive stays, by a path from the new module.
-// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity -quant-llm-quantize='output=%t/out/part.safetensors copy-dense=false' -quant-llm-verify-stage='stage=quantized check-archives' -o %t/out/part.mlir
+// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity='element=int4 alpha=0.8 sizes=512,256,128,64' -quant-llm-quantize='output=%t/out/part.safetensors copy-dense=false' -quant-llm-verify-stage='stage=quantized check-archives' -o %t/out/part.mlir
 // RUN: FileCheck %s --check-prefix=PART < %t/out/part.mlir
 // RUN: quant-opt %t/out/part.mlir -quant-llm-verify-stage='stage=quantized check-archives' -o /dev/null
 // PART: quant_llm.archive @model "../model.safetensors"
@@ -34,7 +34,7 @@
 // PART: quant_llm.parameter @embed_tokens.weight from @model : tensor<8x512xf16>
 
 // The module may be stored elsewhere.
-// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity -quant-llm-quantize='output=%t/out/x.safetensors copy-dense=false module-dir=%t archive-name=new' -quant-llm-verify-stage='stage=quantized check-archives' | FileCheck %s --check-prefix=DIR
+// RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity='element=int4 alpha=0.8 sizes=512,256,128,64' -quant-llm-quantize='output=%t/out/x.safetensors copy-dense=false module-dir=%t archive-name=new' -quant-llm-verify-stage='stage=quantized check-archives' | FileCheck %s --check-prefix=DIR
 // DIR: quant_llm.archive @model "model.safetensors"
 // DIR: quant_llm.archive @new "out/x.safetensors"
 

@@ -34,15 +34,16 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
     %y = quant_llm.linear %x, %w : (tensor<?x256xf32>, tensor<64x256xf16>) -> tensor<?x64xf32>
     // becomes
     %y = quant_llm.linear %x, %w : (tensor<?x256xf32>, tensor<64x256xf16>) -> tensor<?x64xf32>
-      {reason = "...", scheme = #quant_llm.scheme<int4, block = [1, -1], scale = f16, rule = absmax, rounding = half_even>}
+      {reason = "...", scheme = #quant_llm.scheme<uint4, block = [1, -1], scale = f16, zero = int, rule = minmax, rounding = half_even>}
     ```
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"element", "element", "std::string", "\"int4\"",
+    Option<"element", "element", "std::string", "\"uint4\"",
            "Element of the schemes: intN, uintN, ternary, nf4, f4E2M1FN, ...">,
-    Option<"zero", "zero", "std::string", "\"none\"",
-           "Zero of the schemes: none, int, f16, bf16 or f32">,
+    Option<"zero", "zero", "std::string", "\"\"",
+           "Zero of the schemes: none, int, f16, bf16 or f32; by default int for uintN "
+           "and none for other elements">,
     Option<"rule", "rule", "std::string", "\"\"",
            "Rule of the scales: absmax, absmax_full, minmax or mse; by default minmax "
            "with a zero and absmax without">,
@@ -53,7 +54,7 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
     ListOption<"block", "block", "int64_t",
                "Give every weight this block [outputs, inputs] (-1: the whole dimension) "
                "instead of an adaptive one">,
-    Option<"alpha", "alpha", "double", "0.8",
+    Option<"alpha", "alpha", "double", "0.75",
            "Split groups while the ratio of their ranges is below">,
     Option<"statistic", "statistic", "::quant_llm::RangeStatistic",
            "::quant_llm::RangeStatistic::Raw", "What is compared with alpha",
@@ -70,7 +71,7 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
              clEnumValN(::quant_llm::RangeAggregation::Min, "min",
                         "the smallest ratio of a row"))}]>,
     ListOption<"sizes", "sizes", "int64_t",
-               "Allowed group sizes beside the whole row; by default 512,256,128,64">,
+               "Allowed group sizes beside the whole row; by default 256,128,64">,
     Option<"include", "include", "std::string", "\"\"",
            "Only parameters whose name has a match of this regular expression">,
     Option<"exclude", "exclude", "std::string",
