@@ -60,8 +60,10 @@ struct FuseElementwisePass
 void quant_llm::buildCpuBufferPipeline(OpPassManager &pm,
                                        const CpuPipelineOptions &options) {
   pm.addPass(createInlineBlocks());
-  if (!options.reference)
+  if (!options.reference) {
     pm.addPass(createConvertLinalgToQuantLLM());
+    pm.addPass(createFuseEpilogues());
+  }
   pm.addPass(createDecomposeWeights());
   if (options.reference)
     pm.addPass(createConvertQuantLLMToLinalg());
@@ -78,13 +80,13 @@ void quant_llm::buildCpuBufferPipeline(OpPassManager &pm,
   outline.fastMath = !options.reference;
   pm.addPass(createOutlineKernels(outline));
   pm.addPass(createBufferize());
+  LowerDispatchOptions dispatch;
+  dispatch.profile = options.profile;
+  pm.addPass(createLowerDispatch(dispatch));
 }
 
 void quant_llm::buildCpuLLVMPipeline(OpPassManager &pm,
                                      const CpuPipelineOptions &options) {
-  LowerDispatchOptions dispatch;
-  dispatch.profile = options.profile;
-  pm.addPass(createLowerDispatch(dispatch));
   // What could not be outlined.
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
   pm.addPass(createForallToParallelLoopPass());

@@ -438,8 +438,14 @@ std::string cpu::getCompilerIdentity() {
   // objects of its predecessor.
   Dl_info info;
   struct stat status;
+  bool found = false;
   if (dladdr(reinterpret_cast<void *>(&cpu::getCompilerIdentity), &info) &&
-      info.dli_fname && stat(info.dli_fname, &status) == 0)
+      info.dli_fname && StringRef(info.dli_fname).contains('/'))
+    found = stat(info.dli_fname, &status) == 0;
+  // The name of a program found through PATH is not a path.
+  if (!found)
+    found = stat("/proc/self/exe", &status) == 0;
+  if (found)
     identity += " built " + std::to_string(status.st_size) + " " +
                 std::to_string(status.st_mtim.tv_sec) + "." +
                 std::to_string(status.st_mtim.tv_nsec);
