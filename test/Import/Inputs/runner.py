@@ -41,7 +41,7 @@ class Module:
         result = run_tool(
             "quant-run", self.path, "--function", "forward", "--input", tokens_file,
             "--input", self.keys, "--input", self.values, f"--input={position}",
-            "--output", self.folder,
+            "--output", self.folder, "--cache-dir", os.path.join(self.folder, "cache"),
         )
         assert result.returncode == 0, result.stderr
         return np.load(os.path.join(self.folder, "0.npy"))
