@@ -1,0 +1,104 @@
+# RUN: %pytest %s
+"""quant-llm-quantize on models larger than the memory that it may use, interrupted, and on a disk that is
+full: memory is bounded by one weight, and there is a whole archive or none."""
+
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+N, K = 2048, 8192  # 32 MiB in f16
+CHOOSE = "-quant-llm-choose-granularity"
+
+
+def write_model(directory, count):
+    """A module with `count` linears and its archive, written tensor by tensor."""
+    size = 2 * N * K
+    header = {f"w{i}": {"dtype": "F16", "shape": [N, K], "data_offsets": [i * size, (i + 1) * size]} for i in range(count)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    rng = np.random.default_rng(1)
+    # Bits of finite f16 numbers below 2 in magnitude.
+    data = (rng.integers(0, 1 << 16, (N, K), dtype=np.uint16) & 0xBFFF).tobytes()
+    with open(directory / "model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _ in range(count):
+            file.write(data)
+    lines = ['quant_llm.archive @a "model.safetensors"']
+    lines += [f"quant_llm.parameter @w{i} from @a : tensor<{N}x{K}xf16>" for i in range(count)]
+    lines.append(f"func.func @f(%x: tensor<1x{K}xf32>) {{")
+    for i in range(count):
+        lines.append(f"  %w{i} = quant_llm.get_parameter @w{i} : tensor<{N}x{K}xf16>")
+        lines.append(f"  %y{i} = quant_llm.linear %x, %w{i} : (tensor<1x{K}xf32>, tensor<{N}x{K}xf16>) -> tensor<1x{N}xf32>")
+        lines.append(f'  "test.use"(%y{i}) : (tensor<1x{N}xf32>) -> ()')
+    lines += ["  return", "}"]
+    (directory / "model.mlir").write_text("\n".join(lines) + "\n")
+
+
+def start(directory, *options, **arguments):
+    command = ["quant-opt", "model.mlir", "-allow-unregistered-dialect", *options, "-o", os.devnull]
+    return subprocess.Popen(command, cwd=directory, stderr=subprocess.PIPE, text=True, **arguments)
+
+
+def peak_memory(directory, *options):
+    process = start(directory, *options)
+    process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss * 1024
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    directories = []
+    for count in (1, 6):
+        directory = tmp_path_factory.mktemp(f"model{count}")
+        write_model(directory, count)
+        directories.append(directory)
+    return directories
+
+
+@pytest.mark.parametrize("choose", ["block=1,64", "sizes=64"])
+def test_memory_is_bounded_by_one_weight(models, choose):
+    options = [f"{CHOOSE}={choose}", "-quant-llm-quantize=output=q.safetensors report=r.json"]
+    one, six = (peak_memory(directory, *options) for directory in models)
+    weight = 2 * N * K
+    assert six < one + weight // 2, (one, six)
+    assert one < 128 * 2**20 + 3 * weight, one
+    for directory in models:
+        for name in ("q.safetensors", "r.json"):
+            os.remove(directory / name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("delay", [0.1, 0.3])
+def test_interrupt_leaves_nothing(models, number, delay):
+    directory = models[1]
+    before = sorted(os.listdir(directory))
+    process = start(directory, f"{CHOOSE}=block=1,64 rule=mse", "-quant-llm-quantize=output=q.safetensors report=r.json")
+    time.sleep(delay)
+    process.send_signal(number)
+    process.stderr.read()
+    assert process.wait() == -number
+    assert sorted(os.listdir(directory)) == before
+
+
+def test_full_disk(models):
+    directory = models[1]
+    before = sorted(os.listdir(directory))
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    process = start(directory, f"{CHOOSE}=block=1,64", "-quant-llm-quantize=output=q.safetensors report=r.json", preexec_fn=limit)
+    message = process.stderr.read()
+    assert process.wait() == 1
+    assert "error: quant-llm-quantize: cannot write 'q.safetensors'" in message, message
+    assert sorted(os.listdir(directory)) == before
