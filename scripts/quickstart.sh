@@ -51,8 +51,9 @@ get_text() {
 import gzip, pathlib, re, sys
 
 text = gzip.open(sys.argv[1], "rt", encoding="utf-8").read()
-# The table of contents names the first chapter without the word.
-text = text[text.index("\nChapter 1."):]
+# The table of contents names the first chapter without the word; blanks there
+# may be of the kind that does not break lines.
+text = text[re.search(r"^Chapter\s1\.", text, re.MULTILINE).start():]
 paragraphs = (" ".join(p.split()) for p in re.split(r"\n\s*\n", text))
 part = pathlib.Path(sys.argv[2] + ".part")
 part.write_text("\n\n".join(p for p in paragraphs if p) + "\n", encoding="utf-8")
