@@ -40,6 +40,7 @@ def test_signature(engine):
     add, put = engine.functions.values()
     assert [v.shape for v in add.arguments] == [(-1,), (-1,)] and add.results[0].dtype == "F32"
     assert put.arguments[2].scalar and put.arguments[2].dtype == "I64"
+    assert add.aliases == (-1,) and put.aliases == (0,)
 
 
 def test_result(engine):
@@ -56,6 +57,16 @@ def test_strided_and_read_only_arguments(engine):
     b.flags.writeable = False
     (result,) = engine.invoke("add", a, b)
     np.testing.assert_array_equal(result, a + 1)
+
+
+def test_in_place_only_if_allowed(engine):
+    cache, row = np.zeros(4, np.float32), np.array([7], np.float32)
+    (copied,) = engine.invoke("put", cache, row, 2)
+    np.testing.assert_array_equal(copied, [0, 0, 7, 0])
+    np.testing.assert_array_equal(cache, 0)
+    (same,) = engine.invoke("put", cache, row, np.int64(2), in_place=(0,))
+    assert same is cache
+    np.testing.assert_array_equal(cache, [0, 0, 7, 0])
 
 
 def test_results_outlive_the_engine():

@@ -1,0 +1,181 @@
+# RUN: %pytest %s
+"""Language models through the Python package and the command line: logits with
+and without a cache, perplexity, generation, evaluation."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+from quant_llm import QuantLLMError, cli
+from quant_llm.model import Model, quantize_directory, sample
+from quant_llm.tokenizer import find_end_tokens
+
+TEXT = "the cat sat on the mat a dog ran to the hat " * 30
+
+
+@pytest.fixture(scope="module")
+def model(hf_model):
+    return Model.load(hf_model)
+
+
+@pytest.fixture(scope="module")
+def quantized(hf_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("q") / "int4"
+    quantize_directory(hf_model, path, options="block=1,8")
+    return path
+
+
+def test_cache_gives_the_same_logits(model):
+    tokens = np.arange(20) % 32
+    whole = model.forward(tokens)
+    assert whole.shape == (20, 32) and whole.dtype == np.float32 and np.isfinite(whole).all()
+    cache = model.new_cache(24)
+    parts = [model.forward(tokens[a:b], cache) for a, b in ((0, 7), (7, 8), (8, 9), (9, 20))]
+    assert cache.length == 20
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=2e-4, atol=2e-5)
+
+
+def test_fast_path_equals_reference(hf_model, quantized):
+    tokens = np.arange(17) % 32
+    for path in (hf_model, quantized):
+        fast = Model.load(path).forward(tokens)
+        reference = Model.load(path, reference=True).forward(tokens)
+        np.testing.assert_allclose(fast, reference, rtol=1e-3, atol=1e-4)
+
+
+def test_quantized_model_is_close_but_not_equal(model, quantized):
+    tokens = np.arange(16) % 32
+    a, b = model.forward(tokens), Model.load(quantized).forward(tokens)
+    error = np.linalg.norm(a - b) / np.linalg.norm(a)
+    assert 0.001 < error < 0.5
+
+
+def test_perplexity_is_the_mean_over_windows(model):
+    tokens = model.tokenizer.encode(TEXT, special_tokens=False)
+    window = 16
+    result = model.perplexity(tokens, window=window, max_windows=5)
+    total = 0.0
+    for i in range(5):
+        chunk = tokens[i * window : (i + 1) * window]
+        logits = model.forward(chunk)[:-1].astype(np.float64)
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        total -= np.log(probabilities[np.arange(window - 1), chunk[1:]]).sum()
+    assert result["tokens"] == 5 * (window - 1) and result["seconds"] > 0
+    assert math.isclose(result["perplexity"], math.exp(total / (5 * (window - 1))), rel_tol=1e-5)
+
+
+def test_greedy_generation_takes_the_likeliest(model):
+    prompt = model.tokenizer.encode("the cat")
+    generated = list(model.generate(prompt, max_tokens=6))
+    tokens = list(prompt)
+    end = find_end_tokens(model.config)
+    for token in generated:
+        best = int(np.argmax(model.forward(tokens)[-1]))
+        assert token == best
+        tokens.append(token)
+    if len(generated) < 6:
+        assert int(np.argmax(model.forward(tokens)[-1])) in end
+
+
+def test_seed_decides_the_sample(model):
+    prompt = model.tokenizer.encode("the cat")
+    options = {"max_tokens": 12, "temperature": 5.0}
+    first = list(model.generate(prompt, seed=1, **options))
+    assert first == list(model.generate(prompt, seed=1, **options))
+    assert any(first != list(model.generate(prompt, seed=s, **options)) for s in range(2, 6))
+
+
+def test_sampling_follows_the_distribution():
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    random = np.random.default_rng(0)
+    for options, allowed, expected in (
+        ({"top_k": 0, "top_p": 1.0}, 4, [0.5, 0.3, 0.15, 0.05]),
+        ({"top_k": 2, "top_p": 1.0}, 2, [0.625, 0.375]),
+        ({"top_k": 0, "top_p": 0.7}, 2, [0.625, 0.375]),
+        ({"top_k": 0, "top_p": 0.4}, 1, [1.0]),
+    ):
+        drawn = [sample(logits, 1.0, random=random, **options) for _ in range(4000)]
+        assert max(drawn) < allowed
+        share = np.bincount(drawn, minlength=allowed)[:allowed] / 4000
+        np.testing.assert_allclose(share, expected, atol=0.03)
+    assert sample(logits, 0.0, 0, 1.0, random) == 0
+    assert sample(np.array([0.0, 1.0, 1.0]), 0.0, 0, 1.0, random) == 1
+
+
+@pytest.mark.parametrize(
+    "tokens, message",
+    [
+        ([], "expected a non-empty list of tokens"),
+        ([[1, 2]], "expected a non-empty list of tokens but got shape"),
+        ([32], r"expected tokens in \[0, 32\) but got 32 to 32"),
+        ([-1], r"expected tokens in \[0, 32\) but got -1"),
+    ],
+)
+def test_bad_tokens(model, tokens, message):
+    with pytest.raises(QuantLLMError, match=message):
+        model.forward(tokens)
+
+
+def test_full_cache(model):
+    cache = model.new_cache(4)
+    model.forward([1, 2, 3], cache)
+    with pytest.raises(QuantLLMError, match="expected at most 4 tokens in the cache but got 5"):
+        model.forward([1, 2], cache)
+
+
+def test_short_text(model):
+    with pytest.raises(QuantLLMError, match="a text of at least one window"):
+        model.perplexity([1, 2, 3], window=8)
+
+
+def test_module_without_forward(tmp_path):
+    (tmp_path / "model.mlir").write_text("func.func @f(%a: tensor<2xf32>) -> tensor<2xf32> {\n  return %a : tensor<2xf32>\n}\n")
+    with pytest.raises(QuantLLMError, match="function @forward"):
+        Model.load(tmp_path)
+
+
+def run(capsys, *arguments):
+    status = cli.main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_eval_command(capsys, model, quantized, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    status, out, err = run(capsys, "eval", quantized, "--text", tmp_path / "text.txt", "--window", "32", "--json")
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    assert list(result) == ["perplexity", "tokens", "seconds"]
+    assert result["tokens"] % 31 == 0 and result["perplexity"] > 1
+    status, out, err = run(capsys, "eval", quantized, "--text", tmp_path / "text.txt", "--window", "32", "--max-windows", "2")
+    assert status == 0 and "over 62 tokens" in out
+
+
+def test_eval_needs_a_whole_window(capsys, quantized, tmp_path):
+    (tmp_path / "text.txt").write_text("the cat")
+    status, out, err = run(capsys, "eval", quantized, "--text", tmp_path / "text.txt")
+    assert status == 2 and out == "" and "at least one window (1024)" in err
+
+
+def test_generate_command(capsys, quantized):
+    status, out, err = run(capsys, "generate", quantized, "--prompt", "the cat", "--max-tokens", "5")
+    assert (status, err) == (0, "") and out.startswith("the cat") and out.endswith("\n")
+    sampled = [
+        run(capsys, "generate", quantized, "--prompt", "the cat", "--temperature", "3", "--seed", seed, "--top-k", "20")[1] for seed in (1, 1, 2)
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_model_without_tokenizer(capsys, quantized, tmp_path):
+    for name in ("model.mlir", "model.safetensors", "config.json"):
+        os.link(quantized / name, tmp_path / name)
+    status, _, err = run(capsys, "generate", tmp_path, "--prompt", "x")
+    assert status == 2 and "the model has no tokenizer.json" in err
+
+
+def test_missing_weights(capsys, quantized, tmp_path):
+    os.link(quantized / "model.mlir", tmp_path / "model.mlir")
+    status, _, err = run(capsys, "generate", tmp_path, "--prompt", "x")
+    assert status == 2 and "model.safetensors" in err
