@@ -121,8 +121,8 @@ struct Options {
 };
 } // namespace
 
-/// Loads the library of the kernels' threads, or finds it loaded. PyTorch brings
-/// another OpenMP, so a look-up by name alone would not do.
+/// Loads the library of the kernels' threads, or finds it loaded. PyTorch
+/// brings another OpenMP, so a look-up by name alone would not do.
 static void *openMP() {
   return dlopen(QUANT_LLM_OPENMP_LIBRARY, RTLD_NOW | RTLD_GLOBAL);
 }

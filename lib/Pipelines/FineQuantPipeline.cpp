@@ -67,7 +67,8 @@ void buildFineQuantPipeline(OpPassManager &pm,
 void registerQuantizationPipelines() {
   PassPipelineRegistration<FineQuantPipelineOptions>(
       "quant-llm-finequant",
-      "Quantize the weights of a model with FineQuant's choice of granularities",
+      "Quantize the weights of a model with FineQuant's choice of "
+      "granularities",
       buildFineQuantPipeline);
 }
 

@@ -55,8 +55,8 @@ void registerCpuPipelineDialects(mlir::DialectRegistry &registry);
 /// Registers `quant-llm-to-cpu` for textual pipelines.
 void registerCpuPipelines();
 
-/// Options of `quant-llm-finequant`: those of its passes under the same names and
-/// with the same defaults (a test compares them).
+/// Options of `quant-llm-finequant`: those of its passes under the same names
+/// and with the same defaults (a test compares them).
 struct FineQuantPipelineOptions
     : public mlir::PassPipelineOptions<FineQuantPipelineOptions> {
   Option<std::string> output{
@@ -76,9 +76,9 @@ struct FineQuantPipelineOptions
   Option<std::string> rule{
       *this, "rule",
       llvm::cl::desc("Rule of the scales: absmax, absmax_full, minmax or mse")};
-  Option<std::string> scale{
-      *this, "scale", llvm::cl::desc("Type of the scales"),
-      llvm::cl::init("f16")};
+  Option<std::string> scale{*this, "scale",
+                            llvm::cl::desc("Type of the scales"),
+                            llvm::cl::init("f16")};
   Option<std::string> rounding{
       *this, "rounding",
       llvm::cl::desc("Rounding of ties: half_even or half_away"),
@@ -94,11 +94,11 @@ struct FineQuantPipelineOptions
   Option<RangeStatistic> statistic{
       *this, "statistic", llvm::cl::desc("What is compared with alpha"),
       llvm::cl::init(RangeStatistic::Raw),
-      llvm::cl::values(clEnumValN(RangeStatistic::Raw, "raw",
-                                  "the ratio of ranges"),
-                       clEnumValN(RangeStatistic::Gaussian, "gaussian",
-                                  "that ratio divided by the one expected of "
-                                  "normal numbers"))};
+      llvm::cl::values(
+          clEnumValN(RangeStatistic::Raw, "raw", "the ratio of ranges"),
+          clEnumValN(RangeStatistic::Gaussian, "gaussian",
+                     "that ratio divided by the one expected of "
+                     "normal numbers"))};
   Option<RangeAggregation> aggregation{
       *this, "aggregation", llvm::cl::desc("Over the rows of a matrix"),
       llvm::cl::init(RangeAggregation::Min),
@@ -145,9 +145,9 @@ struct FineQuantPipelineOptions
       llvm::cl::init(0)};
 };
 
-/// `quant-llm-finequant`: from a model whose weights are dense parameters to one
-/// whose weights are quantized and stored in a new archive. Raise, choose, quantize,
-/// fuse epilogues, with the contract of every stage checked.
+/// `quant-llm-finequant`: from a model whose weights are dense parameters to
+/// one whose weights are quantized and stored in a new archive. Raise, choose,
+/// quantize, fuse epilogues, with the contract of every stage checked.
 void buildFineQuantPipeline(mlir::OpPassManager &pm,
                             const FineQuantPipelineOptions &options);
 

@@ -7,8 +7,9 @@
 //===----------------------------------------------------------------------===//
 //
 // Libraries announce progress, tools decide whether and how to show it. The
-// listener is a property of the calling thread, not an option of the work: a pass
-// pipeline that is printed and run again elsewhere must not depend on a terminal.
+// listener is a property of the calling thread, not an option of the work: a
+// pass pipeline that is printed and run again elsewhere must not depend on a
+// terminal.
 //
 //===----------------------------------------------------------------------===//
 
@@ -26,16 +27,17 @@ struct Progress {
   std::string stage;
   /// What was worked on last, such as the name of a parameter.
   std::string item;
-  /// Units of work done and in all (bytes of the weights for passes); done == total
-  /// is announced exactly once, at the end of a stage that succeeds.
+  /// Units of work done and in all (bytes of the weights for passes); done ==
+  /// total is announced exactly once, at the end of a stage that succeeds.
   uint64_t done = 0;
   uint64_t total = 0;
 };
 
 using ProgressListener = std::function<void(const Progress &)>;
 
-/// While an object of this class lives, work that this thread starts is announced
-/// to `listener`, on this thread. Scopes nest; the innermost one listens.
+/// While an object of this class lives, work that this thread starts is
+/// announced to `listener`, on this thread. Scopes nest; the innermost one
+/// listens.
 class ProgressScope {
 public:
   explicit ProgressScope(ProgressListener listener);

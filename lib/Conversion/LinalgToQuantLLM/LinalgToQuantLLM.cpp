@@ -129,8 +129,9 @@ struct RaiseContraction : OpInterfaceRewritePattern<linalg::LinalgOp> {
                                         resultType.getElementType(), sum);
         YieldOp::create(builder, bodyLoc, sum);
       };
-      result = LinearOp::create(rewriter, loc, linearType, input,
-                                ValueRange{match->weight}, ValueRange{extra}, body);
+      result =
+          LinearOp::create(rewriter, loc, linearType, input,
+                           ValueRange{match->weight}, ValueRange{extra}, body);
     }
 
     result = transpose(rewriter, loc, result,
@@ -138,8 +139,8 @@ struct RaiseContraction : OpInterfaceRewritePattern<linalg::LinalgOp> {
     if (result.getType() != resultType)
       result = tensor::CastOp::create(rewriter, loc, resultType, result);
     remark::passed(loc, remark::RemarkOpts::name("raised").category(kPassName))
-        << "contraction with a " << remark::detail::Remark::Arg("weight", weightType)
-        << " is a linear";
+        << "contraction with a "
+        << remark::detail::Remark::Arg("weight", weightType) << " is a linear";
     rewriter.replaceOp(op, result);
     return success();
   }
@@ -154,13 +155,17 @@ private:
 struct MoveCollapseAfterLinear : OpRewritePattern<LinearOp> {
   using OpRewritePattern::OpRewritePattern;
 
-  LogicalResult matchAndRewrite(LinearOp op, PatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(LinearOp op,
+                                PatternRewriter &rewriter) const override {
     auto collapse = op.getInput().getDefiningOp<tensor::CollapseShapeOp>();
     if (!collapse)
-      return rewriter.notifyMatchFailure(op, "the input is not a collapsed tensor");
-    SmallVector<ReassociationIndices> groups = collapse.getReassociationIndices();
+      return rewriter.notifyMatchFailure(op,
+                                         "the input is not a collapsed tensor");
+    SmallVector<ReassociationIndices> groups =
+        collapse.getReassociationIndices();
     if (groups.empty() || groups.back().size() != 1)
-      return rewriter.notifyMatchFailure(op, "the last dimension is collapsed too");
+      return rewriter.notifyMatchFailure(op,
+                                         "the last dimension is collapsed too");
     if (!op.getEpilogueOperands().empty())
       return rewriter.notifyMatchFailure(op, "the epilogue has operands");
     // Only where the result is expanded again, else the reshape merely moves.
@@ -170,7 +175,8 @@ struct MoveCollapseAfterLinear : OpRewritePattern<LinearOp> {
              haveSameLeadingSizes(expand, collapse);
     };
     if (llvm::none_of(op->getUsers(), undoesCollapse))
-      return rewriter.notifyMatchFailure(op, "the result is not expanded again");
+      return rewriter.notifyMatchFailure(op,
+                                         "the result is not expanded again");
 
     SmallVector<int64_t> shape(collapse.getSrcType().getShape());
     auto oldType = cast<RankedTensorType>(op.getResult().getType());
@@ -181,8 +187,8 @@ struct MoveCollapseAfterLinear : OpRewritePattern<LinearOp> {
       linear.getInputMutable().assign(collapse.getSrc());
       linear.getResult().setType(newType);
     });
-    Value result = tensor::CollapseShapeOp::create(rewriter, op.getLoc(), oldType,
-                                                   linear.getResult(), groups);
+    Value result = tensor::CollapseShapeOp::create(
+        rewriter, op.getLoc(), oldType, linear.getResult(), groups);
     // Undo the collapse where it is undone: the sizes are those of the input.
     for (Operation *user : llvm::make_early_inc_range(op->getUsers())) {
       if (!undoesCollapse(user))
@@ -191,7 +197,8 @@ struct MoveCollapseAfterLinear : OpRewritePattern<LinearOp> {
       rewriter.setInsertionPoint(expand);
       Value full = linear.getResult();
       if (full.getType() != expand.getType())
-        full = tensor::CastOp::create(rewriter, expand.getLoc(), expand.getType(), full);
+        full = tensor::CastOp::create(rewriter, expand.getLoc(),
+                                      expand.getType(), full);
       rewriter.replaceOp(expand, full);
     }
     rewriter.replaceOp(op, result);
@@ -199,9 +206,9 @@ struct MoveCollapseAfterLinear : OpRewritePattern<LinearOp> {
   }
 
 private:
-  /// Whether the leading dimensions of the result of `expand` surely have the sizes
-  /// of those of the source of `collapse`: in each group at most one of them is
-  /// not known to be equal.
+  /// Whether the leading dimensions of the result of `expand` surely have the
+  /// sizes of those of the source of `collapse`: in each group at most one of
+  /// them is not known to be equal.
   static bool haveSameLeadingSizes(tensor::ExpandShapeOp expand,
                                    tensor::CollapseShapeOp collapse) {
     ArrayRef<int64_t> expanded = expand.getResultType().getShape();
@@ -243,9 +250,11 @@ struct ConvertLinalgToQuantLLM
     populateLinalgToQuantLLMPatterns(patterns, isWeight);
     // Only our patterns: the rest of the module is left as it was written.
     GreedyRewriteConfig config;
-    config.enableFolding(false).enableConstantCSE(false).setRegionSimplificationLevel(
-        GreedySimplifyRegionLevel::Disabled);
-    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns), config)))
+    config.enableFolding(false)
+        .enableConstantCSE(false)
+        .setRegionSimplificationLevel(GreedySimplifyRegionLevel::Disabled);
+    if (failed(
+            applyPatternsGreedily(getOperation(), std::move(patterns), config)))
       return signalPassFailure();
 
     // What is left of the contractions of parameters, and why.
@@ -265,8 +274,8 @@ struct ConvertLinalgToQuantLLM
 
 } // namespace
 
-void quant_llm::populateLinalgToQuantLLMPatterns(RewritePatternSet &patterns,
-                                                 std::function<bool(Value)> isWeight) {
+void quant_llm::populateLinalgToQuantLLMPatterns(
+    RewritePatternSet &patterns, std::function<bool(Value)> isWeight) {
   patterns.add<RaiseContraction>(patterns.getContext(), std::move(isWeight));
   patterns.add<MoveCollapseAfterLinear>(patterns.getContext());
 }

@@ -66,7 +66,7 @@ func.func @f() {
 "quant_llm.block"() <{index = 0 : i64, name = "x"}> ({^bb0(%a: i32): "quant_llm.yield"() : () -> ()}) : () -> ()
 // -----
 "quant_llm.block"() <{index = 0 : i64, name = "x"}> ({
-^bb0: 
+^bb0:
   "quant_llm.yield"() : () -> ()
 ^bb1:
   "quant_llm.yield"() : () -> ()

@@ -21,7 +21,8 @@ TEST(ProgressTest, InnermostScopeListens) {
   ProgressScope outerScope([&](const Progress &p) { outer.push_back(p.done); });
   announceProgress({"a", "x", 1, 3});
   {
-    ProgressScope innerScope([&](const Progress &p) { inner.push_back(p.done); });
+    ProgressScope innerScope(
+        [&](const Progress &p) { inner.push_back(p.done); });
     announceProgress({"a", "y", 2, 3});
   }
   announceProgress({"a", "z", 3, 3});

@@ -20,10 +20,11 @@ class RewritePatternSet;
 namespace quant_llm {
 
 /// Adds the patterns that turn linalg contractions with a weight accepted by
-/// `isWeight` into quant_llm.linear, and that move reshapes of leading dimensions
-/// from the input of a linear to its result.
-void populateLinalgToQuantLLMPatterns(mlir::RewritePatternSet &patterns,
-                                      std::function<bool(mlir::Value)> isWeight);
+/// `isWeight` into quant_llm.linear, and that move reshapes of leading
+/// dimensions from the input of a linear to its result.
+void populateLinalgToQuantLLMPatterns(
+    mlir::RewritePatternSet &patterns,
+    std::function<bool(mlir::Value)> isWeight);
 
 } // namespace quant_llm
 

@@ -6,9 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// FineQuant's choice of the group size, matrix by matrix, from the weights alone.
-// Choosing is apart from quantizing: the choice is an attribute that a person may
-// write and that other passes may change before anything is stored.
+// FineQuant's choice of the group size, matrix by matrix, from the weights
+// alone. Choosing is apart from quantizing: the choice is an attribute that a
+// person may write and that other passes may change before anything is stored.
 //
 //===----------------------------------------------------------------------===//
 
@@ -47,7 +47,8 @@ struct Candidate {
   std::string ownReason;
 };
 
-struct ChooseGranularity : quant_llm::impl::ChooseGranularityBase<ChooseGranularity> {
+struct ChooseGranularity
+    : quant_llm::impl::ChooseGranularityBase<ChooseGranularity> {
   using ChooseGranularityBase::ChooseGranularityBase;
 
   void runOnOperation() override {
@@ -96,12 +97,16 @@ static LogicalResult assign(T &to, Result<T> parsed,
 }
 
 LogicalResult ChooseGranularity::parseOptions() {
-  if (failed(assign(base.element, parseElement(element), [&] { return error("element"); })) ||
-      failed(assign(base.scaleType, parseFloatType(scale), [&] { return error("scale"); })) ||
-      failed(assign(base.rounding, parseRounding(rounding), [&] { return error("rounding"); })))
+  if (failed(assign(base.element, parseElement(element),
+                    [&] { return error("element"); })) ||
+      failed(assign(base.scaleType, parseFloatType(scale),
+                    [&] { return error("scale"); })) ||
+      failed(assign(base.rounding, parseRounding(rounding),
+                    [&] { return error("rounding"); })))
     return failure();
   if (zero.empty()) {
-    base.zero = base.element.kind == ElementKind::UInt ? ZeroKind::Integer : ZeroKind::None;
+    base.zero = base.element.kind == ElementKind::UInt ? ZeroKind::Integer
+                                                       : ZeroKind::None;
   } else if (zero == "none") {
     base.zero = ZeroKind::None;
   } else if (zero == "int") {
@@ -115,23 +120,27 @@ LogicalResult ChooseGranularity::parseOptions() {
     base.zeroType = *type;
   }
   if (!rule.empty()) {
-    if (failed(assign(base.rule, parseScaleRule(rule), [&] { return error("rule"); })))
+    if (failed(assign(base.rule, parseScaleRule(rule),
+                      [&] { return error("rule"); })))
       return failure();
   } else {
-    base.rule = base.zero == ZeroKind::None ? ScaleRule::AbsMax : ScaleRule::MinMax;
+    base.rule =
+        base.zero == ZeroKind::None ? ScaleRule::AbsMax : ScaleRule::MinMax;
   }
 
   if (!block.empty()) {
     if (block.size() != 2)
-      return error("block") << "expected two sizes, outputs and inputs, but got "
-                            << block.size();
+      return error("block")
+             << "expected two sizes, outputs and inputs, but got "
+             << block.size();
     base.blockN = block[0];
     base.blockK = block[1];
   }
   // The library and the attribute each check what they need.
   if (Status status = verifyScheme(base); !status.ok())
     return getOperation().emitError()
-           << kPassName << ": the options are no legal scheme: " << status.message();
+           << kPassName
+           << ": the options are no legal scheme: " << status.message();
   auto emitError = [&] {
     return getOperation().emitError()
            << kPassName << ": the options are no legal scheme: ";
@@ -175,8 +184,8 @@ void ChooseGranularity::collect() {
   candidates.clear();
   others.clear();
   SymbolTableCollection tables;
-  // Where one linear has a scheme that somebody wrote, it holds for every linear of
-  // the parameter.
+  // Where one linear has a scheme that somebody wrote, it holds for every
+  // linear of the parameter.
   llvm::DenseMap<Operation *, SchemeAttr> given;
   getOperation()->walk([&](LinearOp op) {
     if (SchemeAttr scheme = op.getSchemeAttr())
@@ -226,15 +235,19 @@ LogicalResult ChooseGranularity::choose(Candidate &candidate,
   ParameterOp parameter = candidate.parameter;
   StringRef name = parameter.getSymName();
   if (includeRegex && !includeRegex->match(name)) {
-    candidate.reason = "dense: the name does not match the include expression '" + include + "'";
+    candidate.reason =
+        "dense: the name does not match the include expression '" + include +
+        "'";
     return success();
   }
   if (excludeRegex && excludeRegex->match(name)) {
-    candidate.reason = "dense: the name matches the exclude expression '" + exclude + "'";
+    candidate.reason =
+        "dense: the name matches the exclude expression '" + exclude + "'";
     return success();
   }
   auto type = cast<RankedTensorType>(parameter.getType());
-  if (Status status = verifyScheme(base, type.getDimSize(0), type.getDimSize(1));
+  if (Status status =
+          verifyScheme(base, type.getDimSize(0), type.getDimSize(1));
       !status.ok())
     return parameter.emitOpError("cannot have the scheme of the options: ")
            << status.message();
@@ -243,15 +256,17 @@ LogicalResult ChooseGranularity::choose(Candidate &candidate,
     candidate.reason = "uniform: the same block for every weight";
     return success();
   }
-  return read(candidate, archives, [&](const MatrixView &matrix) -> LogicalResult {
-    Result<GranularityChoice> choice =
-        chooseGranularity(matrix, granularity, name.str(), threads);
-    if (!choice.ok())
-      return parameter.emitOpError("cannot be quantized: ") << choice.message();
-    candidate.scheme = getScheme(1, choice->group);
-    candidate.reason = "FineQuant: " + choice->reason;
-    return success();
-  });
+  return read(candidate, archives,
+              [&](const MatrixView &matrix) -> LogicalResult {
+                Result<GranularityChoice> choice =
+                    chooseGranularity(matrix, granularity, name.str(), threads);
+                if (!choice.ok())
+                  return parameter.emitOpError("cannot be quantized: ")
+                         << choice.message();
+                candidate.scheme = getScheme(1, choice->group);
+                candidate.reason = "FineQuant: " + choice->reason;
+                return success();
+              });
 }
 
 LogicalResult ChooseGranularity::run() {
@@ -266,7 +281,8 @@ LogicalResult ChooseGranularity::run() {
     getOperation()->walk([&](GetParameterOp op) {
       for (OpOperand &use : op->getUses()) {
         auto linear = dyn_cast<LinearOp>(use.getOwner());
-        if (!linear || !llvm::is_contained(linear.getWeights(), op.getResult()) ||
+        if (!linear ||
+            !llvm::is_contained(linear.getWeights(), op.getResult()) ||
             linear.getInput() == op.getResult())
           shared.insert(getParameterOf(op.getResult(), &tables));
       }
@@ -275,20 +291,23 @@ LogicalResult ChooseGranularity::run() {
 
   Progress progress{"choosing granularities", "", 0, 0};
   for (auto &[key, candidate] : candidates)
-    progress.total += cast<RankedTensorType>(candidate.parameter.getType()).getNumElements();
+    progress.total +=
+        cast<RankedTensorType>(candidate.parameter.getType()).getNumElements();
   ParameterArchives archives(baseDir);
   bool ok = true;
   for (auto &[key, candidate] : candidates) {
     ParameterOp parameter = candidate.parameter;
     if (candidate.scheme)
-      candidate.reason = "given: another linear of the parameter has this scheme";
+      candidate.reason =
+          "given: another linear of the parameter has this scheme";
     else if (shared.contains(parameter))
       candidate.reason =
           "dense: the parameter is also used by other operations than linears";
     else if (failed(choose(candidate, archives)))
       ok = false; // go on: report every weight that is wrong
     progress.item = parameter.getSymName().str();
-    progress.done += cast<RankedTensorType>(parameter.getType()).getNumElements();
+    progress.done +=
+        cast<RankedTensorType>(parameter.getType()).getNumElements();
     if (ok || progress.done != progress.total)
       announceProgress(progress);
   }
@@ -322,9 +341,10 @@ LogicalResult ChooseGranularity::run() {
       continue;
     candidate.scheme = best->scheme;
     candidate.ownReason = std::move(candidate.reason);
-    candidate.reason = ("as '" + best->parameter.getSymName() +
-                        "', which is used by the same linear (" + best->reason + ")")
-                           .str();
+    candidate.reason =
+        ("as '" + best->parameter.getSymName() +
+         "', which is used by the same linear (" + best->reason + ")")
+            .str();
   }
 
   MLIRContext *context = &getContext();
@@ -335,7 +355,8 @@ LogicalResult ChooseGranularity::run() {
       if (linear.getWeights().size() == 2) {
         // Both reasons of a pair, in the order of the weights.
         auto getReason = [&](unsigned index) -> const std::string & {
-          Candidate &own = candidates[getParameterOf(linear.getWeights()[index])];
+          Candidate &own =
+              candidates[getParameterOf(linear.getWeights()[index])];
           return own.ownReason.empty() ? own.reason : own.ownReason;
         };
         reason = getReason(0);
@@ -362,7 +383,8 @@ LogicalResult ChooseGranularity::run() {
         << Arg("reason", candidate.reason);
   }
   for (LinearOp linear : others)
-    if (!linear.getSchemeAttr() && !linear.isQuantized() && !linear.getReasonAttr())
+    if (!linear.getSchemeAttr() && !linear.isQuantized() &&
+        !linear.getReasonAttr())
       linear.setReasonAttr(StringAttr::get(
           context, "dense: a weight is not a dense parameter of an archive"));
   return success();

@@ -35,11 +35,12 @@ static bool isEpilogueElement(Type type) {
   return type.isF16() || type.isBF16() || type.isF32();
 }
 
-/// Whether `op` computes every element of its one result from the elements at the
-/// same place (or a projection of it) of its inputs.
+/// Whether `op` computes every element of its one result from the elements at
+/// the same place (or a projection of it) of its inputs.
 static bool isPointwise(linalg::LinalgOp op) {
   return op.hasPureTensorSemantics() && op.getNumDpsInits() == 1 &&
-         op.getNumParallelLoops() == op.getNumLoops() && !op.hasIndexSemantics() &&
+         op.getNumParallelLoops() == op.getNumLoops() &&
+         !op.hasIndexSemantics() &&
          op.getMatchingIndexingMap(op.getDpsInitOperand(0)).isIdentity() &&
          !op.payloadUsesValueFromOperand(op.getDpsInitOperand(0));
 }
@@ -66,7 +67,7 @@ struct FuseElementwise : OpInterfaceRewritePattern<linalg::LinalgOp> {
 
   /// An input of the elementwise op that is no linear to be fused.
   struct Extra {
-    Value value;   // the new operand of the epilogue, or null
+    Value value;    // the new operand of the epilogue, or null
     Value constant; // what the body uses instead
   };
 
@@ -76,8 +77,10 @@ struct FuseElementwise : OpInterfaceRewritePattern<linalg::LinalgOp> {
       return rewriter.notifyMatchFailure(op, "not elementwise");
     Block *body = op.getBlock();
     auto resultType = cast<RankedTensorType>(op->getResult(0).getType());
-    if (!isEpilogueElement(resultType.getElementType()) || resultType.getEncoding())
-      return rewriter.notifyMatchFailure(op, "the result is not of f16, bf16 or f32");
+    if (!isEpilogueElement(resultType.getElementType()) ||
+        resultType.getEncoding())
+      return rewriter.notifyMatchFailure(
+          op, "the result is not of f16, bf16 or f32");
     for (Operation &inner : body->without_terminator()) {
       StringRef dialect = inner.getName().getDialectNamespace();
       auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
@@ -88,11 +91,13 @@ struct FuseElementwise : OpInterfaceRewritePattern<linalg::LinalgOp> {
             op, "the body has more than pure scalar ops of arith and math");
     }
     auto isInside = [&](Value value) {
-      return value.getParentBlock() == body || matchPattern(value, m_Constant());
+      return value.getParentBlock() == body ||
+             matchPattern(value, m_Constant());
     };
     for (Operation &inner : *body)
       if (!llvm::all_of(inner.getOperands(), isInside))
-        return rewriter.notifyMatchFailure(op, "the body uses a value from outside");
+        return rewriter.notifyMatchFailure(
+            op, "the body uses a value from outside");
 
     // Linears whose result is used by this op alone, element for element.
     SmallVector<LinearOp> linears;
@@ -121,7 +126,8 @@ struct FuseElementwise : OpInterfaceRewritePattern<linalg::LinalgOp> {
       Extra extra;
       Value value = input->get();
       auto type = dyn_cast<RankedTensorType>(value.getType());
-      if (value == first.getResult() || (second && value == second.getResult())) {
+      if (value == first.getResult() ||
+          (second && value == second.getResult())) {
         extras.push_back(extra);
         continue;
       }
@@ -138,8 +144,9 @@ struct FuseElementwise : OpInterfaceRewritePattern<linalg::LinalgOp> {
           return rewriter.notifyMatchFailure(op, "residuals are not fused");
         extra.value = value;
       } else {
-        return rewriter.notifyMatchFailure(
-            op, "an input is neither one value per output nor of the result's shape");
+        return rewriter.notifyMatchFailure(op,
+                                           "an input is neither one value per "
+                                           "output nor of the result's shape");
       }
       extras.push_back(extra);
     }
@@ -162,7 +169,8 @@ struct FuseElementwise : OpInterfaceRewritePattern<linalg::LinalgOp> {
           type.getShape() != linearType.getShape() &&
           !(type.getRank() == 1 && type.getDimSize(0) == first.getN()))
         extra.value = tensor::CastOp::create(
-            rewriter, loc, linearType.clone(type.getElementType()), extra.value);
+            rewriter, loc, linearType.clone(type.getElementType()),
+            extra.value);
       operands.push_back(extra.value);
     }
 
@@ -171,7 +179,8 @@ struct FuseElementwise : OpInterfaceRewritePattern<linalg::LinalgOp> {
       ValueRange rest = args.drop_front(weights.size());
       auto inlineEpilogue = [&](LinearOp linear) -> Value {
         size_t numOperands = linear.getEpilogueOperands().size();
-        SmallVector<Value> own(accumulators.take_front(linear.getWeights().size()));
+        SmallVector<Value> own(
+            accumulators.take_front(linear.getWeights().size()));
         llvm::append_range(own, rest.take_front(numOperands));
         accumulators = accumulators.drop_front(linear.getWeights().size());
         rest = rest.drop_front(numOperands);
@@ -180,14 +189,16 @@ struct FuseElementwise : OpInterfaceRewritePattern<linalg::LinalgOp> {
           // The rounding of the linear's result.
           if (element.isF32())
             return own.front();
-          return arith::TruncFOp::create(builder, linear.getLoc(), element, own.front());
+          return arith::TruncFOp::create(builder, linear.getLoc(), element,
+                                         own.front());
         }
         return cloneBody(builder, &linear.getEpilogue().front(), own);
       };
       Value firstValue = inlineEpilogue(first);
       Value secondValue = second ? inlineEpilogue(second) : Value();
       SmallVector<Value> inputs;
-      for (auto [input, extra] : llvm::zip_equal(op.getDpsInputOperands(), extras)) {
+      for (auto [input, extra] :
+           llvm::zip_equal(op.getDpsInputOperands(), extras)) {
         Value value;
         if (input->get() == first.getResult()) {
           value = firstValue;
@@ -213,9 +224,11 @@ struct FuseElementwise : OpInterfaceRewritePattern<linalg::LinalgOp> {
     if (second && second.getReasonAttr() != reason)
       reason = rewriter.getStringAttr(
           (reason ? reason.strref() : StringRef("none")) + "; second weight: " +
-          (second.getReasonAttr() ? second.getReasonAttr().strref() : StringRef("none")));
-    Value result = LinearOp::create(rewriter, loc, linearType, first.getInput(), weights,
-                                    operands, build, first.getSchemeAttr(), reason);
+          (second.getReasonAttr() ? second.getReasonAttr().strref()
+                                  : StringRef("none")));
+    Value result =
+        LinearOp::create(rewriter, loc, linearType, first.getInput(), weights,
+                         operands, build, first.getSchemeAttr(), reason);
     if (linearType != resultType)
       result = tensor::CastOp::create(rewriter, loc, resultType, result);
     remark::passed(loc, remark::RemarkOpts::name("fused").category(kPassName))
@@ -235,9 +248,10 @@ private:
            first.getSchemeAttr() == second.getSchemeAttr();
   }
 
-  /// A vector of `size` values that `value`, read through `map`, repeats along every
-  /// dimension but the last.
-  static Value getVector(Value value, AffineMap map, int64_t lastDim, int64_t size) {
+  /// A vector of `size` values that `value`, read through `map`, repeats along
+  /// every dimension but the last.
+  static Value getVector(Value value, AffineMap map, int64_t lastDim,
+                         int64_t size) {
     auto isVector = [&](Value traced) {
       auto type = dyn_cast<RankedTensorType>(traced.getType());
       return type && type.getRank() == 1 && type.getDimSize(0) == size &&
@@ -250,9 +264,10 @@ private:
     return dim && dim.getPosition() == lastDim ? traced->source : nullptr;
   }
 
-  /// Clones the ops of `body`, with `values` for its arguments, and returns the value
-  /// that it yields. Constants from outside are cloned too.
-  static Value cloneBody(OpBuilder &builder, Block *body, ArrayRef<Value> values) {
+  /// Clones the ops of `body`, with `values` for its arguments, and returns the
+  /// value that it yields. Constants from outside are cloned too.
+  static Value cloneBody(OpBuilder &builder, Block *body,
+                         ArrayRef<Value> values) {
     IRMapping mapping;
     for (auto [argument, value] : llvm::zip(body->getArguments(), values))
       if (value)
@@ -279,9 +294,11 @@ private:
 struct JoinUsers : OpRewritePattern<LinearOp> {
   using OpRewritePattern::OpRewritePattern;
 
-  LogicalResult matchAndRewrite(LinearOp op, PatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(LinearOp op,
+                                PatternRewriter &rewriter) const override {
     if (op->use_empty() || getUniqueUser(op))
-      return rewriter.notifyMatchFailure(op, "the result has no more than one user");
+      return rewriter.notifyMatchFailure(
+          op, "the result has no more than one user");
     // What each user leads to through ops that have one user.
     llvm::SetVector<Operation *> users(op->user_begin(), op->user_end());
     SmallVector<SmallVector<Operation *>> chains;
@@ -301,10 +318,10 @@ struct JoinUsers : OpRewritePattern<LinearOp> {
       });
     });
     if (join == chains.front().end())
-      return rewriter.notifyMatchFailure(op, "no elementwise op joins all users");
-    Operation *producer = *llvm::find_if(users, [&](Operation *user) {
-      return user != *join;
-    });
+      return rewriter.notifyMatchFailure(op,
+                                         "no elementwise op joins all users");
+    Operation *producer =
+        *llvm::find_if(users, [&](Operation *user) { return user != *join; });
     Operation *consumer = getUniqueUser(producer);
     FailureOr<linalg::GenericOp> first = generalize(rewriter, producer);
     FailureOr<linalg::GenericOp> second = generalize(rewriter, consumer);
@@ -321,7 +338,8 @@ struct JoinUsers : OpRewritePattern<LinearOp> {
         linalg::fuseElementwiseOps(rewriter, fused);
     if (failed(result))
       return rewriter.notifyMatchFailure(op, "two users cannot be fused");
-    rewriter.replaceOp(*second, result->replacements.lookup(second->getResult(0)));
+    rewriter.replaceOp(*second,
+                       result->replacements.lookup(second->getResult(0)));
     if ((*first)->use_empty())
       rewriter.eraseOp(*first);
     return success();
@@ -348,17 +366,20 @@ struct FuseEpilogues : quant_llm::impl::FuseEpiloguesBase<FuseEpilogues> {
     };
     // Only our patterns: the rest of the module is left as it was written.
     GreedyRewriteConfig config;
-    config.enableFolding(false).enableConstantCSE(false).setRegionSimplificationLevel(
-        GreedySimplifyRegionLevel::Disabled);
-    // Residuals last: in silu(g) * u the product would else take silu(g), not yet
-    // part of a linear, for a residual of u before the two can become a pair.
+    config.enableFolding(false)
+        .enableConstantCSE(false)
+        .setRegionSimplificationLevel(GreedySimplifyRegionLevel::Disabled);
+    // Residuals last: in silu(g) * u the product would else take silu(g), not
+    // yet part of a linear, for a residual of u before the two can become a
+    // pair.
     for (bool residual : {false, true}) {
       if (residual && !fuseResidual)
         break;
       RewritePatternSet patterns(&getContext());
       patterns.add<FuseElementwise>(&getContext(), residual, fuseGated, count);
       patterns.add<JoinUsers>(&getContext());
-      if (failed(applyPatternsGreedily(getOperation(), std::move(patterns), config)))
+      if (failed(applyPatternsGreedily(getOperation(), std::move(patterns),
+                                       config)))
         return signalPassFailure();
     }
   }

@@ -8,8 +8,8 @@
 //
 // Two phases, because the header of a safetensors file comes first: shapes and
 // schemes alone say how large every component will be, so the file is declared
-// before any weight is read, and then written front to back with one weight in memory.
-// The module is changed last, when nothing can fail any more.
+// before any weight is read, and then written front to back with one weight in
+// memory. The module is changed last, when nothing can fail any more.
 //
 //===----------------------------------------------------------------------===//
 
@@ -63,8 +63,8 @@ struct Quantized {
   ErrorMetrics errors;
 };
 
-/// A parameter that goes to the new archive as it is: one tensor, or the components
-/// of a weight that was quantized before.
+/// A parameter that goes to the new archive as it is: one tensor, or the
+/// components of a weight that was quantized before.
 struct Copied {
   ParameterOp parameter;
   SmallVector<TensorInfo> infos;
@@ -90,7 +90,9 @@ private:
   LogicalResult write(ParameterArchives &archives, SafetensorsWriter &writer);
   std::string makeReport();
   void rewrite();
-  InFlightDiagnostic fail() { return getOperation().emitError() << kPassName << ": "; }
+  InFlightDiagnostic fail() {
+    return getOperation().emitError() << kPassName << ": ";
+  }
 
   llvm::MapVector<Operation *, Quantized> quantized;
   std::vector<Copied> copied;
@@ -101,18 +103,19 @@ private:
 
 } // namespace
 
-/// `path` as seen from `directory`, both as the user wrote them; absolute if there
-/// is no way (or no current directory).
+/// `path` as seen from `directory`, both as the user wrote them; absolute if
+/// there is no way (or no current directory).
 static std::string makeRelative(StringRef path, StringRef directory) {
   SmallString<128> absolutePath(path), absoluteDirectory(directory);
   if (llvm::sys::fs::make_absolute(absolutePath) ||
       llvm::sys::fs::make_absolute(absoluteDirectory))
     return path.str();
   namespace fs = std::filesystem;
-  fs::path relative = fs::path(std::string(absolutePath))
-                          .lexically_normal()
-                          .lexically_relative(
-                              fs::path(std::string(absoluteDirectory)).lexically_normal());
+  fs::path relative =
+      fs::path(std::string(absolutePath))
+          .lexically_normal()
+          .lexically_relative(
+              fs::path(std::string(absoluteDirectory)).lexically_normal());
   return relative.empty() ? std::string(absolutePath) : relative.string();
 }
 
@@ -148,7 +151,8 @@ LogicalResult QuantizeWeights::collect() {
         continue;
       }
       auto dense = cast<RankedTensorType>(parameter.getType());
-      auto type = WeightType::get(dense.getShape(), dense.getElementType(), scheme);
+      auto type =
+          WeightType::get(dense.getShape(), dense.getElementType(), scheme);
       Quantized &entry = quantized[parameter];
       if (!entry.parameter) {
         entry.parameter = parameter;
@@ -156,12 +160,12 @@ LogicalResult QuantizeWeights::collect() {
         if (StringAttr reason = linear.getReasonAttr())
           entry.reason = reason.str();
       } else if (entry.type != type) {
-        InFlightDiagnostic diag = linear.emitOpError("expected the scheme ")
-                                  << entry.type.getScheme()
-                                  << " that another linear of parameter "
-                                  << parameter.getSymNameAttr() << " has, but got "
-                                  << scheme;
-        diag.attachNote(entry.linears.front().getLoc()) << "the other linear is here";
+        InFlightDiagnostic diag =
+            linear.emitOpError("expected the scheme ")
+            << entry.type.getScheme() << " that another linear of parameter "
+            << parameter.getSymNameAttr() << " has, but got " << scheme;
+        diag.attachNote(entry.linears.front().getLoc())
+            << "the other linear is here";
         ok = false;
       }
       if (entry.linears.empty() || entry.linears.back() != linear)
@@ -174,8 +178,8 @@ LogicalResult QuantizeWeights::collect() {
     return fail() << "no linear has a scheme to apply; run "
                      "quant-llm-choose-granularity first";
 
-  // Every other use keeps the dense parameter alive: of get_parameter's results, and
-  // of the symbol by ops that we do not know.
+  // Every other use keeps the dense parameter alive: of get_parameter's
+  // results, and of the symbol by ops that we do not know.
   getOperation()->walk([&](GetParameterOp get) {
     auto entry = quantized.find(getParameterOf(get.getResult(), &tables));
     if (entry == quantized.end())
@@ -195,9 +199,10 @@ LogicalResult QuantizeWeights::declare(ParameterOp op, const std::string &name,
                                        DType dtype, ArrayRef<int64_t> shape) {
   auto [entry, inserted] = declaredBy.try_emplace(name, op);
   if (!inserted) {
-    InFlightDiagnostic diag =
-        op.emitOpError("needs the tensor '") << name << "' in the new archive";
-    diag.attachNote(entry->second.getLoc()) << "which this parameter needs as well";
+    InFlightDiagnostic diag = op.emitOpError("needs the tensor '")
+                              << name << "' in the new archive";
+    diag.attachNote(entry->second.getLoc())
+        << "which this parameter needs as well";
     return diag;
   }
   declarations.push_back({name, dtype, shape.vec()});
@@ -231,7 +236,8 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives) {
     Copied copy;
     copy.parameter = parameter;
     if (isa<WeightType>(parameter.getType())) {
-      FailureOr<SmallVector<TensorInfo>> infos = archives.findComponents(parameter);
+      FailureOr<SmallVector<TensorInfo>> infos =
+          archives.findComponents(parameter);
       if (succeeded(infos))
         copy.infos = std::move(*infos);
       ok &= succeeded(infos);
@@ -269,7 +275,8 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives) {
     StringRef oldKey = copy.parameter.getArchiveKey();
     for (const TensorInfo &info : copy.infos) {
       // The component's suffix, if any, stays.
-      std::string name = copy.key + StringRef(info.name).drop_front(oldKey.size()).str();
+      std::string name =
+          copy.key + StringRef(info.name).drop_front(oldKey.size()).str();
       copy.keys.push_back(name);
       if (failed(declare(copy.parameter, name, info.dtype, info.shape)))
         return failure();
@@ -310,33 +317,38 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives) {
 
 LogicalResult QuantizeWeights::checkOutput(ParameterArchives &archives) {
   if (output.empty())
-    return fail() << "expected the option 'output', the safetensors file to write";
+    return fail()
+           << "expected the option 'output', the safetensors file to write";
   if (!report.empty()) {
     SmallString<128> a(output), b(report);
-    bool same = !llvm::sys::fs::make_absolute(a) && !llvm::sys::fs::make_absolute(b);
+    bool same =
+        !llvm::sys::fs::make_absolute(a) && !llvm::sys::fs::make_absolute(b);
     llvm::sys::path::remove_dots(a, true);
     llvm::sys::path::remove_dots(b, true);
     if (same && a == b)
-      return fail() << "expected different files for 'output' and 'report' but got '"
-                    << report << "' for both";
+      return fail()
+             << "expected different files for 'output' and 'report' but got '"
+             << report << "' for both";
   }
-  // Replacing the file that is read would work (it is renamed over), but the dense
-  // weights would be gone.
+  // Replacing the file that is read would work (it is renamed over), but the
+  // dense weights would be gone.
   for (const std::string &target : {std::string(output), std::string(report)}) {
     for (auto archiveOp : getOperation().getOps<ArchiveOp>()) {
       std::string path = resolveArchivePath(archiveOp, baseDir);
       if (!target.empty() && llvm::sys::fs::equivalent(target, path)) {
-        InFlightDiagnostic diag = fail() << "'" << target
-                                         << "' is an archive that the module reads; "
-                                            "choose another file";
+        InFlightDiagnostic diag = fail()
+                                  << "'" << target
+                                  << "' is an archive that the module reads; "
+                                     "choose another file";
         diag.attachNote(archiveOp.getLoc()) << "the archive is here";
         return diag;
       }
     }
   }
   if (Operation *other = getOperation().lookupSymbol(archiveName)) {
-    InFlightDiagnostic diag = fail() << "the option 'archive-name' is '" << archiveName
-                                     << "', which is the name of another symbol";
+    InFlightDiagnostic diag = fail()
+                              << "the option 'archive-name' is '" << archiveName
+                              << "', which is the name of another symbol";
     diag.attachNote(other->getLoc()) << "the other symbol is here";
     return diag;
   }
@@ -352,7 +364,8 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
     for (const TensorInfo &info : copy.infos)
       progress.total += getByteSize(info.dtype, info.shape).value_or(0);
   for (auto &[key, entry] : quantized)
-    progress.total += getByteSize(entry.info.dtype, entry.info.shape).value_or(0);
+    progress.total +=
+        getByteSize(entry.info.dtype, entry.info.shape).value_or(0);
 
   auto advance = [&](ParameterOp op, uint64_t bytes) {
     progress.item = op.getSymName().str();
@@ -368,8 +381,10 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
       if (!buffer.ok())
         return parameter.emitOpError("cannot be read: ") << buffer.message();
       // In pieces, so that a large tensor does not stay in memory as a whole.
-      if (Status status = writer.append(name, buffer->data, buffer->bytes); !status.ok())
-        return fail() << "cannot write '" << output << "': " << status.message();
+      if (Status status = writer.append(name, buffer->data, buffer->bytes);
+          !status.ok())
+        return fail() << "cannot write '" << output
+                      << "': " << status.message();
       archives.release(parameter, info);
       advance(parameter, buffer->bytes);
     }
@@ -381,7 +396,8 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
       return failure();
     Scheme scheme = entry.type.getScheme().toNumerics();
     std::string name = parameter.getSymName().str();
-    Result<QuantizedMatrix> stored = quantize(matrix->view, scheme, name, threads);
+    Result<QuantizedMatrix> stored =
+        quantize(matrix->view, scheme, name, threads);
     if (!stored.ok())
       return parameter.emitOpError("cannot be quantized: ") << stored.message();
     Result<ErrorMetrics> errors =
@@ -392,10 +408,11 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
     for (const ComponentInfo &component :
          getComponents(scheme, entry.type.getN(), entry.type.getK())) {
       const std::vector<uint8_t> &bytes = stored->get(component.kind);
-      Status status =
-          writer.append(entry.key + component.suffix, bytes.data(), bytes.size());
+      Status status = writer.append(entry.key + component.suffix, bytes.data(),
+                                    bytes.size());
       if (!status.ok())
-        return fail() << "cannot write '" << output << "': " << status.message();
+        return fail() << "cannot write '" << output
+                      << "': " << status.message();
     }
     archives.release(parameter, entry.info);
     using Arg = remark::detail::Remark::Arg;
@@ -500,13 +517,14 @@ std::string QuantizeWeights::makeReport() {
   };
   std::string text;
   llvm::raw_string_ostream stream(text);
-  stream << llvm::formatv("{0:2}", llvm::json::Value(llvm::json::Object{
-                                       {"version", 1},
-                                       {"archive", llvm::sys::path::filename(output)},
-                                       {"weights", std::move(weights)},
-                                       {"dense", std::move(dense)},
-                                       {"totals", std::move(totals)},
-                                   }))
+  stream << llvm::formatv("{0:2}",
+                          llvm::json::Value(llvm::json::Object{
+                              {"version", 1},
+                              {"archive", llvm::sys::path::filename(output)},
+                              {"weights", std::move(weights)},
+                              {"dense", std::move(dense)},
+                              {"totals", std::move(totals)},
+                          }))
          << "\n";
   return text;
 }
@@ -518,8 +536,9 @@ void QuantizeWeights::rewrite() {
   if (directory.empty())
     directory = llvm::sys::path::parent_path(output).str();
 
-  // Paths of archives are relative to the file of their location. The module will be
-  // in `directory`, so this is what the location of every archive now says.
+  // Paths of archives are relative to the file of their location. The module
+  // will be in `directory`, so this is what the location of every archive now
+  // says.
   SmallString<128> file(directory);
   llvm::sys::path::append(file, "module.mlir");
   Location location = FileLineColLoc::get(context, file, 0, 0);
@@ -535,7 +554,8 @@ void QuantizeWeights::rewrite() {
 
   SymbolTable table(module);
   auto getKeyAttr = [&](ParameterOp op, StringRef key) {
-    return key == op.getSymName() ? StringAttr() : StringAttr::get(context, key);
+    return key == op.getSymName() ? StringAttr()
+                                  : StringAttr::get(context, key);
   };
   for (const Copied &copy : copied) {
     ParameterOp parameter = copy.parameter;
@@ -597,7 +617,8 @@ void QuantizeWeights::rewrite() {
 
 LogicalResult QuantizeWeights::run() {
   ParameterArchives archives(baseDir);
-  if (failed(collect()) || failed(checkOutput(archives)) || failed(plan(archives)))
+  if (failed(collect()) || failed(checkOutput(archives)) ||
+      failed(plan(archives)))
     return failure();
 
   std::optional<AtomicFile> reportFile;
@@ -619,7 +640,8 @@ LogicalResult QuantizeWeights::run() {
   // appears: what can still go wrong then is one rename.
   if (reportFile) {
     std::string text = makeReport();
-    if (Status status = reportFile->write(text.data(), text.size()); !status.ok())
+    if (Status status = reportFile->write(text.data(), text.size());
+        !status.ok())
       return fail() << "cannot write '" << report << "': " << status.message();
   }
   if (Status status = writer->finish(); !status.ok())

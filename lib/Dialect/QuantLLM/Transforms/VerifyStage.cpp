@@ -60,8 +60,9 @@ bool VerifyStage::verifyRaised() {
     if (op.getNumReductionLoops() == 0)
       return;
     if (matchWeightContraction(op, isParameter, reason)) {
-      op->emitOpError("is a contraction with a parameter; at stage 'raised' it must be "
-                      "a quant_llm.linear: run convert-linalg-to-quant-llm");
+      op->emitOpError(
+          "is a contraction with a parameter; at stage 'raised' it must be "
+          "a quant_llm.linear: run convert-linalg-to-quant-llm");
       ok = false;
     } else if (!reason.empty()) {
       op->emitOpError("is a contraction with a parameter that cannot be a "
@@ -79,8 +80,9 @@ bool VerifyStage::verifyChosen() {
   llvm::DenseMap<Operation *, LinearOp> first;
   getOperation()->walk([&](LinearOp op) {
     if (!op.getSchemeAttr() && !op.getReasonAttr() && !op.isQuantized()) {
-      op.emitOpError("has neither a scheme nor a reason for having none, as stage "
-                     "'chosen' expects: run quant-llm-choose-granularity");
+      op.emitOpError(
+          "has neither a scheme nor a reason for having none, as stage "
+          "'chosen' expects: run quant-llm-choose-granularity");
       ok = false;
     }
     for (Value weight : op.getWeights()) {
@@ -108,11 +110,13 @@ bool VerifyStage::verifyQuantized() {
         continue;
       if (op.getSchemeAttr()) {
         op.emitOpError("has a scheme but weight ")
-            << index << " is still dense, at stage 'quantized': run quant-llm-quantize";
+            << index
+            << " is still dense, at stage 'quantized': run quant-llm-quantize";
         ok = false;
       } else if (!op.getReasonAttr()) {
         op.emitOpError("has the dense weight ")
-            << index << " without a reason for it, as stage 'quantized' expects";
+            << index
+            << " without a reason for it, as stage 'quantized' expects";
         ok = false;
       }
     }

@@ -40,9 +40,9 @@ std::optional<DType> getStoredType(Type type) {
   return std::nullopt;
 }
 
-/// Whether a tensor stored as `stored` may be read as `wanted`: signless integers
-/// have no sign, and readers older than the 8-bit float types of safetensors write
-/// them as bytes.
+/// Whether a tensor stored as `stored` may be read as `wanted`: signless
+/// integers have no sign, and readers older than the 8-bit float types of
+/// safetensors write them as bytes.
 static bool isReadableAs(DType stored, DType wanted) {
   if (stored == wanted)
     return true;
@@ -116,16 +116,19 @@ FailureOr<TensorInfo> ParameterArchives::find(ParameterOp op, StringRef key,
 FailureOr<TensorInfo> ParameterArchives::find(ParameterOp op) {
   auto type = dyn_cast<RankedTensorType>(op.getType());
   if (!type) {
-    op.emitOpError("expected a parameter of tensor type but got ") << op.getType();
+    op.emitOpError("expected a parameter of tensor type but got ")
+        << op.getType();
     return failure();
   }
   return find(op, op.getArchiveKey(), type);
 }
 
-FailureOr<SmallVector<TensorInfo>> ParameterArchives::findComponents(ParameterOp op) {
+FailureOr<SmallVector<TensorInfo>>
+ParameterArchives::findComponents(ParameterOp op) {
   auto type = dyn_cast<WeightType>(op.getType());
   if (!type) {
-    op.emitOpError("expected a parameter of weight type but got ") << op.getType();
+    op.emitOpError("expected a parameter of weight type but got ")
+        << op.getType();
     return failure();
   }
   SmallVector<TensorInfo> components;

@@ -56,7 +56,8 @@ static std::optional<SmallVector<int64_t>> getDims(AffineMap map) {
 /// The map of a reshape that only adds or removes unit dimensions, from the
 /// dimensions of its result to those of its operand.
 static std::optional<AffineMap>
-getUnitReshapeMap(RankedTensorType expanded, ArrayRef<ReassociationIndices> groups,
+getUnitReshapeMap(RankedTensorType expanded,
+                  ArrayRef<ReassociationIndices> groups,
                   bool resultIsExpanded) {
   MLIRContext *context = expanded.getContext();
   // For each collapsed dimension, the one expanded dimension that carries it.
@@ -80,8 +81,8 @@ getUnitReshapeMap(RankedTensorType expanded, ArrayRef<ReassociationIndices> grou
       exprs.push_back(getAffineDimExpr(dim, context));
     return AffineMap::get(expanded.getRank(), 0, exprs, context);
   }
-  // Collapsing: unit dimensions of the operand have no counterpart in the result,
-  // which a map of dimensions cannot say unless there are none.
+  // Collapsing: unit dimensions of the operand have no counterpart in the
+  // result, which a map of dimensions cannot say unless there are none.
   return std::nullopt;
 }
 
@@ -97,8 +98,8 @@ static std::optional<TracedTensor> traceOneStep(Value value) {
     auto source = dyn_cast<RankedTensorType>(op->getOperand(0).getType());
     if (!source)
       return std::nullopt;
-    return TracedTensor{op->getOperand(0),
-                        AffineMap::getMultiDimIdentityMap(type.getRank(), context)};
+    return TracedTensor{op->getOperand(0), AffineMap::getMultiDimIdentityMap(
+                                               type.getRank(), context)};
   }
   if (auto expand = dyn_cast<tensor::ExpandShapeOp>(op)) {
     std::optional<AffineMap> map =
@@ -108,7 +109,8 @@ static std::optional<TracedTensor> traceOneStep(Value value) {
     return TracedTensor{expand.getSrc(), *map};
   }
   auto linalgOp = dyn_cast<linalg::LinalgOp>(op);
-  if (!linalgOp || linalgOp.getNumDpsInputs() != 1 || linalgOp.getNumDpsInits() != 1 ||
+  if (!linalgOp || linalgOp.getNumDpsInputs() != 1 ||
+      linalgOp.getNumDpsInits() != 1 ||
       linalgOp.getNumParallelLoops() != linalgOp.getNumLoops() ||
       linalgOp.hasIndexSemantics())
     return std::nullopt;
@@ -120,10 +122,12 @@ static std::optional<TracedTensor> traceOneStep(Value value) {
   if (skipWidening(yielded) != body->getArgument(0))
     return std::nullopt;
   AffineMap inputMap = linalgOp.getMatchingIndexingMap(input);
-  AffineMap initMap = linalgOp.getMatchingIndexingMap(linalgOp.getDpsInitOperand(0));
+  AffineMap initMap =
+      linalgOp.getMatchingIndexingMap(linalgOp.getDpsInitOperand(0));
   if (!initMap.isPermutation() || !getDims(inputMap))
     return std::nullopt;
-  return TracedTensor{input->get(), inputMap.compose(inversePermutation(initMap))};
+  return TracedTensor{input->get(),
+                      inputMap.compose(inversePermutation(initMap))};
 }
 
 std::optional<TracedTensor> traceTensor(Value value,
@@ -131,8 +135,8 @@ std::optional<TracedTensor> traceTensor(Value value,
   auto type = dyn_cast<RankedTensorType>(value.getType());
   if (!type)
     return std::nullopt;
-  TracedTensor traced{
-      value, AffineMap::getMultiDimIdentityMap(type.getRank(), value.getContext())};
+  TracedTensor traced{value, AffineMap::getMultiDimIdentityMap(
+                                 type.getRank(), value.getContext())};
   while (!stop(traced.source)) {
     std::optional<TracedTensor> step = traceOneStep(traced.source);
     if (!step)
@@ -203,7 +207,8 @@ static std::optional<WeightContraction>
 matchWithWeight(linalg::LinalgOp op, unsigned weightIndex,
                 llvm::function_ref<bool(Value)> isWeight, std::string &reason) {
   OpOperand *weightOperand = op.getDpsInputOperand(weightIndex);
-  std::optional<TracedTensor> traced = traceTensor(weightOperand->get(), isWeight);
+  std::optional<TracedTensor> traced =
+      traceTensor(weightOperand->get(), isWeight);
   if (!traced)
     return std::nullopt;
   auto refuse = [&](const Twine &why) {
@@ -223,7 +228,8 @@ matchWithWeight(linalg::LinalgOp op, unsigned weightIndex,
 
   OpOperand *activationOperand = op.getDpsInputOperand(1 - weightIndex);
   OpOperand *initOperand = op.getDpsInitOperand(0);
-  for (Value value : {traced->source, activationOperand->get(), initOperand->get()})
+  for (Value value :
+       {traced->source, activationOperand->get(), initOperand->get()})
     if (!isSupportedElement(value.getType()))
       return refuse("an operand has element type other than f16, bf16 or f32");
 
@@ -245,19 +251,22 @@ matchWithWeight(linalg::LinalgOp op, unsigned weightIndex,
   int64_t k = reductions.front();
   int64_t rows = (*weightDims)[0], columns = (*weightDims)[1];
   if (rows == k)
-    return refuse("the parameter is stored as [inputs, outputs]; a linear needs "
-                  "[outputs, inputs], and this pass does not copy parameters");
+    return refuse(
+        "the parameter is stored as [inputs, outputs]; a linear needs "
+        "[outputs, inputs], and this pass does not copy parameters");
   if (columns != k)
     return refuse("it does not sum over the last dimension of the parameter");
   int64_t n = rows;
-  if (!llvm::is_contained(*activationDims, k) || llvm::is_contained(*activationDims, n))
-    return refuse("the other operand is not indexed by the inputs of the parameter "
-                  "alone");
+  if (!llvm::is_contained(*activationDims, k) ||
+      llvm::is_contained(*activationDims, n))
+    return refuse(
+        "the other operand is not indexed by the inputs of the parameter "
+        "alone");
   if (!llvm::is_contained(*resultDims, n) || llvm::is_contained(*resultDims, k))
     return refuse("the result is not indexed by the outputs of the parameter");
 
-  // The order of the batch dimensions is the result's, so that a result that ends
-  // in n needs no transpose.
+  // The order of the batch dimensions is the result's, so that a result that
+  // ends in n needs no transpose.
   WeightContraction match;
   match.weight = traced->source;
   match.activation = activationOperand->get();
@@ -277,13 +286,15 @@ matchWithWeight(linalg::LinalgOp op, unsigned weightIndex,
   match.activationOrder.push_back(positionOf(*activationDims, k));
   match.resultOrder.push_back(positionOf(*resultDims, n));
   if (match.activationOrder.size() != activationDims->size() ||
-      static_cast<int64_t>(match.activationOrder.size()) != op.getNumLoops() - 1)
+      static_cast<int64_t>(match.activationOrder.size()) !=
+          op.getNumLoops() - 1)
     return refuse("a dimension of the activation is not one of the result");
   return match;
 }
 
 std::optional<WeightContraction>
-matchWeightContraction(linalg::LinalgOp op, llvm::function_ref<bool(Value)> isWeight,
+matchWeightContraction(linalg::LinalgOp op,
+                       llvm::function_ref<bool(Value)> isWeight,
                        std::string &reason) {
   reason.clear();
   // The second operand first: in every front end it is the weight.

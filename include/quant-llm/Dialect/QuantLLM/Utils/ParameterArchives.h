@@ -6,8 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The one place that knows what an archive must hold for a parameter. Everything a file can get wrong becomes a
-// diagnostic at the op that named it.
+// The one place that knows what an archive must hold for a parameter.
+// Everything a file can get wrong becomes a diagnostic at the op that named it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -29,7 +29,8 @@ namespace quant_llm {
 /// The type in which archives hold elements of `type`, if any.
 std::optional<DType> getStoredType(mlir::Type type);
 
-/// A matrix in memory, as it is in its archive or dequantized from a block type.
+/// A matrix in memory, as it is in its archive or dequantized from a block
+/// type.
 struct LoadedMatrix {
   MatrixView view;
   TensorBuffer buffer;

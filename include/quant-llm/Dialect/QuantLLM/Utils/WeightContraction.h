@@ -7,8 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // One matcher answers two questions that must never be answered differently:
-// which linalg ops the raising pass turns into quant_llm.linear, and which linalg
-// ops the stage verifier complains about because they should have been.
+// which linalg ops the raising pass turns into quant_llm.linear, and which
+// linalg ops the stage verifier complains about because they should have been.
 //
 //===----------------------------------------------------------------------===//
 
@@ -33,10 +33,10 @@ struct TracedTensor {
 };
 
 /// Looks through ops that only move, repeat or widen elements (transpose,
-/// broadcast, copy and widening linalg ops, tensor.cast, arith.extf, reshapes that
-/// only add or remove dimensions of size 1) until `stop` accepts a value.
-std::optional<TracedTensor> traceTensor(mlir::Value value,
-                                        llvm::function_ref<bool(mlir::Value)> stop);
+/// broadcast, copy and widening linalg ops, tensor.cast, arith.extf, reshapes
+/// that only add or remove dimensions of size 1) until `stop` accepts a value.
+std::optional<TracedTensor>
+traceTensor(mlir::Value value, llvm::function_ref<bool(mlir::Value)> stop);
 
 /// A linalg op that computes y[b..., n] = init + sum_k x[b..., k] * W[n, k].
 struct WeightContraction {
@@ -50,9 +50,9 @@ struct WeightContraction {
   llvm::SmallVector<int64_t> resultOrder;
 };
 
-/// Matches `op` with a weight accepted by `isWeight`. On failure `reason` says why
-/// not (lower case, no period) if an operand does come from such a value, and is
-/// left empty if the op has nothing to do with any.
+/// Matches `op` with a weight accepted by `isWeight`. On failure `reason` says
+/// why not (lower case, no period) if an operand does come from such a value,
+/// and is left empty if the op has nothing to do with any.
 std::optional<WeightContraction>
 matchWeightContraction(mlir::linalg::LinalgOp op,
                        llvm::function_ref<bool(mlir::Value)> isWeight,
