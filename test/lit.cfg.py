@@ -19,6 +19,9 @@ for name in ("HOME", "TMPDIR", "QUANT_LLM_THREADS", "OMP_NUM_THREADS"):
     if name in os.environ:
         config.environment[name] = os.environ[name]
 
+# Compiled code is cached in the build tree, not in the home of the user.
+config.environment["QUANT_LLM_CACHE_DIR"] = os.path.join(config.quant_llm_obj_root, "test-cache")
+
 # Real models and texts beside the checkout. The project never needs them.
 shared = os.path.join(os.path.dirname(config.quant_llm_src_root), "shared")
 if os.path.isdir(os.path.join(shared, "models")):

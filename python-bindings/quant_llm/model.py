@@ -265,12 +265,13 @@ class Model:
             chunk = tokens[i * window : (i + 1) * window]
             cache.length = 0
             total += _negative_log_likelihood(self.forward(chunk, cache)[:-1], chunk[1:])
+            if not math.isfinite(total):
+                raise QuantLLMError(f"window {i}: expected finite logits but got infinities or NaN; the weights may be damaged")
             if progress:
-                progress(i + 1, count, math.exp(total / ((i + 1) * (window - 1))))
+                progress(i + 1, count, _exp(total / ((i + 1) * (window - 1))))
         predictions = count * (window - 1)
-        mean = total / predictions
         return {
-            "perplexity": math.exp(mean) if mean < 700 else math.inf,
+            "perplexity": _exp(total / predictions),
             "tokens": predictions,
             "seconds": time.monotonic() - start,
         }
@@ -303,6 +304,10 @@ class Model:
             yield decoder.push(token)
 
 
+def _exp(value):
+    return math.exp(min(value, 700.0))
+
+
 def _negative_log_likelihood(logits, targets):
     """The sum of -log softmax(logits)[target] over the rows, in double precision
     where it matters, a few rows at a time to stay in the caches."""
@@ -310,7 +315,8 @@ def _negative_log_likelihood(logits, targets):
     for begin in range(0, len(targets), 16):
         rows = logits[begin : begin + 16]
         highest = rows.max(axis=1, keepdims=True)
-        sums = np.exp(rows - highest).sum(axis=1, dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            sums = np.exp(rows - highest).sum(axis=1, dtype=np.float64)
         chosen = np.take_along_axis(rows, targets[begin : begin + 16, None], axis=1)
         total += float(np.sum(np.log(sums) + (highest - chosen)[:, 0]))
     return total

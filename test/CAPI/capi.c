@@ -8,6 +8,7 @@
 
 #include "quant-llm-c/Compile.h"
 #include "quant-llm-c/Model.h"
+#include "quant-llm-c/Runtime.h"
 #include "quant-llm-c/Support.h"
 
 #include <stdio.h>
@@ -113,6 +114,111 @@ static void testFiles(const char *path) {
   showError(status, error);
 }
 
+static void testEngine(void) {
+  static const char *source =
+      "func.func @put(%cache: tensor<?xf32>, %row: tensor<1xf32>,\n"
+      "               %where: i64) -> tensor<?xf32> {\n"
+      "  %i = arith.index_cast %where : i64 to index\n"
+      "  %0 = tensor.insert_slice %row into %cache[%i] [1] [1]\n"
+      "    : tensor<1xf32> into tensor<?xf32>\n"
+      "  return %0 : tensor<?xf32>\n"
+      "}\n";
+  float cache[3] = {1, 2, 3};
+  float row[1] = {7};
+  int64_t where = 1;
+  int64_t cacheShape[1] = {3};
+  int64_t rowShape[1] = {1};
+  QuantLLMArgument arguments[3];
+  QuantLLMTensor *results[1];
+  QuantLLMTensorView view;
+  size_t count = 0;
+  QuantLLMEngine *engine = NULL;
+  QuantLLMBuffer *json = NULL;
+  QuantLLMError *error = NULL;
+  QuantLLMEngineOptions options;
+  QuantLLMStatus status;
+  memset(&options, 0, sizeof options);
+  memset(arguments, 0, sizeof arguments);
+  options.disableCache = 1;
+  options.threads = 1;
+
+  printf("-- engine\n");
+  status = quantLLMEngineCreateFromMemory("garbage", 7, "bad.mlir", &options,
+                                          &engine, &error);
+  showError(status, error);
+  status = quantLLMEngineCreateFromFile("/no/such/file.mlir", &options, &engine,
+                                        &error);
+  showError(status, error);
+  error = NULL;
+  status = quantLLMEngineCreateFromMemory(source, strlen(source), NULL,
+                                          &options, &engine, &error);
+  if (status != QUANT_LLM_OK) {
+    showError(status, error);
+    return;
+  }
+  if (quantLLMEngineDescribe(engine, &json, &error) == QUANT_LLM_OK)
+    printf("%s\n", quantLLMBufferGetData(json));
+  quantLLMBufferDestroy(json);
+
+  arguments[0].tensor.dtype = "F32";
+  arguments[0].tensor.rank = 1;
+  arguments[0].tensor.shape = cacheShape;
+  arguments[0].tensor.data = cache;
+  arguments[1].tensor.dtype = "F32";
+  arguments[1].tensor.rank = 1;
+  arguments[1].tensor.shape = rowShape;
+  arguments[1].tensor.data = row;
+  arguments[2].tensor.dtype = "I64";
+  arguments[2].tensor.data = &where;
+  status = quantLLMEngineInvoke(engine, "put", arguments, 3, results, 1, &count,
+                                &error);
+  if (status == QUANT_LLM_OK) {
+    const float *data;
+    view = quantLLMTensorGetView(results[0]);
+    data = (const float *)view.data;
+    printf("copied: %s rank %d, %d bytes: %g %g %g; argument %g %g %g\n",
+           view.dtype, (int)view.rank,
+           (int)quantLLMTensorGetNumBytes(results[0]), data[0], data[1],
+           data[2], cache[0], cache[1], cache[2]);
+    quantLLMTensorDestroy(results[0]);
+  } else {
+    showError(status, error);
+  }
+  arguments[0].inPlace = 1;
+  status = quantLLMEngineInvoke(engine, "put", arguments, 3, results, 1, &count,
+                                &error);
+  if (status == QUANT_LLM_OK) {
+    view = quantLLMTensorGetView(results[0]);
+    printf("in place: same memory %d, argument %g %g %g\n",
+           view.data == (void *)cache, cache[0], cache[1], cache[2]);
+    quantLLMTensorDestroy(results[0]);
+  } else {
+    showError(status, error);
+  }
+
+  status = quantLLMEngineInvoke(engine, "put", arguments, 3, results, 0, &count,
+                                &error);
+  showError(status, error);
+  status = quantLLMEngineInvoke(engine, "none", arguments, 3, results, 1,
+                                &count, &error);
+  showError(status, error);
+  arguments[1].tensor.dtype = "F33";
+  status = quantLLMEngineInvoke(engine, "put", arguments, 3, results, 1, &count,
+                                &error);
+  showError(status, error);
+  arguments[1].tensor.dtype = "F32";
+  rowShape[0] = -1;
+  status = quantLLMEngineInvoke(engine, "put", arguments, 3, results, 1, &count,
+                                &error);
+  showError(status, error);
+  rowShape[0] = 1;
+  arguments[1].tensor.data = NULL;
+  status = quantLLMEngineInvoke(engine, "put", arguments, 3, results, 1, &count,
+                                &error);
+  showError(status, error);
+  quantLLMEngineDestroy(engine);
+}
+
 int main(int argc, char **argv) {
   if (argc != 2)
     return 2;
@@ -120,5 +226,6 @@ int main(int argc, char **argv) {
   testFiles(argv[1]);
   testCompile();
   testMisuse();
+  testEngine();
   return 0;
 }

@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 import pytest
+import tiny_checkpoint  # found by conftest.py
 from quant_llm import QuantLLMError, cli
 from quant_llm.model import Model, quantize_directory, sample
 from quant_llm.tokenizer import find_end_tokens
@@ -128,6 +129,13 @@ def test_full_cache(model):
 def test_short_text(model):
     with pytest.raises(QuantLLMError, match="a text of at least one window"):
         model.perplexity([1, 2, 3], window=8)
+
+
+def test_damaged_weights_are_noticed(hf_model, tmp_path):
+    broken = {"model.norm.weight": np.full(16, np.nan, np.float16)}
+    tiny_checkpoint.make(tmp_path / "broken", dtype="F16", tensors=broken)
+    with pytest.raises(QuantLLMError, match="window 0: expected finite logits"):
+        Model.load(tmp_path / "broken").perplexity(np.arange(16) % 32, window=8)
 
 
 def test_module_without_forward(tmp_path):
