@@ -81,7 +81,13 @@ def test_memory_is_bounded_by_one_weight(models, choose):
 def test_interrupt_leaves_nothing(models, number, delay):
     directory = models[1]
     before = sorted(os.listdir(directory))
-    process = start(directory, f"{CHOOSE}=block=1,64 rule=mse", "-quant-llm-quantize=output=q.safetensors report=r.json")
+    process = start(
+        directory,
+        f"{CHOOSE}=block=1,64 rule=mse",
+        "-quant-llm-quantize=output=q.safetensors report=r.json",
+        # A shell that runs the tests in the background has them ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     time.sleep(delay)
     process.send_signal(number)
     process.stderr.read()
