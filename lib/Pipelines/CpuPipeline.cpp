@@ -30,9 +30,37 @@ using namespace mlir;
 
 namespace {
 
-/// Fuses pointwise ops into their only consumer and decomposes what has no
-/// loops of its own. Unlike upstream's pass of the same purpose it leaves
-/// reshapes where they are, since these separate ops that agree in their loops.
+/// Fuses a pointwise op into its only consumer.
+struct FuseIntoConsumer : public OpRewritePattern<linalg::GenericOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(linalg::GenericOp consumer,
+                                PatternRewriter &rewriter) const override {
+    for (OpOperand &operand : consumer->getOpOperands()) {
+      if (!operand.get().hasOneUse() ||
+          !linalg::areElementwiseOpsFusable(&operand))
+        continue;
+      FailureOr<linalg::ElementwiseOpFusionResult> fused =
+          linalg::fuseElementwiseOps(rewriter, &operand);
+      if (failed(fused))
+        continue;
+      rewriter.replaceOp(
+          consumer,
+          llvm::map_to_vector(consumer->getResults(), [&](Value result) {
+            return fused->replacements.lookup(result);
+          }));
+      return success();
+    }
+    return rewriter.notifyMatchFailure(consumer,
+                                       "no producer that is pointwise and has "
+                                       "one use");
+  }
+};
+
+/// Fuses pointwise ops into their only consumer and decomposes concatenations.
+/// Upstream's patterns of the same purpose also move reshapes, which separates
+/// ops that agree in their loops, and detach outputs from the slices that they
+/// are to be written into.
 struct FuseElementwisePass
     : public PassWrapper<FuseElementwisePass, OperationPass<>> {
   MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(FuseElementwisePass)
@@ -46,9 +74,7 @@ struct FuseElementwisePass
 
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    linalg::populateElementwiseOpsFusionPatterns(
-        patterns,
-        [](OpOperand *operand) { return operand->get().hasOneUse(); });
+    patterns.add<FuseIntoConsumer>(&getContext());
     tensor::populateDecomposeTensorConcatPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();

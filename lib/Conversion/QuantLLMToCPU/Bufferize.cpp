@@ -53,7 +53,7 @@ struct DispatchBufferization
                           const bufferization::BufferizationOptions &options,
                           bufferization::BufferizationState &state) const {
     auto op = cast<DispatchOp>(operation);
-    if (op.getResults().empty() && !op.getOutputs().empty())
+    if (!llvm::any_of(op->getOperandTypes(), llvm::IsaPred<TensorType>))
       return success();
     OpBuilder::InsertionGuard guard(rewriter);
     rewriter.setInsertionPoint(op);
@@ -78,7 +78,10 @@ struct DispatchBufferization
       return failure();
     DispatchOp::create(rewriter, op.getLoc(), TypeRange{}, op.getKernelAttr(),
                        inputs, outputs);
-    bufferization::replaceOpWithBufferizedValues(rewriter, op, outputs);
+    if (op.getResults().empty())
+      rewriter.eraseOp(op);
+    else
+      bufferization::replaceOpWithBufferizedValues(rewriter, op, outputs);
     return success();
   }
 };
@@ -156,6 +159,26 @@ static LogicalResult bindParameters(ModuleOp module) {
   return success();
 }
 
+/// Gives every user of a `tensor.empty` one of its own. CSE merges those of
+/// equal size, which makes one buffer of them to the analysis: it would then
+/// find, in quadratic time, that they must not share it.
+static void separateEmptyTensors(ModuleOp module) {
+  SmallVector<tensor::EmptyOp> empties;
+  module.walk([&](tensor::EmptyOp op) { empties.push_back(op); });
+  for (tensor::EmptyOp op : empties) {
+    OpBuilder builder(op);
+    bool isFirst = true;
+    for (OpOperand &use : llvm::make_early_inc_range(op->getUses())) {
+      if (isFirst) {
+        isFirst = false;
+        continue;
+      }
+      builder.setInsertionPoint(use.getOwner());
+      use.set(builder.clone(*op)->getResult(0));
+    }
+  }
+}
+
 //===----------------------------------------------------------------------===//
 // The boundary of functions
 //===----------------------------------------------------------------------===//
@@ -210,6 +233,159 @@ static void protectArguments(func::FuncOp function) {
           BoolAttr::get(function.getContext(), false));
 }
 
+//===----------------------------------------------------------------------===//
+// Arguments that are updated in place
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// An argument of which slices are written by kernels, one version after the
+/// other, before the last version is returned: the caches of a model. One-shot
+/// bufferization gets these right as well, but compares every read with every
+/// write, which took most of the time to compile a model of thirty layers.
+class ArgumentUpdates {
+public:
+  explicit ArgumentUpdates(BlockArgument argument) : argument(argument) {}
+
+  /// False if anything about the uses is out of the ordinary.
+  bool analyze();
+  void rewrite();
+
+private:
+  BlockArgument argument;
+  SmallVector<tensor::DimOp> dims;
+  SmallVector<tensor::ExtractSliceOp> slices;
+  SmallVector<tensor::InsertSliceOp> inserts;
+  SmallVector<DispatchOp> writers;
+  OpOperand *returned = nullptr;
+};
+
+} // namespace
+
+/// The dispatch that writes the slice which `insert` puts back, if that is what
+/// happens.
+static DispatchOp getWriter(tensor::InsertSliceOp insert) {
+  auto dispatch = insert.getSource().getDefiningOp<DispatchOp>();
+  if (!dispatch || !insert.getSource().hasOneUse() ||
+      dispatch.getOutputs().size() != 1)
+    return nullptr;
+  auto slice =
+      dispatch.getOutputs().front().getDefiningOp<tensor::ExtractSliceOp>();
+  if (!slice || slice.getSource() != insert.getDest() ||
+      slice.getMixedOffsets() != insert.getMixedOffsets() ||
+      slice.getMixedSizes() != insert.getMixedSizes() ||
+      slice.getMixedStrides() != insert.getMixedStrides())
+    return nullptr;
+  return dispatch;
+}
+
+bool ArgumentUpdates::analyze() {
+  Block *block = argument.getOwner();
+  Value version = argument;
+  while (true) {
+    tensor::InsertSliceOp next;
+    SmallVector<Operation *> readers;
+    for (OpOperand &use : version.getUses()) {
+      Operation *user = use.getOwner();
+      if (user->getBlock() != block)
+        return false;
+      if (auto dim = dyn_cast<tensor::DimOp>(user)) {
+        dims.push_back(dim);
+      } else if (auto slice = dyn_cast<tensor::ExtractSliceOp>(user)) {
+        slices.push_back(slice);
+        for (Operation *reader : slice->getUsers()) {
+          if (!isa<DispatchOp>(reader) || reader->getBlock() != block)
+            return false;
+          readers.push_back(reader);
+        }
+      } else if (auto insert = dyn_cast<tensor::InsertSliceOp>(user)) {
+        if (next || insert.getSource() == version)
+          return false;
+        next = insert;
+      } else if (isa<func::ReturnOp>(user) && !returned) {
+        returned = &use;
+      } else {
+        return false;
+      }
+    }
+    if (!next)
+      break;
+    DispatchOp writer = getWriter(next);
+    if (!writer || returned)
+      return false;
+    unsigned uses = 0;
+    for (Operation *reader : readers) {
+      uses += reader == writer;
+      if (reader != writer && !reader->isBeforeInBlock(writer))
+        return false;
+    }
+    if (uses != 1)
+      return false; // the kernel reads what it overwrites
+    inserts.push_back(next);
+    writers.push_back(writer);
+    version = next.getResult();
+  }
+  return returned && !inserts.empty();
+}
+
+void ArgumentUpdates::rewrite() {
+  auto tensor = cast<RankedTensorType>(argument.getType());
+  auto type = MemRefType::get(tensor.getShape(), tensor.getElementType());
+  OpBuilder builder(argument.getContext());
+  argument.setType(type);
+  for (tensor::DimOp dim : dims) {
+    builder.setInsertionPoint(dim);
+    Value size =
+        memref::DimOp::create(builder, dim.getLoc(), argument, dim.getIndex());
+    dim.replaceAllUsesWith(size);
+    dim.erase();
+  }
+  returned->set(argument);
+  for (tensor::InsertSliceOp insert : llvm::reverse(inserts)) {
+    insert->dropAllReferences();
+    insert->dropAllUses();
+    insert.erase();
+  }
+  for (DispatchOp writer : writers) {
+    builder.setInsertionPoint(writer);
+    DispatchOp::create(builder, writer.getLoc(), TypeRange{},
+                       writer.getKernelAttr(), writer.getInputs(),
+                       writer.getOutputs());
+    writer.erase();
+  }
+  for (tensor::ExtractSliceOp slice : slices) {
+    builder.setInsertionPoint(slice);
+    auto viewType = memref::SubViewOp::inferRankReducedResultType(
+        cast<RankedTensorType>(slice->getResult(0).getType()).getShape(), type,
+        slice.getMixedOffsets(), slice.getMixedSizes(),
+        slice.getMixedStrides());
+    Value view = memref::SubViewOp::create(
+        builder, slice.getLoc(), cast<MemRefType>(viewType), argument,
+        slice.getMixedOffsets(), slice.getMixedSizes(),
+        slice.getMixedStrides());
+    slice.replaceAllUsesWith(view);
+    slice.erase();
+  }
+}
+
+static void updateArgumentsInPlace(func::FuncOp function, ModuleOp module) {
+  if (function.isExternal() || function.isPrivate() ||
+      !function.getBody().hasOneBlock() ||
+      !SymbolTable::symbolKnownUseEmpty(function, module))
+    return;
+  for (BlockArgument argument : function.getArguments()) {
+    if (!isa<RankedTensorType>(argument.getType()))
+      continue;
+    ArgumentUpdates updates(argument);
+    if (updates.analyze())
+      updates.rewrite();
+  }
+  Block &entry = function.getBody().front();
+  function.setFunctionType(
+      FunctionType::get(function.getContext(), entry.getArgumentTypes(),
+                        entry.getTerminator()->getOperandTypes()));
+}
+
 /// Records in `quant_llm.result_aliases` which results are arguments, and drops
 /// these: a returned buffer would belong to the caller and thus be a copy.
 static void recordResultAliases(func::FuncOp function, ModuleOp module) {
@@ -245,13 +421,15 @@ namespace {
 struct Bufferize : public quant_llm::impl::BufferizeBase<Bufferize> {
   using BufferizeBase::BufferizeBase;
 
-  static void buildFirst(OpPassManager &pm) {
+  static void buildFirst(OpPassManager &pm, bool hasInserts) {
     bufferization::OneShotBufferizePassOptions options;
     options.bufferizeFunctionBoundaries = true;
     options.functionBoundaryTypeConversion =
         bufferization::LayoutMapOption::IdentityLayoutMap;
     options.bufferAlignment = 64;
-    pm.addPass(bufferization::createEmptyTensorEliminationPass());
+    // Only insertions have a place to offer for an empty tensor.
+    if (hasInserts)
+      pm.addPass(bufferization::createEmptyTensorEliminationPass());
     pm.addPass(bufferization::createOneShotBufferizePass(options));
     pm.addPass(createCanonicalizerPass());
     pm.addPass(createCSEPass());
@@ -270,7 +448,7 @@ struct Bufferize : public quant_llm::impl::BufferizeBase<Bufferize> {
   void getDependentDialects(DialectRegistry &registry) const override {
     BufferizeBase::getDependentDialects(registry);
     OpPassManager pm(ModuleOp::getOperationName());
-    buildFirst(pm);
+    buildFirst(pm, /*hasInserts=*/true);
     buildSecond(pm);
     pm.getDependentDialects(registry);
   }
@@ -279,8 +457,11 @@ struct Bufferize : public quant_llm::impl::BufferizeBase<Bufferize> {
     ModuleOp module = getOperation();
     if (failed(bindParameters(module)))
       return signalPassFailure();
-    for (auto function : module.getOps<func::FuncOp>())
+    separateEmptyTensors(module);
+    for (auto function : module.getOps<func::FuncOp>()) {
+      updateArgumentsInPlace(function, module);
       protectArguments(function);
+    }
 
     // Kernels are on buffers already. Without their bodies nothing below needs
     // to look at them, and their explicit memory management is left alone.
@@ -300,7 +481,20 @@ struct Bufferize : public quant_llm::impl::BufferizeBase<Bufferize> {
 
   LogicalResult runWithoutKernels(ModuleOp module) {
     OpPassManager first(ModuleOp::getOperationName());
-    buildFirst(first);
+    bool hasInserts =
+        module
+            .walk([](Operation *op) {
+              // Kernels write their slices in place already.
+              if (auto insert = dyn_cast<tensor::InsertSliceOp>(op))
+                return getWriter(insert) ? WalkResult::advance()
+                                         : WalkResult::interrupt();
+              return isa<tensor::ParallelInsertSliceOp,
+                         bufferization::MaterializeInDestinationOp>(op)
+                         ? WalkResult::interrupt()
+                         : WalkResult::advance();
+            })
+            .wasInterrupted();
+    buildFirst(first, hasInserts);
     if (failed(runPipeline(first, module)))
       return failure();
     for (auto function : module.getOps<func::FuncOp>())

@@ -78,6 +78,44 @@ struct ApproximateMathPass
 
   bool approximate;
 };
+
+/// Makes the parallel regions of a kernel conditional on its work. The
+/// attribute holds the least work, a factor, and pairs of an argument and a
+/// dimension; the work is the product of factor and dimensions.
+struct GuardParallelPass
+    : public PassWrapper<GuardParallelPass, OperationPass<func::FuncOp>> {
+  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(GuardParallelPass)
+
+  StringRef getArgument() const override { return "quant-llm-guard-parallel"; }
+  StringRef getDescription() const override {
+    return "Run small calls of kernels on one thread";
+  }
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registry.insert<arith::ArithDialect, memref::MemRefDialect>();
+  }
+
+  void runOnOperation() override {
+    func::FuncOp function = getOperation();
+    auto work = function->getAttrOfType<DenseI64ArrayAttr>(kParallelIfAttrName);
+    if (!work || work.size() < 2 || function.isExternal())
+      return;
+    OpBuilder b = OpBuilder::atBlockBegin(&function.getBody().front());
+    Location loc = function.getLoc();
+    Value amount = arith::ConstantIndexOp::create(b, loc, work[1]);
+    for (int64_t i = 2; i + 1 < work.size(); i += 2) {
+      Value size = memref::DimOp::create(b, loc, function.getArgument(work[i]),
+                                         work[i + 1]);
+      amount = arith::MulIOp::create(b, loc, amount, size);
+    }
+    Value isLarge =
+        arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge, amount,
+                              arith::ConstantIndexOp::create(b, loc, work[0]));
+    function.walk([&](omp::ParallelOp op) {
+      if (!op.getIfExpr())
+        op.getIfExprMutable().assign(isLarge);
+    });
+  }
+};
 } // namespace
 
 void buildLowerToLLVMPipeline(OpPassManager &pm,
@@ -92,6 +130,7 @@ void buildLowerToLLVMPipeline(OpPassManager &pm,
   pm.addPass(createLoopInvariantCodeMotionPass());
   if (options.openMP)
     pm.addPass(createConvertSCFToOpenMPPass());
+  pm.addNestedPass<func::FuncOp>(std::make_unique<GuardParallelPass>());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());

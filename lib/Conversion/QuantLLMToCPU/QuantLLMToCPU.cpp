@@ -10,6 +10,7 @@
 
 #include "quant-llm/Conversion/Passes.h"
 #include "quant-llm/Conversion/QuantLLMToCPU/KernelEmitter.h"
+#include "quant-llm/Conversion/QuantLLMToCPU/LowerToLLVM.h"
 #include "quant-llm/Conversion/QuantLLMToLinalg/QuantLLMToLinalg.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -28,6 +29,13 @@ namespace quant_llm {
 
 using namespace mlir;
 using namespace quant_llm;
+
+/// @{ Multiplications below which a kernel stays on one thread: waking another
+/// one takes a few microseconds. Those of a linear with one token also wait for
+/// memory, so they count for more.
+static constexpr int64_t kLeastLinearWork = 1 << 17;
+static constexpr int64_t kLeastContractionWork = 1 << 19;
+/// @}
 
 namespace {
 
@@ -186,6 +194,11 @@ struct ConvertQuantLLMToCPU
       if (failed(emitted))
         return failure();
       kernel = library.insert(key, *emitted);
+      (*emitted)->setAttr(
+          kParallelIfAttrName,
+          builder.getDenseI64ArrayAttr(
+              {kLeastLinearWork,
+               spec.n * spec.k * int64_t(op.getWeights().size()), 0, 0}));
     }
     SmallVector<OpFoldResult> sizes{
         tensor::getMixedSize(builder, loc, input, 0),
@@ -307,6 +320,15 @@ struct ConvertQuantLLMToCPU
       if (failed(emitted))
         return failure();
       kernel = library.insert(key, *emitted);
+      // Each dimension once: those of the output, and the one that is summed.
+      SmallVector<int64_t> work{kLeastContractionWork, 1};
+      for (int64_t i = 0; i < spec.outType.getRank(); ++i)
+        work.append({2, i});
+      for (unsigned i = 0; i < spec.lhsMap.getNumResults(); ++i)
+        if (!spec.outMap.isFunctionOfDim(spec.lhsMap.getDimPosition(i)))
+          work.append({0, i});
+      (*emitted)->setAttr(kParallelIfAttrName,
+                          builder.getDenseI64ArrayAttr(work));
     }
     auto dispatch =
         DispatchOp::create(builder, loc, TypeRange{init.getType()}, kernel,
