@@ -91,6 +91,7 @@ void quant_llm::buildCpuBufferPipeline(OpPassManager &pm,
     pm.addPass(createFuseEpilogues());
   }
   pm.addPass(createDecomposeWeights());
+  pm.addPass(createInsertChecks());
   if (options.reference)
     pm.addPass(createConvertQuantLLMToLinalg());
   else

@@ -212,6 +212,23 @@ def DecomposeWeights
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
 }
 
+def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
+  let summary = "Check at run time that dynamic shapes fit together";
+  let description = [{
+    In front of linalg ops, linears, slices, casts and element accesses on tensors, compares
+    the extents that must agree and are not known to. A failed check calls
+    `__quant_llm_fail_check`, which does not return, with the number of a message in the
+    attribute `quant_llm.checks` of the module. Extents are traced through the ops that
+    determine them, so a model whose shapes agree by construction gets few checks.
+
+    Example (`test/Conversion/QuantLLMToCPU/insert-checks.mlir`).
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+  ];
+}
+
 def LowerDispatch : Pass<"quant-llm-lower-dispatch", "::mlir::ModuleOp"> {
   let summary = "Replace dispatches and copies of buffers by calls";
   let description = [{
@@ -241,14 +258,18 @@ def OutlineKernels : Pass<"quant-llm-outline-kernels", "::mlir::ModuleOp"> {
     row long, or a value in a register. The outer loops run on the threads of OpenMP if there
     is enough work, which is decided at run time.
 
+    An index that a body computes, as in a gather, is compared with the extent unless it is known
+    to be in range; if it is not, the kernel reads nothing and calls
+    `__quant_llm_index_fault` with it.
+
     Ops that the pass cannot handle (windows, buffers, several blocks) stay.
 
     Example (`test/Conversion/QuantLLMToCPU/outline-kernels.mlir`).
   }];
   let dependentDialects = [
-    "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
-    "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect",
-    "::mlir::omp::OpenMPDialect", "::mlir::scf::SCFDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::affine::AffineDialect",
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::memref::MemRefDialect", "::mlir::omp::OpenMPDialect", "::mlir::scf::SCFDialect",
     "::quant_llm::QuantLLMDialect",
   ];
   let options = [

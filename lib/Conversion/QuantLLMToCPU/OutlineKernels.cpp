@@ -17,11 +17,13 @@
 #include "KernelLibrary.h"
 
 #include "quant-llm/Conversion/Passes.h"
+#include "quant-llm/Support/CheckedMath.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -44,6 +46,12 @@ using namespace quant_llm;
 /// Loops with less work than this (roughly: elements times operations) stay on
 /// one thread, since waking the others takes microseconds.
 static constexpr int64_t kParallelThreshold = 1 << 16;
+
+/// What the runtime has for indices out of range.
+static constexpr llvm::StringLiteral kIndexFaultFunction =
+    "__quant_llm_index_fault";
+static constexpr llvm::StringLiteral kIndexFaultState =
+    "__quant_llm_index_fault_state";
 
 //===----------------------------------------------------------------------===//
 // Analysis of one op
@@ -128,6 +136,122 @@ static Value getSplatInit(Value init) {
   if (auto fill = init.getDefiningOp<linalg::FillOp>())
     return fill.value();
   return nullptr;
+}
+
+namespace {
+
+/// What an index may be.
+struct Interval {
+  int64_t low;
+  int64_t high;
+};
+
+} // namespace
+
+/// The range of an integer in the body of `op`, as far as simple arithmetic on
+/// constants and loop indices tells.
+static std::optional<Interval> computeInterval(linalg::LinalgOp op, Value value,
+                                               unsigned depth) {
+  if (depth > 16)
+    return std::nullopt;
+  auto get = [&](Value operand) {
+    return computeInterval(op, operand, depth + 1);
+  };
+  // Far below overflow, so that the sums and products here are exact.
+  auto make = [](int64_t low, int64_t high) -> std::optional<Interval> {
+    constexpr int64_t limit = int64_t(1) << 31;
+    if (low < -limit || high > limit)
+      return std::nullopt;
+    return Interval{low, high};
+  };
+  APInt constant;
+  if (matchPattern(value, m_ConstantInt(&constant))) {
+    if (constant.getSignificantBits() > 32)
+      return std::nullopt;
+    return make(constant.getSExtValue(), constant.getSExtValue());
+  }
+  Operation *def = value.getDefiningOp();
+  if (!def)
+    return std::nullopt;
+  if (auto index = dyn_cast<linalg::IndexOp>(def)) {
+    int64_t extent = op.getStaticLoopRanges()[index.getDim()];
+    if (ShapedType::isDynamic(extent))
+      return std::nullopt;
+    return make(0, extent - 1);
+  }
+  if (auto extend = dyn_cast<arith::ExtUIOp>(def)) {
+    unsigned width = extend.getIn().getType().getIntOrFloatBitWidth();
+    return width < 31 ? make(0, (int64_t(1) << width) - 1) : std::nullopt;
+  }
+  if (auto cast = dyn_cast<arith::IndexCastUIOp>(def)) {
+    if (std::optional<Interval> inner = get(cast.getIn()))
+      if (inner->low >= 0)
+        return inner;
+    unsigned width = cast.getIn().getType().isIndex()
+                         ? 64
+                         : cast.getIn().getType().getIntOrFloatBitWidth();
+    return width < 31 ? make(0, (int64_t(1) << width) - 1) : std::nullopt;
+  }
+  if (isa<arith::IndexCastOp, arith::ExtSIOp>(def)) {
+    std::optional<Interval> inner = get(def->getOperand(0));
+    // A narrower type could wrap.
+    return inner && inner->low >= 0 && inner->high < (int64_t(1) << 31) - 1
+               ? inner
+               : std::nullopt;
+  }
+  if (def->getNumOperands() != 2)
+    return std::nullopt;
+  std::optional<Interval> a = get(def->getOperand(0)),
+                          b = get(def->getOperand(1));
+  if (isa<arith::AndIOp>(def)) {
+    if (b && b->low >= 0)
+      return make(0, b->high);
+    return a && a->low >= 0 ? make(0, a->high) : std::nullopt;
+  }
+  if (isa<arith::MinUIOp>(def) && (a || b)) {
+    // The smaller one as an unsigned number.
+    if (b && b->low >= 0)
+      return make(0, a && a->low >= 0 ? std::min(a->high, b->high) : b->high);
+    return a && a->low >= 0 ? make(0, a->high) : std::nullopt;
+  }
+  if (isa<arith::MinSIOp>(def) && (a || b)) {
+    if (a && b)
+      return make(std::min(a->low, b->low), std::min(a->high, b->high));
+    // Bounded on one side only, which max(0, x) below may complete.
+    Value other = def->getOperand(a ? 1 : 0);
+    int64_t high = a ? a->high : b->high;
+    if (auto max = other.getDefiningOp<arith::MaxSIOp>())
+      for (Value bound : max->getOperands())
+        if (std::optional<Interval> low = get(bound))
+          return make(std::min(low->low, high), high);
+    return std::nullopt;
+  }
+  if (isa<arith::MaxSIOp>(def) && (a || b)) {
+    if (a && b)
+      return make(std::max(a->low, b->low), std::max(a->high, b->high));
+    Value other = def->getOperand(a ? 1 : 0);
+    int64_t low = a ? a->low : b->low;
+    if (auto min = other.getDefiningOp<arith::MinSIOp>())
+      for (Value bound : min->getOperands())
+        if (std::optional<Interval> high = get(bound))
+          return make(low, std::max(low, high->high));
+    return std::nullopt;
+  }
+  if (!a || !b || a->low < 0 || b->low < 0)
+    return std::nullopt;
+  if (isa<arith::AddIOp>(def))
+    return make(a->low + b->low, a->high + b->high);
+  if (isa<arith::MulIOp>(def)) {
+    std::optional<int64_t> product = checkedMul(a->high, b->high);
+    return product ? make(a->low * b->low, *product) : std::nullopt;
+  }
+  if (isa<arith::DivUIOp>(def) && b->low > 0)
+    return make(a->low / b->high, a->high / b->low);
+  if (isa<arith::RemUIOp>(def) && b->low > 0)
+    return make(0, std::min(a->high, b->high - 1));
+  if (isa<arith::ShRUIOp>(def))
+    return make(0, a->high);
+  return std::nullopt;
 }
 
 //===----------------------------------------------------------------------===//
@@ -291,6 +415,8 @@ private:
                                     ValueRange carried);
   SmallVector<Value> writeBody(linalg::LinalgOp op, ArrayRef<Value> indices,
                                ValueRange carried);
+  Value writeExtract(linalg::LinalgOp op, tensor::ExtractOp extract,
+                     ArrayRef<Value> at);
   Value load(Value tensor, AffineMap map, ArrayRef<Value> indices);
   void store(linalg::LinalgOp op, unsigned result, ArrayRef<Value> indices,
              Value value);
@@ -323,6 +449,10 @@ private:
   /// Buffers of results, which their ops also read if they accumulate.
   DenseMap<Value, Value> outputBuffers;
   IRMapping scalars;
+
+public:
+  /// Set if the kernel calls the runtime about an index.
+  bool needsIndexFault = false;
 };
 
 } // namespace
@@ -710,10 +840,7 @@ SmallVector<Value> KernelWriter::writeBody(linalg::LinalgOp op,
     if (auto extract = dyn_cast<tensor::ExtractOp>(inner)) {
       SmallVector<Value> at = llvm::map_to_vector(
           extract.getIndices(), [&](Value v) { return mapping.lookup(v); });
-      mapping.map(
-          extract.getResult(),
-          memref::LoadOp::create(
-              builder, loc, storage.lookup(extract.getTensor()).memref, at));
+      mapping.map(extract.getResult(), writeExtract(op, extract, at));
       continue;
     }
     if (auto dim = dyn_cast<tensor::DimOp>(inner)) {
@@ -739,6 +866,55 @@ SmallVector<Value> KernelWriter::writeBody(linalg::LinalgOp op,
   return llvm::map_to_vector(
       body->getTerminator()->getOperands(),
       [&](Value value) { return mapping.lookupOrDefault(value); });
+}
+
+/// Reads an element at computed indices, unless one is out of range.
+Value KernelWriter::writeExtract(linalg::LinalgOp op, tensor::ExtractOp extract,
+                                 ArrayRef<Value> at) {
+  Value buffer = storage.lookup(extract.getTensor()).memref;
+  auto type = cast<RankedTensorType>(extract.getTensor().getType());
+  SmallVector<std::pair<Value, Value>> doubtful; // index and extent
+  for (auto [i, index] : llvm::enumerate(extract.getIndices())) {
+    std::optional<Interval> interval = computeInterval(op, index, 0);
+    if (interval && interval->low >= 0 && !type.isDynamicDim(i) &&
+        interval->high < type.getDimSize(i))
+      continue;
+    doubtful.emplace_back(at[i],
+                          memref::DimOp::create(builder, loc, buffer, i));
+  }
+  if (doubtful.empty())
+    return memref::LoadOp::create(builder, loc, buffer, at);
+  Value inside;
+  for (auto [index, extent] : doubtful) {
+    Value one = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::ult,
+                                      index, extent);
+    inside = inside
+                 ? arith::AndIOp::create(builder, loc, inside, one).getResult()
+                 : one;
+  }
+  auto choice = scf::IfOp::create(builder, loc, type.getElementType(), inside,
+                                  /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(builder);
+  builder.setInsertionPointToStart(&choice.getThenRegion().front());
+  Value value = memref::LoadOp::create(builder, loc, buffer, at);
+  scf::YieldOp::create(builder, loc, value);
+  builder.setInsertionPointToStart(&choice.getElseRegion().front());
+  // Which of several indices it is does not matter: the last will do.
+  Type i64 = builder.getI64Type();
+  Value state = LLVM::AddressOfOp::create(
+      builder, loc, LLVM::LLVMPointerType::get(builder.getContext()),
+      kIndexFaultState);
+  Value index =
+      arith::IndexCastOp::create(builder, loc, i64, doubtful.back().first);
+  Value extent =
+      arith::IndexCastOp::create(builder, loc, i64, doubtful.back().second);
+  func::CallOp::create(builder, loc, kIndexFaultFunction, TypeRange{},
+                       ValueRange{state, index, extent});
+  Value nothing = arith::ConstantOp::create(
+      builder, loc, builder.getZeroAttr(type.getElementType()));
+  scf::YieldOp::create(builder, loc, nothing);
+  needsIndexFault = true;
+  return choice.getResult(0);
 }
 
 SmallVector<Value> KernelWriter::computeIndices(AffineMap map,
@@ -820,9 +996,12 @@ struct OutlineKernels
         return WalkResult::advance();
       });
     }
+    bool needsIndexFault = false;
     for (Block *block : blocks)
       for (const Group &group : formGroups(*block, fuse)) {
-        KernelWriter(group, library, KernelOptions{parallel, fastMath}).run();
+        KernelWriter writer(group, library, KernelOptions{parallel, fastMath});
+        writer.run();
+        needsIndexFault |= writer.needsIndexFault;
         ++numDispatches;
       }
     // Fills that were the start of something.
@@ -830,6 +1009,18 @@ struct OutlineKernels
       for (Operation &op : llvm::make_early_inc_range(llvm::reverse(*block)))
         if (isa<linalg::FillOp>(op) && op.use_empty())
           op.erase();
+    if (needsIndexFault && !module.lookupSymbol(kIndexFaultFunction)) {
+      OpBuilder builder = OpBuilder::atBlockBegin(module.getBody());
+      Location loc = module.getLoc();
+      Type i64 = builder.getI64Type();
+      Type pointer = LLVM::LLVMPointerType::get(&getContext());
+      func::FuncOp::create(builder, loc, kIndexFaultFunction,
+                           builder.getFunctionType({pointer, i64, i64}, {}))
+          .setPrivate();
+      LLVM::GlobalOp::create(builder, loc, builder.getI8Type(),
+                             /*isConstant=*/false, LLVM::Linkage::External,
+                             kIndexFaultState, Attribute());
+    }
   }
 };
 

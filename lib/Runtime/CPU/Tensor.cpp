@@ -216,7 +216,9 @@ Result<TensorDifference> quant_llm::compareTensors(const Tensor &actual,
           ": convert tensors of 8-bit floating point numbers first");
     bool same = a == b || (std::isnan(a) && std::isnan(b));
     double difference = same ? 0 : std::fabs(a - b);
-    if (!(difference <= atol + rtol * std::fabs(b)))
+    // No tolerance makes a number equal to NaN or infinity.
+    bool finite = std::isfinite(a) && std::isfinite(b);
+    if (!same && (!finite || !(difference <= atol + rtol * std::fabs(b))))
       ++result.mismatches;
     // A lone NaN or infinity counts as an infinite difference.
     if (std::isnan(difference))
