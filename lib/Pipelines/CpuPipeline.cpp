@@ -57,6 +57,21 @@ struct FuseIntoConsumer : public OpRewritePattern<linalg::GenericOp> {
   }
 };
 
+/// linalg.softmax and the like, which have no loops of their own.
+struct DecomposeAggregate
+    : public OpInterfaceRewritePattern<linalg::AggregatedOpInterface> {
+  using OpInterfaceRewritePattern::OpInterfaceRewritePattern;
+
+  LogicalResult matchAndRewrite(linalg::AggregatedOpInterface op,
+                                PatternRewriter &rewriter) const override {
+    FailureOr<SmallVector<Value>> values = op.decomposeOperation(rewriter);
+    if (failed(values))
+      return rewriter.notifyMatchFailure(op, "no decomposition");
+    rewriter.replaceOp(op, *values);
+    return success();
+  }
+};
+
 /// Fuses pointwise ops into their only consumer and decomposes concatenations.
 /// Upstream's patterns of the same purpose also move reshapes, which separates
 /// ops that agree in their loops, and detach outputs from the slices that they
@@ -74,7 +89,7 @@ struct FuseElementwisePass
 
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    patterns.add<FuseIntoConsumer>(&getContext());
+    patterns.add<DecomposeAggregate, FuseIntoConsumer>(&getContext());
     tensor::populateDecomposeTensorConcatPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();

@@ -95,6 +95,57 @@ void quant_llm::registerCpuBufferization(DialectRegistry &registry) {
 }
 
 //===----------------------------------------------------------------------===//
+// What cannot be run
+//===----------------------------------------------------------------------===//
+
+/// Nothing below knows tensors of unknown rank.
+static LogicalResult checkRanks(ModuleOp module) {
+  auto isUnranked = llvm::IsaPred<UnrankedTensorType, UnrankedMemRefType>;
+  WalkResult walked = module.walk([&](Operation *op) {
+    bool found = llvm::any_of(op->getOperandTypes(), isUnranked) ||
+                 llvm::any_of(op->getResultTypes(), isUnranked);
+    if (auto function = dyn_cast<func::FuncOp>(op))
+      found |= llvm::any_of(function.getArgumentTypes(), isUnranked) ||
+               llvm::any_of(function.getResultTypes(), isUnranked);
+    if (!found)
+      return WalkResult::advance();
+    op->emitError() << "expected tensors and buffers of known rank in '"
+                    << op->getName() << "'";
+    return WalkResult::interrupt();
+  });
+  return failure(walked.wasInterrupted());
+}
+
+/// Weights have no buffers: every use of one must have been lowered to uses of
+/// its components.
+static LogicalResult checkWeights(ModuleOp module) {
+  auto isWeight = [](Type type) { return isa<WeightType>(type); };
+  WalkResult walked = module.walk([&](Operation *op) {
+    if (isa<AssembleOp>(op) && op->use_empty()) {
+      op->erase();
+      return WalkResult::advance();
+    }
+    if (!llvm::any_of(op->getOperandTypes(), isWeight) &&
+        !llvm::any_of(op->getResultTypes(), isWeight))
+      return WalkResult::advance();
+    Value weight;
+    for (Value operand : op->getOperands())
+      if (isWeight(operand.getType()))
+        weight = operand;
+    InFlightDiagnostic diagnostic =
+        op->emitError() << "expected the weight of '" << op->getName()
+                        << "' to be a parameter or assembled from "
+                           "its components, which is what can run";
+    if (weight && weight.getDefiningOp())
+      diagnostic.attachNote(weight.getLoc())
+          << "it comes from '" << weight.getDefiningOp()->getName()
+          << "'; quantize parameters with quant-llm-quantize before";
+    return WalkResult::interrupt();
+  });
+  return failure(walked.wasInterrupted());
+}
+
+//===----------------------------------------------------------------------===//
 // Parameters
 //===----------------------------------------------------------------------===//
 
@@ -427,6 +478,8 @@ struct Bufferize : public quant_llm::impl::BufferizeBase<Bufferize> {
     options.functionBoundaryTypeConversion =
         bufferization::LayoutMapOption::IdentityLayoutMap;
     options.bufferAlignment = 64;
+    // A loop may yield a buffer that it allocates in each iteration.
+    options.allowReturnAllocsFromLoops = true;
     // Only insertions have a place to offer for an empty tensor.
     if (hasInserts)
       pm.addPass(bufferization::createEmptyTensorEliminationPass());
@@ -455,6 +508,8 @@ struct Bufferize : public quant_llm::impl::BufferizeBase<Bufferize> {
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
+    if (failed(checkRanks(module)) || failed(checkWeights(module)))
+      return signalPassFailure();
     if (failed(bindParameters(module)))
       return signalPassFailure();
     separateEmptyTensors(module);

@@ -488,6 +488,16 @@ void KernelWriter::collectOperands() {
       // Ops that do not read the start values need only the space.
       if (auto fill = buffer.getDefiningOp<linalg::FillOp>())
         buffer = fill.output();
+      else if (!op.payloadUsesValueFromOperand(&init) &&
+               !buffer.getDefiningOp<tensor::EmptyOp>() &&
+               !buffer.getDefiningOp<tensor::ExtractSliceOp>()) {
+        // A slice is where the result shall be; anything else is not to be
+        // overwritten, and as a destination it would be copied first.
+        builder.setInsertionPoint(op);
+        buffer = tensor::EmptyOp::create(
+            builder, loc, tensor::getMixedSizes(builder, loc, buffer),
+            cast<RankedTensorType>(buffer.getType()).getElementType());
+      }
       outputs.push_back(buffer);
       outputResults.push_back(result);
     }
