@@ -78,7 +78,7 @@ def main():
     print("Summary")
     print("=======")
     print(f"model          {os.path.basename(source.rstrip('/'))} -> {quantized_path}")
-    print(f"weights        {cli.count(weights)} in all, {cli.count(totals['weights'])} of them quantized to int4")
+    print(f"weights        {cli.count(weights)} in all, {cli.count(totals['weights'])} of them quantized to 4-bit integers")
     print(f"bytes          {cli.count(before)} -> {cli.count(after)} ({before / after:.2f} times smaller)")
     print(
         f"of the matrices {cli.count(totals['weight_bytes_before'])} -> {cli.count(totals['stored_bytes'])}, "

@@ -45,7 +45,7 @@ missing_packages() {
 
 # install_packages PACKAGE...: installs those that are missing.
 install_packages() {
-  local found missing package
+  local found missing package refreshed
   found="$(distribution)"
   command -v dpkg-query >/dev/null ||
     die "expected Debian 12 but got $found; install by hand what these packages hold: $*"
@@ -58,10 +58,12 @@ install_packages() {
   fi
   say "Installing packages: $missing"
   # A source that cannot be refreshed may be one that is not needed here.
-  as_root apt-get update -q || echo "warning: apt-get update failed" >&2
+  refreshed=yes
+  as_root apt-get update -q -o APT::Update::Error-Mode=any || refreshed=no
   for package in $missing; do
-    apt-cache show "$package" >/dev/null 2>&1 || case "$package" in
-    *22*) die "no package $package; LLVM 22 is in bookworm-security main: enable it in /etc/apt/sources.list (and check the network)" ;;
+    apt-cache show "$package" >/dev/null 2>&1 || case "$refreshed $package" in
+    no*) die "the lists of packages could not be refreshed (no network?); missing packages: $missing" ;;
+    *22*) die "no package $package; LLVM 22 is in bookworm-security main: enable it in /etc/apt/sources.list" ;;
     *) die "no package $package; enable bookworm main in /etc/apt/sources.list (and check the network)" ;;
     esac
   done
@@ -97,21 +99,20 @@ install_python() {
   echo "$pins" >"$stamp"
 }
 
-# build [TARGET...]: configures once and builds.
+# build [TARGET...]: configures (a matter of seconds, and what has been installed
+# since the last time may matter) and builds.
 build() {
   local ldflag=-fuse-ld=lld
-  if [ ! -f "$QUANT_LLM_BUILD/build.ninja" ]; then
-    say "Configuring"
-    cmake -S "$QUANT_LLM_ROOT" -B "$QUANT_LLM_BUILD" -G Ninja \
-      -DCMAKE_BUILD_TYPE=Release \
-      -DCMAKE_C_COMPILER=clang-22 -DCMAKE_CXX_COMPILER=clang++-22 \
-      -DCMAKE_EXE_LINKER_FLAGS=$ldflag -DCMAKE_SHARED_LINKER_FLAGS=$ldflag \
-      -DCMAKE_MODULE_LINKER_FLAGS=$ldflag \
-      -DPython3_EXECUTABLE="$QUANT_LLM_VENV/bin/python" \
-      -DQUANT_LLM_TEST_PYTHON="$QUANT_LLM_VENV/bin/python" \
-      -DQUANT_LLM_LIT="$QUANT_LLM_VENV/bin/lit" ||
-      die "the configuration failed; see the messages above"
-  fi
+  say "Configuring"
+  cmake -S "$QUANT_LLM_ROOT" -B "$QUANT_LLM_BUILD" -G Ninja \
+    -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_C_COMPILER=clang-22 -DCMAKE_CXX_COMPILER=clang++-22 \
+    -DCMAKE_EXE_LINKER_FLAGS=$ldflag -DCMAKE_SHARED_LINKER_FLAGS=$ldflag \
+    -DCMAKE_MODULE_LINKER_FLAGS=$ldflag \
+    -DPython3_EXECUTABLE="$QUANT_LLM_VENV/bin/python" \
+    -DQUANT_LLM_TEST_PYTHON="$QUANT_LLM_VENV/bin/python" \
+    -DQUANT_LLM_LIT="$QUANT_LLM_VENV/bin/lit" ||
+    die "the configuration failed; see the messages above"
   say "Building with $QUANT_LLM_JOBS jobs"
   cmake --build "$QUANT_LLM_BUILD" --parallel "$QUANT_LLM_JOBS" ${1:+--target "$@"} ||
     die "the build failed; see the messages above"

@@ -36,7 +36,7 @@ if os.path.isfile(smollm2):
     config.substitutions.append(("%smollm2", smollm2))
 config.substitutions.append(("%shared", shared))
 config.substitutions.append(("%python", config.python_executable))
-config.substitutions.append(("%pytest", config.python_executable + " -m pytest -q -p no:cacheprovider"))
+config.substitutions.append(("%pytest", config.python_executable + " -m pytest -q --tb=short -p no:cacheprovider"))
 config.substitutions.append(("%src_root", config.quant_llm_src_root))
 config.substitutions.append(("%obj_root", config.quant_llm_obj_root))
 config.substitutions.append(("%lib_dir", config.quant_llm_lib_dir))

@@ -82,8 +82,7 @@ def run_quantize(arguments):
 def pipeline_options(arguments):
     """The options of the pipeline as text."""
     options = {
-        "element": f"{'int' if arguments.symmetric else 'uint'}{arguments.bits}",
-        "zero": "none" if arguments.symmetric else "int",
+        "element": arguments.element or f"{'int' if arguments.symmetric else 'uint'}{arguments.bits}",
         "alpha": arguments.alpha,
         "sizes": arguments.group_sizes,
         "block": arguments.block,
@@ -382,10 +381,12 @@ exit status: 0 success, 1 failure, 2 wrong usage or input, 130 interrupted""",
     command = add("quantize", run_quantize, "quantize the weights of a model", "quant-llm quantize model.gguf -o model-int4 --alpha 0.8")
     add_output(command)
     command.add_argument("--recipe", choices=["finequant"], default="finequant", help="the method (default: %(default)s)")
-    command.add_argument("--bits", type=bit_width, default=4, metavar="B", help="bits per code, 1 to 8 (default: %(default)s)")
+    element = command.add_mutually_exclusive_group()
+    element.add_argument("--bits", type=bit_width, default=4, metavar="B", help="bits per code, 1 to 8 (default: %(default)s)")
+    element.add_argument("--element", metavar="FORMAT", help="another format than integers: nf4, ternary, f4E2M1FN, f8E4M3FN, ...")
     zero = command.add_mutually_exclusive_group()
-    zero.add_argument("--symmetric", dest="symmetric", action="store_true", default=True, help="no zero points (default)")
-    zero.add_argument("--asymmetric", dest="symmetric", action="store_false", help="an integer zero point per group")
+    zero.add_argument("--symmetric", dest="symmetric", action="store_true", help="no zero points")
+    zero.add_argument("--asymmetric", dest="symmetric", action="store_false", help="an integer zero point per group (default)")
     command.add_argument("--alpha", type=number_between(0, 10), metavar="A", help="split groups while that shrinks their range below this ratio")
     command.add_argument("--group-sizes", type=sizes, metavar="LIST", help="group sizes to choose from, such as 64,128,256")
     command.add_argument("--block", type=block, metavar="N,K", help="this block everywhere instead of a choice, such as 1,64; -1 is the whole dimension")

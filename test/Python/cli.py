@@ -74,6 +74,7 @@ def test_force_replaces_only_models_of_ours(capsys, hf_model, tmp_path):
         ["quantize", "x", "-o", "y", "--block", "64"],
         ["quantize", "x", "-o", "y", "--recipe", "magic"],
         ["quantize", "x", "-o", "y", "--symmetric", "--asymmetric"],
+        ["quantize", "x", "-o", "y", "--element", "nf4", "--bits", "3"],
         ["eval", "x"],
         ["eval", "x", "--text", "y", "--window", "0"],
         ["generate", "x"],
@@ -132,10 +133,11 @@ def test_bad_text(capsys, hf_model, tmp_path):
 @pytest.mark.parametrize(
     "options, element, block",
     [
-        ([], "int4", [1, -1]),
-        (["--block", "1,8"], "int4", [1, 8]),
+        ([], "uint4", [1, -1]),
+        (["--block", "1,8", "--symmetric"], "int4", [1, 8]),
+        (["--element", "nf4"], "nf4", [1, -1]),
         (["--bits", "3", "--asymmetric", "--group-sizes", "4,8", "--alpha", "2"], "uint3", [1, 4]),
-        (["--scale", "f8E8M0FNU", "--statistic", "gaussian", "--aggregation", "mean"], "int4", [1, -1]),
+        (["--scale", "bf16", "--statistic", "gaussian", "--aggregation", "mean"], "uint4", [1, -1]),
     ],
 )
 def test_quantize(capsys, hf_model, tmp_path, options, element, block):
@@ -172,6 +174,7 @@ def test_include_and_exclude(capsys, hf_model, tmp_path):
     "options, message",
     [
         (["--scale", "f17"], "f17"),
+        (["--element", "int9"], "int9"),
         (["--rule", "none"], "none"),
         (["--include", "("], "include"),
         (["--include", "'\""], "expected at most one kind of quotation marks"),
