@@ -38,7 +38,7 @@ class Bars:
             self.close()
             self.stage = stage
             self.bar = tqdm(desc=stage, total=total, unit="B", unit_scale=True, leave=False, file=sys.stderr)
-        self.bar.set_postfix_str(item, refresh=False)
+        self.bar.set_postfix_str(item if len(item) <= 24 else "..." + item[-21:], refresh=False)
         self.bar.update(done - self.bar.n)
 
     def close(self):
