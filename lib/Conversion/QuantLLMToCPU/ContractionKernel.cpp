@@ -272,6 +272,15 @@ void ContractionKernel::emitPanels() {
         Value panel = b.allocate({ShapedType::kDynamic, columns},
                                  b.add(b.min(k, b.index(depthBlock)), b.lanes));
         Value acc = b.allocate({rowBlock, columns});
+        // An empty sum is zero; the loop over k below would write nothing.
+        Value zeroRows =
+            arith::SelectOp::create(b, b.less(k, b.index(1)), rows, b.index(0));
+        b.loop(b.index(0), zeroRows, 1, [&](Value row) {
+          b.loop(b.index(0), b.index(columns), 1, [&](Value column) {
+            Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0));
+            memref::StoreOp::create(b, zero, acc, ValueRange{row, column});
+          });
+        });
         b.loop(b.index(0), k, depthBlock, [&](Value k0) {
           Value k1 = b.min(b.add(k0, depthBlock), k);
           fillPanel(panel, n0, k0, k1);

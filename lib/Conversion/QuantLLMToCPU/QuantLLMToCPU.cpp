@@ -258,7 +258,8 @@ struct ConvertQuantLLMToCPU
     }
     // The body must multiply and add floats in f32.
     for (Operation &inner : op.getBlock()->without_terminator())
-      if (!isa<arith::MulFOp, arith::AddFOp, arith::ExtFOp>(inner))
+      if (!isa<arith::MulFOp, arith::AddFOp, arith::ExtFOp>(inner) ||
+          !inner.getResult(0).getType().isF32())
         return false;
     auto isFloat = [](Value value) {
       Type type = cast<ShapedType>(value.getType()).getElementType();

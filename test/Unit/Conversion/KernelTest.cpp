@@ -409,6 +409,12 @@ TEST(ContractionKernel, OddSizesAndOrders) {
                    1.0f, 128);
 }
 
+TEST(ContractionKernel, EmptySumIsZero) {
+  checkContraction("mk", "nk", "mn", {{'m', 20}, {'n', 35}, {'k', 0}});
+  checkContraction("mk", "nk", "mn", {{'m', 5}, {'n', 35}, {'k', 0}}, true);
+  checkContraction("mk", "nk", "mn", {{'m', 1}, {'n', 35}, {'k', 0}});
+}
+
 TEST(ContractionKernel, RefusesWhatIsNoContraction) {
   OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(&context()));
   OpBuilder builder = OpBuilder::atBlockEnd(module->getBody());
