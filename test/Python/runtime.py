@@ -69,6 +69,59 @@ def test_in_place_only_if_allowed(engine):
     np.testing.assert_array_equal(cache, [0, 0, 7, 0])
 
 
+UPDATES = b"""
+#id = affine_map<(d0) -> (d0)>
+// The second kernel starts from rows of the updated cache and must not write them.
+func.func @other_rows(%cache: tensor<8xf32>, %x: tensor<4xf32>) -> (tensor<8xf32>, tensor<4xf32>) {
+  %rows = tensor.extract_slice %cache[0] [4] [1] : tensor<8xf32> to tensor<4xf32>
+  %new = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel"]}
+    ins(%x : tensor<4xf32>) outs(%rows : tensor<4xf32>) {
+  ^bb0(%a: f32, %o: f32):
+    %s = arith.addf %a, %a : f32
+    linalg.yield %s : f32
+  } -> tensor<4xf32>
+  %updated = tensor.insert_slice %new into %cache[0] [4] [1] : tensor<4xf32> into tensor<8xf32>
+  %others = tensor.extract_slice %updated[4] [4] [1] : tensor<8xf32> to tensor<4xf32>
+  %sum = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel"]}
+    ins(%x : tensor<4xf32>) outs(%others : tensor<4xf32>) {
+  ^bb0(%a: f32, %o: f32):
+    %s = arith.addf %a, %o : f32
+    linalg.yield %s : f32
+  } -> tensor<4xf32>
+  return %updated, %sum : tensor<8xf32>, tensor<4xf32>
+}
+// A version of the cache that is read after the next one exists.
+func.func @two_versions(%cache: tensor<4xf32>, %x: tensor<1xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
+  %first = tensor.insert_slice %x into %cache[0] [1] [1] : tensor<1xf32> into tensor<4xf32>
+  %second = tensor.insert_slice %x into %first[2] [1] [1] : tensor<1xf32> into tensor<4xf32>
+  %empty = tensor.empty() : tensor<4xf32>
+  %twice = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel"]}
+    ins(%first : tensor<4xf32>) outs(%empty : tensor<4xf32>) {
+  ^bb0(%a: f32, %o: f32):
+    %s = arith.addf %a, %a : f32
+    linalg.yield %s : f32
+  } -> tensor<4xf32>
+  return %second, %twice : tensor<4xf32>, tensor<4xf32>
+}
+"""
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_updates_leave_everything_else(reference):
+    engine = Engine(UPDATES, cache=False, reference=reference)
+    x = np.array([1, 2, 3, 4], np.float32)
+    cache = np.zeros(8, np.float32)
+    updated, total = engine.invoke("other_rows", cache, x)
+    np.testing.assert_array_equal(updated, [2, 4, 6, 8, 0, 0, 0, 0])
+    np.testing.assert_array_equal(total, x)
+    np.testing.assert_array_equal(cache, 0)
+    cache = np.zeros(4, np.float32)
+    second, twice = engine.invoke("two_versions", cache, x[:1])
+    np.testing.assert_array_equal(second, [1, 0, 1, 0])
+    np.testing.assert_array_equal(twice, [2, 0, 0, 0])
+    np.testing.assert_array_equal(cache, 0)
+
+
 def test_results_outlive_the_engine():
     engine = Engine(MODULE, cache=False)
     (result,) = engine.invoke("add", np.ones(1000, np.float32), np.ones(1000, np.float32))

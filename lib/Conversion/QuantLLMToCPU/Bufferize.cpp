@@ -264,24 +264,45 @@ static BlockArgument findUpdatedArgument(Value value) {
   return nullptr;
 }
 
+static void protectArgument(func::FuncOp function, unsigned number) {
+  function.setArgAttr(number,
+                      bufferization::BufferizationDialect::kWritableAttrName,
+                      BoolAttr::get(function.getContext(), false));
+}
+
+/// Whether callers are told which results are arguments (recordResultAliases).
+static bool hasAliases(func::FuncOp function, ModuleOp module) {
+  return !function.isExternal() && !function.isPrivate() &&
+         function.getBody().hasOneBlock() &&
+         SymbolTable::symbolKnownUseEmpty(function, module);
+}
+
 /// Forbids writes to arguments that no result takes the place of: a caller does
-/// not expect its input to change.
-static void protectArguments(func::FuncOp function) {
-  if (function.isExternal())
-    return;
+/// not expect its input to change. Returns the tensor arguments of functions
+/// with aliases that may be written.
+static SmallVector<unsigned> protectArguments(func::FuncOp function,
+                                              ModuleOp module) {
+  SmallVector<unsigned> writable;
+  // Inside the module the analysis sees what callers expect.
+  if (function.isExternal() || function.isPrivate())
+    return writable;
   BitVector updated(function.getNumArguments());
-  function.walk([&](func::ReturnOp op) {
-    for (Value operand : op.getOperands())
-      if (BlockArgument argument = findUpdatedArgument(operand))
-        updated.set(argument.getArgNumber());
-  });
-  for (BlockArgument argument : function.getArguments())
-    if (isa<TensorType>(argument.getType()) &&
-        !updated.test(argument.getArgNumber()))
-      function.setArgAttr(
-          argument.getArgNumber(),
-          bufferization::BufferizationDialect::kWritableAttrName,
-          BoolAttr::get(function.getContext(), false));
+  if (hasAliases(function, module))
+    function.walk([&](func::ReturnOp op) {
+      for (Value operand : op.getOperands())
+        if (BlockArgument argument = findUpdatedArgument(operand))
+          updated.set(argument.getArgNumber());
+    });
+  for (BlockArgument argument : function.getArguments()) {
+    unsigned number = argument.getArgNumber();
+    if (!isa<TensorType>(argument.getType()))
+      continue;
+    if (updated.test(number))
+      writable.push_back(number);
+    else
+      protectArgument(function, number);
+  }
+  return writable;
 }
 
 //===----------------------------------------------------------------------===//
@@ -336,6 +357,7 @@ bool ArgumentUpdates::analyze() {
   while (true) {
     tensor::InsertSliceOp next;
     SmallVector<Operation *> readers;
+    SmallPtrSet<Operation *, 4> destinations;
     for (OpOperand &use : version.getUses()) {
       Operation *user = use.getOwner();
       if (user->getBlock() != block)
@@ -345,9 +367,12 @@ bool ArgumentUpdates::analyze() {
       } else if (auto slice = dyn_cast<tensor::ExtractSliceOp>(user)) {
         slices.push_back(slice);
         for (Operation *reader : slice->getUsers()) {
-          if (!isa<DispatchOp>(reader) || reader->getBlock() != block)
+          auto dispatch = dyn_cast<DispatchOp>(reader);
+          if (!dispatch || reader->getBlock() != block)
             return false;
           readers.push_back(reader);
+          if (llvm::is_contained(dispatch.getOutputs(), slice.getResult()))
+            destinations.insert(reader);
         }
       } else if (auto insert = dyn_cast<tensor::InsertSliceOp>(user)) {
         if (next || insert.getSource() == version)
@@ -359,9 +384,14 @@ bool ArgumentUpdates::analyze() {
         return false;
       }
     }
+    DispatchOp writer = next ? getWriter(next) : nullptr;
+    // A kernel that starts from a slice and puts its result elsewhere needs a
+    // copy of the slice.
+    for (Operation *destination : destinations)
+      if (destination != writer)
+        return false;
     if (!next)
       break;
-    DispatchOp writer = getWriter(next);
     if (!writer || returned)
       return false;
     unsigned uses = 0;
@@ -420,9 +450,7 @@ void ArgumentUpdates::rewrite() {
 }
 
 static void updateArgumentsInPlace(func::FuncOp function, ModuleOp module) {
-  if (function.isExternal() || function.isPrivate() ||
-      !function.getBody().hasOneBlock() ||
-      !SymbolTable::symbolKnownUseEmpty(function, module))
+  if (!hasAliases(function, module))
     return;
   for (BlockArgument argument : function.getArguments()) {
     if (!isa<RankedTensorType>(argument.getType()))
@@ -437,25 +465,28 @@ static void updateArgumentsInPlace(func::FuncOp function, ModuleOp module) {
                         entry.getTerminator()->getOperandTypes()));
 }
 
+/// The buffer argument that a returned value is; null if it is none.
+static BlockArgument getReturnedArgument(Value value) {
+  while (auto cast = value.getDefiningOp<memref::CastOp>())
+    value = cast.getSource();
+  auto argument = dyn_cast<BlockArgument>(value);
+  return argument && isa<MemRefType>(argument.getType()) ? argument
+                                                         : BlockArgument();
+}
+
 /// Records in `quant_llm.result_aliases` which results are arguments, and drops
 /// these: a returned buffer would belong to the caller and thus be a copy.
 static void recordResultAliases(func::FuncOp function, ModuleOp module) {
-  if (function.isExternal() || function.isPrivate() ||
-      !function.getBody().hasOneBlock() ||
-      !SymbolTable::symbolKnownUseEmpty(function, module))
+  if (!hasAliases(function, module))
     return;
   Operation *terminator = function.getBody().front().getTerminator();
   SmallVector<int64_t> aliases;
   llvm::BitVector dropped(terminator->getNumOperands());
   for (auto [index, operand] : llvm::enumerate(terminator->getOperands())) {
-    Value source = operand;
-    while (auto cast = source.getDefiningOp<memref::CastOp>())
-      source = cast.getSource();
-    auto argument = dyn_cast<BlockArgument>(source);
-    bool isAlias = argument && isa<MemRefType>(source.getType());
-    aliases.push_back(isAlias ? static_cast<int64_t>(argument.getArgNumber())
-                              : -1);
-    dropped[index] = isAlias;
+    BlockArgument argument = getReturnedArgument(operand);
+    aliases.push_back(argument ? static_cast<int64_t>(argument.getArgNumber())
+                               : -1);
+    dropped[index] = static_cast<bool>(argument);
   }
   terminator->eraseOperands(dropped);
   (void)function.eraseResults(dropped);
@@ -513,28 +544,64 @@ struct Bufferize : public quant_llm::impl::BufferizeBase<Bufferize> {
     if (failed(bindParameters(module)))
       return signalPassFailure();
     separateEmptyTensors(module);
+    WritableArguments writable;
     for (auto function : module.getOps<func::FuncOp>()) {
       updateArgumentsInPlace(function, module);
-      protectArguments(function);
+      for (unsigned number : protectArguments(function, module))
+        writable.emplace_back(function.getName().str(), number);
     }
 
     // Kernels are on buffers already. Without their bodies nothing below needs
     // to look at them, and their explicit memory management is left alone.
-    SmallVector<std::pair<func::FuncOp, std::unique_ptr<Region>>> bodies;
+    SmallVector<std::pair<std::string, std::unique_ptr<Region>>> bodies;
     for (auto function : module.getOps<func::FuncOp>())
       if (function->hasAttr(kKernelAttrName) && !function.isExternal()) {
         auto body = std::make_unique<Region>();
         body->takeBody(function.getBody());
-        bodies.emplace_back(function, std::move(body));
+        bodies.emplace_back(function.getName().str(), std::move(body));
       }
-    LogicalResult result = runWithoutKernels(module);
-    for (auto &[function, body] : bodies)
-      function.getBody().takeBody(*body);
+    LogicalResult result = runWithoutKernels(module, std::move(writable));
+    for (auto &[name, body] : bodies)
+      module.lookupSymbol<func::FuncOp>(name).getBody().takeBody(*body);
     if (failed(result))
       signalPassFailure();
   }
 
-  LogicalResult runWithoutKernels(ModuleOp module) {
+  /// Names of functions and numbers of their arguments.
+  using WritableArguments = SmallVector<std::pair<std::string, unsigned>>;
+
+  /// One-shot bufferization. An argument may be written only if it is also
+  /// returned, which is known afterwards: where it is not, this starts again
+  /// with the argument protected.
+  LogicalResult bufferize(ModuleOp module, OpPassManager &pm,
+                          WritableArguments writable) {
+    while (true) {
+      OwningOpRef<ModuleOp> before;
+      if (!writable.empty())
+        before = module.clone();
+      if (failed(runPipeline(pm, module)))
+        return failure();
+      WritableArguments returned, others;
+      for (auto &entry : writable) {
+        auto function = module.lookupSymbol<func::FuncOp>(entry.first);
+        bool isReturned = llvm::any_of(
+            function.getBody().front().getTerminator()->getOperands(),
+            [&](Value operand) {
+              BlockArgument argument = getReturnedArgument(operand);
+              return argument && argument.getArgNumber() == entry.second;
+            });
+        (isReturned ? returned : others).push_back(entry);
+      }
+      if (others.empty())
+        return success();
+      module.getBodyRegion().takeBody(before->getBodyRegion());
+      for (auto &[name, number] : others)
+        protectArgument(module.lookupSymbol<func::FuncOp>(name), number);
+      writable = std::move(returned);
+    }
+  }
+
+  LogicalResult runWithoutKernels(ModuleOp module, WritableArguments writable) {
     OpPassManager first(ModuleOp::getOperationName());
     bool hasInserts =
         module
@@ -550,7 +617,7 @@ struct Bufferize : public quant_llm::impl::BufferizeBase<Bufferize> {
             })
             .wasInterrupted();
     buildFirst(first, hasInserts);
-    if (failed(runPipeline(first, module)))
+    if (failed(bufferize(module, first, std::move(writable))))
       return failure();
     for (auto function : module.getOps<func::FuncOp>())
       recordResultAliases(function, module);
