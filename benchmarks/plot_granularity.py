@@ -6,6 +6,7 @@
 POINTS.json: {"title": ..., "series": [{"name": ..., "line": bool, "points": [[bits, perplexity, label], ...]}]}
 """
 
+import io
 import json
 import sys
 
@@ -30,4 +31,7 @@ axes.set_title(data["title"], fontsize=9)
 axes.legend()
 axes.grid(alpha=0.3)
 figure.tight_layout()
-figure.savefig(sys.argv[2], metadata={"Date": None})
+buffer = io.StringIO()
+figure.savefig(buffer, format="svg", metadata={"Date": None})
+with open(sys.argv[2], "w", encoding="utf-8") as output:
+    output.writelines(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
