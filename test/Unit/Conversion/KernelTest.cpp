@@ -353,18 +353,21 @@ void checkContraction(const std::string &lhs, const std::string &rhs,
     return result;
   };
   int64_t points = 1;
+  // An empty sum still has outputs.
   for (auto &[dim, size] : sizes)
-    points *= size;
+    points *= std::max<int64_t>(size, 1);
   for (int64_t point = 0; point < points; ++point) {
     int64_t rest = point;
     for (auto &[dim, size] : sizes) {
-      at[dim] = rest % size;
-      rest /= size;
+      at[dim] = rest % std::max<int64_t>(size, 1);
+      rest /= std::max<int64_t>(size, 1);
     }
     int64_t o = offset(out, c);
     if (!written[o] && !accumulate)
       expected[o] = 0;
     written[o] = true;
+    if (sizes.at('k') == 0)
+      continue;
     expected[o] +=
         double(scale) * a.data[offset(lhs, a)] * b.data[offset(rhs, b)];
   }
