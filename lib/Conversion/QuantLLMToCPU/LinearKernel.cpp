@@ -361,27 +361,24 @@ Value Weight::readNatural(Value row, Value k0, int64_t count, float &factor) {
   }
   if (hasTable())
     return lookUp(arith::ExtUIOp::create(b, i32, wide));
-  {
-    std::optional<SmallFloat> format = getSmallFloat(kind);
-    factor = std::ldexp(1.0f, 15 - format->bias);
-    Value sign = arith::ShLIOp::create(
-        b, arith::AndIOp::create(b, wide, b.integer(i16, 1 << (bits - 1))),
-        b.integer(i16, 16 - bits));
-    Value magnitude =
-        arith::AndIOp::create(b, wide, b.integer(i16, (1 << (bits - 1)) - 1));
-    Value moved = arith::ShLIOp::create(b, magnitude,
-                                        b.integer(i16, 10 - format->mantissa));
-    if (kind == ElementKind::F8E4M3FN) {
-      // The one NaN of the format; f16 would read it as 480.
-      Value isNaN = arith::CmpIOp::create(b, arith::CmpIPredicate::eq,
-                                          magnitude, b.integer(i16, 0x7f));
-      moved = arith::SelectOp::create(b, isNaN, b.integer(i16, 0x7e00), moved);
-    }
-    Value half = vector::BitCastOp::create(
-        b, b.vec(b.getF16Type(), lanes), arith::OrIOp::create(b, sign, moved));
-    return b.toF32(half);
+  std::optional<SmallFloat> format = getSmallFloat(kind);
+  factor = std::ldexp(1.0f, 15 - format->bias);
+  Value sign = arith::ShLIOp::create(
+      b, arith::AndIOp::create(b, wide, b.integer(i16, 1 << (bits - 1))),
+      b.integer(i16, 16 - bits));
+  Value magnitude =
+      arith::AndIOp::create(b, wide, b.integer(i16, (1 << (bits - 1)) - 1));
+  Value moved = arith::ShLIOp::create(b, magnitude,
+                                      b.integer(i16, 10 - format->mantissa));
+  if (kind == ElementKind::F8E4M3FN) {
+    // The one NaN of the format; f16 would read it as 480.
+    Value isNaN = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, magnitude,
+                                        b.integer(i16, 0x7f));
+    moved = arith::SelectOp::create(b, isNaN, b.integer(i16, 0x7e00), moved);
   }
-  return lookUp(arith::ExtUIOp::create(b, i32, wide));
+  Value half = vector::BitCastOp::create(b, b.vec(b.getF16Type(), lanes),
+                                         arith::OrIOp::create(b, sign, moved));
+  return b.toF32(half);
 }
 
 /// The table entries of a vector of indices.

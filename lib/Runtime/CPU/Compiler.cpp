@@ -8,6 +8,7 @@
 
 #include "CompiledModule.h"
 
+#include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Pipelines/Pipelines.h"
 #include "quant-llm/Support/Parallel.h"
 
@@ -114,21 +115,7 @@ static std::optional<DType> convertElementType(Type type) {
   }
   if (isa<IndexType>(type))
     return DType::I64;
-  if (isa<Float16Type>(type))
-    return DType::F16;
-  if (isa<BFloat16Type>(type))
-    return DType::BF16;
-  if (isa<Float32Type>(type))
-    return DType::F32;
-  if (isa<Float64Type>(type))
-    return DType::F64;
-  if (isa<Float8E4M3FNType>(type))
-    return DType::F8E4M3;
-  if (isa<Float8E5M2Type>(type))
-    return DType::F8E5M2;
-  if (isa<Float8E8M0FNUType>(type))
-    return DType::F8E8M0;
-  return std::nullopt;
+  return getStoredType(type);
 }
 
 static std::optional<ValueSignature> convertType(Type type) {
