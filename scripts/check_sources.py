@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Checks text files of the repository: no trailing white space, one newline at
 the end, no tabs in sources, no file above 500 kB, no file without its licence.
+Without arguments it checks every file git knows, and that every folder of lib
+has its tests.
 
-  check_sources.py [FILE...]     without arguments: every file git knows
+  check_sources.py [FILE...]
 """
 import pathlib
 import subprocess
@@ -10,6 +12,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LICENSED = {".h", ".c", ".cpp", ".td"}
+TESTS = {".mlir", ".test", ".py", ".c", ".cpp"}
 BINARY = {".safetensors", ".gguf", ".npy", ".mlirbc", ".png"}
 
 
@@ -37,12 +40,26 @@ def faults(path):
         yield "expected 'SPDX-License-Identifier' in the banner"
 
 
+def folders_without_tests(names):
+    """Folders of lib with sources, but without tests where one looks for them."""
+    paths = [pathlib.PurePosixPath(name) for name in names]
+    tests = {p.parent for p in paths if p.parts[0] == "test" and p.suffix in TESTS}
+    for folder in sorted({p.parent for p in paths if p.parts[0] == "lib" and p.suffix == ".cpp"}):
+        inside = pathlib.PurePosixPath(*folder.parts[1:])
+        if not tests & {"test" / inside, "test" / ("Unit" / inside)}:
+            yield folder
+
+
 def main():
     names = sys.argv[1:]
     if not names:
         listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True)
         names = [n for n in listed.stdout.decode().split("\0") if n] if listed.returncode == 0 else []
     bad = 0
+    if not sys.argv[1:]:
+        for folder in folders_without_tests(names):
+            print(f"{folder}: expected tests in the folder of this name in test or test/Unit")
+            bad += 1
     for name in names:
         path = ROOT / name
         if path.is_file() and not path.is_symlink():

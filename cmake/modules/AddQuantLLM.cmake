@@ -52,7 +52,8 @@ function(quant_llm_add_tool name)
 endfunction()
 
 # quant_llm_add_unittest(name sources... LINK_LIBS libs...)
-# GoogleTest binaries land in test/Unit/<name>Tests, where lit discovers them.
+# GoogleTest binaries land below test/Unit, where lit discovers them; their names
+# end in Tests.
 add_custom_target(QuantLLMUnitTests)
 function(quant_llm_add_unittest name)
   if(NOT GTest_FOUND)
@@ -66,4 +67,6 @@ function(quant_llm_add_unittest name)
   set_target_properties(${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}")
   add_dependencies(QuantLLMUnitTests ${name})
+  set_property(GLOBAL APPEND PROPERTY QUANT_LLM_UNITTESTS
+    "${CMAKE_CURRENT_BINARY_DIR}/${name}")
 endfunction()

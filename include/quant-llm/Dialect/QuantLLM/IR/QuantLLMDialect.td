@@ -23,7 +23,7 @@ def QuantLLM_Dialect : Dialect {
     `arith` and `math`.
 
     Rules are numbered (`QL-LINEAR-C1`); each has a test in
-    `test/Dialect/QuantLLM/invalid.mlir`. `RationaleQuantLLM.md` has the design
+    `test/Dialect/QuantLLM/IR/invalid.mlir`. `RationaleQuantLLM.md` has the design
     reasons and the non-goals.
   }];
 
