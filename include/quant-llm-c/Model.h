@@ -17,9 +17,10 @@ extern "C" {
 
 /* What a safetensors file, the index of a sharded one or a GGUF file holds, as
  * JSON: {"path", "format": "safetensors" | "sharded safetensors" | "gguf",
- * "tensors": [{"name", "dtype", "shape", "bytes"}], "metadata": {...}}. `dtype`
- * is that of safetensors, or of ggml for blocks ("Q4_1"). The metadata are
- * those of a safetensors file. */
+ * "files": ["path"], "tensors": [{"name", "dtype", "shape", "bytes"}],
+ * "metadata": {...}}. The files are the one, or the index and every shard.
+ * `dtype` is that of safetensors, or of ggml for blocks ("Q4_1"). The metadata
+ * are those of a safetensors file. */
 QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMDescribeArchive(
     const char *path, QuantLLMBuffer **json, QuantLLMError **error);
 

@@ -65,11 +65,15 @@ QuantLLMStatus quantLLMDescribeArchive(const char *path, QuantLLMBuffer **json,
                            {"bytes", info->bytes}});
       }
     }
+    Json files = Json::array();
+    for (const Archive::File &file : (*archive)->files())
+      files.push_back(file.path);
     Json metadata = Json::object();
     for (const auto &[key, value] : (*archive)->metadata())
       metadata[key] = value;
     *json = makeBuffer({{"path", path},
                         {"format", nameOf((*archive)->format())},
+                        {"files", std::move(files)},
                         {"tensors", std::move(tensors)},
                         {"metadata", std::move(metadata)}});
     return {};

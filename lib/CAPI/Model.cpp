@@ -11,6 +11,7 @@
 #include "Context.h"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Import/Import.h"
 #include "quant-llm/Support/AtomicFile.h"
 
@@ -136,9 +137,15 @@ QuantLLMStatus quantLLMQuantizeModel(const char *input, const char *output,
         addPipeline(pm, name, chosen.options ? chosen.options : "", output);
     if (!added.ok())
       return added;
+    // The pass looks after the files that it writes; this one may be a link.
+    std::string path = std::string(output) + "/model.mlir";
+    if (ParameterArchives().findArchiveOfFile(*module, path))
+      return Status::error("'" + path +
+                           "' leads to an archive that the module reads; "
+                           "choose another directory");
     if (failed(context.run(pm, *module)))
       return context.failure("the pipeline '" + name + "' failed");
-    return writeText(*module, std::string(output) + "/model.mlir");
+    return writeText(*module, path);
   });
 }
 

@@ -31,13 +31,23 @@ static constexpr size_t maxIndexBytes = 100'000'000;
 // Archive
 //===----------------------------------------------------------------------===//
 
-Archive::Archive(Format format, std::string path, std::vector<std::string> keys)
-    : archiveFormat(format), name(std::move(path)), keys(std::move(keys)) {
+Archive::Archive(Format format, std::string path, std::vector<File> files,
+                 std::vector<std::string> keys)
+    : archiveFormat(format), name(std::move(path)), parts(std::move(files)),
+      keys(std::move(keys)) {
   for (size_t i = 0; i < this->keys.size(); ++i)
     keyIndex.emplace(this->keys[i], i);
 }
 
 Archive::~Archive() = default;
+
+const Archive::File *Archive::findFile(const std::string &path) const {
+  std::optional<FileId> id = FileId::of(path);
+  for (const File &file : parts)
+    if (id && file.id == *id)
+      return &file;
+  return nullptr;
+}
 
 bool Archive::contains(std::string_view key) const {
   return keyIndex.find(key) != keyIndex.end();
@@ -54,7 +64,8 @@ class SafetensorsArchive : public Archive {
 public:
   SafetensorsArchive(const std::string &path, std::vector<std::string> keys,
                      SafetensorsFile file)
-      : Archive(Format::Safetensors, path, std::move(keys)),
+      : Archive(Format::Safetensors, path, {{path, file.id()}},
+                std::move(keys)),
         file(std::move(file)) {}
 
   Result<TensorInfo> find(std::string_view key) const override {
@@ -77,10 +88,11 @@ private:
 
 class ShardedArchive : public Archive {
 public:
-  ShardedArchive(const std::string &path, std::vector<std::string> keys,
+  ShardedArchive(const MappedFile &index, std::vector<std::string> keys,
                  std::vector<SafetensorsFile> shards,
                  std::map<std::string, size_t, std::less<>> shardOf)
-      : Archive(Format::ShardedSafetensors, path, std::move(keys)),
+      : Archive(Format::ShardedSafetensors, index.path(),
+                listFiles(index, shards), std::move(keys)),
         shards(std::move(shards)), shardOf(std::move(shardOf)) {}
 
   Result<TensorInfo> find(std::string_view key) const override {
@@ -99,6 +111,15 @@ public:
   }
 
 private:
+  static std::vector<File>
+  listFiles(const MappedFile &index,
+            const std::vector<SafetensorsFile> &shards) {
+    std::vector<File> files = {{index.path(), index.id()}};
+    for (const SafetensorsFile &shard : shards)
+      files.push_back({shard.path(), shard.id()});
+    return files;
+  }
+
   std::vector<SafetensorsFile> shards;
   std::map<std::string, size_t, std::less<>> shardOf;
 };
@@ -107,7 +128,8 @@ class GGUFArchive : public Archive {
 public:
   GGUFArchive(const std::string &path, std::vector<std::string> keys,
               GGUFFile file)
-      : Archive(Format::GGUF, path, std::move(keys)), file(std::move(file)) {}
+      : Archive(Format::GGUF, path, {{path, file.id()}}, std::move(keys)),
+        file(std::move(file)) {}
 
   Result<TensorInfo> find(std::string_view key) const override;
   const GGUFFile *gguf() const override { return &file; }
@@ -283,7 +305,7 @@ static Result<std::unique_ptr<Archive>> openIndex(const MappedFile &index) {
     }
   }
   return std::unique_ptr<Archive>(new ShardedArchive(
-      index.path(), std::move(keys), std::move(shards), std::move(shardOf)));
+      index, std::move(keys), std::move(shards), std::move(shardOf)));
 }
 
 Result<std::unique_ptr<Archive>> Archive::open(const std::string &path) {

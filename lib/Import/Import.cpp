@@ -118,6 +118,12 @@ Status quant_llm::importModel(MLIRContext &context, const std::string &input,
   if (!opened.ok())
     return opened.status();
   const Checkpoint &checkpoint = *opened;
+  // Only a link can have such a name.
+  if (!toStandardOutput)
+    if (const Archive::File *file = checkpoint.archive->findFile(output))
+      return Status::error("'" + output + "' leads to '" + file->path +
+                           "', which holds weights of the model; choose "
+                           "another output name");
   auto warn = [&](const std::string &message) {
     if (options.warn)
       options.warn(message);

@@ -39,6 +39,18 @@ static const char *describeKind(mode_t mode) {
   return "something else";
 }
 
+static FileId getId(const struct stat &info) {
+  return {static_cast<uint64_t>(info.st_dev),
+          static_cast<uint64_t>(info.st_ino)};
+}
+
+std::optional<FileId> FileId::of(const std::string &path) {
+  struct stat info;
+  if (path.find('\0') != std::string::npos || ::stat(path.c_str(), &info) != 0)
+    return std::nullopt;
+  return getId(info);
+}
+
 Result<MappedFile> MappedFile::open(const std::string &path) {
   // A path with a zero byte would name another file than the message says.
   if (path.find('\0') != std::string::npos)
@@ -62,6 +74,7 @@ Result<MappedFile> MappedFile::open(const std::string &path) {
   }
   MappedFile file;
   file.name = path;
+  file.identity = getId(info);
   if (info.st_size > 0) {
     if (static_cast<uint64_t>(info.st_size) >
         static_cast<uint64_t>(std::numeric_limits<ptrdiff_t>::max())) {
@@ -83,11 +96,13 @@ Result<MappedFile> MappedFile::open(const std::string &path) {
 }
 
 MappedFile::MappedFile(MappedFile &&other) noexcept
-    : name(std::move(other.name)), bytes(std::exchange(other.bytes, nullptr)),
+    : name(std::move(other.name)), identity(other.identity),
+      bytes(std::exchange(other.bytes, nullptr)),
       length(std::exchange(other.length, 0)) {}
 
 MappedFile &MappedFile::operator=(MappedFile &&other) noexcept {
   std::swap(name, other.name);
+  std::swap(identity, other.identity);
   std::swap(bytes, other.bytes);
   std::swap(length, other.length);
   return *this;

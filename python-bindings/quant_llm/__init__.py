@@ -50,7 +50,7 @@ def parse(source, *, name=None, bytecode=False):
 
 def describe_archive(path):
     """What a safetensors file, the index of a sharded one or a GGUF file holds:
-    {"path", "format", "tensors": [{"name", "dtype", "shape", "bytes"}],
+    {"path", "format", "files", "tensors": [{"name", "dtype", "shape", "bytes"}],
     "metadata"}. Raises QuantLLMError."""
     return json.loads(_quant_llm.describe_archive(_to_path(path)))
 

@@ -52,9 +52,10 @@ def classify(path):
 
 
 @contextlib.contextmanager
-def new_directory(path, replace=False):
+def new_directory(path, replace=False, reads=()):
     """A directory that appears complete under `path` when the block ends, or not
-    at all. Until then it is a hidden one beside it."""
+    at all. Until then it is a hidden one beside it. What it replaces must hold
+    none of the files `reads`."""
     path = os.path.abspath(_to_path(path))
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
@@ -63,6 +64,11 @@ def new_directory(path, replace=False):
     if occupied and not (replace and os.path.isfile(os.path.join(path, "model.mlir"))):
         advice = "it holds no model of ours" if replace else "choose another name, or replace it with --force"
         raise QuantLLMError(f"'{path}' exists already; {advice}")
+    if occupied:
+        inside = os.path.join(os.path.realpath(path), "")
+        for file in reads:
+            if os.path.realpath(file).startswith(inside):
+                raise QuantLLMError(f"'{path}' holds '{file}', which is read; choose another name")
     with _temporary_directory(f".{os.path.basename(path)}.", parent) as staging:
         os.chmod(staging, 0o777 & ~_umask())
         try:
@@ -115,13 +121,35 @@ def remove_tree(path):
         time.sleep(0.01)
 
 
+def _list_files(source, kind):
+    """The files that a model is read from. Of a directory of ours they are those
+    with weights: it could be made again, the weights perhaps not."""
+    source = _to_path(source)
+    if kind == "gguf":
+        return [source]
+    if kind == "huggingface":
+        return [os.path.join(source, name) for name in os.listdir(source)]
+    module = _read_module(source)
+    archives = describe_module(module, name=os.path.join(source, "model.mlir"))["archives"]
+    return [file for archive in archives for file in describe_archive(archive["path"])["files"]]
+
+
+def _read_module(directory):
+    path = os.path.join(directory, "model.mlir")
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise QuantLLMError(f"cannot read '{path}': {error.strerror}") from None
+
+
 def import_directory(source, output, *, replace=False, progress=None, diagnostic=None):
     """Imports a Hugging Face directory or a GGUF file to a directory of ours.
     The weights of a Hugging Face directory stay where they are."""
     kind = classify(source)
     if kind == "quant-llm":
         raise QuantLLMError(f"'{source}' is imported already")
-    with new_directory(output, replace) as staging:
+    with new_directory(output, replace, _list_files(source, kind) if replace else ()) as staging:
         _import_into(source, kind, staging, progress, diagnostic)
 
 
@@ -149,7 +177,7 @@ def quantize_directory(source, output, *, recipe="finequant", options="", replac
     that needs no other file. `options` are those of the pipeline
     `quant-llm-<recipe>`, as text. Returns the report as a dict."""
     kind = classify(source)
-    with new_directory(output, replace) as staging:
+    with new_directory(output, replace, _list_files(source, kind) if replace else ()) as staging:
         directory = source
         imported = os.path.join(staging, ".imported")
         if kind != "quant-llm":
@@ -348,15 +376,10 @@ def describe(path):
         with _temporary_directory() as directory:
             return _describe_original(path, kind, directory)
     module = os.path.join(path, "model.mlir")
-    try:
-        with open(module, "rb") as file:
-            source = file.read()
-    except OSError as error:
-        raise QuantLLMError(f"cannot read '{module}': {error.strerror}") from None
     return {
         "kind": kind,
         "config": _read_json(os.path.join(path, "config.json")) or {},
-        "parameters": describe_module(source, name=module)["parameters"],
+        "parameters": describe_module(_read_module(path), name=module)["parameters"],
         "report": _read_json(os.path.join(path, "report.json")),
     }
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,31 @@ def test_force_replaces_only_models_of_ours(capsys, hf_model, tmp_path):
     assert status == 2 and "it holds no model of ours" in err
     assert (other / "precious").read_text() == "x"
     assert sorted(os.listdir(tmp_path)) == ["model", "other"]
+
+
+def test_force_never_removes_what_is_read(capsys, hf_model, tmp_path):
+    original = tmp_path / "model"
+    shutil.copytree(hf_model, original)
+    run(capsys, "import", original, "-o", tmp_path / "imported")
+    # An import in place makes a directory of ours out of the original.
+    assert run(capsys, "import", original, "-o", original)[0] == 2
+    for name in ("model.mlir", "config.json"):
+        shutil.copy(tmp_path / "imported" / name, original)
+    before = sorted(os.listdir(original))
+    for source in (tmp_path / "imported", original):
+        status, _, err = run(capsys, "quantize", source, "-o", original, "--force")
+        assert status == 2 and "which is read; choose another name" in err and "model.safetensors" in err
+    os.symlink(original, tmp_path / "link")
+    status, _, err = run(capsys, "quantize", tmp_path / "imported", "-o", tmp_path / "link", "--force")
+    assert status == 2 and "which is read" in err
+    assert sorted(os.listdir(original)) == before
+    # A shard has no directory's name, with or without --force.
+    status, _, err = run(capsys, "quantize", tmp_path / "imported", "-o", original / "model.safetensors", "--force")
+    assert status == 2 and "it holds no model of ours" in err
+    assert run(capsys, "quantize", tmp_path / "imported", "-o", tmp_path / "q")[0] == 0
+    status, _, err = run(capsys, "quantize", tmp_path / "q", "-o", tmp_path / "q", "--force")
+    assert status == 2 and "which is read" in err
+    assert run(capsys, "quantize", tmp_path / "imported", "-o", tmp_path / "q", "--force")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,18 @@ public:
   /// The path as given to open().
   const std::string &path() const { return name; }
 
+  /// A file that the archive consists of.
+  struct File {
+    std::string path;
+    FileId id;
+  };
+  /// The one file, or the index and every shard.
+  const std::vector<File> &files() const { return parts; }
+  /// The file of the archive that `path` leads to, through links of any kind,
+  /// or null. Who writes a file asks this first: writing it would replace what
+  /// the archive was made of.
+  const File *findFile(const std::string &path) const;
+
   /// All keys in the order of the data (of the shards by name, then in each).
   const std::vector<std::string> &names() const { return keys; }
   bool contains(std::string_view key) const;
@@ -84,10 +96,12 @@ public:
   virtual void release(const TensorInfo &tensor) const = 0;
 
 protected:
-  Archive(Format format, std::string path, std::vector<std::string> keys);
+  Archive(Format format, std::string path, std::vector<File> files,
+          std::vector<std::string> keys);
 
   const Format archiveFormat;
   const std::string name;
+  const std::vector<File> parts;
   const std::vector<std::string> keys;
   std::map<std::string, size_t, std::less<>> keyIndex;
 };

@@ -124,6 +124,7 @@ public:
   static Result<GGUFFile> open(const std::string &path);
 
   const std::string &path() const { return file.path(); }
+  const FileId &id() const { return file.id(); }
   uint32_t version() const { return formatVersion; }
   uint64_t alignment() const { return dataAlignment; }
 

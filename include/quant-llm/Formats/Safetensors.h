@@ -54,6 +54,7 @@ public:
   static Result<SafetensorsFile> open(const std::string &path);
 
   const std::string &path() const { return file.path(); }
+  const FileId &id() const { return file.id(); }
   /// In the order of the data in the file (empty tensors at one offset by
   /// name).
   const std::vector<TensorView> &tensors() const { return views; }

@@ -13,9 +13,24 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace quant_llm {
+
+/// Which file it is, whatever path leads to it: symbolic and hard links to one
+/// file have the same.
+struct FileId {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+
+  /// That of the file `path` leads to; nothing if there is none.
+  static std::optional<FileId> of(const std::string &path);
+
+  bool operator==(const FileId &other) const {
+    return device == other.device && inode == other.inode;
+  }
+};
 
 /// A regular file mapped read-only. The bytes are valid as long as the object
 /// lives (moving it does not move them). Replacing the file by a rename is
@@ -35,6 +50,8 @@ public:
 
   /// The path as given to open().
   const std::string &path() const { return name; }
+  /// Of the file as it was opened, even if another has its name by now.
+  const FileId &id() const { return identity; }
   /// Page-aligned; null for an empty file.
   const uint8_t *data() const { return bytes; }
   size_t size() const { return length; }
@@ -48,6 +65,7 @@ private:
   MappedFile() = default;
 
   std::string name;
+  FileId identity;
   const uint8_t *bytes = nullptr;
   size_t length = 0;
 };

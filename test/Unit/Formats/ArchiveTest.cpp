@@ -65,6 +65,41 @@ TEST(ArchiveTest, SingleFile) {
               "'" + (dir / "any-name") + "' has no tensor 'c'");
 }
 
+TEST(ArchiveTest, FilesOfASingleFile) {
+  TempDir dir;
+  writeShard(dir / "m", {"a"});
+  Result<std::unique_ptr<Archive>> archive = Archive::open(dir / "m");
+  ASSERT_TRUE(archive.ok()) << archive.message();
+  ASSERT_EQ((*archive)->files().size(), 1u);
+  EXPECT_EQ((*archive)->files()[0].path, dir / "m");
+  EXPECT_EQ((*archive)->findFile(dir / "m"), &(*archive)->files()[0]);
+  // A file that took its name is another one.
+  writeShard(dir / "m", {"a"});
+  EXPECT_EQ((*archive)->findFile(dir / "m"), nullptr);
+}
+
+TEST(ArchiveTest, FilesOfShards) {
+  TempDir dir;
+  writeShard(dir / "1.safetensors", {"a"});
+  writeShard(dir / "2.safetensors", {"b"});
+  writeShard(dir / "3.safetensors", {"c"});
+  ASSERT_EQ(::symlink("2.safetensors", (dir / "symbolic").c_str()), 0);
+  ASSERT_EQ(::link((dir / "1.safetensors").c_str(), (dir / "hard").c_str()), 0);
+  Result<std::unique_ptr<Archive>> archive =
+      openIndex(dir, R"({"a": "1.safetensors", "b": "2.safetensors"})");
+  ASSERT_TRUE(archive.ok()) << archive.message();
+  const std::vector<Archive::File> &files = (*archive)->files();
+  ASSERT_EQ(files.size(), 3u);
+  EXPECT_EQ(files[0].path, dir / "model.safetensors.index.json");
+  EXPECT_EQ((*archive)->findFile(files[0].path), &files[0]);
+  EXPECT_EQ((*archive)->findFile(dir / "1.safetensors"), &files[1]);
+  EXPECT_EQ((*archive)->findFile(dir / "hard"), &files[1]);
+  EXPECT_EQ((*archive)->findFile(dir / "symbolic"), &files[2]);
+  // Beside the shards, but not one of them; and nothing at all.
+  EXPECT_EQ((*archive)->findFile(dir / "3.safetensors"), nullptr);
+  EXPECT_EQ((*archive)->findFile(dir / "4.safetensors"), nullptr);
+}
+
 TEST(ArchiveTest, HeaderLengthThatLooksLikeABrace) {
   // 0x7b is '{': the length of this header must not make it an index.
   TempDir dir;

@@ -37,6 +37,22 @@ TEST(MappedFileTest, MapsTheWholeFile) {
   EXPECT_EQ(moved.data()[9999], 'z');
 }
 
+TEST(MappedFileTest, IdsOfFiles) {
+  TempDir dir;
+  writeFile(dir / "file", "content");
+  writeFile(dir / "same-content", "content");
+  ASSERT_EQ(::symlink("file", (dir / "symbolic").c_str()), 0);
+  ASSERT_EQ(::link((dir / "file").c_str(), (dir / "hard").c_str()), 0);
+  Result<MappedFile> file = MappedFile::open(dir / "symbolic");
+  ASSERT_TRUE(file.ok()) << file.message();
+  MappedFile moved = file.take();
+  for (const char *name : {"file", "symbolic", "hard"})
+    EXPECT_TRUE(FileId::of(dir / name) == moved.id()) << name;
+  EXPECT_FALSE(FileId::of(dir / "same-content") == moved.id());
+  EXPECT_FALSE(FileId::of(dir / "missing").has_value());
+  EXPECT_FALSE(FileId::of(std::string(dir / "file") + '\0').has_value());
+}
+
 TEST(MappedFileTest, EmptyFile) {
   TempDir dir;
   writeFile(dir / "empty", "");

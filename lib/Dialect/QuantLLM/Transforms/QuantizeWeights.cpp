@@ -325,7 +325,7 @@ LogicalResult QuantizeWeights::checkOutput(ParameterArchives &archives) {
         !llvm::sys::fs::make_absolute(a) && !llvm::sys::fs::make_absolute(b);
     llvm::sys::path::remove_dots(a, true);
     llvm::sys::path::remove_dots(b, true);
-    if (same && a == b)
+    if ((same && a == b) || llvm::sys::fs::equivalent(output, report))
       return fail()
              << "expected different files for 'output' and 'report' but got '"
              << report << "' for both";
@@ -333,17 +333,15 @@ LogicalResult QuantizeWeights::checkOutput(ParameterArchives &archives) {
   // Replacing the file that is read would work (it is renamed over), but the
   // dense weights would be gone.
   for (const std::string &target : {std::string(output), std::string(report)}) {
-    for (auto archiveOp : getOperation().getOps<ArchiveOp>()) {
-      std::string path = resolveArchivePath(archiveOp, baseDir);
-      if (!target.empty() && llvm::sys::fs::equivalent(target, path)) {
-        InFlightDiagnostic diag = fail()
-                                  << "'" << target
-                                  << "' is an archive that the module reads; "
-                                     "choose another file";
-        diag.attachNote(archiveOp.getLoc()) << "the archive is here";
-        return diag;
-      }
-    }
+    ArchiveOp archiveOp = archives.findArchiveOfFile(getOperation(), target);
+    if (!archiveOp)
+      continue;
+    InFlightDiagnostic diag = fail()
+                              << "'" << target
+                              << "' is a file of an archive that the module "
+                                 "reads; choose another file";
+    diag.attachNote(archiveOp.getLoc()) << "the archive is here";
+    return diag;
   }
   if (Operation *other = getOperation().lookupSymbol(archiveName)) {
     InFlightDiagnostic diag = fail()

@@ -84,6 +84,31 @@ FailureOr<const Archive *> ParameterArchives::open(ParameterOp op) {
   return const_cast<const Archive *>(entry->second.get());
 }
 
+ArchiveOp ParameterArchives::findArchiveOfFile(ModuleOp module,
+                                               StringRef path) {
+  std::optional<FileId> id = FileId::of(path.str());
+  if (!id)
+    return nullptr;
+  for (auto op : module.getOps<ArchiveOp>()) {
+    // Also one that cannot be opened or that no parameter uses.
+    std::string archivePath = resolveArchivePath(op, baseDir);
+    if (FileId::of(archivePath) == id)
+      return op;
+    std::shared_ptr<Archive> &archive = archives[op];
+    if (!archive) {
+      Result<std::unique_ptr<Archive>> opened = Archive::open(archivePath);
+      if (!opened.ok()) {
+        archives.erase(op); // open() shall say why
+        continue;
+      }
+      archive = opened.take();
+    }
+    if (archive->findFile(path.str()))
+      return op;
+  }
+  return nullptr;
+}
+
 FailureOr<TensorInfo> ParameterArchives::find(ParameterOp op, StringRef key,
                                               RankedTensorType type) {
   FailureOr<const Archive *> archive = open(op);

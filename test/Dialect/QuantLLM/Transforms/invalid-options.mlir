@@ -37,7 +37,7 @@
 // RUN: not quant-opt %t/model.mlir -quant-llm-quantize='output=%t/q.safetensors' 2>&1 | FileCheck %s --check-prefix=NOSCHEME
 // NOSCHEME: error: quant-llm-quantize: no linear has a scheme to apply; run quant-llm-choose-granularity first
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/model.safetensors' 2>&1 | FileCheck %s --check-prefix=SELF
-// SELF: error: quant-llm-quantize: '{{.*}}model.safetensors' is an archive that the module reads; choose another file
+// SELF: error: quant-llm-quantize: '{{.*}}model.safetensors' is a file of an archive that the module reads; choose another file
 // SELF: note: the archive is here
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors report=%t/./q.safetensors' 2>&1 | FileCheck %s --check-prefix=SAME
 // SAME: error: quant-llm-quantize: expected different files for 'output' and 'report'
@@ -65,4 +65,5 @@
 // LEFT-NEXT: model.safetensors
 // LEFT-NEXT: nan.safetensors
 // LEFT-NEXT: other.safetensors
+// LEFT-NEXT: sharded
 // LEFT-NOT: {{.}}

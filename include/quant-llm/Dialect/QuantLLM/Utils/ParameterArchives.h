@@ -18,6 +18,7 @@
 #include "quant-llm/Formats/Archive.h"
 #include "quant-llm/Numerics/GroupQuantizer.h"
 
+#include "mlir/IR/BuiltinOps.h"
 #include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/SmallVector.h"
 
@@ -43,6 +44,11 @@ public:
 
   /// The archive of a parameter; a failure has been diagnosed.
   mlir::FailureOr<const Archive *> open(ParameterOp op);
+
+  /// The archive op of `module` that `path` is a file of (a shard or the index
+  /// of a sharded one too), through links of any kind; null if there is none.
+  /// Writing the file would replace what the module reads. Diagnoses nothing.
+  ArchiveOp findArchiveOfFile(mlir::ModuleOp module, llvm::StringRef path);
 
   /// The stored tensor of a dense parameter, checked against its type.
   mlir::FailureOr<TensorInfo> find(ParameterOp op);

@@ -1,5 +1,6 @@
 """Writes the archives that the tests of this folder read: make_archive.py DIRECTORY."""
 
+import json
 import os
 import sys
 
@@ -29,6 +30,15 @@ tensors = {
     "norm.weight": rng.standard_normal(512).astype(np.float32),
 }
 save_file(tensors, os.path.join(directory, "model.safetensors"))
+
+# The same in two shards.
+sharded = os.path.join(directory, "sharded")
+os.makedirs(sharded, exist_ok=True)
+weight_map = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(tensors)}
+for shard in set(weight_map.values()):
+    save_file({name: tensors[name] for name in tensors if weight_map[name] == shard}, os.path.join(sharded, shard))
+with open(os.path.join(sharded, "model.safetensors.index.json"), "w") as index:
+    json.dump({"weight_map": weight_map}, index)
 
 bad = plain.copy()
 bad[5, 17] = np.nan

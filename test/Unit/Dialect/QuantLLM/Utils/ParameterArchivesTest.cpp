@@ -142,6 +142,23 @@ TEST_F(ParameterArchivesTest, WhatDoesNotFit) {
                   "expected a parameter of weight type");
 }
 
+TEST_F(ParameterArchivesTest, ArchiveOfAFile) {
+  parse("@w from @a : tensor<2x3xf16>");
+  ParameterArchives archives(directory.path);
+  ArchiveOp op = *module->getOps<ArchiveOp>().begin();
+  EXPECT_EQ(archives.findArchiveOfFile(*module, directory / "a.safetensors"),
+            op);
+  EXPECT_FALSE(archives.findArchiveOfFile(*module, directory / "new"));
+  // One that cannot be opened is found by its name; nothing is said yet.
+  ParameterOp broken = parse("@w from @a : tensor<2x3xf16>", "broken");
+  writeFile(directory / "broken", "no archive");
+  ParameterArchives others(directory.path);
+  EXPECT_TRUE(others.findArchiveOfFile(*module, directory / "broken"));
+  EXPECT_FALSE(others.findArchiveOfFile(*module, directory / "a.safetensors"));
+  EXPECT_EQ(messages, "");
+  expectDiagnosed(others.find(broken), "cannot be opened: ");
+}
+
 TEST_F(ParameterArchivesTest, AnArchiveIsDiagnosedOnce) {
   ParameterOp op = parse("@w from @a : tensor<2x3xf16>", "b.safetensors");
   ParameterArchives archives(directory.path);
