@@ -75,9 +75,14 @@ typedef struct QuantLLMArgument {
   int inPlace;
 } QuantLLMArgument;
 
+/* The number of results of a function. */
+QUANT_LLM_C_EXPORTED QuantLLMStatus
+quantLLMEngineGetNumResults(const QuantLLMEngine *engine, const char *function,
+                            size_t *numResults, QuantLLMError **error);
+
 /* Calls a function. `results` has room for `resultCapacity` tensors, at least
- * as many as the function has results. After an error the contents of
- * arguments passed in place are unspecified. */
+ * as many as the function has results (quantLLMEngineGetNumResults). After an
+ * error the contents of arguments passed in place are unspecified. */
 QUANT_LLM_C_EXPORTED QuantLLMStatus
 quantLLMEngineInvoke(QuantLLMEngine *engine, const char *function,
                      const QuantLLMArgument *arguments, size_t numArguments,

@@ -41,6 +41,8 @@ typedef enum QuantLLMStatus {
   QUANT_LLM_INVALID_INPUT = 1,
   /* Memory ran out. */
   QUANT_LLM_OUT_OF_MEMORY = 2,
+  /* A fault of the library; the message belongs into a report of it. */
+  QUANT_LLM_INTERNAL_ERROR = 3,
 } QuantLLMStatus;
 
 typedef enum QuantLLMSeverity {

@@ -53,7 +53,6 @@ QuantLLMStatus quantLLMCompile(const char *source, size_t sourceSize,
         return context.failure("the pipeline '" + std::string(chosen.pipeline) +
                                "' failed");
     }
-    *module = CollectingContext::print(*parsed, chosen.bytecode != 0);
-    return {};
+    return context.print(*parsed, chosen.bytecode != 0, module);
   });
 }

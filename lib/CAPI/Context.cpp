@@ -18,6 +18,8 @@
 #include "llvm/Support/SourceMgr.h"
 #include "llvm/Support/raw_ostream.h"
 
+#include <memory>
+
 using namespace mlir;
 using namespace quant_llm;
 
@@ -93,14 +95,16 @@ LogicalResult CollectingContext::run(PassManager &pm, ModuleOp module) {
   return pm.run(module);
 }
 
-QuantLLMBuffer *CollectingContext::print(ModuleOp module, bool bytecode) {
-  auto *buffer = new QuantLLMBuffer;
-  llvm::raw_string_ostream os(buffer->bytes);
-  if (bytecode)
-    (void)writeBytecodeToFile(module, os);
-  else
+Outcome CollectingContext::print(ModuleOp module, bool bytecode,
+                                 QuantLLMBuffer **buffer) {
+  auto printed = std::make_unique<QuantLLMBuffer>();
+  llvm::raw_string_ostream os(printed->bytes);
+  if (!bytecode)
     module.print(os);
-  return buffer;
+  else if (failed(writeBytecodeToFile(module, os)))
+    return failure("the module cannot be written as bytecode");
+  *buffer = printed.release();
+  return {};
 }
 
 Outcome CollectingContext::failure(const std::string &fallback) {

@@ -41,8 +41,8 @@ public:
                                           const char *name);
   /// Runs a pass manager with progress announced to the caller.
   mlir::LogicalResult run(mlir::PassManager &pm, mlir::ModuleOp module);
-  /// The module as text or bytecode.
-  static QuantLLMBuffer *print(mlir::ModuleOp module, bool bytecode);
+  /// The module as text or bytecode, into a new buffer.
+  Outcome print(mlir::ModuleOp module, bool bytecode, QuantLLMBuffer **buffer);
 
   /// The failure of what was attempted; its message is the first error that was
   /// collected with the notes that belong to it, or `fallback`.

@@ -13,6 +13,7 @@
 #include "quant-llm/Support/Status.h"
 
 #include <cstdint>
+#include <exception>
 #include <new>
 #include <string>
 #include <vector>
@@ -48,8 +49,24 @@ struct Outcome {
   std::vector<StoredDiagnostic> diagnostics;
 };
 
-/// Runs the body of a function of the API. No exception may reach a C caller;
-/// the only ones that our code and the standard library raise are about memory.
+/// Hands out an error of one message, or none if there is no memory for it.
+inline QuantLLMStatus reportException(QuantLLMError **error,
+                                      QuantLLMStatus status,
+                                      const char *message,
+                                      const char *detail = "") noexcept {
+  if (!error)
+    return status;
+  try {
+    *error = new QuantLLMError{std::string(message) + detail, {}};
+  } catch (...) {
+    *error = nullptr;
+  }
+  return status;
+}
+
+/// Runs the body of a function of the API. No exception may reach a C caller.
+/// Our own code raises none, but the standard library does: about memory, which
+/// is nobody's fault, and else about misuse, which is ours.
 template <typename Body>
 QuantLLMStatus runGuarded(QuantLLMError **error, Body body) {
   try {
@@ -60,10 +77,14 @@ QuantLLMStatus runGuarded(QuantLLMError **error, Body body) {
       *error = new QuantLLMError{outcome.status.message(),
                                  std::move(outcome.diagnostics)};
     return QUANT_LLM_INVALID_INPUT;
-  } catch (const std::exception &) {
-    if (error)
-      *error = new (std::nothrow) QuantLLMError{"out of memory", {}};
-    return QUANT_LLM_OUT_OF_MEMORY;
+  } catch (const std::bad_alloc &) {
+    return reportException(error, QUANT_LLM_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::exception &exception) {
+    return reportException(error, QUANT_LLM_INTERNAL_ERROR,
+                           "internal error: ", exception.what());
+  } catch (...) {
+    return reportException(error, QUANT_LLM_INTERNAL_ERROR,
+                           "internal error: unknown exception");
   }
 }
 

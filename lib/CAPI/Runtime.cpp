@@ -124,6 +124,25 @@ QuantLLMStatus quantLLMEngineDescribe(const QuantLLMEngine *engine,
   });
 }
 
+QuantLLMStatus quantLLMEngineGetNumResults(const QuantLLMEngine *engine,
+                                           const char *function,
+                                           size_t *numResults,
+                                           QuantLLMError **error) {
+  return runGuarded(error, [&]() -> Outcome {
+    for (Status status :
+         {checkNotNull(engine, "engine"), checkNotNull(function, "function"),
+          checkNotNull(numResults, "numResults")})
+      if (!status.ok())
+        return status;
+    const FunctionSignature *signature = engine->engine->findFunction(function);
+    if (!signature)
+      return Status::error("there is no function '" + std::string(function) +
+                           "'");
+    *numResults = signature->results.size();
+    return {};
+  });
+}
+
 QuantLLMStatus
 quantLLMEngineInvoke(QuantLLMEngine *engine, const char *function,
                      const QuantLLMArgument *arguments, size_t numArguments,

@@ -29,6 +29,7 @@
 #include <exception>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 
 namespace nb = nanobind;
@@ -76,6 +77,8 @@ nb::object makeDiagnostic(const QuantLLMDiagnostic &diagnostic) {
 [[noreturn]] void raise(QuantLLMStatus status, const QuantLLMError *error) {
   if (status == QUANT_LLM_OUT_OF_MEMORY)
     throw std::bad_alloc();
+  if (status == QUANT_LLM_INTERNAL_ERROR)
+    throw std::runtime_error(quantLLMErrorGetMessage(error));
   nb::list diagnostics;
   for (size_t i = 0, e = quantLLMErrorGetNumDiagnostics(error); i < e; ++i)
     diagnostics.append(makeDiagnostic(quantLLMErrorGetDiagnostic(error, i)));
@@ -282,14 +285,18 @@ public:
       converted.push_back(
           {{dtype.c_str(), shape.size(), shape.data(), data}, inPlace.at(i)});
     }
-    QuantLLMTensor *results[64];
     size_t count = 0;
     call([&](QuantLLMError **error) {
-      return quantLLMEngineInvoke(engine.get(), function.c_str(),
-                                  converted.data(), converted.size(), results,
-                                  64, &count, error);
+      return quantLLMEngineGetNumResults(engine.get(), function.c_str(), &count,
+                                         error);
     });
-    std::vector<Tensor> owned(results, results + count);
+    std::vector<QuantLLMTensor *> results(count);
+    call([&](QuantLLMError **error) {
+      return quantLLMEngineInvoke(
+          engine.get(), function.c_str(), converted.data(), converted.size(),
+          results.data(), results.size(), &count, error);
+    });
+    std::vector<Tensor> owned(results.begin(), results.end());
     nb::list list;
     for (Tensor &tensor : owned)
       list.append(toTuple(std::move(tensor)));

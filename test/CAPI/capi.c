@@ -160,6 +160,11 @@ static void testEngine(void) {
     printf("%s\n", quantLLMBufferGetData(json));
   quantLLMBufferDestroy(json);
 
+  status = quantLLMEngineGetNumResults(engine, "put", &count, &error);
+  printf("status %d: %d results\n", (int)status, (int)count);
+  status = quantLLMEngineGetNumResults(engine, "none", &count, &error);
+  showError(status, error);
+  error = NULL;
   arguments[0].tensor.dtype = "F32";
   arguments[0].tensor.rank = 1;
   arguments[0].tensor.shape = cacheShape;

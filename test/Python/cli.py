@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import quant_llm
 from quant_llm import cli
 
 
@@ -85,6 +86,19 @@ def test_force_never_removes_what_is_read(capsys, hf_model, tmp_path):
     status, _, err = run(capsys, "quantize", tmp_path / "q", "-o", tmp_path / "q", "--force")
     assert status == 2 and "which is read" in err
     assert run(capsys, "quantize", tmp_path / "imported", "-o", tmp_path / "q", "--force")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["model.mlir", "model.safetensors", "report.json"])
+def test_links_to_what_is_read_are_not_followed(hf_model, tmp_path, name):
+    quant_llm.import_model(hf_model, tmp_path / "in.mlir")
+    before = (hf_model / "model.safetensors").read_bytes()
+    output = tmp_path / "out"
+    output.mkdir()
+    os.symlink(hf_model / "model.safetensors", output / name)
+    with pytest.raises(quant_llm.QuantLLMError, match="archive that the module reads"):
+        quant_llm._quant_llm.quantize_model(str(tmp_path / "in.mlir"), str(output), "finequant", "block=1,8", None, None)
+    assert (hf_model / "model.safetensors").read_bytes() == before
+    assert os.listdir(output) == [name]
 
 
 @pytest.mark.parametrize(

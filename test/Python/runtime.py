@@ -69,6 +69,16 @@ def test_in_place_only_if_allowed(engine):
     np.testing.assert_array_equal(cache, [0, 0, 7, 0])
 
 
+def test_many_results():
+    # More than fit into any fixed array.
+    count = 100
+    types, values = ", ".join(["tensor<2xf32>"] * count), ", ".join(f"%{i}" for i in range(count))
+    body = "\n".join(f"%{i} = arith.constant dense<{i}.0> : tensor<2xf32>" for i in range(count))
+    source = f"func.func @f() -> ({types}) {{\n{body}\nreturn {values} : {types}\n}}"
+    results = Engine(source.encode(), cache=False).invoke("f")
+    np.testing.assert_array_equal(results, np.repeat(np.arange(count, dtype=np.float32), 2).reshape(count, 2))
+
+
 UPDATES = b"""
 #id = affine_map<(d0) -> (d0)>
 // The second kernel starts from rows of the updated cache and must not write them.
