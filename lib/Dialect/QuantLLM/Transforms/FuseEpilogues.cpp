@@ -320,38 +320,55 @@ struct JoinUsers : OpRewritePattern<LinearOp> {
     if (join == chains.front().end())
       return rewriter.notifyMatchFailure(op,
                                          "no elementwise op joins all users");
-    Operation *producer =
-        *llvm::find_if(users, [&](Operation *user) { return user != *join; });
-    Operation *consumer = getUniqueUser(producer);
-    FailureOr<linalg::GenericOp> first = generalize(rewriter, producer);
-    FailureOr<linalg::GenericOp> second = generalize(rewriter, consumer);
-    if (failed(first) || failed(second))
-      return rewriter.notifyMatchFailure(op, "a user cannot be generalized");
-    OpOperand *fused = nullptr;
-    for (OpOperand &operand : second->getOperation()->getOpOperands())
-      if (operand.get().getDefiningOp() == first->getOperation())
-        fused = &operand;
-    if (!fused || !linalg::areElementwiseOpsFusable(fused))
-      return rewriter.notifyMatchFailure(op, "two users cannot be fused");
-    rewriter.setInsertionPoint(*second);
+    auto producer = llvm::find_if(users, [&](Operation *user) {
+      return user != *join && canFuse(user, getUniqueUser(user));
+    });
+    if (producer == users.end())
+      return rewriter.notifyMatchFailure(op, "no two users can be fused");
+
+    // Nothing below fails: canFuse() has seen to that.
+    linalg::GenericOp second = generalize(rewriter, getUniqueUser(*producer));
+    linalg::GenericOp first = generalize(rewriter, *producer);
+    rewriter.setInsertionPoint(second);
     FailureOr<linalg::ElementwiseOpFusionResult> result =
-        linalg::fuseElementwiseOps(rewriter, fused);
-    if (failed(result))
-      return rewriter.notifyMatchFailure(op, "two users cannot be fused");
-    rewriter.replaceOp(*second,
+        linalg::fuseElementwiseOps(rewriter, findFusedOperand(first, second));
+    assert(succeeded(result) && "pointwise ops can be fused");
+    rewriter.replaceOp(second,
                        result->replacements.lookup(second->getResult(0)));
-    if ((*first)->use_empty())
-      rewriter.eraseOp(*first);
+    if (first->use_empty())
+      rewriter.eraseOp(first);
     return success();
   }
 
 private:
-  static FailureOr<linalg::GenericOp> generalize(PatternRewriter &rewriter,
-                                                 Operation *op) {
+  /// The input of `consumer` that is the result of `producer`; null if it only
+  /// uses it for the shape of its own result.
+  static OpOperand *findFusedOperand(linalg::LinalgOp producer,
+                                     linalg::LinalgOp consumer) {
+    for (OpOperand *operand : consumer.getDpsInputOperands())
+      if (operand->get().getDefiningOp() == producer)
+        return operand;
+    return nullptr;
+  }
+
+  /// Whether both can be made generic and then one op. Since both are pointwise
+  /// (their results have identity maps), all that upstream asks for besides is
+  /// one region and an input to fuse.
+  static bool canFuse(Operation *producer, Operation *consumer) {
+    return producer->getNumRegions() == 1 && consumer->getNumRegions() == 1 &&
+           findFusedOperand(cast<linalg::LinalgOp>(producer),
+                            cast<linalg::LinalgOp>(consumer));
+  }
+
+  static linalg::GenericOp generalize(PatternRewriter &rewriter,
+                                      Operation *op) {
     if (auto generic = dyn_cast<linalg::GenericOp>(op))
       return generic;
     rewriter.setInsertionPoint(op);
-    return linalg::generalizeNamedOp(rewriter, cast<linalg::LinalgOp>(op));
+    FailureOr<linalg::GenericOp> generic =
+        linalg::generalizeNamedOp(rewriter, cast<linalg::LinalgOp>(op));
+    assert(succeeded(generic) && "ops of one region can be generalized");
+    return *generic;
   }
 };
 

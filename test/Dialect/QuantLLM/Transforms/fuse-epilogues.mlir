@@ -143,6 +143,37 @@ func.func @named_silu(%x: tensor<4x64xf32>, %w: tensor<32x64xf16>) -> tensor<4x3
   return %4 : tensor<4x32xf32>
 }
 
+// The second op does not read the result of the first, it only takes its shape: the two cannot
+// become one, so they stay what they are, named ops.
+// CHECK-LABEL: func @joined_by_shape_only
+// CHECK:         %[[Y:.*]] = quant_llm.linear %{{.*}}, %{{.*}} :
+// CHECK:         %[[NEG:.*]] = linalg.negf ins(%[[Y]] : tensor<4x32xf32>)
+// CHECK:         %[[EXP:.*]] = linalg.exp ins(%[[Y]] : tensor<4x32xf32>) outs(%[[NEG]] : tensor<4x32xf32>)
+// CHECK:         return %[[EXP]]
+func.func @joined_by_shape_only(%x: tensor<4x64xf32>, %w: tensor<32x64xf16>) -> tensor<4x32xf32> {
+  %e = tensor.empty() : tensor<4x32xf32>
+  %0 = quant_llm.linear %x, %w : (tensor<4x64xf32>, tensor<32x64xf16>) -> tensor<4x32xf32>
+  %1 = linalg.negf ins(%0 : tensor<4x32xf32>) outs(%e : tensor<4x32xf32>) -> tensor<4x32xf32>
+  %2 = linalg.exp ins(%0 : tensor<4x32xf32>) outs(%1 : tensor<4x32xf32>) -> tensor<4x32xf32>
+  return %2 : tensor<4x32xf32>
+}
+
+// Of three users one is of that kind; the others are fused around it.
+// CHECK-LABEL: func @two_of_three
+// CHECK:         %[[Y:.*]] = quant_llm.linear %{{.*}}, %{{.*}} :
+// CHECK:         %[[NEG:.*]] = linalg.negf ins(%[[Y]] : tensor<4x32xf32>)
+// CHECK:         linalg.generic {{.*}} ins(%[[Y]]{{.*}} outs(%[[NEG]] : tensor<4x32xf32>)
+// CHECK:           math.exp
+// CHECK:           arith.addf
+func.func @two_of_three(%x: tensor<4x64xf32>, %w: tensor<32x64xf16>) -> tensor<4x32xf32> {
+  %e = tensor.empty() : tensor<4x32xf32>
+  %0 = quant_llm.linear %x, %w : (tensor<4x64xf32>, tensor<32x64xf16>) -> tensor<4x32xf32>
+  %1 = linalg.negf ins(%0 : tensor<4x32xf32>) outs(%e : tensor<4x32xf32>) -> tensor<4x32xf32>
+  %2 = linalg.exp ins(%0 : tensor<4x32xf32>) outs(%e : tensor<4x32xf32>) -> tensor<4x32xf32>
+  %3 = linalg.add ins(%2, %0 : tensor<4x32xf32>, tensor<4x32xf32>) outs(%1 : tensor<4x32xf32>) -> tensor<4x32xf32>
+  return %3 : tensor<4x32xf32>
+}
+
 // A second use of the result keeps everything as it is.
 // CHECK-LABEL: func @two_uses
 // CHECK:         %[[Y:.*]] = quant_llm.linear %{{.*}}, %{{.*}} :
