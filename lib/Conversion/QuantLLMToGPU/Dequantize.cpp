@@ -1,0 +1,533 @@
+//===- Dequantize.cpp - From packed words to operand A --------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Dequantize.h"
+
+#include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Numerics/Float.h"
+
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "llvm/ADT/STLExtras.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace quant_llm;
+
+//===----------------------------------------------------------------------===//
+// The shape of scales
+//===----------------------------------------------------------------------===//
+
+int64_t quant_llm::getNumGroups(const KernelProblem &problem) {
+  int64_t block = problem.scheme.blockK;
+  return block < 0 || block >= problem.k ? 1 : (problem.k + block - 1) / block;
+}
+
+ScaleMode quant_llm::getScaleMode(const KernelProblem &problem) {
+  int64_t block = problem.scheme.blockK;
+  if (getNumGroups(problem) == 1)
+    return problem.scheme.zero == ZeroKind::Float ? ScaleMode::Static
+                                                  : ScaleMode::Channel;
+  if (block < kStepColumns)
+    return ScaleMode::Column;
+  bool isStatic = block % kStepColumns == 0 &&
+                  (kUnitColumns % block == 0 || block % kUnitColumns == 0);
+  return isStatic ? ScaleMode::Static : ScaleMode::General;
+}
+
+int64_t quant_llm::getScaleBytes(const Scheme &scheme) {
+  // The packed scales of a recursive scheme are its f8E4M3FN codes, or f32.
+  if (scheme.scaleScheme)
+    return scheme.scaleScheme->element.kind == ElementKind::F8E4M3FN ? 1 : 4;
+  return floatTypeBytes(scheme.scaleType);
+}
+
+int64_t quant_llm::getZeroBytes(const Scheme &scheme) {
+  switch (scheme.zero) {
+  case ZeroKind::None:
+    return 0;
+  case ZeroKind::Integer:
+    return 1;
+  case ZeroKind::Float:
+    // f8E4M3FN zeros are packed as f16.
+    return std::max<int64_t>(floatTypeBytes(scheme.zeroType), 2);
+  }
+  return 0;
+}
+
+/// The type of packed scales.
+static quant_llm::FloatType getPackedScaleType(const Scheme &scheme) {
+  if (scheme.scaleScheme)
+    return scheme.scaleScheme->element.kind == ElementKind::F8E4M3FN
+               ? quant_llm::FloatType::F8E4M3FN
+               : quant_llm::FloatType::F32;
+  return scheme.scaleType;
+}
+
+static quant_llm::FloatType getPackedZeroType(const Scheme &scheme) {
+  return scheme.zeroType == quant_llm::FloatType::F8E4M3FN
+             ? quant_llm::FloatType::F16
+             : scheme.zeroType;
+}
+
+//===----------------------------------------------------------------------===//
+// Packed codes
+//===----------------------------------------------------------------------===//
+
+Value PackedUnit::word(unsigned plane, unsigned index) {
+  unsigned perVector = std::min(4u, 2 * plane);
+  unsigned vector = index / perVector;
+  Values &words = vectors[{plane, vector}];
+  if (words.empty()) {
+    // Planes of 8, or of 4, 2, 1 bits in this order.
+    unsigned before = bits == 8 ? 0 : bits & ~(2 * plane - 1);
+    int64_t offset =
+        256 * before + int64_t(vector) * kWarpLanes * 4 * perVector;
+    Value at = b.add(b.add(address, b.mul(lane, 4 * perVector)), offset);
+    Value loaded = b.loadShared(
+        VectorType::get({int64_t(perVector)}, b.i32Type()), at, 4 * perVector);
+    for (unsigned i = 0; i != perVector; ++i)
+      words.push_back(b.extract(loaded, i));
+  }
+  return words[index % perVector];
+}
+
+Value PackedUnit::gather(unsigned step, unsigned r, unsigned low,
+                         unsigned count, unsigned position) {
+  Value gathered;
+  unsigned planeLow = 0;
+  for (unsigned plane : {8u, 4u, 2u, 1u}) {
+    if (bits == 8 ? plane != 8 : !(bits & plane))
+      continue;
+    unsigned from = std::max(low, planeLow);
+    unsigned to = std::min(low + count, planeLow + plane);
+    if (from < to) {
+      unsigned index, bit;
+      if (plane == 8) {
+        index = 2 * step + (r >> 1);
+        bit = 3 + 8 * (r & 1);
+      } else {
+        unsigned steps = 4 / plane;
+        unsigned slot = 4 * (step % steps) + r;
+        index = step / steps;
+        bit = 7 - plane * (slot & 1) + 2 * plane * (slot >> 1);
+      }
+      unsigned target = position + from - low;
+      unsigned rotation = (bit + from - planeLow + 32 - target) % 32;
+      Value &turned = rotated[{plane, index, rotation}];
+      if (!turned)
+        turned = b.rotateRight(word(plane, index), rotation);
+      uint32_t mask = ((1u << (to - from)) - 1) << target;
+      Value part = b.bitAnd(turned, mask << 16 | mask);
+      gathered = gathered ? b.bitOr(gathered, part) : part;
+    }
+    planeLow += plane;
+  }
+  return gathered;
+}
+
+//===----------------------------------------------------------------------===//
+// Formats
+//===----------------------------------------------------------------------===//
+
+/// Exponent and mantissa bits and exponent bias of the small floats.
+struct SmallFormat {
+  unsigned exponent, mantissa;
+  int bias;
+};
+static SmallFormat getSmallFormat(ElementKind kind) {
+  switch (kind) {
+  case ElementKind::F4E2M1FN:
+    return {2, 1, 1};
+  case ElementKind::F6E2M3FN:
+    return {2, 3, 1};
+  case ElementKind::F6E3M2FN:
+    return {3, 2, 3};
+  case ElementKind::F8E4M3FN:
+    return {4, 3, 7};
+  default:
+    return {5, 2, 15};
+  }
+}
+
+Dequantizer::Dequantizer(PTXBuilder &b, const KernelProblem &problem,
+                         StringRef name)
+    : b(b), problem(problem), isBF16(problem.activation == TensorType::BF16),
+      scaleMode(getScaleMode(problem)), tableName((name + "_table").str()) {
+  element = isBF16 ? Type(b.getBF16Type()) : Type(b.getF16Type());
+  if (!isTable())
+    return;
+  table = problem.scheme.element.kind == ElementKind::NF4
+              ? nf4Table()
+              : problem.scheme.element.table;
+  // Magnitudes below 2, so that no product leaves the range of f16.
+  float largest = 0;
+  for (float value : table)
+    largest = std::max(largest, std::fabs(value));
+  tableExponent = largest > 0 ? std::ilogb(largest) : 0;
+  SmallVector<APFloat> values;
+  for (float value : table) {
+    APFloat scaled(std::ldexp(value, -tableExponent));
+    bool losesInfo;
+    scaled.convert(cast<mlir::FloatType>(element).getFloatSemantics(),
+                   APFloat::rmNearestTiesToEven, &losesInfo);
+    values.push_back(scaled);
+  }
+  Operation *module =
+      b.getInsertionBlock()->getParentOp()->getParentOfType<gpu::GPUModuleOp>();
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(&module->getRegion(0).front());
+  LLVM::GlobalOp::create(
+      b, LLVM::LLVMArrayType::get(element, values.size()),
+      /*isConstant=*/true, LLVM::Linkage::Internal, tableName,
+      DenseElementsAttr::get(
+          RankedTensorType::get({int64_t(values.size())}, element), values),
+      /*alignment=*/16, kGlobalSpace);
+}
+
+bool Dequantizer::isInteger() const {
+  ElementKind kind = problem.scheme.element.kind;
+  return kind == ElementKind::Int || kind == ElementKind::UInt ||
+         kind == ElementKind::Ternary;
+}
+
+bool Dequantizer::isTable() const {
+  ElementKind kind = problem.scheme.element.kind;
+  return kind == ElementKind::NF4 || kind == ElementKind::Codebook;
+}
+
+double Dequantizer::bias() const {
+  return problem.scheme.element.kind == ElementKind::UInt
+             ? 0
+             : std::ldexp(1.0, problem.scheme.element.bits - 1);
+}
+
+unsigned Dequantizer::position(unsigned step, unsigned r) const {
+  unsigned bits = problem.scheme.element.bits;
+  // Single planes are used where they lie; of others the parts are put
+  // together so that they end at or below bit 10.
+  if (bits == 8 || bits > 4)
+    return 3;
+  if (bits == 3)
+    return 7;
+  (void)step;
+  return 7 - bits * (r & 1);
+}
+
+std::vector<unsigned> Dequantizer::positions() const {
+  if (!isInteger())
+    return {0};
+  unsigned even = position(0, 0), odd = position(0, 1);
+  return even == odd ? std::vector<unsigned>{even}
+                     : std::vector<unsigned>{even, odd};
+}
+
+int Dequantizer::exponent(unsigned position) const {
+  if (isInteger())
+    return (isBF16 ? 136 : 24) - int(position);
+  if (isTable())
+    return 0;
+  return (isBF16 ? 127 : 15) - getSmallFormat(problem.scheme.element.kind).bias;
+}
+
+int Dequantizer::scaleExponent() const {
+  if (getPackedScaleType(problem.scheme) != quant_llm::FloatType::F8E4M3FN ||
+      scaleMode == ScaleMode::Channel)
+    return 0;
+  return isInteger() ? 14 : 8;
+}
+
+float Dequantizer::outputFactor() const {
+  int unit = scaleMode == ScaleMode::Channel ? unitExponent() : 0;
+  return std::ldexp(1.0f, unit + scaleExponent() + tableExponent);
+}
+
+//===----------------------------------------------------------------------===//
+// Tables
+//===----------------------------------------------------------------------===//
+
+int64_t Dequantizer::tableBytes() const {
+  return isTable() ? std::max<int64_t>(2 * table.size(), 16) : 0;
+}
+
+void Dequantizer::fillTable(Value address, Value thread, int64_t threads) {
+  if (!isTable())
+    return;
+  PTXBuilder::Scope scope(b, "table");
+  tableAddress = address;
+  int64_t size = table.size();
+  Value source =
+      LLVM::AddressOfOp::create(b, b.pointer(kGlobalSpace), tableName);
+  b.loop(thread, b.i32(size), b.i32(threads), [&](Value index) {
+    Value offset = b.mul(index, 2);
+    Value entry = b.load(b.getI16Type(), b.offsetPointer(source, offset), 2);
+    b.storeShared(entry, b.add(address, offset), 2);
+  });
+}
+
+Value Dequantizer::tableLookup(PackedUnit &unit, unsigned step, unsigned r) {
+  // Codes at bit 1 are byte offsets.
+  Value offsets =
+      unit.gather(step, r, 0, problem.scheme.element.bits, /*position=*/1);
+  auto entry = [&](Value offset) {
+    Value loaded = b.loadShared(b.getI16Type(), b.add(tableAddress, offset), 2);
+    return Value(arith::ExtUIOp::create(b, b.i32Type(), loaded));
+  };
+  Value low = entry(b.bitAnd(offsets, 0xffff));
+  Value high = entry(b.shiftRight(offsets, 16));
+  return b.bitcast(b.bitOr(low, b.shiftLeft(high, 16)), b.pair(element));
+}
+
+//===----------------------------------------------------------------------===//
+// Scales
+//===----------------------------------------------------------------------===//
+
+Dequantizer::FloatPair Dequantizer::loadTwo(Value pointer,
+                                            quant_llm::FloatType type) {
+  auto fromVector = [&](Type elementType, unsigned align) -> FloatPair {
+    Value both = b.load(b.pair(elementType), pointer, align);
+    return {b.toF32(b.extract(both, 0)), b.toF32(b.extract(both, 1))};
+  };
+  switch (type) {
+  case quant_llm::FloatType::F16:
+    return fromVector(b.getF16Type(), 4);
+  case quant_llm::FloatType::BF16:
+    return fromVector(b.getBF16Type(), 4);
+  case quant_llm::FloatType::F32:
+    return fromVector(b.getF32Type(), 8);
+  default:
+    break;
+  }
+  Value both = arith::ExtUIOp::create(b, b.i32Type(),
+                                      b.load(b.getI16Type(), pointer, 2));
+  Value bytes[2] = {b.bitAnd(both, 0xff), b.shiftRight(both, 8)};
+  Value floats[2];
+  for (unsigned i : {0u, 1u}) {
+    if (type == quant_llm::FloatType::F8E8M0FNU) {
+      // 2^(code - 127): the code is the exponent field; 0 is the subnormal
+      // 2^-127.
+      Value bits = b.max(b.shiftLeft(bytes[i], 23), b.i32(1 << 22));
+      floats[i] = b.bitcast(bits, b.f32Type());
+      continue;
+    }
+    // f8E4M3FN in the place of exponent and mantissa of f32 is the number
+    // times 2^-120.
+    Value magnitude = b.shiftLeft(b.bitAnd(bytes[i], 0x7f), 20);
+    Value sign = b.shiftLeft(b.bitAnd(bytes[i], 0x80), 24);
+    floats[i] = b.mulF(b.bitcast(b.bitOr(magnitude, sign), b.f32Type()),
+                       b.f32(std::ldexp(1.0f, 120)));
+  }
+  return {floats[0], floats[1]};
+}
+
+Dequantizer::FloatPair Dequantizer::loadTwoZeros(Value pointer) {
+  if (hasFloatZero())
+    return loadTwo(pointer, getPackedZeroType(problem.scheme));
+  Value both = arith::ExtUIOp::create(b, b.i32Type(),
+                                      b.load(b.getI16Type(), pointer, 2));
+  auto toFloat = [&](Value integer) {
+    return Value(arith::UIToFPOp::create(b, b.f32Type(), integer));
+  };
+  return {toFloat(b.bitAnd(both, 0xff)), toFloat(b.shiftRight(both, 8))};
+}
+
+Value Dequantizer::at(Value base, Value offset) {
+  return base.getType().isInteger(32) ? b.sharedPointer(b.add(base, offset))
+                                      : b.offsetPointer(base, offset);
+}
+
+Value Dequantizer::scaledPair(FloatPair values, double factor) {
+  auto scaled = [&](Value value) {
+    // The factors of bf16 are beyond the range of f32; the products are not.
+    if (constexpr double large = 0x1p100; factor > large)
+      return b.mulF(b.mulF(value, b.f32(large)), b.f32(factor / large));
+    return factor == 1 ? value : b.mulF(value, b.f32(factor));
+  };
+  Value low = scaled(values.first);
+  Value high = values.second == values.first ? low : scaled(values.second);
+  return b.packPair(element, low, high);
+}
+
+Value Dequantizer::multiply(Value pairs, double factor) {
+  return factor == 1 ? pairs : b.mulF(pairs, b.pairConstant(element, factor));
+}
+
+void Dequantizer::fill(ScaleRegisters &registers, unsigned half,
+                       FloatPair scales, FloatPair zeros) {
+  double shift = std::ldexp(1.0, -scaleExponent());
+  bool twoSteps =
+      isInteger() && (hasIntegerZero() || (hasFloatZero() && bias() != 0));
+  if (twoSteps) {
+    // The unit values are exact; the scale rounds once.
+    registers.factor[half][0] =
+        scaledPair(scales, std::ldexp(shift, unitExponent()));
+  } else {
+    std::vector<unsigned> all = positions();
+    Value first = scaledPair(scales, std::ldexp(shift, exponent(all.front())));
+    for (unsigned position : all)
+      registers.factor[half][position] = multiply(
+          first, std::ldexp(1.0, exponent(position) - exponent(all.front())));
+    if (isInteger() && !hasFloatZero() && bias() != 0)
+      registers.addend[half] =
+          multiply(first, -std::ldexp(bias(), -exponent(all.front())));
+  }
+  if (hasIntegerZero())
+    registers.addend[half] =
+        scaledPair(zeros, -std::ldexp(1.0, -unitExponent()));
+  else if (hasFloatZero())
+    registers.addend[half] = scaledPair(zeros, shift);
+}
+
+ScaleRegisters Dequantizer::channelRegisters(Value zeros, Value lane) {
+  ScaleRegisters registers;
+  if (hasIntegerZero()) {
+    FloatPair rows = loadTwoZeros(
+        at(zeros, b.mul(b.div(lane, 4), 2 * getZeroBytes(problem.scheme))));
+    registers.addend[0] =
+        scaledPair({rows.first, rows.first}, -std::ldexp(1.0, -unitExponent()));
+    registers.addend[1] = scaledPair({rows.second, rows.second},
+                                     -std::ldexp(1.0, -unitExponent()));
+  }
+  return registers;
+}
+
+ScaleRegisters Dequantizer::groupRegisters(Value scales, Value zeros,
+                                           Value lane) {
+  // Rows g and g + 8 are neighbours.
+  Value group = b.div(lane, 4);
+  FloatPair rows =
+      loadTwo(at(scales, b.mul(group, 2 * getScaleBytes(problem.scheme))),
+              getPackedScaleType(problem.scheme));
+  FloatPair zeroRows;
+  if (zeros)
+    zeroRows =
+        loadTwoZeros(at(zeros, b.mul(group, 2 * getZeroBytes(problem.scheme))));
+  ScaleRegisters registers;
+  fill(registers, 0, {rows.first, rows.first},
+       {zeroRows.first, zeroRows.first});
+  fill(registers, 1, {rows.second, rows.second},
+       {zeroRows.second, zeroRows.second});
+  return registers;
+}
+
+ScaleRegisters Dequantizer::columnRegisters(Value scales, Value zeros,
+                                            Value lane) {
+  ScaleRegisters registers;
+  Value column = b.mul(b.bitAnd(lane, 3), 2);
+  for (unsigned half : {0u, 1u}) {
+    Value first = b.add(column, 8 * half);
+    FloatPair columns =
+        loadTwo(at(scales, b.mul(first, getScaleBytes(problem.scheme))),
+                getPackedScaleType(problem.scheme));
+    FloatPair zeroColumns;
+    if (zeros)
+      zeroColumns =
+          loadTwoZeros(at(zeros, b.mul(first, getZeroBytes(problem.scheme))));
+    fill(registers, half, columns, zeroColumns);
+  }
+  return registers;
+}
+
+std::pair<Value, Value> Dequantizer::channelScales(Value scales, Value lane) {
+  return loadTwo(
+      at(scales, b.mul(b.div(lane, 4), 2 * getScaleBytes(problem.scheme))),
+      getPackedScaleType(problem.scheme));
+}
+
+//===----------------------------------------------------------------------===//
+// Fragments
+//===----------------------------------------------------------------------===//
+
+Value Dequantizer::rawValue(PackedUnit &unit, unsigned step, unsigned r) {
+  const ElementFormat &format = problem.scheme.element;
+  if (isTable())
+    return tableLookup(unit, step, r);
+  Value bits;
+  if (isInteger()) {
+    bits = unit.gather(step, r, 0, format.bits,
+                       position(step, r) - (isBF16 ? 3 : 0));
+  } else {
+    // Magnitude and sign in the places that f16 (bf16) has for them: the
+    // number times a power of two, subnormals included.
+    SmallFormat small = getSmallFormat(format.kind);
+    Value magnitude = unit.gather(step, r, 0, format.bits - 1,
+                                  (isBF16 ? 7 : 10) - small.mantissa);
+    Value sign = unit.gather(step, r, format.bits - 1, 1, 15);
+    bits = b.bitOr(magnitude, sign);
+  }
+  return b.bitcast(bits, b.pair(element));
+}
+
+Value Dequantizer::applyScale(Value raw, unsigned position,
+                              const ScaleRegisters &registers, unsigned half) {
+  const auto &factors = registers.factor[half];
+  Value addend = registers.addend[half];
+  auto unitConstant = [&]() {
+    return b.pairConstant(element, -std::ldexp(bias(), -unitExponent()));
+  };
+  auto toUnit = [&](Value addend) {
+    Value factor = b.pairConstant(
+        element, std::ldexp(1.0, exponent(position) - unitExponent()));
+    return addend ? b.fma(raw, factor, addend) : b.mulF(raw, factor);
+  };
+  // Mode Channel.
+  if (factors.empty()) {
+    if (!isInteger())
+      return multiply(raw, std::ldexp(1.0, exponent(position)));
+    if (!addend && bias() != 0)
+      addend = unitConstant();
+    return toUnit(addend);
+  }
+  // Exact unit values first.
+  if (auto it = factors.find(0); isInteger() && it != factors.end()) {
+    if (hasIntegerZero())
+      return b.mulF(toUnit(addend), it->second);
+    return b.fma(toUnit(unitConstant()), it->second, addend);
+  }
+  Value factor = factors.at(isInteger() ? position : 0);
+  return addend ? b.fma(raw, factor, addend) : b.mulF(raw, factor);
+}
+
+Values Dequantizer::fragment(PackedUnit &unit, unsigned step,
+                             const ScaleRegisters &registers) {
+  PTXBuilder::Scope scope(b, "dequantize");
+  Values result;
+  for (unsigned r = 0; r != 4; ++r) {
+    unsigned half = scaleMode == ScaleMode::Column ? r >> 1 : r & 1;
+    Value scaled =
+        applyScale(rawValue(unit, step, r), position(step, r), registers, half);
+    result.push_back(b.bitcast(scaled, b.i32Type()));
+  }
+  return result;
+}
+
+Values Dequantizer::fragment(PackedUnit &unit, unsigned step,
+                             const ScaleRegisters &before,
+                             const ScaleRegisters &after, Value boundary,
+                             Value lane) {
+  PTXBuilder::Scope scope(b, "dequantize");
+  Values result;
+  Value column = b.mul(b.bitAnd(lane, 3), 2);
+  for (unsigned r = 0; r != 4; ++r) {
+    Value raw = rawValue(unit, step, r);
+    auto scaled = [&](const ScaleRegisters &registers) {
+      return b.bitcast(applyScale(raw, position(step, r), registers, r & 1),
+                       b.i32Type());
+    };
+    Value first = b.add(column, 8 * (r >> 1));
+    auto mask = [&](Value at, int64_t bits) {
+      return b.select(b.less(at, boundary), b.i32(bits), b.i32(0));
+    };
+    Value keep = b.bitOr(mask(first, 0xffff),
+                         mask(b.add(first, 1), int64_t(0xffff) << 16));
+    Value old = b.bitAnd(scaled(before), keep);
+    Value fresh = b.bitAnd(scaled(after), b.bitXor(keep, b.i32(-1)));
+    result.push_back(b.bitOr(old, fresh));
+  }
+  return result;
+}

@@ -1,0 +1,198 @@
+//===- Dequantize.h - From packed words to operand A ------------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What a lane does between a packed weight in shared memory (docs/Weights.md)
+// and the four registers of operand A of one m16n8k16 (or of its warp's quarter
+// of a wgmma m64): one piece of code for every element format, kind of zero and
+// type of scale, used by every kernel family.
+//
+// A fragment has four registers of two 16-bit elements. Register r of lane
+// 4g+c holds row g + 8*(r & 1), columns 2c + 8*(r >> 1) and the next.
+//
+// Integer codes need no conversion: a code at bit p of an f16 (p + bits <= 11)
+// is the number code * 2^(p-24), because subnormals and the first binade share
+// their spacing; at bit p - 3 of a bf16 it is code * 2^(p-136). One fused
+// multiply-add with the scale times the inverse power gives the weight, rounded
+// once.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_LIB_CONVERSION_QUANTLLMTOGPU_DEQUANTIZE_H
+#define QUANT_LLM_LIB_CONVERSION_QUANTLLMTOGPU_DEQUANTIZE_H
+
+#include "PTXBuilder.h"
+#include "quant-llm/Kernels/KernelSpec.h"
+
+#include "llvm/ADT/DenseMap.h"
+
+#include <map>
+
+namespace quant_llm {
+
+/// Sizes of the packed layout.
+constexpr int64_t kStripRows = 16;
+constexpr int64_t kUnitColumns = 128;
+constexpr int64_t kStepColumns = 16;
+constexpr int64_t kStepsPerUnit = kUnitColumns / kStepColumns;
+constexpr int64_t kWarpLanes = 32;
+
+/// Where along k the scale changes.
+enum class ScaleMode {
+  /// Never: the scale is applied to the sums, in f32.
+  Channel,
+  /// At multiples of 16 that are known while unrolling a unit.
+  Static,
+  /// Anywhere, also inside a step: groups of 16 or more.
+  General,
+  /// With every column; all rows share the scales.
+  Column,
+};
+
+/// The mode of a problem.
+ScaleMode getScaleMode(const KernelProblem &problem);
+
+/// Number of groups along k.
+int64_t getNumGroups(const KernelProblem &problem);
+
+/// Bytes of a scale (or zero) as packed.
+int64_t getScaleBytes(const Scheme &scheme);
+int64_t getZeroBytes(const Scheme &scheme);
+
+/// The words of one strip and unit, loaded from shared memory when first used.
+class PackedUnit {
+public:
+  /// `address`: of the strip's unit; `lane`: 0..31.
+  PackedUnit(PTXBuilder &b, unsigned bits, mlir::Value address,
+             mlir::Value lane)
+      : b(b), bits(bits), address(address), lane(lane) {}
+
+  /// Bits [low, low+count) of the codes of register r of a step, placed at bit
+  /// `position` of each half of a word; the other bits are zero.
+  mlir::Value gather(unsigned step, unsigned r, unsigned low, unsigned count,
+                     unsigned position);
+
+private:
+  using Value = mlir::Value;
+  Value word(unsigned plane, unsigned index);
+
+  PTXBuilder &b;
+  unsigned bits;
+  Value address;
+  Value lane;
+  std::map<std::pair<unsigned, unsigned>, Values> vectors;
+  std::map<std::tuple<unsigned, unsigned, unsigned>, Value> rotated;
+};
+
+/// The scales and zeros that the registers of a fragment need, as pairs. The
+/// first index is the row half (r & 1), or the column half (r >> 1) in mode
+/// Column. Absent ones are null.
+struct ScaleRegisters {
+  /// By the bit position of gathered codes.
+  std::map<unsigned, mlir::Value> factor[2];
+  mlir::Value addend[2];
+};
+
+class Dequantizer {
+public:
+  /// `name` is that of the kernel; a table of the format becomes a constant of
+  /// its module.
+  Dequantizer(PTXBuilder &b, const KernelProblem &problem,
+              llvm::StringRef name);
+
+  ScaleMode mode() const { return scaleMode; }
+
+  /// Bytes of shared memory for a table, 0 for most formats.
+  int64_t tableBytes() const;
+  /// Fills the table at `address` with all `threads` threads of the CTA; a
+  /// barrier must follow.
+  void fillTable(mlir::Value address, mlir::Value thread, int64_t threads);
+
+  /// @{ Registers. `scales` and `zeros` are pointers, or addresses of shared
+  /// memory, of the 16 scales (zeros) of a group and strip; `zeros` is null
+  /// without zeros.
+  /// Mode Channel, and a strip of any mode before its first group.
+  ScaleRegisters channelRegisters(mlir::Value zeros, mlir::Value lane);
+  /// Modes Static and General.
+  ScaleRegisters groupRegisters(mlir::Value scales, mlir::Value zeros,
+                                mlir::Value lane);
+  /// Mode Column: pointers are to those of the first column of a step.
+  ScaleRegisters columnRegisters(mlir::Value scales, mlir::Value zeros,
+                                 mlir::Value lane);
+  /// @}
+
+  /// In f32, for the sums of mode Channel: the scales of rows g and g + 8.
+  std::pair<mlir::Value, mlir::Value> channelScales(mlir::Value scales,
+                                                    mlir::Value lane);
+
+  /// The four registers of operand A (i32) for a step.
+  Values fragment(PackedUnit &unit, unsigned step,
+                  const ScaleRegisters &registers);
+  /// The same where the columns of the step from `boundary` (i32) on have the
+  /// scales `after`.
+  Values fragment(PackedUnit &unit, unsigned step, const ScaleRegisters &before,
+                  const ScaleRegisters &after, mlir::Value boundary,
+                  mlir::Value lane);
+
+  /// Sums must be multiplied by this power of two (beside the weight's own
+  /// output scale): what was taken out of scales or tables to stay in range.
+  float outputFactor() const;
+
+private:
+  using Value = mlir::Value;
+  using FloatPair = std::pair<Value, Value>;
+
+  bool isInteger() const;
+  bool isTable() const;
+  bool hasFloatZero() const { return problem.scheme.zero == ZeroKind::Float; }
+  bool hasIntegerZero() const {
+    return problem.scheme.zero == ZeroKind::Integer;
+  }
+  /// What is subtracted from a stored integer code to give its value.
+  double bias() const;
+  /// The lowest bit of the integer codes of a register when gathered.
+  unsigned position(unsigned step, unsigned r) const;
+  std::vector<unsigned> positions() const;
+  /// log2 of value / (what rawValue yields), at a bit position.
+  int exponent(unsigned position) const;
+  /// log2 of value / (what unitValue yields).
+  int unitExponent() const { return isInteger() ? 6 : 0; }
+  /// log2 of what scales are divided by to stay in range.
+  int scaleExponent() const;
+  /// Register r of a step: values (before zero and scale) times a power of two.
+  Value rawValue(PackedUnit &unit, unsigned step, unsigned r);
+  Value tableLookup(PackedUnit &unit, unsigned step, unsigned r);
+  /// A register from its raw value.
+  Value applyScale(Value raw, unsigned position,
+                   const ScaleRegisters &registers, unsigned half);
+
+  /// f32 of two neighbours in memory.
+  FloatPair loadTwo(Value pointer, quant_llm::FloatType type);
+  /// A pointer `offset` bytes after `base`, a pointer or an address of shared
+  /// memory.
+  Value at(Value base, Value offset);
+  FloatPair loadTwoZeros(Value pointer);
+  /// Registers of one half from f32 scales and zeros of its two elements.
+  void fill(ScaleRegisters &registers, unsigned half, FloatPair scales,
+            FloatPair zeros);
+  Value scaledPair(FloatPair values, double factor);
+  Value multiply(Value pairs, double factor);
+
+  PTXBuilder &b;
+  const KernelProblem &problem;
+  mlir::Type element;
+  bool isBF16;
+  ScaleMode scaleMode;
+  Value tableAddress;
+  std::string tableName;
+  std::vector<float> table;
+  int tableExponent = 0;
+};
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_LIB_CONVERSION_QUANTLLMTOGPU_DEQUANTIZE_H
