@@ -1,0 +1,285 @@
+"""Guarded buffers, comparison with float64, and timing, for everything that runs on the GPU."""
+
+import math
+import statistics
+
+import torch
+
+from schemes import FLOAT_TYPES
+
+GUARD = 4096
+ACTIVATIONS = {
+    "silu": lambda v: v * torch.sigmoid(v),
+    "gelu": lambda v: 0.5 * v * (1 + torch.erf(v * math.sqrt(0.5))),
+    "gelu_tanh": lambda v: 0.5 * v * (1 + torch.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))),
+    "relu": lambda v: torch.where(v < 0, torch.zeros_like(v), v),
+}
+
+
+class Guarded:
+    """Device memory between two zones of 0xff bytes (NaN in every float type): what is read beyond the ends poisons the result, and what
+    is written there is seen. The memory begins at a multiple of 256 plus `offset`."""
+
+    def __init__(self, size, offset=0, fill=0xFF):
+        self.storage = torch.full((GUARD + offset + size + GUARD + 256,), 0xFF, dtype=torch.uint8, device="cuda")
+        self.begin = GUARD + (-self.storage.data_ptr() - GUARD) % 256 + offset
+        self.size = size
+        if fill != 0xFF:
+            self.bytes.fill_(fill)
+
+    @property
+    def bytes(self):
+        return self.storage[self.begin : self.begin + self.size]
+
+    @property
+    def address(self):
+        return self.storage.data_ptr() + self.begin
+
+    @staticmethod
+    def of(tensor, offset=0):
+        data = tensor.contiguous().view(torch.uint8).flatten()
+        result = Guarded(data.numel(), offset)
+        result.bytes.copy_(data)
+        return result
+
+    def view(self, dtype, shape):
+        """The contents as a tensor (a copy where the memory is not aligned for a view)."""
+        return self.bytes.clone().view(dtype).reshape(shape)
+
+    def intact(self):
+        return bool((self.storage[: self.begin] == 0xFF).all()) and bool((self.storage[self.begin + self.size :] == 0xFF).all())
+
+
+def apply_epilogue(steps, accumulators, operands):
+    """Steps such as `bias`, `silu`, `residual`, `gate_silu`, `scale:0.5`, in float64. An operand is consumed by bias and residual."""
+    accumulators, operands = list(accumulators), list(operands)
+    value = accumulators[0]
+    for step in steps:
+        if step in ("bias", "residual"):
+            value = value + operands.pop(0).double()
+        elif step == "mul":
+            value = value * operands.pop(0).double()
+        elif step.startswith("gate_"):
+            value = ACTIVATIONS[step[len("gate_") :]](value) * accumulators[1]
+        elif step.startswith("scale:"):
+            value = value * float(step[len("scale:") :])
+        else:
+            value = ACTIVATIONS[step](value)
+    return value
+
+
+class Problem:
+    """The product of one set of weights, its float64 reference and the dense product in the activation type."""
+
+    def __init__(self, weights, activation, output, steps=(), operand_types=(), per_element=()):
+        self.weights, self.activation, self.output, self.steps = weights, FLOAT_TYPES[activation], FLOAT_TYPES[output], list(steps)
+        self.n, self.k = weights[0].n, weights[0].k
+        exact = [weight.dequantize() for weight in weights]
+        self.exact = [value.double() for value in exact]
+        self.dense = [value.to(self.activation) for value in exact]
+        self.rounding = [(dense.double() - value).square_() for dense, value in zip(self.dense, self.exact)]
+        self.operand_types, self.per_element = operand_types, per_element
+
+    def operands(self, m, generator):
+        return [torch.randn((m, self.n) if per_element else (self.n,), generator=generator, device="cuda").to(FLOAT_TYPES[kind]) for kind, per_element in zip(self.operand_types, self.per_element)]
+
+    def reference(self, x, operands):
+        return apply_epilogue(self.steps, [x.double() @ weight.T for weight in self.exact], operands)
+
+    def dense_product(self, x, operands):
+        products = [(x @ weight.T).double() for weight in self.dense]
+        return apply_epilogue(self.steps, products, operands).to(self.output)
+
+    def tolerance(self, x, operands, reference):
+        """Twice the error of the dense product; where there are too few elements for a stable ratio, twice what rounding the weights and
+        the result gives on average, if that is more."""
+        norm = float(reference.norm())
+        dense = float((self.dense_product(x, operands).double() - reference).norm())
+        allowed = 2 * dense
+        if reference.numel() < 1024:
+            unit = torch.finfo(self.activation).eps / 2
+            square = float((x.double().square() @ sum(self.rounding).T).sum()) + float((reference * unit).square().sum())
+            allowed = max(allowed, 4 * math.sqrt(square))
+        return dense / max(norm, 1e-30), allowed / max(norm, 1e-30)
+
+
+def relative_error(result, reference):
+    error = float((result.double() - reference).norm() / reference.norm().clamp(min=1e-30))
+    return error if math.isfinite(error) else math.inf
+
+
+def wrong_class(result, *references):
+    """Number of elements that are not NaN, +inf, -inf or finite as in any of the references."""
+
+    def kind(value):
+        return value.isnan() * 3 + (value == math.inf) * 2 + (value == -math.inf) * 1
+
+    wrong = torch.ones_like(result, dtype=torch.bool)
+    for reference in references:
+        wrong &= kind(result) != kind(reference)
+    return int(wrong.sum())
+
+
+def capture(stream, launches):
+    """A CUDA graph of launches on the stream (without the garbage collection of torch.cuda.graph)."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        graph.capture_begin()
+        for launch in launches:
+            launch(stream.cuda_stream)
+        graph.capture_end()
+    return graph
+
+
+def time_graph(launches, replays=30, warmup=3):
+    """(median, min, max) in us of one launch: all of them in one CUDA graph, replayed."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for launch in launches[:2]:
+            launch(stream.cuda_stream)
+    stream.synchronize()
+    graph = capture(stream, launches)
+    times = []
+    with torch.cuda.stream(stream):
+        for i in range(replays + warmup):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record(stream)
+            graph.replay()
+            end.record(stream)
+            end.synchronize()
+            if i >= warmup:
+                times.append(begin.elapsed_time(end) * 1000 / len(launches))
+    return statistics.median(times), min(times), max(times)
+
+
+def num_copies(size, limit=1024, memory=24 << 30):
+    """Copies of `size` bytes that exceed four times the L2 cache."""
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    return int(max(1, min(limit, 4 * cache // max(1, size) + 1, memory // max(1, size))))
+
+
+def read_kernel(unroll):
+    """PTX of a kernel that reads n vectors of 16 bytes once: what a memory-bound kernel cannot beat."""
+
+
+    def load(i):
+        registers = ",".join(f"%v{4 * i + j}" for j in range(4))
+        return f"ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {{{registers}}}, [%rd5];"
+
+    def fold(i):
+        return [f"xor.b32 %r5, %r5, %v{4 * i + j};" for j in range(4)]
+
+    lines = []
+    for i in range(unroll):
+        lines += [load(i), "add.s64 %rd5, %rd5, %rd6;"]
+    for i in range(unroll):
+        lines += fold(i)
+    body = "\n  ".join(lines)
+    tail = "\n  ".join([load(0)] + fold(0))
+    return f""".version 7.4
+.target sm_80
+.address_size 64
+.visible .entry read_{unroll}(.param .u64 p, .param .u64 n, .param .u64 out)
+{{
+  .reg .pred %p<3>;
+  .reg .b32 %r<8>;
+  .reg .b64 %rd<16>;
+  .reg .b32 %v<{4 * unroll}>;
+  ld.param.u64 %rd1, [p];
+  ld.param.u64 %rd2, [n];
+  ld.param.u64 %rd3, [out];
+  cvta.to.global.u64 %rd1, %rd1;
+  cvta.to.global.u64 %rd3, %rd3;
+  mov.u32 %r1, %ctaid.x;
+  mov.u32 %r2, %ntid.x;
+  mov.u32 %r3, %tid.x;
+  mov.u32 %r4, %nctaid.x;
+  mul.wide.u32 %rd7, %r1, %r2;
+  cvt.u64.u32 %rd8, %r3;
+  add.s64 %rd7, %rd7, %rd8;
+  mul.wide.u32 %rd9, %r4, %r2;
+  shl.b64 %rd6, %rd9, 4;
+  mul.lo.s64 %rd10, %rd9, {unroll};
+  mul.lo.s64 %rd11, %rd9, {unroll - 1};
+  mov.b32 %r5, 0;
+LOOP:
+  add.s64 %rd12, %rd7, %rd11;
+  setp.ge.u64 %p1, %rd12, %rd2;
+  @%p1 bra TAIL;
+  shl.b64 %rd5, %rd7, 4;
+  add.s64 %rd5, %rd5, %rd1;
+  {body}
+  add.s64 %rd7, %rd7, %rd10;
+  bra LOOP;
+TAIL:
+  setp.ge.u64 %p1, %rd7, %rd2;
+  @%p1 bra DONE;
+  shl.b64 %rd5, %rd7, 4;
+  add.s64 %rd5, %rd5, %rd1;
+  {tail}
+  add.s64 %rd7, %rd7, %rd9;
+  bra TAIL;
+DONE:
+  setp.ne.u32 %p2, %r5, 0x12345679;
+  @%p2 bra END;
+  st.global.u32 [%rd3], %r5;
+END:
+  ret;
+}}
+"""
+
+
+class ReadLimit:
+    """Time to read some bytes once, the best of twelve launch shapes."""
+
+    def __init__(self, driver):
+        self.driver = driver
+        self.functions = {}
+        for unroll in (4, 8):
+            module = driver.load(read_kernel(unroll).encode())
+            self.functions[unroll] = driver.function(module, f"read_{unroll}", 0)
+        self.known = {}
+
+    def us(self, size):
+        from driver import pointer
+
+        size = -(-size // 256) * 256
+        if size in self.known:
+            return self.known[size]
+        copies = num_copies(size)
+        data = torch.randint(-(1 << 62), 1 << 62, (copies * size // 8,), device="cuda")
+        out = torch.zeros(16, dtype=torch.int32, device="cuda")
+        multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+        best = math.inf
+        for unroll, function in self.functions.items():
+            for threads in (256, 512):
+                for ctas in (1, 2, 4):
+                    launches = []
+                    for i in range(max(copies, 40)):
+                        arguments = [pointer(data.data_ptr() + i % copies * size), pointer(size // 16), pointer(out)]
+                        launches.append(self.driver.prepare(function, (multiprocessors * ctas, 1, 1), threads, 0, 1, arguments))
+                    best = min(best, time_graph(launches, replays=10)[0])
+        self.known[size] = best
+        return best
+
+
+class DenseTime:
+    """Time of the dense product by PyTorch (cuBLAS) with rotating weights."""
+
+    def __init__(self):
+        self.known = {}
+
+    def us(self, n, k, m, dtype):
+        key = (n, k, m, dtype)
+        if key not in self.known:
+            copies = num_copies(2 * n * k, limit=64)
+            weights = [torch.randn((n, k), device="cuda", dtype=torch.float32).to(dtype) for _ in range(copies)]
+            x = torch.randn((m, k), device="cuda").to(dtype)
+            out = torch.empty((m, n), device="cuda", dtype=dtype)
+            torch.mm(x, weights[0].T, out=out)
+            launches = [lambda stream, weight=weight: torch.mm(x, weight.T, out=out) for weight in weights]
+            while len(launches) < 20:
+                launches = launches + launches
+            self.known[key] = time_graph(launches)[0]
+        return self.known[key]
