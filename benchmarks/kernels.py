@@ -1,3 +1,6 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Times CPU kernels of quant_llm in turns with torch's f32 linear.
 
 usage: kernels.py LIBRARY [--seconds S] [--threads 1,2] [CASE ...]

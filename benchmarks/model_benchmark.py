@@ -1,4 +1,7 @@
 #!/usr/bin/env python3
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Speed of whole models beside Hugging Face Transformers in fp32, in one process
 and in turns, so that both see the same machine in the same state.
 

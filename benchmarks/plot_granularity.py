@@ -1,4 +1,7 @@
 #!/usr/bin/env python3
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Plots bits per weight against perplexity from a JSON of measured points.
 
   plot_granularity.py POINTS.json OUTPUT.svg

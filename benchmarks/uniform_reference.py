@@ -1,4 +1,7 @@
 #!/usr/bin/env python3
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """An independent check: round-to-nearest quantization and perplexity in PyTorch and Transformers alone.
 
   uniform_reference.py MODEL_DIR --text FILE [--windows 16] [--device cpu|cuda] [--json FILE] SETTING...

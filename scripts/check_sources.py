@@ -1,17 +1,24 @@
 #!/usr/bin/env python3
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Checks text files of the repository: no trailing white space, one newline at
-the end, no tabs in sources, no file above 500 kB, no file without its licence.
+the end, no tabs in sources, no file above 500 kB, no file without its licence,
+no path that only one machine has.
 Without arguments it checks every file git knows, and that every folder of lib
 has its tests.
 
   check_sources.py [FILE...]
 """
 import pathlib
+import re
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LICENSED = {".h", ".c", ".cpp", ".td"}
+LICENCE = "SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception"
+SOURCES = {".h", ".c", ".cpp", ".inc", ".td", ".py", ".pyi", ".sh", ".cmake", ".cfg"}
+MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(?:dev/shm|home|root|work|Users)/\S*")
 TESTS = {".mlir", ".test", ".py", ".c", ".cpp"}
 BINARY = {".safetensors", ".gguf", ".npy", ".mlirbc", ".png"}
 
@@ -20,7 +27,10 @@ def faults(path):
     data = path.read_bytes()
     if len(data) > 500_000:
         yield f"expected at most 500000 bytes but got {len(data)}"
-    if path.suffix in BINARY or "Inputs" in path.parts or path.name == "LICENSE":
+    if path.suffix in BINARY or path.name == "LICENSE":
+        return
+    # Of what tests read, only programs have to be as they should.
+    if "Inputs" in path.parts and path.suffix not in SOURCES:
         return
     try:
         text = data.decode("utf-8")
@@ -34,10 +44,18 @@ def faults(path):
     for number, line in enumerate(text.split("\n"), 1):
         if line.rstrip() != line and path.suffix != ".md":
             yield f"line {number}: trailing white space"
-        if "\t" in line and path.suffix in LICENSED | {".py"}:
+        if found := MACHINE_PATH.search(line):
+            yield f"line {number}: '{found[0]}' is a path of one machine"
+        if "\t" in line and path.suffix in SOURCES:
             yield f"line {number}: tab"
-    if path.suffix in LICENSED and "SPDX-License-Identifier" not in text[:1000]:
-        yield "expected 'SPDX-License-Identifier' in the banner"
+    if needs_licence(path, text) and not any(line.strip(" #/|*").startswith(LICENCE) for line in text.split("\n")[:20]):
+        yield f"expected '{LICENCE}' among the first lines; CONTRIBUTING.md has the banners"
+
+
+def needs_licence(path, text):
+    """Whether it is source code, by its name or because it is a script."""
+    suffix = pathlib.Path(path.stem).suffix if path.suffix == ".in" else path.suffix
+    return suffix in SOURCES or path.name == "CMakeLists.txt" or text.startswith("#!")
 
 
 def folders_without_tests(names):

@@ -1,4 +1,7 @@
 #!/usr/bin/env python3
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The main job on one model: import, quantize, evaluate both, continue a prompt,
 and one summary. scripts/quickstart.sh gets everything ready and calls this.
 

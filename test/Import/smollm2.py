@@ -1,3 +1,7 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
 # REQUIRES: smollm2
 # RUN: %pytest %s
 """SmolLM2-135M from its GGUF file: weights and logits equal to Transformers."""

@@ -1,3 +1,7 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
 # RUN: rm -rf %t && mkdir -p %t
 # RUN: %python %s %t
 """Linears of random schemes: the fast path, the reference path and NumPy agree.

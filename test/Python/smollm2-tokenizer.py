@@ -1,3 +1,7 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
 # RUN: %pytest %s
 # REQUIRES: smollm2
 """The tokenizer that we build from SmolLM2's GGUF file is that of Transformers."""

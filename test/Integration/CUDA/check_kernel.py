@@ -1,3 +1,6 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Checks and times single kernels: a cubin (or PTX) and the JSON description of its launch, nothing else.
 
 Runs on a machine with a GPU, Python, torch and numpy. Weights are random, packed here (schemes.py), so neither the compiler nor the runtime

@@ -1,3 +1,6 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The CUDA driver API through ctypes, on the primary context of PyTorch."""
 
 import ctypes

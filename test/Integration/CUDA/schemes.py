@@ -1,3 +1,6 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Schemes, dequantization and the packed layout, in torch.
 
 Written from docs/Spec.md and from the description of the layout alone, so that it can judge the C++ code: nothing here calls into the

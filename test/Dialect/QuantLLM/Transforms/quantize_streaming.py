@@ -1,3 +1,7 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
 # RUN: %pytest %s
 """quant-llm-quantize on models larger than the memory that it may use, interrupted, and on a disk that is
 full: memory is bounded by one weight, and there is a whole archive or none."""

@@ -1,3 +1,6 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """check_archive.py DENSE QUANTIZED REPORT: decodes int4 weights with numpy alone and compares
 them with the dense ones and with the errors that the report claims."""
 

@@ -1,3 +1,6 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Writes the archives that the tests of this folder read: make_archive.py DIRECTORY."""
 
 import json

@@ -1,3 +1,6 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """make_gguf.py DIRECTORY [--check]: writes a GGUF file with block types and a sharded safetensors
 archive; with --check compares what quant-llm-quantize made of them with NumPy."""
 

@@ -1,3 +1,6 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """reparse.py FILE OPTION...: the pipeline that quant-opt prints for the options is accepted by it
 and printed the same way again."""
 
