@@ -10,6 +10,7 @@
 #include "quant-llm/Runtime/CPU/CpuEngine.h"
 #include "quant-llm/Runtime/CPU/Npy.h"
 #include "quant-llm/Support/AtomicFile.h"
+#include "quant-llm/Support/MappedFile.h"
 
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
@@ -22,9 +23,14 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <iterator>
 #include <limits>
+#include <map>
+#include <optional>
+#include <set>
 #include <unistd.h>
+#include <utility>
 
 using namespace quant_llm;
 namespace cl = llvm::cl;
@@ -64,8 +70,11 @@ struct Options {
       cl::init(-1), cl::cat(category)};
   cl::list<std::string> outputs{
       "output",
-      cl::desc("Where to write a result, in order: FILE.npy, or a directory "
-               "for all results (0.npy, 1.npy, ...)"),
+      cl::desc("Where to write a result, in order: FILE.npy, or "
+               "FILE.safetensors:NAME (the same file for several results, or "
+               "others); - skips one. Instead, for all results: "
+               "FILE.safetensors (names result0, result1, ...) or a directory "
+               "(files 0.npy, 1.npy, ...)"),
       cl::value_desc("path"), cl::cat(category)};
   cl::opt<bool> print{"print", cl::desc("Print the results"),
                       cl::cat(category)};
@@ -104,6 +113,9 @@ EXAMPLES
     quant-run model.mlir --input x.npy --print
   Compare with expected results (exit code 1 if they differ):
     quant-run model.mlir -f main --input x.npy --expect y.npy --rtol 1e-4
+  Take inputs from one safetensors file and write two results to another:
+    quant-run model.mlir --input in.safetensors:x --input in.safetensors:state \
+      --output out.safetensors:y --output out.safetensors:state
   Time 20 runs on two threads:
     quant-run model.mlir -f forward --input tokens.npy --input zeros:30x3x512x64 \
       --input zeros:30x3x512x64 --input 0 --repeat 20 --threads 2
@@ -197,21 +209,33 @@ static Result<Tensor> makeScalar(const std::string &text, DType type) {
   return tensor;
 }
 
+/// FILE.safetensors:NAME as file and name.
+static std::optional<std::pair<std::string, std::string>>
+splitName(const std::string &text) {
+  constexpr const char *separator = ".safetensors:";
+  size_t position = text.find(separator);
+  if (position == std::string::npos)
+    return std::nullopt;
+  size_t colon = position + std::strlen(separator) - 1;
+  return std::pair(text.substr(0, colon), text.substr(colon + 1));
+}
+
 static Result<Tensor> readTensorFile(const std::string &text) {
   if (endsWith(text, ".npy"))
     return readNpy(text);
-  constexpr const char *separator = ".safetensors:";
-  size_t position = text.find(separator);
-  if (position != std::string::npos) {
-    size_t colon = position + std::strlen(separator) - 1;
-    auto file = SafetensorsFile::open(text.substr(0, colon));
+  if (auto parts = splitName(text)) {
+    auto file = SafetensorsFile::open(parts->first);
     if (!file.ok())
       return file.status();
-    std::string key = text.substr(colon + 1);
-    const TensorView *view = file->find(key);
-    if (!view)
-      return Status::error("'" + text.substr(0, colon) + "' has no tensor '" +
-                           key + "'");
+    const TensorView *view = file->find(parts->second);
+    if (!view) {
+      std::string known;
+      for (const TensorView &tensor : file->tensors())
+        known += (known.empty() ? "'" : ", '") + tensor.name + "'";
+      return Status::error("'" + parts->first + "' has no tensor '" +
+                           parts->second + "'; expected one of: " +
+                           (known.empty() ? "(none)" : known.substr(0, 500)));
+    }
     Result<Tensor> tensor = Tensor::allocate(view->dtype, view->shape);
     if (tensor.ok() && view->bytes != 0)
       std::memcpy(tensor->data(), view->data, view->bytes);
@@ -233,8 +257,7 @@ static Result<Tensor> makeInput(const std::string &text,
       return shape.status();
     return Tensor::allocate(signature.dtype, *shape);
   }
-  if (signature.isScalar && !endsWith(text, ".npy") &&
-      text.find(".safetensors:") == std::string::npos)
+  if (signature.isScalar && !endsWith(text, ".npy") && !splitName(text))
     return makeScalar(text, signature.dtype);
   return readTensorFile(text);
 }
@@ -288,27 +311,146 @@ static bool isDirectory(const std::string &path) {
   return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
-static Status writeResults(const std::vector<Tensor> &results) {
-  if (options->outputs.size() == 1 && (isDirectory(options->outputs[0]) ||
-                                       endsWith(options->outputs[0], "/"))) {
-    std::string directory = options->outputs[0];
-    if (!isDirectory(directory))
-      return Status::error("the directory '" + directory + "' does not exist");
-    for (size_t i = 0; i < results.size(); ++i) {
-      Status status =
-          writeNpy(directory + "/" + std::to_string(i) + ".npy", results[i]);
-      if (!status.ok())
-        return status;
+namespace {
+/// Where a result goes.
+struct Target {
+  /// A .npy or .safetensors file; empty for nowhere.
+  std::string path;
+  /// The name in a .safetensors file.
+  std::string name;
+};
+} // namespace
+
+/// A key that is the same for all spellings of a path, also of a new file.
+static std::string getIdentity(const std::string &path) {
+  std::error_code error;
+  auto canonical = std::filesystem::weakly_canonical(path, error);
+  return error ? path : canonical.string();
+}
+
+/// The targets of all results, as the options --output say.
+static Result<std::vector<Target>> planOutputs(size_t numResults) {
+  std::vector<Target> targets(numResults);
+  const cl::list<std::string> &outputs = options->outputs;
+  if (numResults != 0 && outputs.size() == 1) {
+    const std::string &path = outputs[0];
+    bool directory = isDirectory(path);
+    if (!directory && endsWith(path, "/"))
+      return Status::error("the directory '" + path + "' does not exist");
+    if (directory || endsWith(path, ".safetensors")) {
+      for (size_t i = 0; i < numResults; ++i) {
+        std::string index = std::to_string(i);
+        targets[i] = directory ? Target{path + "/" + index + ".npy", ""}
+                               : Target{path, "result" + index};
+      }
+      return targets;
     }
-    return Status::success();
   }
-  for (size_t i = 0; i < options->outputs.size(); ++i) {
-    if (options->outputs[i] == "-")
+  if (outputs.size() > numResults)
+    return Status::error("the function has " + std::to_string(numResults) +
+                         " results but there are " +
+                         std::to_string(outputs.size()) + " --output");
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const std::string &text = outputs[i];
+    if (text == "-")
       continue;
-    Status status = writeNpy(options->outputs[i], results[i]);
+    if (auto parts = splitName(text); parts && !parts->second.empty())
+      targets[i] = {parts->first, parts->second};
+    else if (endsWith(text, ".npy"))
+      targets[i] = {text, ""};
+    else
+      return Status::error(
+          "output " + std::to_string(i) +
+          ": expected a .npy file, FILE.safetensors:NAME or -, or for all "
+          "results FILE.safetensors or a directory, but got '" +
+          text + "'");
+  }
+  return targets;
+}
+
+/// Checks that no target is the file of another or one that is read.
+static Status checkTargets(const std::vector<Target> &targets,
+                           const CpuEngine &engine) {
+  // Every name in a file once; a .npy file has one without a name.
+  std::set<std::pair<std::string, std::string>> taken;
+  for (const Target &target : targets) {
+    if (target.path.empty())
+      continue;
+    if (!taken.emplace(getIdentity(target.path), target.name).second)
+      return Status::error(
+          "expected different --output for different results but got '" +
+          target.path + (target.name.empty() ? "" : ":" + target.name) +
+          "' twice");
+    if (engine.readsFile(target.path))
+      return Status::error("'" + target.path +
+                           "' holds parameters of the module; choose another "
+                           "--output");
+    // A .npy file may be replaced: all that it held was read. Others of its
+    // tensors would be lost with a .safetensors file.
+    std::optional<FileId> id = FileId::of(target.path);
+    for (const auto *list : {&options->inputs, &options->expected})
+      for (const std::string &text : *list)
+        if (auto parts = splitName(text);
+            parts && id && FileId::of(parts->first) == id)
+          return Status::error("'" + target.path +
+                               "' is read by --input or --expect; choose "
+                               "another --output");
+  }
+  return Status::success();
+}
+
+/// Writes results to one safetensors file; it appears when finish() is called.
+static Result<SafetensorsWriter>
+writeSafetensors(const std::string &path, const std::vector<Target> &targets,
+                 const std::vector<Tensor> &results,
+                 std::vector<size_t> indices) {
+  // Wide elements first: all tensors are then aligned to their type.
+  std::sort(indices.begin(), indices.end(), [&](size_t a, size_t b) {
+    unsigned widthOfA = getByteWidth(results[a].dtype());
+    unsigned widthOfB = getByteWidth(results[b].dtype());
+    return widthOfA != widthOfB ? widthOfA > widthOfB : a < b;
+  });
+  std::vector<TensorDeclaration> declarations;
+  for (size_t i : indices)
+    declarations.push_back(
+        {targets[i].name, results[i].dtype(), results[i].shape()});
+  Result<SafetensorsWriter> writer =
+      SafetensorsWriter::create(path, std::move(declarations));
+  for (size_t i : indices) {
+    if (!writer.ok())
+      return writer;
+    Status status = writer->append(targets[i].name, results[i].data(),
+                                   static_cast<size_t>(results[i].numBytes()));
     if (!status.ok())
       return status;
   }
+  return writer;
+}
+
+static Status writeResults(const std::vector<Target> &targets,
+                           const std::vector<Tensor> &results) {
+  std::map<std::string, std::vector<size_t>> files;
+  for (size_t i = 0; i < results.size(); ++i)
+    if (!targets[i].name.empty())
+      files[getIdentity(targets[i].path)].push_back(i);
+  std::vector<SafetensorsWriter> writers;
+  for (auto &[identity, indices] : files) {
+    std::string path = targets[indices.front()].path;
+    Result<SafetensorsWriter> writer =
+        writeSafetensors(path, targets, results, std::move(indices));
+    if (!writer.ok())
+      return writer.status();
+    writers.push_back(writer.take());
+  }
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (targets[i].path.empty() || !targets[i].name.empty())
+      continue;
+    if (Status status = writeNpy(targets[i].path, results[i]); !status.ok())
+      return status;
+  }
+  for (SafetensorsWriter &writer : writers)
+    if (Status status = writer.finish(); !status.ok())
+      return status;
   return Status::success();
 }
 
@@ -414,11 +556,11 @@ int main(int argc, char **argv) {
                 std::to_string(signature->results.size()) +
                 " results but got " + std::to_string(options->expected.size()) +
                 " --expect");
-  if (options->outputs.size() > std::max<size_t>(1, signature->results.size()))
-    return fail("function '" + name + "' has " +
-                std::to_string(signature->results.size()) +
-                " results but got " + std::to_string(options->outputs.size()) +
-                " --output");
+  Result<std::vector<Target>> targets = planOutputs(signature->results.size());
+  if (!targets.ok())
+    return fail(targets.message());
+  if (Status status = checkTargets(*targets, engine); !status.ok())
+    return fail(status.message());
 
   std::vector<Argument> arguments;
   for (size_t i = 0; i < options->inputs.size(); ++i) {
@@ -495,7 +637,7 @@ int main(int argc, char **argv) {
     allEqual &= *equal;
   }
   if (!options->outputs.empty()) {
-    Status written = writeResults(results);
+    Status written = writeResults(*targets, results);
     if (!written.ok())
       return fail(written.message());
   }

@@ -358,6 +358,13 @@ const FunctionSignature *CpuEngine::findFunction(std::string_view name) const {
   return nullptr;
 }
 
+bool CpuEngine::readsFile(const std::string &path) const {
+  for (const auto &entry : impl->archives)
+    if (entry.second && entry.second->findFile(path))
+      return true;
+  return false;
+}
+
 double CpuEngine::compileSeconds() const { return impl->compileSeconds; }
 bool CpuEngine::fromCache() const { return impl->fromCache; }
 

@@ -109,6 +109,10 @@ public:
   Result<std::vector<Tensor>> invoke(std::string_view function,
                                      const std::vector<Argument> &arguments);
 
+  /// Whether `path` leads, through links of any kind, to a file that parameters
+  /// are read from; such a file must not be written.
+  bool readsFile(const std::string &path) const;
+
   /// Seconds spent in parsing and compiling, 0 if the cache had the object.
   double compileSeconds() const;
   /// True if the object came from the cache.
