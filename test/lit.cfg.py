@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Configuration of the lit tests: IR, tools and Python."""
 
+import glob
 import os
 import shutil
 import subprocess
@@ -48,7 +49,12 @@ if config.enable_python:
     config.available_features.add("python")
 if subprocess.run([config.python_executable, "-c", "import scikit_build_core, nanobind"], capture_output=True).returncode == 0:
     config.available_features.add("scikit-build-core")
-if shutil.which("ptxas") or os.path.exists("/usr/local/cuda/bin/ptxas"):
+
+# The tools look for ptxas in the same places (include/quant-llm/Target/Assembler.h).
+if "QUANT_LLM_PTXAS" in os.environ:
+    config.environment["QUANT_LLM_PTXAS"] = os.environ["QUANT_LLM_PTXAS"]
+packages = os.path.join(os.path.dirname(os.path.dirname(config.python_executable)), "lib", "python3*", "site-packages")
+if "QUANT_LLM_PTXAS" in os.environ or shutil.which("ptxas") or glob.glob("/usr/local/cuda*/bin/ptxas") or glob.glob(packages + "/nvidia/cu*/bin/ptxas"):
     config.available_features.add("ptxas")
 
 # QUANT_LLM_VERIFY_ROUNDTRIP=1 runs the whole suite with textual and bytecode

@@ -12,6 +12,7 @@
 #include "quant-llm/Conversion/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Pipelines/Pipelines.h"
+#include "quant-llm/Target/Passes.h"
 
 namespace quant_llm {
 
@@ -19,6 +20,7 @@ namespace quant_llm {
 inline void registerAllPasses() {
   registerQuantLLMTransformsPasses();
   registerQuantLLMConversionPasses();
+  registerQuantLLMTargetPasses();
   registerQuantizationPipelines();
   registerCpuPipelines();
 }
