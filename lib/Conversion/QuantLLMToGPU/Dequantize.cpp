@@ -20,62 +20,6 @@ using namespace mlir;
 using namespace quant_llm;
 
 //===----------------------------------------------------------------------===//
-// The shape of scales
-//===----------------------------------------------------------------------===//
-
-int64_t quant_llm::getNumGroups(const KernelProblem &problem) {
-  int64_t block = problem.scheme.blockK;
-  return block < 0 || block >= problem.k ? 1 : (problem.k + block - 1) / block;
-}
-
-ScaleMode quant_llm::getScaleMode(const KernelProblem &problem) {
-  int64_t block = problem.scheme.blockK;
-  if (getNumGroups(problem) == 1)
-    return problem.scheme.zero == ZeroKind::Float ? ScaleMode::Static
-                                                  : ScaleMode::Channel;
-  if (block < kStepColumns)
-    return ScaleMode::Column;
-  bool isStatic = block % kStepColumns == 0 &&
-                  (kUnitColumns % block == 0 || block % kUnitColumns == 0);
-  return isStatic ? ScaleMode::Static : ScaleMode::General;
-}
-
-int64_t quant_llm::getScaleBytes(const Scheme &scheme) {
-  // The packed scales of a recursive scheme are its f8E4M3FN codes, or f32.
-  if (scheme.scaleScheme)
-    return scheme.scaleScheme->element.kind == ElementKind::F8E4M3FN ? 1 : 4;
-  return floatTypeBytes(scheme.scaleType);
-}
-
-int64_t quant_llm::getZeroBytes(const Scheme &scheme) {
-  switch (scheme.zero) {
-  case ZeroKind::None:
-    return 0;
-  case ZeroKind::Integer:
-    return 1;
-  case ZeroKind::Float:
-    // f8E4M3FN zeros are packed as f16.
-    return std::max<int64_t>(floatTypeBytes(scheme.zeroType), 2);
-  }
-  return 0;
-}
-
-/// The type of packed scales.
-static quant_llm::FloatType getPackedScaleType(const Scheme &scheme) {
-  if (scheme.scaleScheme)
-    return scheme.scaleScheme->element.kind == ElementKind::F8E4M3FN
-               ? quant_llm::FloatType::F8E4M3FN
-               : quant_llm::FloatType::F32;
-  return scheme.scaleType;
-}
-
-static quant_llm::FloatType getPackedZeroType(const Scheme &scheme) {
-  return scheme.zeroType == quant_llm::FloatType::F8E4M3FN
-             ? quant_llm::FloatType::F16
-             : scheme.zeroType;
-}
-
-//===----------------------------------------------------------------------===//
 // Packed codes
 //===----------------------------------------------------------------------===//
 
@@ -305,24 +249,23 @@ Dequantizer::FloatPair Dequantizer::loadTwo(Value pointer,
   }
   Value both = arith::ExtUIOp::create(b, b.i32Type(),
                                       b.load(b.getI16Type(), pointer, 2));
-  Value bytes[2] = {b.bitAnd(both, 0xff), b.shiftRight(both, 8)};
-  Value floats[2];
-  for (unsigned i : {0u, 1u}) {
-    if (type == quant_llm::FloatType::F8E8M0FNU) {
-      // 2^(code - 127): the code is the exponent field; 0 is the subnormal
-      // 2^-127.
-      Value bits = b.max(b.shiftLeft(bytes[i], 23), b.i32(1 << 22));
-      floats[i] = b.bitcast(bits, b.f32Type());
-      continue;
-    }
-    // f8E4M3FN in the place of exponent and mantissa of f32 is the number
-    // times 2^-120.
-    Value magnitude = b.shiftLeft(b.bitAnd(bytes[i], 0x7f), 20);
-    Value sign = b.shiftLeft(b.bitAnd(bytes[i], 0x80), 24);
-    floats[i] = b.mulF(b.bitcast(b.bitOr(magnitude, sign), b.f32Type()),
-                       b.f32(std::ldexp(1.0f, 120)));
+  return {decodeByte(b.bitAnd(both, 0xff), type),
+          decodeByte(b.shiftRight(both, 8), type)};
+}
+
+Value Dequantizer::decodeByte(Value byte, quant_llm::FloatType type) {
+  if (type == quant_llm::FloatType::F8E8M0FNU) {
+    // 2^(code - 127): the code is the exponent field; 0 is the subnormal
+    // 2^-127.
+    Value bits = b.max(b.shiftLeft(byte, 23), b.i32(1 << 22));
+    return b.bitcast(bits, b.f32Type());
   }
-  return {floats[0], floats[1]};
+  // f8E4M3FN in the place of exponent and mantissa of f32 is the number times
+  // 2^-120.
+  Value magnitude = b.shiftLeft(b.bitAnd(byte, 0x7f), 20);
+  Value sign = b.shiftLeft(b.bitAnd(byte, 0x80), 24);
+  return b.mulF(b.bitcast(b.bitOr(magnitude, sign), b.f32Type()),
+                b.f32(std::ldexp(1.0f, 120)));
 }
 
 Dequantizer::FloatPair Dequantizer::loadTwoZeros(Value pointer) {
@@ -433,10 +376,22 @@ ScaleRegisters Dequantizer::columnRegisters(Value scales, Value zeros,
   return registers;
 }
 
-std::pair<Value, Value> Dequantizer::channelScales(Value scales, Value lane) {
-  return loadTwo(
-      at(scales, b.mul(b.div(lane, 4), 2 * getScaleBytes(problem.scheme))),
-      getPackedScaleType(problem.scheme));
+Value Dequantizer::channelScale(Value scales, Value row) {
+  // Row r of a strip is number 2*(r % 8) + r/8.
+  Value inStrip = b.rem(row, kStripRows);
+  Value index = b.add(b.sub(row, inStrip),
+                      b.add(b.mul(b.bitAnd(inStrip, 7), 2), b.div(inStrip, 8)));
+  quant_llm::FloatType type = getPackedScaleType(problem.scheme);
+  int64_t bytes = getScaleBytes(problem.scheme);
+  Value pointer = at(scales, b.mul(index, bytes));
+  if (bytes == 1)
+    return decodeByte(arith::ExtUIOp::create(b, b.i32Type(),
+                                             b.load(b.getI8Type(), pointer, 1)),
+                      type);
+  Type stored = type == quant_llm::FloatType::F16    ? Type(b.getF16Type())
+                : type == quant_llm::FloatType::BF16 ? Type(b.getBF16Type())
+                                                     : Type(b.getF32Type());
+  return b.toF32(b.load(stored, pointer, bytes));
 }
 
 //===----------------------------------------------------------------------===//

@@ -27,41 +27,13 @@
 
 #include "PTXBuilder.h"
 #include "quant-llm/Kernels/KernelSpec.h"
+#include "quant-llm/Kernels/ScaleMode.h"
 
 #include "llvm/ADT/DenseMap.h"
 
 #include <map>
 
 namespace quant_llm {
-
-/// Sizes of the packed layout.
-constexpr int64_t kStripRows = 16;
-constexpr int64_t kUnitColumns = 128;
-constexpr int64_t kStepColumns = 16;
-constexpr int64_t kStepsPerUnit = kUnitColumns / kStepColumns;
-constexpr int64_t kWarpLanes = 32;
-
-/// Where along k the scale changes.
-enum class ScaleMode {
-  /// Never: the scale is applied to the sums, in f32.
-  Channel,
-  /// At multiples of 16 that are known while unrolling a unit.
-  Static,
-  /// Anywhere, also inside a step: groups of 16 or more.
-  General,
-  /// With every column; all rows share the scales.
-  Column,
-};
-
-/// The mode of a problem.
-ScaleMode getScaleMode(const KernelProblem &problem);
-
-/// Number of groups along k.
-int64_t getNumGroups(const KernelProblem &problem);
-
-/// Bytes of a scale (or zero) as packed.
-int64_t getScaleBytes(const Scheme &scheme);
-int64_t getZeroBytes(const Scheme &scheme);
 
 /// The words of one strip and unit, loaded from shared memory when first used.
 class PackedUnit {
@@ -125,9 +97,9 @@ public:
                                  mlir::Value lane);
   /// @}
 
-  /// In f32, for the sums of mode Channel: the scales of rows g and g + 8.
-  std::pair<mlir::Value, mlir::Value> channelScales(mlir::Value scales,
-                                                    mlir::Value lane);
+  /// The scale of one row in f32, for the sums of mode Channel. `scales` are
+  /// those of the whole weight.
+  mlir::Value channelScale(mlir::Value scales, mlir::Value row);
 
   /// The four registers of operand A (i32) for a step.
   Values fragment(PackedUnit &unit, unsigned step,
@@ -176,6 +148,8 @@ private:
   /// memory.
   Value at(Value base, Value offset);
   FloatPair loadTwoZeros(Value pointer);
+  /// f32 of a scale of one byte (i32).
+  Value decodeByte(Value byte, quant_llm::FloatType type);
   /// Registers of one half from f32 scales and zeros of its two elements.
   void fill(ScaleRegisters &registers, unsigned half, FloatPair scales,
             FloatPair zeros);

@@ -1,0 +1,53 @@
+//===- ScaleMode.h - How kernels see the scales of a scheme -----*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_KERNELS_SCALEMODE_H
+#define QUANT_LLM_KERNELS_SCALEMODE_H
+
+#include "quant-llm/Kernels/KernelSpec.h"
+
+namespace quant_llm {
+
+/// @{ Sizes of the packed layout (docs/Weights.md).
+constexpr int64_t kStripRows = 16;
+constexpr int64_t kUnitColumns = 128;
+constexpr int64_t kStepColumns = 16;
+constexpr int64_t kStepsPerUnit = kUnitColumns / kStepColumns;
+constexpr int64_t kWarpLanes = 32;
+/// @}
+
+/// Where along k the scale changes.
+enum class ScaleMode {
+  /// Never: the scale is applied to the sums, in f32.
+  Channel,
+  /// At multiples of 16 that are known while unrolling a unit.
+  Static,
+  /// Anywhere, also inside a step: groups of 16 or more.
+  General,
+  /// With every few columns; all rows share the scales.
+  Column,
+};
+
+ScaleMode getScaleMode(const KernelProblem &problem);
+
+/// Number of groups along k.
+int64_t getNumGroups(const KernelProblem &problem);
+
+/// @{ The types of packed scales and float zeros.
+FloatType getPackedScaleType(const Scheme &scheme);
+FloatType getPackedZeroType(const Scheme &scheme);
+/// @}
+
+/// @{ Bytes of a packed scale, and of a packed zero (0 without zeros).
+int64_t getScaleBytes(const Scheme &scheme);
+int64_t getZeroBytes(const Scheme &scheme);
+/// @}
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_KERNELS_SCALEMODE_H

@@ -1,0 +1,82 @@
+//===- KernelFrame.h - Arguments and results of GPU kernels -----*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What every kernel family has in common at its two ends: the function with its
+// arguments and the description that the host reads, and the way from f32 sums
+// to stored results (scales of mode Channel, the user's epilogue, edges).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_LIB_CONVERSION_QUANTLLMTOGPU_KERNELFRAME_H
+#define QUANT_LLM_LIB_CONVERSION_QUANTLLMTOGPU_KERNELFRAME_H
+
+#include "Dequantize.h"
+#include "PTXBuilder.h"
+#include "quant-llm/Kernels/KernelSpec.h"
+
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+
+namespace quant_llm {
+
+/// How the host launches a kernel, beside what follows from the configuration.
+struct LaunchShape {
+  int64_t threads = 0;
+  int64_t sharedBytes = 0;
+  /// Columns of a tensor copy's box, if the kernel makes any.
+  int64_t boxColumns = 64;
+  bool persistent = false;
+};
+
+class KernelFrame {
+public:
+  /// Creates the function in `module` and sets the insertion point into its
+  /// body.
+  KernelFrame(PTXBuilder &b, mlir::gpu::GPUModuleOp module,
+              llvm::StringRef name, const KernelProblem &problem,
+              const KernelConfig &config, mlir::Region *epilogue,
+              const LaunchShape &shape);
+
+  mlir::LLVM::LLVMFuncOp function() { return func; }
+
+  /// @{ Arguments. Those that the kernel does not have are null.
+  mlir::Value tensorMapX;
+  mlir::Value x;
+  llvm::SmallVector<mlir::Value, 2> packed;
+  llvm::SmallVector<mlir::Value, 2> scales;
+  llvm::SmallVector<mlir::Value, 2> zeros;
+  mlir::Value y;
+  mlir::Value m;
+  /// @}
+
+  /// Number of strips of a weight, padding included.
+  int64_t numStrips() const { return (problem.n + 63) / 64 * 4; }
+  /// Number of units.
+  int64_t numUnits() const {
+    return (problem.k + kUnitColumns - 1) / kUnitColumns;
+  }
+
+  /// Stores y[token, row] = epilogue(sums) for a position inside the result:
+  /// one raw sum (f32) of products per weight.
+  void storeResult(Dequantizer &dequantizer, mlir::Value row, mlir::Value token,
+                   mlir::ValueRange sums);
+
+private:
+  PTXBuilder &b;
+  const KernelProblem &problem;
+  mlir::Region *epilogue;
+  mlir::LLVM::LLVMFuncOp func;
+  llvm::SmallVector<mlir::Value, 2> outputScales;
+  llvm::SmallVector<mlir::Value> epilogueOperands;
+};
+
+/// The MLIR type of a tensor's elements.
+mlir::Type toMLIR(mlir::Builder &b, TensorType type);
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_LIB_CONVERSION_QUANTLLMTOGPU_KERNELFRAME_H

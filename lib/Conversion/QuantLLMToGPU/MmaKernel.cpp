@@ -1,0 +1,684 @@
+//===- MmaKernel.cpp - Kernels on mma.sync --------------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The families FewTokens and Multistage: one way to compute, two ways to feed
+// it. A CTA makes a tile of rowTile rows and tokenTile tokens. Shared memory
+// holds a ring of stages of stageK columns: X in the layout of a tensor copy,
+// packed codes, scales and zeros (StageLayout). A warp owns some strips of the
+// tile and, where several warps share rows, some units of each stage; it turns
+// codes into operand A in registers and multiplies them with the tokens. At the
+// end the sums of the warps meet in shared memory, are added in the order of
+// the warps and go through the epilogue.
+//
+// FewTokens: one warp more than needed to compute keeps the ring full with bulk
+// and tensor copies, a stage for every pair of mbarriers.
+// Multistage: all threads copy with cp.async, a barrier of the CTA per stage.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Dequantize.h"
+#include "KernelFrame.h"
+#include "Kernels.h"
+#include "PTXBuilder.h"
+
+#include "quant-llm/Kernels/StageLayout.h"
+
+using namespace mlir;
+using namespace quant_llm;
+
+namespace {
+
+class MmaKernel {
+public:
+  MmaKernel(gpu::GPUModuleOp module, OpBuilder &builder, StringRef name,
+            const KernelProblem &problem, const KernelConfig &config,
+            Region *epilogue)
+      : problem(problem), config(config), layout(problem, config),
+        b(NameLoc::get(builder.getStringAttr(name)), builder),
+        frame(b, module, name, problem, config, epilogue,
+              LaunchShape{numThreads(), layout.total}),
+        dequantizer(b, problem, name) {}
+
+  LLVM::LLVMFuncOp emit();
+
+private:
+  bool hasProducer() const { return config.family == KernelFamily::FewTokens; }
+  int64_t numWarps() const { return config.warpsRows * config.warpsK; }
+  int64_t numThreads() const {
+    return kWarpLanes * (numWarps() + (hasProducer() ? 1 : 0));
+  }
+  int64_t tokenTiles() const { return config.tokenTile / 8; }
+  int64_t stripsPerWarp() const { return layout.strips / config.warpsRows; }
+  int64_t unitsPerWarp() const { return layout.units / config.warpsK; }
+  /// Stages that the columns fill; the last one may have fewer units.
+  int64_t numChunks() const {
+    return (frame.numUnits() + layout.units - 1) / layout.units;
+  }
+  bool hasRaggedChunk() const { return frame.numUnits() % layout.units != 0; }
+  /// Independent sums, so that a lone tile does not wait for its own product.
+  int64_t numChains() const {
+    int64_t tiles = tokenTiles() * stripsPerWarp() * problem.numWeights;
+    return tiles == 1 ? 4 : tiles == 2 ? 2 : 1;
+  }
+  int64_t segmentBytes() const { return config.tokenTile * 128; }
+
+  Value stageAddress(Value slot) {
+    return b.add(base, b.mul(slot, layout.stage));
+  }
+  Value fullBarrier(Value slot) {
+    return b.add(b.add(base, layout.barriers), b.mul(slot, 8));
+  }
+  Value emptyBarrier(Value slot) {
+    return b.add(fullBarrier(slot), 8 * config.stages);
+  }
+  /// Units of a chunk.
+  Value unitsOf(Value chunk) {
+    if (!hasRaggedChunk())
+      return b.i32(layout.units);
+    return b.min(b.i32(layout.units),
+                 b.sub(b.i32(frame.numUnits()), b.mul(chunk, layout.units)));
+  }
+  /// The first group of a chunk and the number of those staged.
+  std::pair<Value, Value> groupsOf(Value chunk);
+  /// Slot and parity of the next stage.
+  std::pair<Value, Value> advance(Value slot, Value parity);
+  /// The strip of the weight for a strip of the tile; tiles may hang over.
+  Value stripOf(Value inTile) {
+    Value strip = b.add(firstStrip, inTile);
+    return frame.numStrips() % layout.strips == 0
+               ? strip
+               : b.min(strip, frame.numStrips() - 1);
+  }
+
+  void emitProducer();
+  void produce(Value chunk, Value slot);
+  Values consumeProduced();
+  void copyStage(Value chunk, Value slot);
+  void copyActivations(Value chunk, Value stage);
+  void copyRows(Value source, Value sourceStrip, Value target, int64_t perStrip,
+                Value valid);
+  Values consumeCopied();
+
+  /// Adds the products of a stage to the sums.
+  Values multiplyStage(Value stage, Value chunk, ValueRange sums);
+  Values multiplyUnit(Value stage, Value chunk, Value unitInStage,
+                      ValueRange sums);
+  /// Scales of a strip for a step.
+  struct StripScales {
+    ScaleRegisters before, after;
+    Value boundary;
+  };
+  void updateScales(StripScales &scales, unsigned weight, int64_t strip,
+                    Value stage, Value chunk, Value unitInStage, unsigned step);
+  void finish(ValueRange sums);
+
+  /// The index of a sum in the list of all.
+  size_t sumIndex(int64_t chain, unsigned weight, int64_t strip, int64_t tile,
+                  unsigned element) const {
+    return (((chain * problem.numWeights + weight) * stripsPerWarp() + strip) *
+                tokenTiles() +
+            tile) *
+               4 +
+           element;
+  }
+  size_t numSums() const {
+    return numChains() * problem.numWeights * stripsPerWarp() * tokenTiles() *
+           4;
+  }
+
+  const KernelProblem &problem;
+  const KernelConfig &config;
+  StageLayout layout;
+  PTXBuilder b;
+  KernelFrame frame;
+  Dequantizer dequantizer;
+
+  Value base, thread, lane, warp, warpRow, warpK;
+  Value firstStrip, firstToken;
+  SmallVector<SmallVector<ScaleRegisters>, 2> channelRegisters;
+};
+
+} // namespace
+
+std::pair<Value, Value> MmaKernel::groupsOf(Value chunk) {
+  int64_t block = problem.scheme.blockK, total = getNumGroups(problem);
+  if (total == 1)
+    return {b.i32(0), b.i32(1)};
+  Value first = config.stageK % block == 0
+                    ? b.mul(chunk, config.stageK / block)
+                    : b.div(b.mul(chunk, config.stageK), block);
+  if (layout.groups == 1)
+    return {first, b.i32(1)};
+  return {first, b.min(b.i32(layout.groups), b.sub(b.i32(total), first))};
+}
+
+std::pair<Value, Value> MmaKernel::advance(Value slot, Value parity) {
+  Value next = b.add(slot, 1);
+  Value wraps = b.equal(next, config.stages);
+  return {b.select(wraps, b.i32(0), next),
+          b.select(wraps, b.bitXor(parity, b.i32(1)), parity)};
+}
+
+//===----------------------------------------------------------------------===//
+// FewTokens: a warp that copies
+//===----------------------------------------------------------------------===//
+
+void MmaKernel::produce(Value chunk, Value slot) {
+  PTXBuilder::Scope scope(b, "produce");
+  const Scheme &scheme = problem.scheme;
+  int64_t unitBytes = 256 * scheme.element.bits;
+  Value stage = stageAddress(slot), full = fullBarrier(slot);
+  Value units = unitsOf(chunk);
+  auto [firstGroup, groups] =
+      layout.groups ? groupsOf(chunk) : std::pair(b.i32(0), b.i32(0));
+  Value codeBytes = b.mul(units, unitBytes);
+  Value scaleBytes = b.mul(groups, kStripRows * getScaleBytes(scheme));
+  Value zeroBytes = b.mul(groups, kStripRows * getZeroBytes(scheme));
+  Value segments = b.mul(units, kUnitColumns / 64);
+  Value boxRows = b.min(frame.m, config.tokenTile);
+  Value perStrip = b.add(codeBytes, b.add(scaleBytes, zeroBytes));
+  Value bytes = b.add(b.mul(segments, b.mul(boxRows, 128)),
+                      b.mul(perStrip, layout.strips * problem.numWeights));
+  b.ifThen(b.equal(lane, 0), [&] { b.arriveExpect(full, bytes); });
+  b.syncWarp();
+
+  b.loop(lane, segments, b.i32(kWarpLanes), [&](Value segment) {
+    Value column = b.mul(
+        b.add(b.mul(chunk, layout.units * kUnitColumns / 64), segment), 64);
+    b.tensorCopy(b.add(stage, b.mul(segment, segmentBytes())), frame.tensorMapX,
+                 column, firstToken, full);
+  });
+  Value policy = b.evictFirstPolicy();
+  for (unsigned j = 0; j != problem.numWeights; ++j) {
+    Value weight = b.add(stage, j * layout.perWeight);
+    auto copyStrips = [&](Value source, int64_t bytesPerStrip, Value offset,
+                          int64_t target, int64_t targetStride, Value size) {
+      b.loop(lane, b.i32(layout.strips), b.i32(kWarpLanes), [&](Value strip) {
+        Value from = b.createOrFold<arith::MulIOp>(b.toI64(stripOf(strip)),
+                                                   b.i64(bytesPerStrip));
+        from = b.createOrFold<arith::AddIOp>(from, b.toI64(offset));
+        b.bulkCopy(b.add(b.add(weight, target), b.mul(strip, targetStride)),
+                   b.offsetPointer(source, from), size, full, policy);
+      });
+    };
+    copyStrips(frame.packed[j], frame.numUnits() * unitBytes,
+               b.mul(chunk, layout.units * unitBytes), layout.codes,
+               layout.codesPerStrip, codeBytes);
+    if (!layout.groups)
+      continue;
+    int64_t scaleSize = kStripRows * getScaleBytes(scheme);
+    copyStrips(frame.scales[j], getNumGroups(problem) * scaleSize,
+               b.mul(firstGroup, scaleSize), layout.scales,
+               layout.scalesPerStrip, scaleBytes);
+    if (int64_t zeroSize = kStripRows * getZeroBytes(scheme))
+      copyStrips(frame.zeros[j], getNumGroups(problem) * zeroSize,
+                 b.mul(firstGroup, zeroSize), layout.zeros,
+                 layout.zerosPerStrip, zeroBytes);
+  }
+}
+
+void MmaKernel::emitProducer() {
+  b.ifThen(b.equal(lane, 0), [&] {
+    b.prefetchTensorMap(frame.tensorMapX);
+    for (int64_t slot = 0; slot != config.stages; ++slot) {
+      b.initBarrier(fullBarrier(b.i32(slot)), 1);
+      b.initBarrier(emptyBarrier(b.i32(slot)), numWarps());
+    }
+    b.fenceBarrierInit();
+    b.fenceAsyncProxy();
+  });
+  b.syncWarp();
+  // The first stages are free: their copies need not wait for anybody.
+  int64_t first = std::min(config.stages, numChunks());
+  for (int64_t chunk = 0; chunk != first; ++chunk)
+    produce(b.i32(chunk), b.i32(chunk));
+  b.syncThreads();
+  if (numChunks() <= config.stages)
+    return;
+  b.loop(b.i32(config.stages), b.i32(numChunks()), b.i32(1),
+         {b.i32(0), b.i32(0)}, [&](Value chunk, ValueRange ring) -> Values {
+           b.waitBarrier(emptyBarrier(ring[0]), ring[1]);
+           b.syncWarp();
+           produce(chunk, ring[0]);
+           auto [slot, parity] = advance(ring[0], ring[1]);
+           return {slot, parity};
+         });
+}
+
+Values MmaKernel::consumeProduced() {
+  b.syncThreads();
+  Values carried(numSums(), b.f32(0));
+  carried.append({b.i32(0), b.i32(0)});
+  Values results = b.loop(
+      b.i32(0), b.i32(numChunks()), b.i32(1), carried,
+      [&](Value chunk, ValueRange carried) -> Values {
+        Value slot = carried[numSums()], parity = carried[numSums() + 1];
+        b.waitBarrier(fullBarrier(slot), parity);
+        Values sums = multiplyStage(stageAddress(slot), chunk,
+                                    carried.take_front(numSums()));
+        b.syncWarp();
+        b.ifThen(b.equal(lane, 0), [&] { b.arrive(emptyBarrier(slot)); });
+        auto [nextSlot, nextParity] = advance(slot, parity);
+        sums.append({nextSlot, nextParity});
+        return sums;
+      });
+  results.resize(numSums());
+  // All stages have been read: the sums may take their place.
+  b.syncNamed(1, kWarpLanes * numWarps());
+  return results;
+}
+
+//===----------------------------------------------------------------------===//
+// Multistage: all threads copy
+//===----------------------------------------------------------------------===//
+
+void MmaKernel::copyActivations(Value chunk, Value stage) {
+  Value firstColumn = b.mul(chunk, config.stageK);
+  auto source = [&](Value token, Value column) {
+    Value element = b.createOrFold<arith::MulIOp>(
+        b.toI64(b.add(firstToken, token)), b.i64(problem.k));
+    element = b.createOrFold<arith::AddIOp>(element, b.toI64(column));
+    return b.offsetPointer(frame.x,
+                           b.createOrFold<arith::ShLIOp>(element, b.i64(1)));
+  };
+  auto isInside = [&](Value token, Value column) {
+    return b.both(b.less(b.add(firstToken, token), frame.m),
+                  b.less(column, problem.k));
+  };
+  /// Where element `column` of the stage lies.
+  auto target = [&](Value token, Value column) {
+    Value piece = b.bitXor(b.bitAnd(b.div(column, 8), 7), b.bitAnd(token, 7));
+    Value inSegment = b.add(b.mul(token, 128), b.mul(piece, 16));
+    Value segment = b.mul(b.div(column, 64), segmentBytes());
+    return b.add(b.add(stage, segment),
+                 b.add(inSegment, b.mul(b.bitAnd(column, 7), 2)));
+  };
+  bool isAsync = config.copy == ActivationCopy::Async16;
+  int64_t width = isAsync ? 8 : 2, perToken = config.stageK / width;
+  b.loop(thread, b.i32(config.tokenTile * perToken), b.i32(numThreads()),
+         [&](Value index) {
+           Value token = b.div(index, perToken);
+           Value column = b.mul(b.rem(index, perToken), width);
+           Value global = b.add(firstColumn, column);
+           if (isAsync) {
+             Value valid =
+                 b.select(isInside(token, global), b.i32(16), b.i32(0));
+             b.copyAsync16(target(token, column), source(token, global), valid);
+             return;
+           }
+           auto element = [&](int64_t i) {
+             Value at = b.add(global, i);
+             Values loaded = b.ifElse(
+                 isInside(token, at),
+                 [&]() -> Values {
+                   Value bits = b.load(b.getI16Type(), source(token, at), 2);
+                   return {arith::ExtUIOp::create(b, b.i32Type(), bits)};
+                 },
+                 [&]() -> Values { return {b.i32(0)}; });
+             return loaded.front();
+           };
+           Value both = b.bitOr(element(0), b.shiftLeft(element(1), 16));
+           b.storeShared(both, target(token, column), 4);
+         });
+}
+
+/// Copies `perStrip` bytes to each strip of the tile, of which the first
+/// `valid` (i32) exist in the source.
+void MmaKernel::copyRows(Value source, Value sourceStrip, Value target,
+                         int64_t perStrip, Value valid) {
+  int64_t pieces = perStrip / 16;
+  b.loop(thread, b.i32(layout.strips * pieces), b.i32(numThreads()),
+         [&](Value index) {
+           Value strip = b.div(index, pieces);
+           Value offset = b.mul(b.rem(index, pieces), 16);
+           Value from = b.createOrFold<arith::MulIOp>(b.toI64(stripOf(strip)),
+                                                      sourceStrip);
+           from = b.createOrFold<arith::AddIOp>(from, b.toI64(offset));
+           Value bytes = b.select(b.less(offset, valid), b.i32(16), b.i32(0));
+           b.copyAsync16(b.add(target, b.mul(index, 16)),
+                         b.offsetPointer(source, from), bytes);
+         });
+}
+
+void MmaKernel::copyStage(Value chunk, Value slot) {
+  PTXBuilder::Scope scope(b, "copy");
+  const Scheme &scheme = problem.scheme;
+  int64_t unitBytes = 256 * scheme.element.bits;
+  Value stage = stageAddress(slot);
+  copyActivations(chunk, stage);
+  for (unsigned j = 0; j != problem.numWeights; ++j) {
+    Value weight = b.add(stage, j * layout.perWeight);
+    auto advanced = [&](Value pointer, Value steps, int64_t bytes) {
+      return b.offsetPointer(
+          pointer, b.createOrFold<arith::MulIOp>(b.toI64(steps), b.i64(bytes)));
+    };
+    copyRows(advanced(frame.packed[j], chunk, layout.units * unitBytes),
+             b.i64(frame.numUnits() * unitBytes), b.add(weight, layout.codes),
+             layout.codesPerStrip, b.mul(unitsOf(chunk), unitBytes));
+    if (!layout.groups)
+      continue;
+    auto [firstGroup, groups] = groupsOf(chunk);
+    int64_t scaleSize = kStripRows * getScaleBytes(scheme);
+    copyRows(advanced(frame.scales[j], firstGroup, scaleSize),
+             b.i64(getNumGroups(problem) * scaleSize),
+             b.add(weight, layout.scales), layout.scalesPerStrip,
+             b.mul(groups, scaleSize));
+    if (int64_t zeroSize = kStripRows * getZeroBytes(scheme))
+      copyRows(advanced(frame.zeros[j], firstGroup, zeroSize),
+               b.i64(getNumGroups(problem) * zeroSize),
+               b.add(weight, layout.zeros), layout.zerosPerStrip,
+               b.mul(groups, zeroSize));
+  }
+}
+
+Values MmaKernel::consumeCopied() {
+  int64_t ahead = config.stages - 1;
+  for (int64_t chunk = 0; chunk != ahead; ++chunk) {
+    if (chunk < numChunks())
+      copyStage(b.i32(chunk), b.i32(chunk));
+    b.commitCopies();
+  }
+  Values carried(numSums(), b.f32(0));
+  carried.append({b.i32(0), b.i32(ahead)});
+  Values results = b.loop(
+      b.i32(0), b.i32(numChunks()), b.i32(1), carried,
+      [&](Value chunk, ValueRange carried) -> Values {
+        Value slot = carried[numSums()], fill = carried[numSums() + 1];
+        b.waitCopies(ahead - 1);
+        // The stage is complete for all, and the one before it free.
+        b.syncThreads();
+        Value next = b.add(chunk, ahead);
+        b.ifThen(b.less(next, numChunks()), [&] { copyStage(next, fill); });
+        b.commitCopies();
+        Values sums = multiplyStage(stageAddress(slot), chunk,
+                                    carried.take_front(numSums()));
+        auto following = [&](Value slot) {
+          Value next = b.add(slot, 1);
+          return b.select(b.equal(next, config.stages), b.i32(0), next);
+        };
+        sums.append({following(slot), following(fill)});
+        return sums;
+      });
+  results.resize(numSums());
+  b.waitCopies(0);
+  b.syncThreads();
+  return results;
+}
+
+//===----------------------------------------------------------------------===//
+// The product
+//===----------------------------------------------------------------------===//
+
+void MmaKernel::updateScales(StripScales &scales, unsigned weight,
+                             int64_t strip, Value stage, Value chunk,
+                             Value unitInStage, unsigned step) {
+  const Scheme &scheme = problem.scheme;
+  int64_t block = scheme.blockK, total = getNumGroups(problem);
+  int64_t scaleSize = kStripRows * getScaleBytes(scheme);
+  int64_t zeroSize = kStripRows * getZeroBytes(scheme);
+  Value stripInTile = b.add(b.mul(warpRow, stripsPerWarp()), strip);
+
+  if (dequantizer.mode() == ScaleMode::Channel) {
+    scales.before = channelRegisters[weight][strip];
+    return;
+  }
+  if (dequantizer.mode() == ScaleMode::Static) {
+    if (step != 0 && (total == 1 || step * kStepColumns % block != 0))
+      return;
+    Value group;
+    if (layout.groups == 1)
+      group = b.i32(0);
+    else if (block <= kUnitColumns)
+      group = b.add(b.mul(unitInStage, kUnitColumns / block),
+                    step * kStepColumns / block);
+    else if (config.stageK % block == 0)
+      group = b.div(unitInStage, block / kUnitColumns);
+    else
+      group = b.sub(b.div(b.add(b.mul(chunk, layout.units), unitInStage),
+                          block / kUnitColumns),
+                    groupsOf(chunk).first);
+    Value at = b.add(stage, weight * layout.perWeight);
+    Value scaleAddress = b.add(b.add(b.add(at, layout.scales),
+                                     b.mul(stripInTile, layout.scalesPerStrip)),
+                               b.mul(group, scaleSize));
+    Value zeroAddress;
+    if (zeroSize)
+      zeroAddress = b.add(b.add(b.add(at, layout.zeros),
+                                b.mul(stripInTile, layout.zerosPerStrip)),
+                          b.mul(group, zeroSize));
+    scales.before = dequantizer.groupRegisters(scaleAddress, zeroAddress, lane);
+    return;
+  }
+
+  // Scales that are read where they lie.
+  Value unit = b.add(b.mul(chunk, layout.units), unitInStage);
+  Value column = b.add(b.mul(unit, kUnitColumns), step * kStepColumns);
+  auto element = [&](Value pointer, Value index, int64_t bytes) -> Value {
+    if (!pointer)
+      return {};
+    return b.offsetPointer(
+        pointer, b.createOrFold<arith::MulIOp>(b.toI64(index), b.i64(bytes)));
+  };
+  Value zeros = zeroSize ? frame.zeros[weight] : Value();
+  if (dequantizer.mode() == ScaleMode::Column) {
+    scales.before = dequantizer.columnRegisters(
+        element(frame.scales[weight], column, scaleSize / kStripRows),
+        element(zeros, column, zeroSize / kStripRows), lane);
+    return;
+  }
+  Value group = b.div(column, block);
+  Value row = b.mul(stripOf(stripInTile), total);
+  auto registersOf = [&](Value group) {
+    Value index = b.add(row, b.min(group, total - 1));
+    return dequantizer.groupRegisters(
+        element(frame.scales[weight], index, scaleSize),
+        element(zeros, index, zeroSize), lane);
+  };
+  scales.before = registersOf(group);
+  if (block % kStepColumns == 0)
+    return;
+  scales.after = registersOf(b.add(group, 1));
+  scales.boundary = b.sub(b.mul(b.add(group, 1), block), column);
+}
+
+Values MmaKernel::multiplyUnit(Value stage, Value chunk, Value unitInStage,
+                               ValueRange sumsBefore) {
+  Values sums(sumsBefore);
+  Type element = toMLIR(b, problem.activation);
+  int64_t unitBytes = 256 * problem.scheme.element.bits;
+  Value segment =
+      b.add(stage, b.mul(unitInStage, kUnitColumns / 64 * segmentBytes()));
+
+  SmallVector<PackedUnit> units;
+  SmallVector<StripScales> scales(problem.numWeights * stripsPerWarp());
+  for (unsigned j = 0; j != problem.numWeights; ++j)
+    for (int64_t strip = 0; strip != stripsPerWarp(); ++strip) {
+      Value stripInTile = b.add(b.mul(warpRow, stripsPerWarp()), strip);
+      Value address =
+          b.add(b.add(b.add(stage, layout.codes + j * layout.perWeight),
+                      b.mul(stripInTile, layout.codesPerStrip)),
+                b.mul(unitInStage, unitBytes));
+      units.emplace_back(b, problem.scheme.element.bits, address, lane);
+    }
+
+  // Tokens: a row of 8x8 matrices per tile, 32 columns at a time. Lane 8i + r
+  // addresses row r of matrix i.
+  Value row = b.bitAnd(lane, 7), matrix = b.div(lane, 8);
+  Value rowOffset = b.mul(row, 128);
+  for (unsigned two = 0; two != kStepsPerUnit / 2; ++two) {
+    Value piece = b.bitXor(b.add(matrix, 4 * (two % 2)), row);
+    Value address = b.add(b.add(segment, two / 2 * segmentBytes()),
+                          b.add(rowOffset, b.mul(piece, 16)));
+    SmallVector<Values> tokens;
+    for (int64_t tile = 0; tile != tokenTiles(); ++tile)
+      tokens.push_back(b.loadMatrix4(b.add(address, tile * 8 * 128)));
+    for (unsigned half = 0; half != 2; ++half) {
+      unsigned step = 2 * two + half;
+      int64_t chain = step % numChains();
+      for (unsigned j = 0; j != problem.numWeights; ++j)
+        for (int64_t strip = 0; strip != stripsPerWarp(); ++strip) {
+          size_t index = j * stripsPerWarp() + strip;
+          StripScales &stripScales = scales[index];
+          updateScales(stripScales, j, strip, stage, chunk, unitInStage, step);
+          Values a = stripScales.boundary
+                         ? dequantizer.fragment(
+                               units[index], step, stripScales.before,
+                               stripScales.after, stripScales.boundary, lane)
+                         : dequantizer.fragment(units[index], step,
+                                                stripScales.before);
+          for (int64_t tile = 0; tile != tokenTiles(); ++tile) {
+            Value *sum = &sums[sumIndex(chain, j, strip, tile, 0)];
+            Values product =
+                b.mma(element, a, ValueRange(tokens[tile]).slice(2 * half, 2),
+                      ValueRange(ArrayRef<Value>(sum, 4)));
+            llvm::copy(product, sum);
+          }
+        }
+    }
+  }
+  return sums;
+}
+
+Values MmaKernel::multiplyStage(Value stage, Value chunk, ValueRange sums) {
+  PTXBuilder::Scope scope(b, "multiply");
+  Values current(sums);
+  for (int64_t own = 0; own != unitsPerWarp(); ++own) {
+    Value unitInStage = b.add(b.mul(warpK, unitsPerWarp()), own);
+    if (!hasRaggedChunk()) {
+      current = multiplyUnit(stage, chunk, unitInStage, current);
+      continue;
+    }
+    Value unit = b.add(b.mul(chunk, layout.units), unitInStage);
+    current = b.ifElse(
+        b.less(unit, frame.numUnits()),
+        [&] { return multiplyUnit(stage, chunk, unitInStage, current); },
+        [&] { return current; });
+  }
+  return current;
+}
+
+//===----------------------------------------------------------------------===//
+// The end
+//===----------------------------------------------------------------------===//
+
+void MmaKernel::finish(ValueRange sums) {
+  PTXBuilder::Scope scope(b, "finish");
+  // Fragment f = strip of the tile * token tiles + token tile; its sums of
+  // weight j from the warps along k follow each other.
+  int64_t fragmentBytes = problem.numWeights * config.warpsK * 512;
+  auto partAddress = [&](Value fragment, unsigned weight, Value part) {
+    return b.add(b.add(base, b.mul(fragment, fragmentBytes)),
+                 b.add(b.mul(part, 512), weight * config.warpsK * 512));
+  };
+  for (int64_t strip = 0; strip != stripsPerWarp(); ++strip)
+    for (int64_t tile = 0; tile != tokenTiles(); ++tile) {
+      Value fragment = b.add(
+          b.mul(b.add(b.mul(warpRow, stripsPerWarp()), strip), tokenTiles()),
+          tile);
+      for (unsigned j = 0; j != problem.numWeights; ++j) {
+        Values total;
+        for (unsigned e = 0; e != 4; ++e) {
+          Value sum = sums[sumIndex(0, j, strip, tile, e)];
+          for (int64_t chain = 1; chain != numChains(); ++chain)
+            sum = b.addF(sum, sums[sumIndex(chain, j, strip, tile, e)]);
+          total.push_back(sum);
+        }
+        b.storeShared(b.vectorOf(total),
+                      b.add(partAddress(fragment, j, warpK), b.mul(lane, 16)),
+                      16);
+      }
+    }
+  b.syncNamed(1, kWarpLanes * numWarps());
+
+  // A warp stores two tokens of 16 rows at a time.
+  Value row = b.bitAnd(lane, 15), tokenHalf = b.div(lane, 16);
+  Value owner = b.add(b.mul(b.bitAnd(row, 7), 4 * 16), b.mul(b.div(row, 8), 8));
+  b.loop(warp, b.i32(layout.strips * tokenTiles()), b.i32(numWarps()),
+         [&](Value fragment) {
+           Value strip = b.div(fragment, tokenTiles());
+           Value tile = b.rem(fragment, tokenTiles());
+           Value globalRow =
+               b.add(b.mul(b.add(firstStrip, strip), kStripRows), row);
+           for (unsigned two = 0; two != 4; ++two) {
+             Value token = b.add(b.add(firstToken, b.mul(tile, 8)),
+                                 b.add(tokenHalf, 2 * two));
+             Value inside = b.less(token, frame.m);
+             if (problem.n % config.rowTile != 0)
+               inside = b.both(inside, b.less(globalRow, problem.n));
+             b.ifThen(inside, [&] {
+               Values totals;
+               for (unsigned j = 0; j != problem.numWeights; ++j) {
+                 Value total;
+                 for (int64_t part = 0; part != config.warpsK; ++part) {
+                   Value address = b.add(
+                       partAddress(fragment, j, b.i32(part)),
+                       b.add(b.add(owner, 16 * two), b.mul(tokenHalf, 4)));
+                   Value value = b.loadShared(b.f32Type(), address, 4);
+                   total = total ? b.addF(total, value) : value;
+                 }
+                 totals.push_back(total);
+               }
+               frame.storeResult(dequantizer, globalRow, token, totals);
+             });
+           }
+         });
+}
+
+LLVM::LLVMFuncOp MmaKernel::emit() {
+  base = b.dynamicSharedMemory();
+  thread = b.threadIndex();
+  lane = b.laneIndex();
+  warp = b.warpIndex();
+  firstStrip = b.mul(b.blockIndexX(), layout.strips);
+  firstToken = b.mul(b.blockIndexY(), config.tokenTile);
+
+  auto compute = [&](function_ref<Values()> consume) {
+    warpRow = b.rem(warp, config.warpsRows);
+    warpK = b.div(warp, config.warpsRows);
+    dequantizer.fillTable(b.add(base, layout.table), thread,
+                          kWarpLanes * numWarps());
+    if (dequantizer.mode() == ScaleMode::Channel)
+      for (unsigned j = 0; j != problem.numWeights; ++j) {
+        auto &registers = channelRegisters.emplace_back();
+        for (int64_t strip = 0; strip != stripsPerWarp(); ++strip) {
+          Value zeros;
+          if (int64_t bytes = kStripRows * getZeroBytes(problem.scheme))
+            zeros = b.offsetPointer(
+                frame.zeros[j],
+                b.mul(stripOf(b.add(b.mul(warpRow, stripsPerWarp()), strip)),
+                      bytes));
+          registers.push_back(dequantizer.channelRegisters(zeros, lane));
+        }
+      }
+    finish(consume());
+  };
+  if (!hasProducer()) {
+    compute([&] { return consumeCopied(); });
+    return frame.function();
+  }
+  b.ifElse(
+      b.equal(warp, numWarps()),
+      [&]() -> Values {
+        emitProducer();
+        return {};
+      },
+      [&]() -> Values {
+        compute([&] { return consumeProduced(); });
+        return {};
+      });
+  return frame.function();
+}
+
+LLVM::LLVMFuncOp quant_llm::emitMmaKernel(gpu::GPUModuleOp module,
+                                          StringRef name,
+                                          const KernelProblem &problem,
+                                          const KernelConfig &config,
+                                          Region *epilogue) {
+  OpBuilder builder(module.getContext());
+  return MmaKernel(module, builder, name, problem, config, epilogue).emit();
+}

@@ -1,0 +1,65 @@
+//===- ScaleMode.cpp - How kernels see the scales of a scheme -------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Kernels/ScaleMode.h"
+
+#include "quant-llm/Numerics/Float.h"
+
+using namespace quant_llm;
+
+int64_t quant_llm::getNumGroups(const KernelProblem &problem) {
+  int64_t block = problem.scheme.blockK;
+  return block < 0 || block >= problem.k ? 1 : (problem.k + block - 1) / block;
+}
+
+ScaleMode quant_llm::getScaleMode(const KernelProblem &problem) {
+  int64_t block = problem.scheme.blockK;
+  // The sum over x that a float zero needs is not at hand in the epilogue.
+  if (getNumGroups(problem) == 1)
+    return problem.scheme.zero == ZeroKind::Float ? ScaleMode::Static
+                                                  : ScaleMode::Channel;
+  if (block < kStepColumns)
+    return ScaleMode::Column;
+  bool isStatic = block % kStepColumns == 0 &&
+                  (kUnitColumns % block == 0 || block % kUnitColumns == 0);
+  return isStatic ? ScaleMode::Static : ScaleMode::General;
+}
+
+FloatType quant_llm::getPackedScaleType(const Scheme &scheme) {
+  // Scales with a scheme are packed as its codes if their own scale is one
+  // number for all, else expanded.
+  if (!scheme.scaleScheme)
+    return scheme.scaleType;
+  const Scheme &inner = *scheme.scaleScheme;
+  bool perTensor = inner.blockN < 0 && inner.blockK < 0;
+  return perTensor && inner.element.kind == ElementKind::F8E4M3FN
+             ? FloatType::F8E4M3FN
+             : FloatType::F32;
+}
+
+FloatType quant_llm::getPackedZeroType(const Scheme &scheme) {
+  // Zeros are divided by a power of two, which f8E4M3FN could not hold.
+  return scheme.zeroType == FloatType::F8E4M3FN ? FloatType::F16
+                                                : scheme.zeroType;
+}
+
+int64_t quant_llm::getScaleBytes(const Scheme &scheme) {
+  return floatTypeBytes(getPackedScaleType(scheme));
+}
+
+int64_t quant_llm::getZeroBytes(const Scheme &scheme) {
+  switch (scheme.zero) {
+  case ZeroKind::None:
+    return 0;
+  case ZeroKind::Integer:
+    return 1;
+  case ZeroKind::Float:
+    return floatTypeBytes(getPackedZeroType(scheme));
+  }
+  return 0;
+}

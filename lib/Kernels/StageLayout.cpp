@@ -1,0 +1,58 @@
+//===- StageLayout.cpp - Shared memory of the mma.sync kernels ------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Kernels/StageLayout.h"
+
+#include "quant-llm/Kernels/ScaleMode.h"
+
+#include <algorithm>
+
+using namespace quant_llm;
+
+static int64_t roundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+StageLayout::StageLayout(const KernelProblem &problem,
+                         const KernelConfig &config) {
+  const Scheme &scheme = problem.scheme;
+  strips = config.rowTile / kStripRows;
+  units = config.stageK / kUnitColumns;
+
+  // Scales of the other modes are read where they lie.
+  groups = 0;
+  if (getScaleMode(problem) == ScaleMode::Static) {
+    int64_t block = scheme.blockK;
+    if (getNumGroups(problem) == 1 || block % config.stageK == 0)
+      groups = 1;
+    else if (config.stageK % block == 0)
+      groups = config.stageK / block;
+    else
+      groups = config.stageK / block + 2;
+  }
+
+  codesPerStrip = units * 256 * scheme.element.bits;
+  scalesPerStrip = groups * kStripRows * getScaleBytes(scheme);
+  zerosPerStrip = groups * kStripRows * getZeroBytes(scheme);
+
+  codes = config.stageK / 64 * config.tokenTile * 128;
+  scales = codes + strips * codesPerStrip;
+  zeros = scales + strips * scalesPerStrip;
+  perWeight = strips * (codesPerStrip + scalesPerStrip + zerosPerStrip);
+  stage = roundUp(codes + problem.numWeights * perWeight, 1024);
+
+  // 512 bytes per fragment of 16 rows and 8 tokens.
+  int64_t sums = strips * (config.tokenTile / 8) * config.warpsK *
+                 problem.numWeights * 512;
+  barriers = roundUp(std::max(config.stages * stage, sums), 16);
+  table = barriers + 16 * config.stages;
+  bool hasTable = scheme.element.kind == ElementKind::NF4 ||
+                  scheme.element.kind == ElementKind::Codebook;
+  total =
+      table + (hasTable ? std::max<int64_t>(2 << scheme.element.bits, 16) : 0);
+}
