@@ -121,13 +121,19 @@ Result<ChipLimits> getChipLimits(const std::string &chip);
 int64_t getSharedBytes(const KernelProblem &problem,
                        const KernelConfig &config);
 
+/// Rejects a configuration that makes no sense by itself, for any problem and
+/// chip.
+Status verifyConfig(const KernelConfig &config);
+
 /// Rejects a configuration that the generator or the chip cannot hold; the
 /// message says which limit, what it is, and what was asked for.
 Status verifyKernel(const KernelProblem &problem, const KernelConfig &config,
                     const ChipLimits &chip);
 
-/// Configurations that together cover the token counts from 1 on, in their
-/// order; `reasons`, if given, gets one line per configuration.
+/// Configurations that verifyKernel accepts and that together cover the token
+/// counts from 1 on, in their order; none for a problem that has no kernel
+/// (verifyKernel says why). `reasons`, if given, gets one line per
+/// configuration.
 std::vector<KernelConfig> selectKernels(const KernelProblem &problem,
                                         const ChipLimits &chip,
                                         std::vector<std::string> *reasons);

@@ -1,0 +1,91 @@
+//===- SelectTest.cpp -----------------------------------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Kernels/ConfigText.h"
+#include "quant-llm/Kernels/Tuning.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+using namespace quant_llm;
+
+namespace {
+
+const char *const chipNames[] = {"sm_80",  "sm_86",   "sm_89",  "sm_90",
+                                 "sm_90a", "sm_100a", "sm_120a"};
+
+/// Every configuration fits its chip, and together they cover all tokens.
+void expectComplete(const KernelProblem &problem, const char *chipName) {
+  Result<ChipLimits> chip = getChipLimits(chipName);
+  ASSERT_TRUE(chip.ok());
+  std::vector<std::string> reasons;
+  std::vector<KernelConfig> configs = selectKernels(problem, *chip, &reasons);
+  Status covered = verifyCoverage(configs);
+  EXPECT_TRUE(covered.ok()) << chipName << ": " << covered.message();
+  EXPECT_EQ(reasons.size(), configs.size());
+  for (size_t i = 0; i < configs.size(); ++i) {
+    Status status = verifyKernel(problem, configs[i], *chip);
+    EXPECT_TRUE(status.ok())
+        << chipName << ": " << describe(configs[i]) << ": " << status.message();
+    EXPECT_EQ(reasons[i].find(describe(configs[i]) + ": "), 0u);
+  }
+}
+
+} // namespace
+
+TEST(SelectTest, EveryShapeOnEveryChip) {
+  for (int64_t n : {1, 17, 64, 172, 192, 576, 1000, 4096, 10944, 32000})
+    for (int64_t k : {1, 17, 64, 172, 192, 576, 1000, 4096, 7392, 28672})
+      for (const char *chip : chipNames) {
+        KernelProblem problem;
+        problem.scheme.blockK = 128;
+        problem.n = n;
+        problem.k = k;
+        SCOPED_TRACE(std::to_string(n) + "x" + std::to_string(k));
+        expectComplete(problem, chip);
+      }
+}
+
+TEST(SelectTest, EveryScheme) {
+  for (unsigned bits = 1; bits <= 8; ++bits)
+    for (int64_t block : {16, 24, 32, 64, 128, 256, 1000, -1})
+      for (unsigned weights : {1, 2})
+        for (const char *chip : chipNames) {
+          KernelProblem problem;
+          problem.scheme.element = {ElementKind::UInt, bits, {}};
+          problem.scheme.blockK = block;
+          problem.scheme.zero = ZeroKind::Float;
+          problem.scheme.zeroType = FloatType::F32;
+          problem.scheme.scaleType = FloatType::F32;
+          problem.scheme.rule = ScaleRule::MinMax;
+          problem.numWeights = weights;
+          problem.n = 4096;
+          problem.k = 4096;
+          SCOPED_TRACE(std::to_string(bits) + " bits, block " +
+                       std::to_string(block));
+          expectComplete(problem, chip);
+        }
+}
+
+TEST(SelectTest, WhatHasNoKernel) {
+  Result<ChipLimits> chip = getChipLimits("sm_90a");
+  KernelProblem problem;
+  problem.n = problem.k = 64;
+  problem.activation = TensorType::F32;
+  std::vector<std::string> reasons;
+  EXPECT_TRUE(selectKernels(problem, *chip, &reasons).empty());
+  EXPECT_TRUE(reasons.empty());
+}
+
+TEST(SelectTest, ReasonsAreOptional) {
+  Result<ChipLimits> chip = getChipLimits("sm_80");
+  KernelProblem problem;
+  problem.n = problem.k = 64;
+  EXPECT_FALSE(selectKernels(problem, *chip, nullptr).empty());
+}
