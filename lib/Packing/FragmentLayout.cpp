@@ -26,11 +26,31 @@ std::vector<FragmentPlane> quant_llm::getFragmentPlanes(unsigned bits) {
   return planes;
 }
 
-/// Bytes of an array, if there are fewer than 2^63.
-static std::optional<int64_t> getArrayBytes(int64_t a, int64_t b,
-                                            int64_t bytes) {
+bool quant_llm::hasScalarSecondLevel(const Scheme &scheme) {
+  // A float zero is added beside the product with the first-level scale, and
+  // could not be divided exactly by a second-level one.
+  const Scheme *inner = scheme.scaleScheme.get();
+  return inner && inner->element.kind == ElementKind::F8E4M3FN &&
+         inner->blockN == -1 && inner->blockK == -1 &&
+         scheme.zero != ZeroKind::Float;
+}
+
+FloatType quant_llm::getPackedScaleType(const Scheme &scheme) {
+  if (hasScalarSecondLevel(scheme))
+    return FloatType::F8E4M3FN;
+  return scheme.scaleScheme ? FloatType::F32 : scheme.scaleType;
+}
+
+FloatType quant_llm::getPackedZeroType(const Scheme &scheme) {
+  return scheme.zeroType == FloatType::F8E4M3FN ? FloatType::F16
+                                                : scheme.zeroType;
+}
+
+/// Whether an array of a * b things has fewer than 2^60 bytes, so that the sum
+/// over all components fits as well.
+static bool isSmallArray(int64_t a, int64_t b, int64_t bytes) {
   std::optional<int64_t> count = checkedMul(a, b);
-  return count ? checkedMul(*count, bytes) : std::nullopt;
+  return count && checkedMul(*count, 8 * bytes);
 }
 
 Result<FragmentLayout> FragmentLayout::get(const Scheme &scheme, int64_t n,
@@ -66,27 +86,17 @@ Result<FragmentLayout> FragmentLayout::get(const Scheme &scheme, int64_t n,
     layout.columnScales = true;
   }
 
+  layout.scalarSecondLevel = quant_llm::hasScalarSecondLevel(scheme);
+  layout.scaleType = getPackedScaleType(scheme);
   layout.zero = scheme.zero;
-  if (scheme.zero == ZeroKind::Float)
-    layout.zeroType = scheme.zeroType == FloatType::F8E4M3FN ? FloatType::F16
-                                                             : scheme.zeroType;
-  layout.scaleType = scheme.scaleType;
-  if (const Scheme *inner = scheme.scaleScheme.get()) {
-    // A float zero is added beside the product with the first-level scale, and
-    // could not be divided exactly by a second-level one.
-    layout.scalarSecondLevel = inner->element.kind == ElementKind::F8E4M3FN &&
-                               inner->blockN == -1 && inner->blockK == -1 &&
-                               scheme.zero != ZeroKind::Float;
-    layout.scaleType =
-        layout.scalarSecondLevel ? FloatType::F8E4M3FN : FloatType::F32;
-  }
+  layout.zeroType = getPackedZeroType(scheme);
 
   // A scale has at most four bytes.
-  if (!getArrayBytes(layout.strips, layout.units, layout.getUnitBytes()) ||
-      !getArrayBytes(layout.strips, layout.grid.gridK, 4 * stripRows) ||
-      !getArrayBytes(layout.units, unitColumns, 4))
-    return Status::error("expected less than 2^63 bytes of a packed weight but "
-                         "got a matrix of " +
+  if (!isSmallArray(layout.strips, layout.units, layout.getUnitBytes()) ||
+      !isSmallArray(layout.strips, layout.grid.gridK, 4 * stripRows) ||
+      !isSmallArray(layout.units, unitColumns, 4))
+    return Status::error("expected fewer than 2^60 bytes of a packed weight "
+                         "but got a matrix of " +
                          std::to_string(n) + "x" + std::to_string(k));
   return layout;
 }

@@ -551,8 +551,7 @@ Result<PackedWeight> quant_llm::packWeight(const QuantizedView &view,
 
 Scheme quant_llm::getUnpackedScheme(const Scheme &scheme) {
   Scheme unpacked = scheme;
-  Result<FragmentLayout> layout = FragmentLayout::get(scheme, 1, 1);
-  if (scheme.scaleScheme && layout.ok() && !layout->hasScalarSecondLevel()) {
+  if (scheme.scaleScheme && !hasScalarSecondLevel(scheme)) {
     unpacked.scaleScheme = nullptr;
     unpacked.scaleType = FloatType::F32;
   }

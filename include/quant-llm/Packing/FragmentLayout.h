@@ -127,6 +127,16 @@ constexpr int64_t getScaleRow(int64_t slot) { return slot / 2 + slot % 2 * 8; }
 // The layout of a weight
 //===----------------------------------------------------------------------===//
 
+/// True if the only second-level scale of a recursive scheme becomes the output
+/// scale, and the packed scales are the f8E4M3FN codes of the first level.
+bool hasScalarSecondLevel(const Scheme &scheme);
+/// Type of packed scales: that of the scheme; of recursive schemes f8E4M3FN if
+/// hasScalarSecondLevel, else f32.
+FloatType getPackedScaleType(const Scheme &scheme);
+/// Type of packed float zeros: that of the scheme, but f16 for f8E4M3FN, which
+/// has no room for the division.
+FloatType getPackedZeroType(const Scheme &scheme);
+
 enum class PackedComponentKind { Codes, Scales, Zeros, OutputScale };
 
 struct PackedComponentInfo {
@@ -147,7 +157,7 @@ struct PackedComponentInfo {
 class FragmentLayout {
 public:
   /// Errors: those of verifyScheme, blocks that the layout does not have, and
-  /// sizes that do not fit into 63 bits.
+  /// components of 2^60 bytes and more.
   static Result<FragmentLayout> get(const Scheme &scheme, int64_t n, int64_t k);
 
   int64_t getN() const { return n; }
@@ -180,17 +190,14 @@ public:
     int64_t group = column / grid.blockK;
     return group < grid.gridK ? group : grid.gridK - 1;
   }
-  /// Type of the packed scales: that of the scheme; of recursive ones
-  /// f8E4M3FN if the second level goes into the output scale, else f32.
+  /// See getPackedScaleType and hasScalarSecondLevel.
   FloatType getScaleType() const { return scaleType; }
-  /// The second-level scale is the output scale.
   bool hasScalarSecondLevel() const { return scalarSecondLevel; }
   /// Scales and float zeros are divided by a power of two, the output scale.
   /// Never f8E4M3FN scales and the zeros beside them.
   bool isShifted() const { return scaleType != FloatType::F8E4M3FN; }
   ZeroKind getZeroKind() const { return zero; }
-  /// Type of packed float zeros: that of the scheme, but f16 for f8E4M3FN,
-  /// which has no room for the division.
+  /// See getPackedZeroType.
   FloatType getZeroType() const { return zeroType; }
 
   //===--------------------------------------------------------------------===//

@@ -45,6 +45,8 @@ struct ConvertQuantLLMToCPU
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
+    if (failed(verifyCanonicalWeights(module)))
+      return signalPassFailure();
     unsigned bits = vectorBits != 0 ? vectorBits : getHostVectorBits();
     if (bits != 128 && bits != 256 && bits != 512) {
       module.emitError(

@@ -31,6 +31,30 @@ namespace quant_llm {
 using namespace mlir;
 using namespace quant_llm;
 
+/// The layout of a weight; null of canonical and dense ones.
+static WeightLayoutAttrInterface getLayout(Value weight) {
+  auto type = dyn_cast<WeightType>(weight.getType());
+  return type ? type.getLayout() : nullptr;
+}
+
+LogicalResult quant_llm::verifyCanonicalWeights(Operation *root) {
+  WalkResult walked = root->walk([](Operation *op) {
+    if (!isa<LinearOp, DequantizeOp>(op))
+      return WalkResult::advance();
+    for (Value operand : op->getOperands())
+      if (WeightLayoutAttrInterface layout = getLayout(operand)) {
+        op->emitOpError("expected weights in canonical storage but got the "
+                        "layout ")
+            << layout
+            << ", which only GPU kernels read; lower the module as it was "
+               "before quant-llm-prepack";
+        return WalkResult::interrupt();
+      }
+    return WalkResult::advance();
+  });
+  return failure(walked.wasInterrupted());
+}
+
 SmallVector<Value> quant_llm::getWeightComponents(OpBuilder &builder,
                                                   Location loc, Value weight) {
   if (auto assemble = weight.getDefiningOp<AssembleOp>())
@@ -213,6 +237,8 @@ struct DequantizeConversion : public OpRewritePattern<DequantizeOp> {
                                 PatternRewriter &rewriter) const override {
     Location loc = op.getLoc();
     auto type = cast<WeightType>(op.getSource().getType());
+    if (type.getLayout())
+      return rewriter.notifyMatchFailure(op, "the weight has a layout");
     Value matrix = emitDequantizedMatrix(
         rewriter, loc, type.getN(), type.getK(), type.getScheme().toNumerics(),
         getWeightComponents(rewriter, loc, op.getSource()));
@@ -242,6 +268,8 @@ struct LinearConversion : public OpRewritePattern<LinearOp> {
   LogicalResult matchAndRewrite(LinearOp op,
                                 PatternRewriter &rewriter) const override {
     Location loc = op.getLoc();
+    if (llvm::any_of(op.getWeights(), getLayout))
+      return rewriter.notifyMatchFailure(op, "a weight has a layout");
     Value input = op.getInput();
     auto inputType = cast<RankedTensorType>(input.getType());
     auto resultType = cast<RankedTensorType>(op.getResult().getType());
@@ -344,6 +372,8 @@ struct ConvertQuantLLMToLinalg
   using ConvertQuantLLMToLinalgBase::ConvertQuantLLMToLinalgBase;
 
   void runOnOperation() override {
+    if (failed(verifyCanonicalWeights(getOperation())))
+      return signalPassFailure();
     RewritePatternSet patterns(&getContext());
     populateQuantLLMToLinalgPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))

@@ -221,8 +221,8 @@ Result<ConvertedType> convertType(Type type) {
   auto emitError = [&] { return error.emit(); };
   SchemeAttr attr = SchemeAttr::fromNumericsChecked(emitError, context, scheme);
   if (attr)
-    result.weight = WeightType::getChecked(
-        emitError, context, ArrayRef<int64_t>{n, k}, expressed, attr);
+    result.weight = WeightType::getChecked(emitError, ArrayRef<int64_t>{n, k},
+                                           expressed, attr);
   if (!result.weight)
     return error.getStatus();
   auto expected = result.weight.getComponentTypes();

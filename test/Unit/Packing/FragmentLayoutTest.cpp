@@ -296,8 +296,8 @@ TEST(FragmentLayoutTest, Refusals) {
             "block = [1, 8], which the packed layout does not have");
   // Sizes of the scheme are fine, those of the padded matrix are not.
   EXPECT_EQ(getMessage(makeScheme(8), 1, int64_t(1) << 58),
-            "expected less than 2^63 bytes of a packed weight but got a matrix "
-            "of 1x288230376151711744");
+            "expected fewer than 2^60 bytes of a packed weight but got a "
+            "matrix of 1x288230376151711744");
   EXPECT_NE(getMessage(makeScheme(8), 0, 1), "");
   EXPECT_NE(getMessage(makeScheme(9), 1, 1), "");
   EXPECT_NE(getMessage(makeScheme(8), INT64_MAX, INT64_MAX), "");

@@ -16,6 +16,10 @@
 
 namespace quant_llm {
 
+/// Refuses the first op under `root` that computes with a weight that has a
+/// layout: only canonical components can be lowered here.
+llvm::LogicalResult verifyCanonicalWeights(mlir::Operation *root);
+
 /// The components of a weight: the operands of the `assemble` that made it, or
 /// the results of a new `components`.
 llvm::SmallVector<mlir::Value> getWeightComponents(mlir::OpBuilder &builder,
@@ -28,7 +32,8 @@ mlir::Value emitDequantizedMatrix(mlir::OpBuilder &builder, mlir::Location loc,
                                   int64_t n, int64_t k, const Scheme &scheme,
                                   mlir::ValueRange components);
 
-/// `dequantize` and `linear` to linalg on the components of weights.
+/// `dequantize` and `linear` to linalg on the components of weights without a
+/// layout.
 void populateQuantLLMToLinalgPatterns(mlir::RewritePatternSet &patterns);
 
 } // namespace quant_llm

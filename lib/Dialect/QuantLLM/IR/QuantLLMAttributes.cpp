@@ -9,6 +9,7 @@
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Numerics/GroupQuantizer.h"
+#include "quant-llm/Packing/FragmentLayout.h"
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
@@ -456,4 +457,34 @@ SchemeAttr SchemeAttr::fromNumerics(MLIRContext *context,
   return fromNumericsChecked(
       [&] { return mlir::emitError(UnknownLoc::get(context)); }, context,
       scheme);
+}
+
+//===----------------------------------------------------------------------===//
+// FragmentLayoutAttr
+//===----------------------------------------------------------------------===//
+
+LogicalResult
+FragmentLayoutAttr::verifyWeight(function_ref<InFlightDiagnostic()> emitError,
+                                 const Scheme &scheme, int64_t n,
+                                 int64_t k) const {
+  // QL-FRAGMENT-LAYOUT-C1, C2
+  Result<FragmentLayout> layout = FragmentLayout::get(scheme, n, k);
+  if (!layout.ok())
+    return emitError() << layout.message();
+  return success();
+}
+
+SmallVector<WeightComponent>
+FragmentLayoutAttr::getComponents(const Scheme &scheme, int64_t n,
+                                  int64_t k) const {
+  Result<FragmentLayout> layout = FragmentLayout::get(scheme, n, k);
+  assert(layout.ok() && "a weight type verifies its layout");
+  SmallVector<WeightComponent> components;
+  for (const PackedComponentInfo &info : layout->getComponents()) {
+    Type element = info.isBytes ? Type(IntegerType::get(getContext(), 8))
+                                : getFloatType(getContext(), info.type);
+    components.push_back({StringRef(info.suffix).drop_front(),
+                          RankedTensorType::get(info.shape, element)});
+  }
+  return components;
 }

@@ -78,6 +78,8 @@ void QuantLLMDialect::initialize() {
   addInterfaces<QuantLLMAsmInterface, QuantLLMBytecodeInterface>();
 }
 
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMAttrInterfaces.cpp.inc"
+
 #define GET_ATTRDEF_CLASSES
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMAttributes.cpp.inc"
 

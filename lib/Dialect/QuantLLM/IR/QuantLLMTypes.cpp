@@ -17,7 +17,8 @@ using namespace quant_llm;
 
 LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
                                  ArrayRef<int64_t> shape, Type elementType,
-                                 SchemeAttr scheme) {
+                                 SchemeAttr scheme,
+                                 WeightLayoutAttrInterface layout) {
   if (!scheme)
     return emitError() << "expected a scheme";
   // QL-WEIGHT-C1
@@ -38,6 +39,10 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
   Status status = verifyScheme(scheme.toNumerics(), shape[0], shape[1]);
   if (!status.ok())
     return emitError() << status.message();
+  // QL-WEIGHT-C5
+  if (layout)
+    return layout.verifyWeight(emitError, scheme.toNumerics(), shape[0],
+                               shape[1]);
   return success();
 }
 
@@ -49,16 +54,36 @@ Type WeightType::parse(AsmParser &parser) {
   if (parser.parseLess() ||
       parser.parseDimensionList(shape, /*allowDynamic=*/false) ||
       parser.parseType(elementType) || parser.parseComma() ||
-      parser.parseAttribute(scheme) || parser.parseGreater())
+      parser.parseAttribute(scheme))
+    return {};
+  WeightLayoutAttrInterface layout;
+  if (succeeded(parser.parseOptionalComma())) {
+    SMLoc layoutLoc = parser.getCurrentLocation();
+    Attribute attribute;
+    if (parser.parseAttribute(attribute))
+      return {};
+    // QL-WEIGHT-C4
+    layout = dyn_cast<WeightLayoutAttrInterface>(attribute);
+    if (!layout) {
+      parser.emitError(layoutLoc, "expected the layout of a weight such as "
+                                  "#quant_llm.fragment_layout but got ")
+          << attribute;
+      return {};
+    }
+  }
+  if (parser.parseGreater())
     return {};
   return getChecked([&] { return parser.emitError(loc); }, parser.getContext(),
-                    ArrayRef<int64_t>(shape), elementType, scheme);
+                    ArrayRef<int64_t>(shape), elementType, scheme, layout);
 }
 
 void WeightType::print(AsmPrinter &printer) const {
   printer << '<';
   printer.printDimensionList(getShape());
-  printer << 'x' << getElementType() << ", " << getScheme() << '>';
+  printer << 'x' << getElementType() << ", " << getScheme();
+  if (getLayout())
+    printer << ", " << getLayout();
+  printer << '>';
 }
 
 int64_t WeightType::getGridN() const {
@@ -73,12 +98,14 @@ RankedTensorType WeightType::getDenseType() const {
   return RankedTensorType::get(getShape(), getElementType());
 }
 
-SmallVector<RankedTensorType> WeightType::getComponentTypes() const {
+SmallVector<WeightComponent> WeightType::getComponents() const {
   SchemeAttr scheme = getScheme();
+  if (WeightLayoutAttrInterface layout = getLayout())
+    return layout.getComponents(scheme.toNumerics(), getN(), getK());
   Type byte = IntegerType::get(getContext(), 8);
-  SmallVector<RankedTensorType> types;
+  SmallVector<WeightComponent> components;
   for (const ComponentInfo &info :
-       getComponents(scheme.toNumerics(), getN(), getK())) {
+       quant_llm::getComponents(scheme.toNumerics(), getN(), getK())) {
     Type element = byte;
     if (info.kind == ComponentKind::Scales)
       element = scheme.getScaleType();
@@ -86,19 +113,28 @@ SmallVector<RankedTensorType> WeightType::getComponentTypes() const {
       element = scheme.getScaleScheme().getScaleType();
     else if (info.kind == ComponentKind::Zeros && scheme.getZeroType())
       element = scheme.getZeroType();
-    types.push_back(RankedTensorType::get({info.rows, info.columns}, element));
+    components.push_back(
+        {StringRef(info.suffix).drop_front(),
+         RankedTensorType::get({info.rows, info.columns}, element)});
   }
-  return types;
+  return components;
+}
+
+SmallVector<RankedTensorType> WeightType::getComponentTypes() const {
+  return llvm::map_to_vector(
+      getComponents(),
+      [](const WeightComponent &component) { return component.type; });
 }
 
 SmallVector<StringRef> WeightType::getComponentNames() const {
-  SmallVector<StringRef> names;
-  for (const ComponentInfo &info :
-       getComponents(getScheme().toNumerics(), getN(), getK()))
-    names.push_back(StringRef(info.suffix).drop_front());
-  return names;
+  return llvm::map_to_vector(
+      getComponents(),
+      [](const WeightComponent &component) { return component.name; });
 }
 
 int64_t WeightType::getStorageBytes() const {
-  return getStoredBytes(getScheme().toNumerics(), getN(), getK());
+  int64_t bytes = 0;
+  for (RankedTensorType type : getComponentTypes())
+    bytes += type.getNumElements() * type.getElementTypeBitWidth() / 8;
+  return bytes;
 }

@@ -10,6 +10,7 @@
 #define QUANT_LLM_DIALECT_QUANTLLM_IR_ATTRIBUTES_TD
 
 include "mlir/IR/AttrTypeBase.td"
+include "quant-llm/Dialect/QuantLLM/IR/Interfaces.td"
 include "quant-llm/Dialect/QuantLLM/IR/QuantLLMDialect.td"
 
 class QuantLLM_Attr<string name, string attrMnemonic>
@@ -153,6 +154,40 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     static SchemeAttr fromNumericsChecked(
         ::llvm::function_ref<::mlir::InFlightDiagnostic()> emitError,
         ::mlir::MLIRContext *context, const ::quant_llm::Scheme &scheme);
+  }];
+}
+
+def QuantLLM_FragmentLayoutAttr
+    : AttrDef<QuantLLM_Dialect, "FragmentLayout",
+              [DeclareAttrInterfaceMethods<QuantLLM_WeightLayoutAttrInterface>]> {
+  let mnemonic = "fragment_layout";
+  let summary = "weights in the order of tensor-core fragments";
+  let description = [{
+    The packed layout of GPU kernels (`docs/Weights.md`): codes in the order in which the lanes of
+    a warp hold operand A of `mma.m16n8k16`, scales and zeros expanded along N, rows and columns
+    padded. With S = 4*ceil(N/64) strips of 16 rows, U = ceil(K/128) units of 128 columns, G groups
+    along K and b bits a code, the components are
+
+    | component | type |
+    | --- | --- |
+    | `packed` | `tensor<S x U x 256*b x i8>` |
+    | `packed_scales` | `tensor<S x G x 16 x scale type>` |
+    | `packed_zeros`, if any | `tensor<S x G x 16>` of i8 or of the zero type (f16 for f8E4M3FN) |
+    | `output_scale` | `tensor<f32>` |
+
+    Scales and float zeros are stored divided by `output_scale`, a power of two. Scales that
+    are stored under a scheme are f32 here; but f8E4M3FN codes with one scale for the whole matrix stay as they
+    are, and that scale is the `output_scale`. Blocks of fewer than 16 columns over all rows
+    have one scale for each column, `tensor<128*U>`.
+
+    Constraints:
+    - QL-FRAGMENT-LAYOUT-C1: a block has at least 16 columns, or all columns, or all rows.
+    - QL-FRAGMENT-LAYOUT-C2: every component has fewer than 2^60 bytes.
+
+    Example:
+    ```mlir
+    !quant_llm.weight<1536x576xf16, #scheme, #quant_llm.fragment_layout>
+    ```
   }];
 }
 

@@ -42,9 +42,9 @@ def QuantLLM_Matrix
                    "::mlir::RankedTensorType">;
 /// A tensor with known positive dimensions: a component of a weight.
 def QuantLLM_Component
-    : ConfinedType<2DTensorOf<[AnyType]>,
+    : ConfinedType<RankedTensorOf<[AnyType]>,
                    [QuantLLM_PlainPred, QuantLLM_PositiveShapePred],
-                   "2D tensor with static positive dimensions and no encoding",
+                   "ranked tensor with static positive dimensions and no encoding",
                    "::mlir::RankedTensorType">;
 /// A tensor of floats: an input, a result, or an operand of an epilogue.
 def QuantLLM_FloatTensor
@@ -86,7 +86,7 @@ def QuantLLM_ParameterOp : QuantLLM_Op<"parameter", [
   let description = [{
     Declares the tensor that an archive holds under a key; the key is the symbol's name
     unless given. A parameter of weight type stands for the components of the
-    weight, under `<key>.codes`, `<key>.scales` and so on.
+    weight, under `<key>.codes`, `<key>.scales` and so on (`<key>.packed` and so on if it has a layout).
 
     Constraints:
     - QL-PARAMETER-C1: the archive is a symbol that names a `quant_llm.archive`.

@@ -28,7 +28,16 @@
 namespace quant_llm {
 class BlockOp;
 class YieldOp;
+
+/// A tensor that a weight consists of.
+struct WeightComponent {
+  /// In an archive, to be put after "<key>.".
+  llvm::StringRef name;
+  mlir::RankedTensorType type;
+};
 } // namespace quant_llm
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMAttrInterfaces.h.inc"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMDialect.h.inc"
 

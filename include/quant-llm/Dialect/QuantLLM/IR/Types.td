@@ -32,25 +32,34 @@ def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
     If the scales have a scheme, two components stand in the place of `scales`:
     `scales.codes` and `scales.scales`, those of the matrix of scales under that scheme.
 
+    `!quant_llm.weight<NxKxT, #scheme, #layout>` is the same matrix with the components of an attribute
+    that implements `WeightLayoutAttrInterface`. Such a weight has the same value, up to scales that underflow
+    when they are packed (`quant-llm-prepack` reports them).
+
     Constraints:
     - QL-WEIGHT-C1: the shape is two static positive dimensions.
     - QL-WEIGHT-C2: the expressed type is f16, bf16 or f32.
     - QL-WEIGHT-C3: N * K is less than 2^59.
+    - QL-WEIGHT-C4: the layout, if any, is an attribute that implements `WeightLayoutAttrInterface`.
+    - QL-WEIGHT-C5: the layout has weights of this scheme and shape.
 
     Example:
     ```mlir
     !quant_llm.weight<1536x576xf16, #quant_llm.scheme<int4, block = [1, 64], scale = f16, rule = absmax, rounding = half_even>>
+    !quant_llm.weight<1536x576xf16, #scheme, #quant_llm.fragment_layout>
     ```
   }];
   let parameters = (ins
     ArrayRefParameter<"int64_t">:$shape,
     "::mlir::Type":$elementType,
-    "::quant_llm::SchemeAttr":$scheme
+    "::quant_llm::SchemeAttr":$scheme,
+    OptionalParameter<"::quant_llm::WeightLayoutAttrInterface">:$layout
   );
   let builders = [
     TypeBuilderWithInferredContext<(ins "::llvm::ArrayRef<int64_t>":$shape,
-        "::mlir::Type":$elementType, "::quant_llm::SchemeAttr":$scheme), [{
-      return $_get(elementType.getContext(), shape, elementType, scheme);
+        "::mlir::Type":$elementType, "::quant_llm::SchemeAttr":$scheme,
+        CArg<"::quant_llm::WeightLayoutAttrInterface", "{}">:$layout), [{
+      return $_get(elementType.getContext(), shape, elementType, scheme, layout);
     }]>
   ];
   let genVerifyDecl = 1;
@@ -64,7 +73,8 @@ def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
 
     /// The dense matrix: `tensor<NxKxT>`.
     ::mlir::RankedTensorType getDenseType() const;
-    /// The types of the components, in the order of the table above.
+    /// The components, in the order of the table above, or those of the layout.
+    ::llvm::SmallVector<::quant_llm::WeightComponent> getComponents() const;
     ::llvm::SmallVector<::mlir::RankedTensorType> getComponentTypes() const;
     /// Their names in an archive, each to be put after "<key>.".
     ::llvm::SmallVector<::llvm::StringRef> getComponentNames() const;

@@ -121,6 +121,14 @@ TEST_F(DialectTest, SchemesOfNumerics) {
   EXPECT_EQ(shape(2), (ArrayRef<int64_t>{1, 1}));
   EXPECT_EQ(type.getStorageBytes(), 25 + 9 + 4);
 
+  auto packed = WeightType::get({5, 40}, Float16Type::get(&context), attr,
+                                FragmentLayoutAttr::get(&context));
+  EXPECT_NE(packed, type);
+  EXPECT_EQ(
+      packed.getComponentNames(),
+      (SmallVector<StringRef>{"packed", "packed_scales", "output_scale"}));
+  EXPECT_EQ(packed.getStorageBytes(), 4 * 256 + 4 * 3 * 16 + 4);
+
   // What is not legal is an error, not an assertion.
   scheme.blockK = 0;
   std::string message;
