@@ -30,24 +30,6 @@ ScaleMode quant_llm::getScaleMode(const KernelProblem &problem) {
   return isStatic ? ScaleMode::Static : ScaleMode::General;
 }
 
-FloatType quant_llm::getPackedScaleType(const Scheme &scheme) {
-  // Scales with a scheme are packed as its codes if their own scale is one
-  // number for all, else expanded.
-  if (!scheme.scaleScheme)
-    return scheme.scaleType;
-  const Scheme &inner = *scheme.scaleScheme;
-  bool perTensor = inner.blockN < 0 && inner.blockK < 0;
-  return perTensor && inner.element.kind == ElementKind::F8E4M3FN
-             ? FloatType::F8E4M3FN
-             : FloatType::F32;
-}
-
-FloatType quant_llm::getPackedZeroType(const Scheme &scheme) {
-  // Zeros are divided by a power of two, which f8E4M3FN could not hold.
-  return scheme.zeroType == FloatType::F8E4M3FN ? FloatType::F16
-                                                : scheme.zeroType;
-}
-
 int64_t quant_llm::getScaleBytes(const Scheme &scheme) {
   return floatTypeBytes(getPackedScaleType(scheme));
 }

@@ -10,6 +10,7 @@
 #define QUANT_LLM_KERNELS_SCALEMODE_H
 
 #include "quant-llm/Kernels/KernelSpec.h"
+#include "quant-llm/Packing/FragmentLayout.h"
 
 namespace quant_llm {
 
@@ -37,11 +38,6 @@ ScaleMode getScaleMode(const KernelProblem &problem);
 
 /// Number of groups along k.
 int64_t getNumGroups(const KernelProblem &problem);
-
-/// @{ The types of packed scales and float zeros.
-FloatType getPackedScaleType(const Scheme &scheme);
-FloatType getPackedZeroType(const Scheme &scheme);
-/// @}
 
 /// @{ Bytes of a packed scale, and of a packed zero (0 without zeros).
 int64_t getScaleBytes(const Scheme &scheme);
