@@ -11,11 +11,14 @@
 #include "quant-llm/Numerics/Float.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 using namespace quant_llm;
 
@@ -419,6 +422,127 @@ std::string quant_llm::schemeName(const Scheme &scheme) {
     text += std::string(", zero = ") + floatTypeName(scheme.zeroType);
   text += std::string(", rule = ") + scaleRuleName(scheme.rule);
   return text + ", rounding = " + roundingName(scheme.rounding);
+}
+
+static std::string trimmed(const std::string &text) {
+  size_t begin = text.find_first_not_of(" \t\n");
+  if (begin == std::string::npos)
+    return {};
+  return text.substr(begin, text.find_last_not_of(" \t\n") - begin + 1);
+}
+
+/// The pieces between commas that are not inside of brackets.
+static std::vector<std::string> splitFields(const std::string &text) {
+  std::vector<std::string> fields(1);
+  int depth = 0;
+  for (char c : text) {
+    if (c == '<' || c == '[')
+      ++depth;
+    if (c == '>' || c == ']')
+      --depth;
+    if (c == ',' && depth == 0)
+      fields.emplace_back();
+    else
+      fields.back() += c;
+  }
+  for (std::string &field : fields)
+    field = trimmed(field);
+  return fields;
+}
+
+/// What stands in "scheme<...>", with or without "#quant_llm." before it.
+static std::optional<std::string> schemeBody(const std::string &text) {
+  for (const char *prefix : {"#quant_llm.scheme<", "scheme<"}) {
+    size_t length = std::strlen(prefix);
+    if (text.compare(0, length, prefix) == 0 && text.back() == '>')
+      return text.substr(length, text.size() - length - 1);
+  }
+  return std::nullopt;
+}
+
+/// "[1, 64]".
+static Status parseBlock(const std::string &text, Scheme &scheme) {
+  Status error =
+      Status::error("expected a block such as [1, 64] but got '" + text + "'");
+  if (text.size() < 2 || text.front() != '[' || text.back() != ']')
+    return error;
+  std::vector<std::string> parts = splitFields(text.substr(1, text.size() - 2));
+  if (parts.size() != 2)
+    return error;
+  int64_t *sizes[] = {&scheme.blockN, &scheme.blockK};
+  for (unsigned i = 0; i < 2; ++i) {
+    const char *begin = parts[i].data();
+    const char *end = begin + parts[i].size();
+    std::from_chars_result read = std::from_chars(begin, end, *sizes[i]);
+    if (read.ec != std::errc() || read.ptr != end)
+      return error;
+  }
+  return Status::success();
+}
+
+static Result<Scheme> parseLevel(const std::string &given, unsigned depth) {
+  std::string text = trimmed(given);
+  if (std::optional<std::string> body = schemeBody(text))
+    text = *body;
+  std::vector<std::string> fields = splitFields(text);
+  Result<ElementFormat> element = parseElement(fields.front());
+  if (!element.ok())
+    return element.status();
+  Scheme scheme;
+  scheme.element = element.take();
+  bool hasRule = false;
+  for (size_t i = 1; i < fields.size(); ++i) {
+    size_t equals = fields[i].find('=');
+    std::string name = trimmed(fields[i].substr(0, equals));
+    std::string value = equals == std::string::npos
+                            ? std::string()
+                            : trimmed(fields[i].substr(equals + 1));
+    Status status;
+    auto assign = [&](auto parsed, auto &to) {
+      if (parsed.ok())
+        to = parsed.take();
+      else
+        status = parsed.status();
+    };
+    if (name == "block") {
+      status = parseBlock(value, scheme);
+    } else if (name == "scale" && !value.empty() && schemeBody(value)) {
+      // Deeper ones are refused by verifyScheme, too.
+      if (depth > 1)
+        return Status::error("expected at most two levels of scales");
+      Result<Scheme> inner = parseLevel(value, depth + 1);
+      if (!inner.ok())
+        return inner.status().withContext("scale");
+      scheme.scaleScheme = std::make_shared<const Scheme>(inner.take());
+    } else if (name == "scale") {
+      assign(parseFloatType(value), scheme.scaleType);
+    } else if (name == "zero" && value == "int") {
+      scheme.zero = ZeroKind::Integer;
+    } else if (name == "zero" && value == "none") {
+      scheme.zero = ZeroKind::None;
+    } else if (name == "zero") {
+      scheme.zero = ZeroKind::Float;
+      assign(parseFloatType(value), scheme.zeroType);
+    } else if (name == "rule") {
+      hasRule = true;
+      assign(parseScaleRule(value), scheme.rule);
+    } else if (name == "rounding") {
+      assign(parseRounding(value), scheme.rounding);
+    } else {
+      status = Status::error("expected block, scale, zero, rule or rounding "
+                             "but got '" +
+                             name + "'");
+    }
+    if (!status.ok())
+      return status;
+  }
+  if (!hasRule && scheme.zero != ZeroKind::None)
+    scheme.rule = ScaleRule::MinMax;
+  return scheme;
+}
+
+Result<Scheme> quant_llm::parseScheme(const std::string &text) {
+  return parseLevel(text, 0);
 }
 
 bool quant_llm::operator==(const ElementFormat &a, const ElementFormat &b) {

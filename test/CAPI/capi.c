@@ -7,6 +7,7 @@
 \*===----------------------------------------------------------------------===*/
 
 #include "quant-llm-c/Compile.h"
+#include "quant-llm-c/CudaRuntime.h"
 #include "quant-llm-c/Model.h"
 #include "quant-llm-c/Runtime.h"
 #include "quant-llm-c/Support.h"

@@ -129,6 +129,11 @@ Result<Rounding> parseRounding(const std::string &text);
 /// rounding = half_even", with ", zero = ..." if there is one; a recursive
 /// scale is "scale = scheme<...>".
 std::string schemeName(const Scheme &scheme);
+/// Inverse of schemeName. Also takes the text of the attribute,
+/// "#quant_llm.scheme<...>". Fields that are not named have their defaults (the
+/// rule of a scheme with a zero is minmax). The fields are not checked against
+/// each other: verifyScheme does that.
+Result<Scheme> parseScheme(const std::string &text);
 
 bool operator==(const ElementFormat &a, const ElementFormat &b);
 bool operator==(const Scheme &a, const Scheme &b);

@@ -230,3 +230,59 @@ TEST(ElementTest, SchemeNames) {
   copy.scaleScheme = nullptr;
   EXPECT_TRUE(copy != scheme);
 }
+
+TEST(ElementTest, SchemesFromText) {
+  for (const char *text :
+       {"int4, block = [1, 64], scale = f16, rule = absmax, rounding = "
+        "half_even",
+        "uint3, block = [-1, 1], scale = f8E8M0FNU, zero = int, rule = mse, "
+        "rounding = half_away",
+        "nf4, block = [1, 64], scale = scheme<int8, block = [1, 16], scale = "
+        "f32, rule = absmax, rounding = half_even>, zero = bf16, rule = "
+        "minmax, "
+        "rounding = half_even",
+        "codebook<1, [-1, 2.5]>, block = [1, -1], scale = bf16, rule = absmax, "
+        "rounding = half_even"}) {
+    Result<Scheme> scheme = parseScheme(text);
+    ASSERT_TRUE(scheme.ok()) << scheme.message();
+    EXPECT_EQ(schemeName(*scheme), text);
+  }
+  Result<Scheme> attribute = parseScheme(
+      " #quant_llm.scheme<f4E2M1FN, block=[1,16], scale = "
+      "#quant_llm.scheme<f8E4M3FN, block = [-1, -1], scale = f32>> ");
+  ASSERT_TRUE(attribute.ok()) << attribute.message();
+  EXPECT_EQ(schemeName(*attribute),
+            "f4E2M1FN, block = [1, 16], scale = scheme<f8E4M3FN, block = [-1, "
+            "-1], scale = f32, rule = absmax, rounding = half_even>, rule = "
+            "absmax, rounding = half_even");
+  EXPECT_EQ(parseScheme("uint4, zero = int")->rule, ScaleRule::MinMax);
+}
+
+TEST(ElementTest, SchemesFromWrongText) {
+  const char *inner = "int8, scale = scheme<int8, scale = scheme<int8, scale = "
+                      "scheme<int8>>>";
+  const std::pair<const char *, const char *> cases[] = {
+      {"", "expected an element"},
+      {"int9", "expected an element"},
+      {"int4, block = [1]", "expected a block such as [1, 64] but got '[1]'"},
+      {"int4, block = [1, x]", "expected a block"},
+      {"int4, block = [1, 99999999999999999999]", "expected a block"},
+      {"int4, block", "expected a block"},
+      {"int4, scale = f64", "f64"},
+      {"int4, scale", "expected"},
+      {"int4, zero = 3", "3"},
+      {"int4, rule = best", "best"},
+      {"int4, rounding = up", "up"},
+      {"int4, colour = red", "expected block, scale, zero, rule or rounding "
+                             "but got 'colour'"},
+      {"int4,", "but got ''"},
+      {">>, <", "expected an element"},
+      {inner, "expected at most two levels of scales"},
+  };
+  for (const auto &[text, message] : cases) {
+    Result<Scheme> scheme = parseScheme(text);
+    ASSERT_FALSE(scheme.ok()) << text;
+    EXPECT_NE(scheme.message().find(message), std::string::npos)
+        << text << ": " << scheme.message();
+  }
+}

@@ -1,0 +1,148 @@
+//===- Manifest.h - What a directory of GPU kernels holds -------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The file manifest.json that quant-llm-to-gpu writes beside its kernels
+// (docs/GPURuntime.md), read without trust, and the launch geometry that
+// follows from it.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_RUNTIME_CUDA_MANIFEST_H
+#define QUANT_LLM_RUNTIME_CUDA_MANIFEST_H
+
+#include "quant-llm/Kernels/KernelSpec.h"
+#include "quant-llm/Numerics/Scheme.h"
+#include "quant-llm/Support/Status.h"
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace quant_llm {
+namespace cuda {
+
+/// Arguments of a kernel in one launch.
+constexpr size_t maxArguments = 32;
+
+enum class ArgumentKind {
+  TensorMapX, ///< 128 bytes by value
+  X,          ///< the others: pointers, except
+  Y,
+  Workspace,
+  Packed, ///< of weight `index`, as the two that follow
+  PackedScales,
+  PackedZeros,
+  OutputScale, ///< f32
+  Epilogue,    ///< operand `index`
+  M,           ///< i32
+};
+
+struct KernelArgument {
+  ArgumentKind kind = ArgumentKind::M;
+  unsigned index = 0;
+};
+
+/// The name in a description: "packed0", "m".
+std::string argumentName(const KernelArgument &argument);
+
+/// The boxes of the tensor map of x, an array [m, K].
+struct TensorMapForm {
+  int64_t boxK = 64;
+  int64_t boxTokens = 1;
+  /// Bytes: 0, 32, 64, 128.
+  int64_t swizzle = 128;
+  /// Boxes have min(boxTokens, m) tokens instead of boxTokens.
+  bool clampTokens = true;
+
+  friend bool operator==(const TensorMapForm &a, const TensorMapForm &b) {
+    return a.boxK == b.boxK && a.boxTokens == b.boxTokens &&
+           a.swizzle == b.swizzle && a.clampTokens == b.clampTokens;
+  }
+};
+
+/// How a kernel is launched: the dictionary `quant_llm.kernel` of its function.
+struct KernelDescription {
+  std::string name;
+  std::string file;
+  std::string sha256;
+  int64_t threads = 0;
+  int64_t sharedBytes = 0;
+  int64_t cluster = 1;
+  int64_t tokenTile = 1;
+  int64_t rowTile = 1;
+  int64_t split = 1;
+  bool persistent = false;
+  int64_t ctasPerSM = 1;
+  int64_t workspaceBytes = 0;
+  int64_t workspaceBytesPerTile = 0;
+  int64_t workspaceBytesPerCTA = 0;
+  int64_t workspaceBytesPerToken = 0;
+  std::vector<KernelArgument> arguments;
+  std::optional<TensorMapForm> tensorMap;
+};
+
+struct LinearVariant {
+  int64_t minTokens = 1;
+  int64_t maxTokens = 1;
+  /// Index into Manifest::kernels.
+  size_t kernel = 0;
+};
+
+/// y = epilogue(x * W^T): one or two weights of one shape and scheme.
+struct LinearDescription {
+  std::string name;
+  int64_t n = 0;
+  int64_t k = 0;
+  Scheme scheme;
+  TensorType activation = TensorType::F16;
+  TensorType output = TensorType::F16;
+  std::vector<std::string> weights;
+  std::vector<EpilogueOperand> epilogue;
+  /// File of the packed weights and their keys in it, one for each weight.
+  std::string archive;
+  std::vector<std::string> keys;
+  std::vector<LinearVariant> variants;
+};
+
+struct Manifest {
+  /// "sm_90a".
+  std::string chip;
+  std::string producer;
+  std::vector<KernelDescription> kernels;
+  std::vector<LinearDescription> linears;
+};
+
+/// Reads a manifest. Everything is checked that does not need other files:
+/// types, ranges, names that occur twice or not at all, arguments that the
+/// linear does not have, file names that lead out of the directory.
+Result<Manifest> parseManifest(std::string_view text);
+
+/// Bytes of an element.
+inline int64_t getByteWidth(TensorType type) {
+  return type == TensorType::F32 ? 4 : 2;
+}
+/// "f16", "bf16", "f32".
+const char *tensorTypeName(TensorType type);
+
+struct LaunchGeometry {
+  std::array<uint32_t, 3> grid = {1, 1, 1};
+  uint64_t workspaceBytes = 0;
+};
+
+/// The grid of a kernel for `m` > 0 tokens on a device; an error if the device
+/// cannot launch so many blocks.
+Status getLaunchGeometry(const KernelDescription &kernel, int64_t n, int64_t m,
+                         int64_t multiprocessors, LaunchGeometry &geometry);
+
+} // namespace cuda
+} // namespace quant_llm
+
+#endif // QUANT_LLM_RUNTIME_CUDA_MANIFEST_H

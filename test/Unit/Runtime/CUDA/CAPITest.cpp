@@ -1,0 +1,210 @@
+//===- CAPITest.cpp - The C interface of the CUDA runtime -----------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "TestArtifact.h"
+
+#include "quant-llm-c/CudaRuntime.h"
+
+#include <thread>
+
+using namespace quant_llm::test;
+
+namespace {
+
+class CudaCAPITest : public testing::Test {
+protected:
+  CudaCAPITest() : fake(resetFakeCuda()) {
+    options.driver = FAKE_CUDA_DRIVER;
+    EXPECT_EQ(quantLLMCudaArtifactOpen(files.directory.path.c_str(), nullptr,
+                                       &artifact),
+              QUANT_LLM_CUDA_OK)
+        << quantLLMCudaGetLastError();
+  }
+  ~CudaCAPITest() override {
+    quantLLMCudaModuleDestroy(module);
+    quantLLMCudaArtifactDestroy(artifact);
+  }
+
+  FakeCuda &fake;
+  TestArtifact files;
+  QuantLLMCudaArtifact *artifact = nullptr;
+  QuantLLMCudaModule *module = nullptr;
+  QuantLLMCudaModuleOptions options = {};
+};
+
+void expectFailure(QuantLLMCudaStatus status, QuantLLMCudaStatus expected,
+                   const std::string &part) {
+  EXPECT_EQ(status, expected);
+  std::string message = quantLLMCudaGetLastError();
+  EXPECT_NE(message.find(part), std::string::npos) << message;
+}
+
+} // namespace
+
+TEST_F(CudaCAPITest, Queries) {
+  EXPECT_STREQ(quantLLMCudaGetVersion(), QUANT_LLM_VERSION);
+  EXPECT_STREQ(quantLLMCudaArtifactGetChip(artifact), "sm_90a");
+  EXPECT_GT(quantLLMCudaArtifactGetWeightBytes(artifact), 16384u);
+  ASSERT_EQ(quantLLMCudaArtifactGetNumLinears(artifact), 3u);
+  QuantLLMCudaLinear linear;
+  ASSERT_EQ(quantLLMCudaArtifactGetLinear(artifact, 0, &linear),
+            QUANT_LLM_CUDA_OK);
+  EXPECT_STREQ(linear.name, "gate_up");
+  EXPECT_EQ(linear.n, 48);
+  EXPECT_EQ(linear.k, 200);
+  EXPECT_EQ(linear.numWeights, 2u);
+  EXPECT_EQ(linear.numEpilogueOperands, 2u);
+  EXPECT_EQ(linear.numVariants, 2u);
+  EXPECT_STREQ(linear.scheme, "int4, block = [1, 32], scale = f16, rule = "
+                              "absmax, rounding = half_even");
+  EXPECT_STREQ(linear.activation, "f16");
+  EXPECT_STREQ(linear.output, "f16");
+  size_t index = 99;
+  ASSERT_EQ(quantLLMCudaArtifactFindLinear(artifact, "shared", &index),
+            QUANT_LLM_CUDA_OK);
+  EXPECT_EQ(index, 2u);
+  QuantLLMCudaEpilogueOperand operand;
+  ASSERT_EQ(quantLLMCudaArtifactGetEpilogueOperand(artifact, 0, 1, &operand),
+            QUANT_LLM_CUDA_OK);
+  EXPECT_STREQ(operand.type, "f16");
+  EXPECT_EQ(operand.perElement, 1);
+  QuantLLMCudaVariant variant;
+  ASSERT_EQ(quantLLMCudaArtifactGetVariant(artifact, 0, 1, &variant),
+            QUANT_LLM_CUDA_OK);
+  EXPECT_EQ(variant.minTokens, 17);
+  EXPECT_EQ(variant.maxTokens, 4096);
+  EXPECT_STREQ(variant.kernel, "many");
+
+  expectFailure(quantLLMCudaArtifactGetLinear(artifact, 3, &linear),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected a linear below 3 but got 3");
+  expectFailure(quantLLMCudaArtifactFindLinear(artifact, "none", &index),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "but got 'none'");
+  expectFailure(
+      quantLLMCudaArtifactGetEpilogueOperand(artifact, 0, 2, &operand),
+      QUANT_LLM_CUDA_INVALID_ARGUMENT, "expected an operand below 2 but got 2");
+  expectFailure(quantLLMCudaArtifactGetVariant(artifact, 3, 0, &variant),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "expected a linear below 3");
+  expectFailure(quantLLMCudaArtifactGetVariant(artifact, 2, 1, &variant),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "expected a variant below 1");
+}
+
+TEST_F(CudaCAPITest, NullPointers) {
+  QuantLLMCudaArtifact *other = nullptr;
+  expectFailure(quantLLMCudaArtifactOpen(nullptr, nullptr, &other),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 'path' but got a null pointer");
+  expectFailure(quantLLMCudaArtifactOpen("x", nullptr, nullptr),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "'artifact'");
+  expectFailure(quantLLMCudaModuleCreate(nullptr, &options, &module),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "'artifact'");
+  expectFailure(quantLLMCudaModuleCreate(artifact, &options, nullptr),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "'module'");
+  expectFailure(quantLLMCudaModulePlan(nullptr, 0, 1, nullptr),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "'module'");
+  expectFailure(quantLLMCudaModuleLaunch(nullptr, nullptr, nullptr, nullptr),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "'module'");
+  expectFailure(quantLLMCudaArtifactGetLinear(artifact, 0, nullptr),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "'result'");
+  EXPECT_STREQ(quantLLMCudaArtifactGetChip(nullptr), "");
+  EXPECT_EQ(quantLLMCudaArtifactGetNumLinears(nullptr), 0u);
+  EXPECT_EQ(quantLLMCudaArtifactGetWeightBytes(nullptr), 0u);
+  EXPECT_STREQ(quantLLMCudaModuleGetDeviceName(nullptr), "");
+  quantLLMCudaArtifactDestroy(nullptr);
+  quantLLMCudaModuleDestroy(nullptr);
+}
+
+TEST_F(CudaCAPITest, KindsOfErrors) {
+  QuantLLMCudaArtifact *other = nullptr;
+  expectFailure(quantLLMCudaArtifactOpen("/nonexistent", nullptr, &other),
+                QUANT_LLM_CUDA_INVALID_ARTIFACT, "cannot open");
+  EXPECT_EQ(other, nullptr);
+  options.driver = "libno-such-driver.so";
+  expectFailure(quantLLMCudaModuleCreate(artifact, &options, &module),
+                QUANT_LLM_CUDA_UNAVAILABLE, "libno-such-driver.so");
+  options.driver = FAKE_CUDA_DRIVER;
+  options.device = 4;
+  expectFailure(quantLLMCudaModuleCreate(artifact, &options, &module),
+                QUANT_LLM_CUDA_UNAVAILABLE, "expected a device below 1");
+  options.device = 0;
+  fake.failures["cuMemcpyHtoD"] = 700;
+  expectFailure(quantLLMCudaModuleCreate(artifact, &options, &module),
+                QUANT_LLM_CUDA_DRIVER_ERROR, "cuMemcpyHtoD failed");
+  fake.failures = {{"cuMemAlloc", 2}};
+  expectFailure(quantLLMCudaModuleCreate(artifact, &options, &module),
+                QUANT_LLM_CUDA_OUT_OF_MEMORY, "cuMemAlloc failed");
+  EXPECT_EQ(module, nullptr);
+}
+
+TEST_F(CudaCAPITest, ErrorsBelongToThreads) {
+  QuantLLMCudaArtifact *other = nullptr;
+  expectFailure(quantLLMCudaArtifactOpen("/nonexistent", nullptr, &other),
+                QUANT_LLM_CUDA_INVALID_ARTIFACT, "/nonexistent");
+  std::thread([] { EXPECT_STREQ(quantLLMCudaGetLastError(), ""); }).join();
+}
+
+TEST_F(CudaCAPITest, PlanAndLaunch) {
+  ASSERT_EQ(quantLLMCudaModuleCreate(artifact, &options, &module),
+            QUANT_LLM_CUDA_OK)
+      << quantLLMCudaGetLastError();
+  EXPECT_STREQ(quantLLMCudaModuleGetDeviceName(module), "Fake GPU");
+  // A module outlives the handle that it was made from.
+  quantLLMCudaArtifactDestroy(artifact);
+  artifact = nullptr;
+  QuantLLMCudaPlan plan;
+  ASSERT_EQ(quantLLMCudaModulePlan(module, 0, 40, &plan), QUANT_LLM_CUDA_OK);
+  EXPECT_STREQ(plan.kernel, "many");
+  EXPECT_EQ(plan.linear, 0u);
+  EXPECT_EQ(plan.m, 40);
+  EXPECT_EQ(plan.grid[0], 3u);
+  EXPECT_EQ(plan.threads, 160u);
+  EXPECT_EQ(plan.cluster, 1u);
+  EXPECT_EQ(plan.sharedBytes, 100000u);
+  EXPECT_EQ(plan.xBytes, 16000u);
+  EXPECT_EQ(plan.yBytes, 3840u);
+  EXPECT_EQ(plan.workspaceBytes, 124u);
+  std::vector<uint8_t> memory(200000);
+  uint8_t *base = memory.data();
+  base += -reinterpret_cast<uintptr_t>(base) % 16;
+  QuantLLMCudaBuffer epilogue[] = {{base, 192}, {base + 192, 3840}};
+  QuantLLMCudaOperands operands = {};
+  operands.x = {base + 10000, 16000};
+  operands.y = {base + 50000, 3840};
+  operands.workspace = {base + 60000, 124};
+  operands.epilogue = epilogue;
+  operands.numEpilogue = 2;
+  ASSERT_EQ(quantLLMCudaModuleLaunch(module, &plan, nullptr, &operands),
+            QUANT_LLM_CUDA_OK)
+      << quantLLMCudaGetLastError();
+  ASSERT_EQ(fake.launches.size(), 1u);
+  EXPECT_EQ(fake.launches[0].kernel, "many");
+
+  ASSERT_EQ(quantLLMCudaModulePlan(module, 0, 0, &plan), QUANT_LLM_CUDA_OK);
+  EXPECT_EQ(plan.kernel, nullptr);
+  ASSERT_EQ(quantLLMCudaModuleLaunch(module, &plan, nullptr, &operands),
+            QUANT_LLM_CUDA_OK);
+  EXPECT_EQ(fake.launches.size(), 1u);
+
+  expectFailure(quantLLMCudaModulePlan(module, 0, 5000, &plan),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "but got 5000");
+  // A plan that was not made here: judged by its linear and m alone.
+  QuantLLMCudaPlan forged = {};
+  forged.linear = 0;
+  forged.m = 41;
+  expectFailure(quantLLMCudaModuleLaunch(module, &forged, nullptr, &operands),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "expected 'x'");
+  operands.numEpilogue = 1000;
+  forged.m = 40;
+  expectFailure(quantLLMCudaModuleLaunch(module, &forged, nullptr, &operands),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 2 epilogue operands");
+  fake.failures["cuLaunchKernelEx"] = 719;
+  operands.numEpilogue = 2;
+  expectFailure(quantLLMCudaModuleLaunch(module, &forged, nullptr, &operands),
+                QUANT_LLM_CUDA_DRIVER_ERROR, "cuLaunchKernelEx failed");
+}

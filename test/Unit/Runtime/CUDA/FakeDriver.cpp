@@ -1,0 +1,346 @@
+//===- FakeDriver.cpp -----------------------------------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "FakeDriver.h"
+
+#include <cstring>
+#include <memory>
+#include <sstream>
+
+namespace {
+
+struct Kernel {
+  std::string name;
+  std::vector<size_t> parameters;
+};
+struct LoadedModule {
+  std::map<std::string, std::unique_ptr<Kernel>> kernels;
+};
+
+std::unique_ptr<FakeCuda> state = std::make_unique<FakeCuda>();
+int theContext;
+thread_local std::vector<void *> contextStack;
+
+// The layout of CUlaunchConfig and CUlaunchAttribute.
+struct Attribute {
+  int id;
+  char padding[4];
+  unsigned value[16];
+};
+struct Config {
+  unsigned grid[3];
+  unsigned block[3];
+  unsigned sharedBytes;
+  void *stream;
+  Attribute *attributes;
+  unsigned count;
+};
+
+constexpr int invalidValue = 1;
+constexpr int notFound = 500;
+
+/// Records a call; what it has to return if it shall fail.
+int enter(const char *name) {
+  std::lock_guard<std::mutex> lock(state->mutex);
+  if (state->recording)
+    state->calls.push_back(name);
+  // A driver that neither records nor fails does not allocate.
+  if (state->failures.empty())
+    return 0;
+  auto it = state->failures.find(name);
+  return it == state->failures.end() ? 0 : it->second;
+}
+
+} // namespace
+
+#define ENTER(name)                                                            \
+  if (int code = enter(name))                                                  \
+  return code
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+FakeCuda *fakeCudaGet() { return state.get(); }
+void fakeCudaReset() { state = std::make_unique<FakeCuda>(); }
+
+int cuInit(unsigned) { return enter("cuInit"); }
+
+int cuDriverGetVersion(int *version) {
+  ENTER("cuDriverGetVersion");
+  *version = state->version;
+  return 0;
+}
+
+int cuGetErrorName(int error, const char **name) {
+  *name = error == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR_FAKE";
+  return 0;
+}
+
+int cuDeviceGetCount(int *count) {
+  ENTER("cuDeviceGetCount");
+  *count = state->devices;
+  return 0;
+}
+
+int cuDeviceGet(int *device, int ordinal) {
+  ENTER("cuDeviceGet");
+  *device = ordinal;
+  return 0;
+}
+
+int cuDeviceGetName(char *name, int size, int) {
+  ENTER("cuDeviceGetName");
+  std::strncpy(name, "Fake GPU", static_cast<size_t>(size));
+  return 0;
+}
+
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+  ENTER("cuDeviceGetAttribute");
+  switch (attribute) {
+  case 1:
+    *value = 1024;
+    return 0;
+  case 16:
+    *value = state->multiprocessors;
+    return 0;
+  case 38:
+    *value = 1 << 20;
+    return 0;
+  case 75:
+    *value = state->major;
+    return 0;
+  case 76:
+    *value = state->minor;
+    return 0;
+  case 97:
+    *value = state->maxShared;
+    return 0;
+  default:
+    return invalidValue;
+  }
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int) {
+  ENTER("cuDevicePrimaryCtxRetain");
+  ++state->contexts;
+  *context = &theContext;
+  return 0;
+}
+
+int cuDevicePrimaryCtxRelease_v2(int) {
+  --state->contexts;
+  return enter("cuDevicePrimaryCtxRelease");
+}
+
+int cuCtxGetCurrent(void **context) {
+  ENTER("cuCtxGetCurrent");
+  *context = contextStack.empty() ? nullptr : contextStack.back();
+  return 0;
+}
+
+int cuCtxPushCurrent_v2(void *context) {
+  ENTER("cuCtxPushCurrent");
+  contextStack.push_back(context);
+  return 0;
+}
+
+int cuCtxPopCurrent_v2(void **context) {
+  ENTER("cuCtxPopCurrent");
+  if (contextStack.empty())
+    return invalidValue;
+  *context = contextStack.back();
+  contextStack.pop_back();
+  return 0;
+}
+
+int cuCtxSynchronize() { return enter("cuCtxSynchronize"); }
+
+int cuMemAlloc_v2(uint64_t *pointer, size_t bytes) {
+  ENTER("cuMemAlloc");
+  std::vector<uint8_t> memory(bytes + 256, 0xcd);
+  *pointer = (reinterpret_cast<uint64_t>(memory.data()) + 255) / 256 * 256;
+  state->allocations[*pointer] = std::move(memory);
+  return 0;
+}
+
+int cuMemFree_v2(uint64_t pointer) {
+  ENTER("cuMemFree");
+  return state->allocations.erase(pointer) == 1 ? 0 : invalidValue;
+}
+
+int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) {
+  ENTER("cuMemcpyHtoD");
+  std::memcpy(reinterpret_cast<void *>(to), from, bytes);
+  return 0;
+}
+
+int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes) {
+  ENTER("cuMemcpyDtoH");
+  std::memcpy(to, reinterpret_cast<void *>(from), bytes);
+  return 0;
+}
+
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *) {
+  ENTER("cuMemcpyDtoDAsync");
+  std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from),
+               bytes);
+  return 0;
+}
+
+int cuMemsetD8_v2(uint64_t to, unsigned char value, size_t bytes) {
+  ENTER("cuMemsetD8");
+  std::memset(reinterpret_cast<void *>(to), value, bytes);
+  return 0;
+}
+
+int cuModuleLoadDataEx(void **module, const void *image, unsigned, int *,
+                       void **) {
+  ENTER("cuModuleLoadDataEx");
+  auto loaded = std::make_unique<LoadedModule>();
+  std::istringstream words(static_cast<const char *>(image));
+  std::string word;
+  words >> word; // the magic number
+  while (words >> word) {
+    size_t colon = word.find(':');
+    if (colon == std::string::npos)
+      continue;
+    auto kernel = std::make_unique<Kernel>();
+    kernel->name = word.substr(0, colon);
+    std::istringstream sizes(word.substr(colon + 1));
+    for (std::string size; std::getline(sizes, size, ',');)
+      kernel->parameters.push_back(std::stoul(size));
+    loaded->kernels[kernel->name] = std::move(kernel);
+  }
+  ++state->modules;
+  *module = loaded.release();
+  return 0;
+}
+
+int cuModuleUnload(void *module) {
+  ENTER("cuModuleUnload");
+  --state->modules;
+  delete static_cast<LoadedModule *>(module);
+  return 0;
+}
+
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+  ENTER("cuModuleGetFunction");
+  auto &kernels = static_cast<LoadedModule *>(module)->kernels;
+  auto it = kernels.find(name);
+  if (it == kernels.end())
+    return notFound;
+  *function = it->second.get();
+  return 0;
+}
+
+int cuFuncGetAttribute(int *value, int attribute, void *) {
+  ENTER("cuFuncGetAttribute");
+  *value = attribute == 0 ? state->maxThreads : 0;
+  return 0;
+}
+
+int cuFuncSetAttribute(void *function, int attribute, int value) {
+  ENTER("cuFuncSetAttribute");
+  state->attributes[static_cast<Kernel *>(function)->name][attribute] = value;
+  return 0;
+}
+
+int cuFuncGetParamInfo(void *function, size_t index, size_t *offset,
+                       size_t *size) {
+  const std::vector<size_t> &parameters =
+      static_cast<Kernel *>(function)->parameters;
+  if (index >= parameters.size())
+    return invalidValue;
+  *offset = 0;
+  *size = parameters[index];
+  return 0;
+}
+
+int cuLaunchKernelEx(const Config *config, void *function, void **arguments,
+                     void **) {
+  ENTER("cuLaunchKernelEx");
+  if (!state->recording)
+    return 0;
+  const Kernel &kernel = *static_cast<Kernel *>(function);
+  FakeLaunch launch;
+  launch.kernel = kernel.name;
+  std::memcpy(launch.grid, config->grid, sizeof(launch.grid));
+  launch.threads = config->block[0] * config->block[1] * config->block[2];
+  launch.sharedBytes = config->sharedBytes;
+  launch.cluster = config->count == 0 ? 1
+                   : config->attributes[0].id == 4
+                       ? config->attributes[0].value[0]
+                       : 0;
+  launch.stream = config->stream;
+  for (size_t i = 0; i < kernel.parameters.size(); ++i) {
+    const uint8_t *bytes = static_cast<const uint8_t *>(arguments[i]);
+    launch.arguments.emplace_back(bytes, bytes + kernel.parameters[i]);
+  }
+  std::lock_guard<std::mutex> lock(state->mutex);
+  state->launches.push_back(std::move(launch));
+  return 0;
+}
+
+int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *address,
+                           const uint64_t *dims, const uint64_t *strides,
+                           const uint32_t *box, const uint32_t *, int,
+                           int swizzle, int, int) {
+  ENTER("cuTensorMapEncodeTiled");
+  if (rank != 2 || reinterpret_cast<uintptr_t>(map) % 64 != 0)
+    return invalidValue;
+  std::memset(map, 0, 128);
+  // Something that depends on what it was made for.
+  uint64_t words[] = {reinterpret_cast<uint64_t>(address), dims[0], dims[1],
+                      box[0], box[1]};
+  std::memcpy(map, words, sizeof(words));
+  std::lock_guard<std::mutex> lock(state->mutex);
+  if (state->recording)
+    state->maps.push_back({type,
+                           reinterpret_cast<uint64_t>(address),
+                           {dims[0], dims[1]},
+                           strides[0],
+                           {box[0], box[1]},
+                           swizzle});
+  return 0;
+}
+
+// What the benchmark needs beyond that does nothing.
+int cuStreamCreate(void **stream, unsigned) {
+  *stream = &theContext;
+  return enter("cuStreamCreate");
+}
+int cuStreamDestroy_v2(void *) { return enter("cuStreamDestroy"); }
+int cuStreamSynchronize(void *) { return enter("cuStreamSynchronize"); }
+int cuStreamBeginCapture_v2(void *, int) {
+  return enter("cuStreamBeginCapture");
+}
+int cuStreamEndCapture(void *, void **graph) {
+  *graph = &theContext;
+  return enter("cuStreamEndCapture");
+}
+int cuGraphInstantiateWithFlags(void **exec, void *, unsigned long long) {
+  *exec = &theContext;
+  return enter("cuGraphInstantiateWithFlags");
+}
+int cuGraphLaunch(void *, void *) { return enter("cuGraphLaunch"); }
+int cuGraphExecDestroy(void *) { return enter("cuGraphExecDestroy"); }
+int cuGraphDestroy(void *) { return enter("cuGraphDestroy"); }
+int cuEventCreate(void **event, unsigned) {
+  *event = &theContext;
+  return enter("cuEventCreate");
+}
+int cuEventDestroy_v2(void *) { return enter("cuEventDestroy"); }
+int cuEventRecord(void *, void *) { return enter("cuEventRecord"); }
+int cuEventSynchronize(void *) { return enter("cuEventSynchronize"); }
+int cuEventElapsedTime(float *milliseconds, void *, void *) {
+  *milliseconds = 1.0f;
+  return enter("cuEventElapsedTime");
+}
+
+} // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,74 @@
+//===- FakeDriver.h - A CUDA driver without a GPU ---------------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A library with the symbols of the driver that we use. Device memory is that
+// of the host; kernels do nothing. A kernel file is text of the form
+//     \177ELF kernel:8,4 other:128,8,4
+// with the sizes of each kernel's parameters.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_TEST_UNIT_RUNTIME_CUDA_FAKEDRIVER_H
+#define QUANT_LLM_TEST_UNIT_RUNTIME_CUDA_FAKEDRIVER_H
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+struct FakeLaunch {
+  std::string kernel;
+  unsigned grid[3];
+  unsigned threads;
+  unsigned sharedBytes;
+  unsigned cluster;
+  void *stream;
+  /// The bytes of every argument.
+  std::vector<std::vector<uint8_t>> arguments;
+};
+
+struct FakeTensorMap {
+  int type;
+  uint64_t address;
+  uint64_t dims[2];
+  uint64_t stride;
+  uint32_t box[2];
+  int swizzle;
+};
+
+/// What the driver does, and what it was asked to do.
+struct FakeCuda {
+  int version = 13000;
+  int devices = 1;
+  int major = 9;
+  int minor = 0;
+  int multiprocessors = 132;
+  int maxThreads = 1024;
+  int maxShared = 232448;
+  /// What a function of this name returns instead of doing anything.
+  std::map<std::string, int> failures;
+
+  /// Whether calls are recorded.
+  bool recording = true;
+  std::mutex mutex;
+  std::vector<std::string> calls;
+  std::vector<FakeLaunch> launches;
+  std::vector<FakeTensorMap> maps;
+  std::map<uint64_t, std::vector<uint8_t>> allocations;
+  std::map<std::string, std::map<int, int>> attributes;
+  int contexts = 0;
+  int modules = 0;
+};
+
+/// Symbol "fakeCudaGet": the state of the library.
+using FakeCudaGet = FakeCuda *(*)();
+/// Symbol "fakeCudaReset".
+using FakeCudaReset = void (*)();
+
+#endif // QUANT_LLM_TEST_UNIT_RUNTIME_CUDA_FAKEDRIVER_H
