@@ -18,7 +18,7 @@ A description holds the launch (the dictionary `quant_llm.kernel`) and the probl
     weights         1, or 2 for a gated pair             epilogue   [{"type", "per_element"}, ...] its operands
     epilogue_steps  what the epilogue computes, in order: bias, residual, mul (each takes one operand), silu, gelu, gelu_tanh, relu,
                     gate_silu (and the others: f(acc0) * acc1), scale:<number>
-    threads, shared_bytes, cluster, tokens, token_tile, row_tile, split, grid, ctas_per_sm, args, tensor_map_x: see runtime docs
+    threads, shared_bytes, cluster, tokens, token_tile, row_tile, split, grid, ctas_per_sm, args, tensor_map_x: docs/GPURuntime.md
 """
 
 import argparse
@@ -117,9 +117,7 @@ class Checker:
 
         self.torch, self.harness, self.schemes = torch, harness, schemes
         self.options = options
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-        torch.zeros(1, device="cuda")
+        harness.start()
         self.driver = Driver()
         self.problems = {}
         self.read_limit = harness.ReadLimit(self.driver) if options.time else None
@@ -164,116 +162,28 @@ class Checker:
 
     def weight_buffers(self, desc, packs):
         """Guarded copies of what the kernel reads of the weights, by argument name."""
-        Guarded, torch = self.harness.Guarded, self.torch
+        Guarded = self.harness.Guarded
         guarded = {}
         for i, pack in enumerate(packs):
             guarded[f"packed{i}"] = Guarded.of(pack.packed)
             guarded[f"packed_scales{i}"] = Guarded.of(pack.scales)
             if pack.zeros is not None:
                 guarded[f"packed_zeros{i}"] = Guarded.of(pack.zeros)
-        if "table" in desc["args"]:
-            kind = self.schemes.FLOAT_TYPES[desc.get("table_type", desc.get("activation", "f16"))]
-            table = self.schemes.Scheme.parse(desc["scheme"]).table
-            guarded["table"] = Guarded.of(torch.tensor(table, dtype=torch.float32, device="cuda").to(kind))
         return guarded
 
     def check(self, desc, function, m, weight_buffers, problem, packs):
         """Of one token count: text, record, addresses of the arguments, and the buffers, which the caller keeps as long as the addresses."""
-        torch, harness = self.torch, self.harness
-        Guarded = harness.Guarded
-        generator = torch.Generator(device="cuda").manual_seed(self.options.seed * 1000003 + m)
-        n, k = desc["n"], desc["k"]
-        width = {"f16": 2, "bf16": 2, "f32": 4}[desc.get("output", "f16")]
-        x = torch.randn((m, k), generator=generator, device="cuda").to(problem.activation)
-        operands = problem.operands(m, generator)
-        # The smallest alignment that callers may use.
-        x_buffer = Guarded.of(x, offset=self.options.offset)
-        y_buffer = Guarded(m * n * width, offset=self.options.offset)
-        operand_buffers = [Guarded.of(operand, offset=self.options.offset) for operand in operands]
+        case = self.harness.Case(problem, m, self.options)
         grid, tiles = grid_of(desc, m, self.multiprocessors)
-        workspace = Guarded(max(16, workspace_bytes(desc, m, grid, tiles)), fill=0)
-        everything = list(weight_buffers.values()) + [x_buffer, y_buffer, workspace] + operand_buffers
+        workspace = self.harness.Guarded(max(16, workspace_bytes(desc, m, grid, tiles)), fill=0)
         addresses = {name: buffer.address for name, buffer in weight_buffers.items()}
-        addresses.update({"x": x_buffer.address, "y": y_buffer.address, "workspace": workspace.address})
-        addresses.update({f"epilogue{i}": buffer.address for i, buffer in enumerate(operand_buffers)})
+        addresses.update({"x": case.x_buffer.address, "y": case.y_buffer.address, "workspace": workspace.address})
+        addresses.update({f"epilogue{i}": buffer.address for i, buffer in enumerate(case.operand_buffers)})
         addresses.update({f"output_scale{i}": pack.output_scale for i, pack in enumerate(packs)})
-        cluster = desc.get("cluster", 1)
-
-        def prepare():
-            return self.driver.prepare(function, grid, desc["threads"], desc["shared_bytes"], cluster, self.arguments(desc, m, addresses))
-
-        def output():
-            return y_buffer.view(problem.output, (m, n))
-
-        launch = prepare()
-        failures = []
-        stream = torch.cuda.Stream()
-        torch.cuda.synchronize()
-        launch(stream.cuda_stream)
-        torch.cuda.synchronize()
-        first = output()
-        reference = problem.reference(x, operands)
-        dense_error, tolerance = problem.tolerance(x, operands, reference)
-        error = harness.relative_error(first, reference)
-        if not error <= tolerance:
-            failures.append(self.describe_error(first, reference, tolerance))
-
-        # Bitwise equal over launches, streams and a graph, with another poison each time.
-        streams = [stream, torch.cuda.Stream()]
-        for i in range(self.options.repeat):
-            y_buffer.bytes.fill_(0xFF if i % 2 else 0x5A)
-            torch.cuda.synchronize()
-            launch(streams[i % 2].cuda_stream)
-            torch.cuda.synchronize()
-            if not torch.equal(output().view(torch.uint8), first.view(torch.uint8)):
-                different = int((output().view(torch.uint8) != first.view(torch.uint8)).sum())
-                failures.append(f"launch {i + 2} differs in {different} bytes")
-                break
-        y_buffer.bytes.fill_(0xFF)
-        graph = harness.capture(stream, [launch])
-        graph.replay()
-        torch.cuda.synchronize()
-        if not torch.equal(output().view(torch.uint8), first.view(torch.uint8)):
-            failures.append("a graph replay differs")
-
-        # NaN and infinity, in every token that has one and in no other.
-        special = x.clone()
-        rows = sorted({0, m // 2, m - 1})
-        for i, (row, value) in enumerate(zip(rows, (float("inf"), float("nan"), float("-inf")))):
-            special[row, (i * 7919 + k // 2) % k] = value
-        x_buffer.bytes.copy_(special.view(torch.uint8).flatten())
-        torch.cuda.synchronize()
-        launch(stream.cuda_stream)
-        torch.cuda.synchronize()
-        # Weights that vanish in the activation type make NaN of an infinity.
-        misplaced = harness.wrong_class(output(), problem.reference(special, operands), problem.dense_product(special, operands))
-        if misplaced:
-            failures.append(f"NaN or infinity misplaced in {misplaced} elements")
-        else:
-            others = [row for row in range(m) if row not in rows]
-            if others and not torch.equal(output()[others].view(torch.int16 if width == 2 else torch.int32), first[others].view(torch.int16 if width == 2 else torch.int32)):
-                failures.append("NaN or infinity in one token changes another")
-        broken = [name for name, buffer in zip(list(weight_buffers) + ["x", "y", "workspace"] + [f"epilogue{i}" for i in range(len(operands))], everything) if not buffer.intact()]
-        if broken:
-            failures.append("written outside of " + ", ".join(broken))
-        x_buffer.bytes.copy_(x.view(torch.uint8).flatten())
-        torch.cuda.synchronize()
-        text = f"err {error:.2e} (dense {dense_error:.2e})"
-        if failures:
-            text += " | " + "; ".join(failures)
-        record = {"m": m, "rel_error": error, "dense_error": dense_error, "failures": failures, "grid": grid}
-        return text, record, addresses, everything
-
-    def describe_error(self, result, reference, tolerance):
-        torch = self.torch
-        wrong = ~torch.isclose(result.double(), reference, rtol=0.05, atol=0.05 * float(reference.abs().mean()))
-        count = int(wrong.sum())
-        where = torch.nonzero(wrong)[:3].tolist()
-        samples = ", ".join(f"[{row},{column}] {float(result[row, column]):.4g} for {float(reference[row, column]):.4g}" for row, column in where)
-        tokens = torch.nonzero(wrong.any(1)).flatten()
-        rows = torch.nonzero(wrong.any(0)).flatten()
-        spread = f", tokens {int(tokens[0])}..{int(tokens[-1])} ({len(tokens)}), rows {int(rows[0])}..{int(rows[-1])} ({len(rows)})" if count else ""
-        return f"error above {tolerance:.2e}: {count} of {wrong.numel()} elements wrong{spread}: {samples}"
+        launch = self.driver.prepare(function, grid, desc["threads"], desc["shared_bytes"], desc.get("cluster", 1), self.arguments(desc, m, addresses))
+        text, record = case.check(launch, {**weight_buffers, "workspace": workspace})
+        record["grid"] = grid
+        return text, record, addresses, (case, workspace)
 
     def measure(self, desc, function, m, addresses, weight_buffers, problem, packs):
         """Timing with rotating copies of the weights."""
@@ -326,32 +236,41 @@ class Checker:
         self.driver.call("cuModuleUnload", module)
 
 
-def worker(options):
-    checker = Checker(options)
+def work(cases, start, run):
+    """Runs the cases from `start` on, the loop of a worker: run(case) yields lines and records. Ends the process when the context is lost."""
     import torch
 
     from driver import DriverError
 
-    for index, (label, desc, image) in enumerate(load_cases(options)):
-        if index < options.start:
+    for index, case in enumerate(cases):
+        if index < start:
             continue
         print(f"@begin {index}", flush=True)
         try:
-            if image is None:
-                raise ValueError("there is no cubin beside the description")
-            for line, record in checker.run(label, desc, image):
+            for line, record in run(case):
                 print(line, flush=True)
                 print("@record " + json.dumps(record), flush=True)
             torch.cuda.empty_cache()
         except (DriverError, RuntimeError) as error:
-            print(f"FAIL {label}: {str(error).splitlines()[0]}", flush=True)
+            print(f"FAIL {case[0]}: {str(error).splitlines()[0]}", flush=True)
             try:
                 torch.cuda.synchronize()
             except RuntimeError:
                 os._exit(CRASHED)
         except Exception as error:  # A broken description must not end the run.
-            print(f"FAIL {label}: {type(error).__name__}: {error}", flush=True)
+            print(f"FAIL {case[0]}: {type(error).__name__}: {error}", flush=True)
     print("@done", flush=True)
+
+
+def worker(options):
+    checker = Checker(options)
+
+    def run(case):
+        if case[2] is None:
+            raise ValueError("there is no cubin beside the description")
+        return checker.run(*case)
+
+    work(load_cases(options), options.start, run)
 
 
 # ---------------------------------------------------------------------------
@@ -359,12 +278,12 @@ def worker(options):
 # ---------------------------------------------------------------------------
 
 
-def supervise(options, count):
-    """Runs workers until every case was begun; returns (records, failures, cases)."""
+def supervise(options, count, script):
+    """Runs workers of the script until every case was begun; returns (records, failures)."""
     start, records, failures = 0, [], 0
     deadline = time.monotonic() + options.limit if options.limit else None
     while start < count:
-        command = [sys.executable, os.path.abspath(__file__), "--worker", "--start", str(start)] + sys.argv[1:]
+        command = [sys.executable, script, "--worker", "--start", str(start)] + sys.argv[1:]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=os.getcwd())
         lines = queue.Queue()
 
@@ -441,7 +360,7 @@ def main():
         print("no cases: expected --desc, --dir or --manifest with kernels")
         return 2
     begin = time.monotonic()
-    records, failures = supervise(options, count)
+    records, failures = supervise(options, count, os.path.abspath(__file__))
     if options.json:
         with open(options.json, "w") as file:
             json.dump(records, file, indent=1)

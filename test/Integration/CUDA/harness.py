@@ -94,13 +94,13 @@ class Problem:
         return apply_epilogue(self.steps, products, operands).to(self.output)
 
     def tolerance(self, x, operands, reference):
-        """Twice the error of the dense product; where there are too few elements for a stable ratio, twice what rounding the weights and
-        the result gives on average, if that is more."""
+        """Twice the error of the dense product; where there are too few elements for a stable ratio, four times what rounding the weights
+        and the result gives on average, if that is more."""
         norm = float(reference.norm())
         dense = float((self.dense_product(x, operands).double() - reference).norm())
         allowed = 2 * dense
         if reference.numel() < 1024:
-            unit = torch.finfo(self.activation).eps / 2
+            unit = 0.2 * torch.finfo(self.activation).eps  # root mean square of the relative error of rounding
             square = float((x.double().square() @ sum(self.rounding).T).sum()) + float((reference * unit).square().sum())
             allowed = max(allowed, 4 * math.sqrt(square))
         return dense / max(norm, 1e-30), allowed / max(norm, 1e-30)
@@ -133,6 +133,100 @@ def capture(stream, launches):
             launch(stream.cuda_stream)
         graph.capture_end()
     return graph
+
+
+def start():
+    """Creates the context. The dense products of comparisons must accumulate in f32, too."""
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.zeros(1, device="cuda")
+
+
+def same_bits(a, b):
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+
+
+def describe_error(result, reference, tolerance):
+    """Which elements are far off, as a line for people."""
+    wrong = ~torch.isclose(result.double(), reference, rtol=0, atol=4 * tolerance * float(reference.square().mean().sqrt()))
+    text = f"error above {tolerance:.2e}: {int(wrong.sum())} of {wrong.numel()} elements wrong"
+    if not wrong.any():
+        return text
+    tokens, rows = torch.nonzero(wrong.any(1)).flatten(), torch.nonzero(wrong.any(0)).flatten()
+    samples = ", ".join(f"[{token},{row}] {float(result[token, row]):.4g} for {float(reference[token, row]):.4g}" for token, row in torch.nonzero(wrong)[:3].tolist())
+    return f"{text}, tokens {int(tokens[0])}..{int(tokens[-1])} ({len(tokens)}), rows {int(rows[0])}..{int(rows[-1])} ({len(rows)}): {samples}"
+
+
+class Case:
+    """Random input of m tokens for a problem, with guarded buffers: `x_buffer`, `y_buffer`, `operand_buffers`."""
+
+    def __init__(self, problem, m, options):
+        self.problem, self.m, self.options = problem, m, options
+        generator = torch.Generator(device="cuda").manual_seed(options.seed * 1000003 + m)
+        self.x = torch.randn((m, problem.k), generator=generator, device="cuda").to(problem.activation)
+        self.operands = problem.operands(m, generator)
+        # The smallest alignment that callers may use.
+        self.x_buffer = Guarded.of(self.x, offset=options.offset)
+        self.y_buffer = Guarded(m * problem.n * torch.finfo(problem.output).bits // 8, offset=options.offset)
+        self.operand_buffers = [Guarded.of(operand, offset=options.offset) for operand in self.operands]
+
+    def output(self):
+        return self.y_buffer.view(self.problem.output, (self.m, self.problem.n))
+
+    def run(self, launch, stream):
+        torch.cuda.synchronize()
+        launch(stream.cuda_stream)
+        torch.cuda.synchronize()
+        return self.output()
+
+    def check(self, launch, others):
+        """Text and record of everything that launch(stream) may do wrong. `others` are the guarded buffers of the kernel, by name."""
+        problem, x, operands, m = self.problem, self.x, self.operands, self.m
+        failures = []
+        streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+        first = self.run(launch, streams[0])
+        reference = problem.reference(x, operands)
+        dense_error, tolerance = problem.tolerance(x, operands, reference)
+        error = relative_error(first, reference)
+        if not error <= tolerance:
+            failures.append(describe_error(first, reference, tolerance))
+
+        # Bitwise equal over launches, streams and a graph, with another poison each time.
+        for i in range(self.options.repeat):
+            self.y_buffer.bytes.fill_(0xFF if i % 2 else 0x5A)
+            if not same_bits(self.run(launch, streams[i % 2]), first):
+                different = int((self.output().view(torch.uint8) != first.view(torch.uint8)).sum())
+                failures.append(f"launch {i + 2} differs in {different} bytes")
+                break
+        self.y_buffer.bytes.fill_(0xFF)
+        capture(streams[0], [launch]).replay()
+        torch.cuda.synchronize()
+        if not same_bits(self.output(), first):
+            failures.append("a graph replay differs")
+
+        # NaN and infinity, in every token that has one and in no other.
+        special = x.clone()
+        rows = sorted({0, m // 2, m - 1})
+        for i, (row, value) in enumerate(zip(rows, (math.inf, math.nan, -math.inf))):
+            special[row, (i * 7919 + problem.k // 2) % problem.k] = value
+        self.x_buffer.bytes.copy_(special.view(torch.uint8).flatten())
+        result = self.run(launch, streams[0])
+        # Weights that vanish in the activation type make NaN of an infinity.
+        misplaced = wrong_class(result, problem.reference(special, operands), problem.dense_product(special, operands))
+        finite = [row for row in range(m) if row not in rows]
+        if misplaced:
+            failures.append(f"NaN or infinity misplaced in {misplaced} elements")
+        elif finite and not same_bits(result[finite], first[finite]):
+            failures.append("NaN or infinity in one token changes another")
+        self.x_buffer.bytes.copy_(x.view(torch.uint8).flatten())
+        torch.cuda.synchronize()
+
+        buffers = {**others, "x": self.x_buffer, "y": self.y_buffer, **{f"epilogue{i}": buffer for i, buffer in enumerate(self.operand_buffers)}}
+        broken = [name for name, buffer in buffers.items() if not buffer.intact()]
+        if broken:
+            failures.append("written outside of " + ", ".join(broken))
+        text = f"err {error:.2e} (dense {dense_error:.2e})" + "".join(f" | {failure}" for failure in failures)
+        return text, {"m": m, "rel_error": error, "dense_error": dense_error, "failures": failures, "passed": not failures}
 
 
 def time_graph(launches, replays=30, warmup=3):

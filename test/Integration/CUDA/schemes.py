@@ -325,12 +325,10 @@ def padded_codes(weight):
     result = torch.full((rows, columns), padding_code(weight.scheme), dtype=torch.uint8, device=weight.device)
     result[:n, :k] = stored_codes(weight)
     if weight.scheme.zero == "int":
-        # The rest of a ragged last group has the value 0 under the group's own zero.
-        block_n, block_k, _, grid_k = weight.scheme.grid(n, k)
-        end = min(grid_k * block_k, columns)
-        if end > k:
-            last = weight.zeros[torch.arange(n, device=weight.device) // block_n, grid_k - 1]
-            result[:n, k:end] = last.unsqueeze(1)
+        # Columns beyond K belong to the last group and have the value 0 under its zero.
+        block_n, _, _, grid_k = weight.scheme.grid(n, k)
+        last = weight.zeros[torch.arange(n, device=weight.device) // block_n, grid_k - 1]
+        result[:n, k:] = last.unsqueeze(1)
     return result
 
 

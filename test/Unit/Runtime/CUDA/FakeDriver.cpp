@@ -8,6 +8,9 @@
 
 #include "FakeDriver.h"
 
+#include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Packing/FragmentLayout.h"
+
 #include <cstring>
 #include <memory>
 #include <sstream>
@@ -17,6 +20,8 @@ namespace {
 struct Kernel {
   std::string name;
   std::vector<size_t> parameters;
+  /// N, K and the group size of a product.
+  std::vector<size_t> shape;
 };
 struct LoadedModule {
   std::map<std::string, std::unique_ptr<Kernel>> kernels;
@@ -40,6 +45,52 @@ struct Config {
   Attribute *attributes;
   unsigned count;
 };
+
+std::vector<size_t> readNumbers(const std::string &text) {
+  std::vector<size_t> numbers;
+  std::istringstream pieces(text);
+  for (std::string piece; std::getline(pieces, piece, ',');)
+    numbers.push_back(std::stoul(piece));
+  return numbers;
+}
+
+/// What a kernel with a shape computes.
+void multiply(const Kernel &kernel, void **arguments) {
+  using namespace quant_llm;
+  Scheme scheme;
+  scheme.element = {ElementKind::Int, 4, {}};
+  scheme.blockK = static_cast<int64_t>(kernel.shape[2]);
+  int64_t n = static_cast<int64_t>(kernel.shape[0]);
+  int64_t k = static_cast<int64_t>(kernel.shape[1]);
+  FragmentLayout layout = FragmentLayout::get(scheme, n, k).take();
+  auto pointer = [&](int i) {
+    return reinterpret_cast<uint8_t *>(*static_cast<uint64_t *>(arguments[i]));
+  };
+  const uint16_t *x = reinterpret_cast<uint16_t *>(pointer(0));
+  const uint8_t *packed = pointer(1);
+  const uint16_t *scales = reinterpret_cast<uint16_t *>(pointer(2));
+  float outputScale = *static_cast<float *>(arguments[3]);
+  uint16_t *y = reinterpret_cast<uint16_t *>(pointer(4));
+  int m = *static_cast<int32_t *>(arguments[5]);
+  for (int64_t row = 0; row < n; ++row) {
+    std::vector<float> weights;
+    for (int64_t column = 0; column < k; ++column) {
+      int code = -8;
+      for (unsigned bit = 0; bit < 4; ++bit) {
+        auto at = layout.getPackedBit({row, column, bit});
+        code += (packed[at.byte] >> at.bit & 1) << bit;
+      }
+      float scale = f16ToFloat(scales[layout.getScaleIndex(row, column)]);
+      weights.push_back(static_cast<float>(code) * scale);
+    }
+    for (int64_t token = 0; token < m; ++token) {
+      float sum = 0;
+      for (int64_t column = 0; column < k; ++column)
+        sum += f16ToFloat(x[token * k + column]) * weights[column];
+      y[token * n + row] = floatToF16(sum * outputScale);
+    }
+  }
+}
 
 constexpr int invalidValue = 1;
 constexpr int notFound = 500;
@@ -211,9 +262,10 @@ int cuModuleLoadDataEx(void **module, const void *image, unsigned, int *,
       continue;
     auto kernel = std::make_unique<Kernel>();
     kernel->name = word.substr(0, colon);
-    std::istringstream sizes(word.substr(colon + 1));
-    for (std::string size; std::getline(sizes, size, ',');)
-      kernel->parameters.push_back(std::stoul(size));
+    size_t at = word.find('@');
+    kernel->parameters = readNumbers(word.substr(colon + 1, at - colon - 1));
+    if (at != std::string::npos)
+      kernel->shape = readNumbers(word.substr(at + 1));
     loaded->kernels[kernel->name] = std::move(kernel);
   }
   ++state->modules;
@@ -264,9 +316,11 @@ int cuFuncGetParamInfo(void *function, size_t index, size_t *offset,
 int cuLaunchKernelEx(const Config *config, void *function, void **arguments,
                      void **) {
   ENTER("cuLaunchKernelEx");
+  const Kernel &kernel = *static_cast<Kernel *>(function);
+  if (!kernel.shape.empty())
+    multiply(kernel, arguments);
   if (!state->recording)
     return 0;
-  const Kernel &kernel = *static_cast<Kernel *>(function);
   FakeLaunch launch;
   launch.kernel = kernel.name;
   std::memcpy(launch.grid, config->grid, sizeof(launch.grid));

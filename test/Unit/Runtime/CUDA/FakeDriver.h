@@ -7,9 +7,12 @@
 //===----------------------------------------------------------------------===//
 //
 // A library with the symbols of the driver that we use. Device memory is that
-// of the host; kernels do nothing. A kernel file is text of the form
-//     \177ELF kernel:8,4 other:128,8,4
-// with the sizes of each kernel's parameters.
+// of the host. A kernel file is text of the form
+//     \177ELF kernel:8,4 other:128,8,4 product:8,8,8,4,8,4@48,200,32
+// with the sizes of each kernel's parameters. Kernels do nothing, except those
+// with N, K and group size, which have the arguments x, packed0,
+// packed_scales0, output_scale0, y and m and compute the product of int4
+// weights with f16 scales and f16 activations.
 //
 //===----------------------------------------------------------------------===//
 

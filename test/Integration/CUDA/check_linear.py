@@ -1,0 +1,268 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Checks the linear layers of an artifact through libQuantLLMRuntime on a GPU, against float64.
+
+Needs the library, what quant-llm-to-gpu wrote (manifest.json, kernels, packed weights), the archive of canonical weights that was packed
+(<key>.codes, .scales, .zeros), Python, torch and numpy. The reference comes from the canonical weights and docs/Spec.md (schemes.py).
+
+    check_linear.py DIR --weights model.safetensors --library libQuantLLMRuntime.so --m 0,1,16,257
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import struct
+import sys
+import time
+
+from check_kernel import DEFAULT_TOKENS, supervise, work
+
+TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+
+
+# ---------------------------------------------------------------------------
+# The library
+# ---------------------------------------------------------------------------
+
+
+class Linear(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("n", ctypes.c_int64), ("k", ctypes.c_int64), ("weights", ctypes.c_size_t), ("operands", ctypes.c_size_t), ("variants", ctypes.c_size_t), ("scheme", ctypes.c_char_p), ("activation", ctypes.c_char_p), ("output", ctypes.c_char_p)]
+
+
+class Operand(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_char_p), ("per_element", ctypes.c_int)]
+
+
+class Options(ctypes.Structure):
+    _fields_ = [("device", ctypes.c_int), ("driver", ctypes.c_char_p), ("memory", ctypes.c_void_p), ("memory_bytes", ctypes.c_uint64)]
+
+
+class Plan(ctypes.Structure):
+    _fields_ = [("linear", ctypes.c_size_t), ("m", ctypes.c_int64), ("kernel", ctypes.c_char_p), ("grid", ctypes.c_uint32 * 3), ("threads", ctypes.c_uint32), ("cluster", ctypes.c_uint32), ("shared", ctypes.c_uint32), ("x_bytes", ctypes.c_uint64), ("y_bytes", ctypes.c_uint64), ("workspace_bytes", ctypes.c_uint64)]
+
+
+class Buffer(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_uint64)]
+
+
+class Operands(ctypes.Structure):
+    _fields_ = [("x", Buffer), ("y", Buffer), ("workspace", Buffer), ("epilogue", ctypes.POINTER(Buffer)), ("count", ctypes.c_size_t)]
+
+
+class Runtime:
+    """A module of the C interface (include/quant-llm-c/CudaRuntime.h). `memory(bytes)` gives device memory for the weights."""
+
+    def __init__(self, library, path, archive=None, driver=None, memory=None):
+        self.library = ctypes.CDLL(os.path.abspath(library))
+        self.library.quantLLMCudaGetLastError.restype = ctypes.c_char_p
+        self.library.quantLLMCudaArtifactGetNumLinears.restype = ctypes.c_size_t
+        self.library.quantLLMCudaArtifactGetWeightBytes.restype = ctypes.c_uint64
+        self.artifact, self.module = ctypes.c_void_p(), ctypes.c_void_p()
+        self.call("quantLLMCudaArtifactOpen", path.encode(), archive.encode() if archive else None, ctypes.byref(self.artifact))
+        size = self.library.quantLLMCudaArtifactGetWeightBytes(self.artifact)
+        options = Options(0, driver.encode() if driver else None, None, 0)
+        if memory:
+            options.memory, options.memory_bytes = memory(size), size
+        self.call("quantLLMCudaModuleCreate", self.artifact, ctypes.byref(options), ctypes.byref(self.module))
+
+    def call(self, name, *arguments):
+        if getattr(self.library, name)(*arguments):
+            raise RuntimeError(f"{name}: {self.library.quantLLMCudaGetLastError().decode()}")
+
+    def linears(self):
+        result = []
+        for index in range(self.library.quantLLMCudaArtifactGetNumLinears(self.artifact)):
+            linear = Linear()
+            self.call("quantLLMCudaArtifactGetLinear", self.artifact, ctypes.c_size_t(index), ctypes.byref(linear))
+            result.append(linear)
+        return result
+
+    def operands(self, index, count):
+        result = []
+        for i in range(count):
+            operand = Operand()
+            self.call("quantLLMCudaArtifactGetEpilogueOperand", self.artifact, ctypes.c_size_t(index), ctypes.c_size_t(i), ctypes.byref(operand))
+            result.append((operand.type.decode(), bool(operand.per_element)))
+        return result
+
+    def plan(self, index, m):
+        plan = Plan()
+        self.call("quantLLMCudaModulePlan", self.module, ctypes.c_size_t(index), ctypes.c_int64(m), ctypes.byref(plan))
+        return plan
+
+    def prepare(self, plan, x, y, workspace, epilogue):
+        """launch(stream) of a plan on (address, bytes) pairs."""
+        buffers = (Buffer * max(1, len(epilogue)))(*[Buffer(*pair) for pair in epilogue])
+        operands = Operands(Buffer(*x), Buffer(*y), Buffer(*workspace), buffers, len(epilogue))
+
+        def launch(stream):
+            self.call("quantLLMCudaModuleLaunch", self.module, ctypes.byref(plan), ctypes.c_void_p(stream), ctypes.byref(operands))
+
+        launch.keep = buffers
+        return launch
+
+    def close(self):
+        self.library.quantLLMCudaModuleDestroy(self.module)
+        self.library.quantLLMCudaArtifactDestroy(self.artifact)
+
+
+# ---------------------------------------------------------------------------
+# Canonical weights
+# ---------------------------------------------------------------------------
+
+
+class Safetensors:
+    def __init__(self, path):
+        self.path = path
+        with open(path, "rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            self.header = json.loads(file.read(size))
+        self.begin = 8 + size
+
+    def tensor(self, key):
+        """In its own type, 8-bit floats as bytes; None if there is none."""
+        import numpy as np
+        import torch
+
+        if key not in self.header:
+            return None
+        entry = self.header[key]
+        first, last = entry["data_offsets"]
+        data = np.fromfile(self.path, np.uint8, last - first, offset=self.begin + first)
+        tensor = torch.from_numpy(data).cuda()
+        if entry["dtype"] in TYPES:
+            tensor = tensor.view(getattr(torch, TYPES[entry["dtype"]]))
+        return tensor.reshape(entry["shape"])
+
+
+def read_weight(archive, key, scheme, n, k):
+    import schemes
+
+    def need(name):
+        tensor = archive.tensor(name)
+        if tensor is None:
+            raise ValueError(f"'{archive.path}' has no tensor '{name}'")
+        return tensor
+
+    _, _, grid_n, grid_k = scheme.grid(n, k)
+    weight = schemes.Weight(n, k, scheme, schemes.unpack_codes(need(key + ".codes"), k, scheme.bits))
+    if scheme.scale_scheme is not None:
+        weight.scale_weight = read_weight(archive, key + ".scales", scheme.scale_scheme, grid_n, grid_k)
+    else:
+        weight.scales = need(key + ".scales").reshape(grid_n, grid_k)
+    if scheme.zero != "none":
+        weight.zeros = need(key + ".zeros").reshape(grid_n, grid_k)
+    return weight
+
+
+# ---------------------------------------------------------------------------
+# Checks
+# ---------------------------------------------------------------------------
+
+
+def read_manifest(options):
+    with open(os.path.join(options.directory, "manifest.json")) as file:
+        return json.load(file)
+
+
+def load_cases(options):
+    """[(name, index, entry of the manifest)]."""
+    linears = enumerate(read_manifest(options)["linears"])
+    return [(linear["name"], index, linear) for index, linear in linears if options.linear in linear["name"]]
+
+
+def worker(options):
+    import torch
+
+    import harness
+    import schemes
+
+    harness.start()
+    weight_memory = []
+
+    def memory(size):
+        weight_memory.append(harness.Guarded(size))
+        return weight_memory[0].address
+
+    runtime = Runtime(options.library, options.directory, options.archive, memory=memory)
+    archive = Safetensors(options.weights)
+    epilogues = dict(text.split("=", 1) for text in options.epilogue)
+    before = weight_memory[0].bytes.clone()
+
+    def run(case):
+        name, index, entry = case
+        linear = runtime.linears()[index]
+        scheme = schemes.Scheme.parse(linear.scheme.decode())
+        weights = [read_weight(archive, key, scheme, linear.n, linear.k) for key in entry["weights"]]
+        operands = runtime.operands(index, linear.operands)
+        steps = epilogues.get(name, epilogues.get("*", ""))
+        problem = harness.Problem(weights, linear.activation.decode(), linear.output.decode(), [step for step in steps.split(",") if step], [kind for kind, _ in operands], [per_element for _, per_element in operands])
+        for m in options.tokens:
+            try:
+                plan = runtime.plan(index, m)
+            except RuntimeError as error:
+                if "has a kernel for" not in str(error):
+                    raise
+                yield f"skip {name} m={m}: no kernel", {"case": name, "m": m, "passed": True, "skipped": True}
+                continue
+            workspace = harness.Guarded(max(16, plan.workspace_bytes), fill=0)
+            if m == 0:
+                per_element = [(workspace.address, linear.n * torch.finfo(schemes.FLOAT_TYPES[kind]).bits // 8) for kind, _ in operands]
+                enough = harness.Guarded(max([16] + [size for _, size in per_element]))
+                runtime.prepare(plan, (None, 0), (None, 0), (None, 0), [(enough.address, size) for _, size in per_element])(0)
+                torch.cuda.synchronize()
+                yield f"ok   {name} {linear.n}x{linear.k} m=0", {"case": name, "m": 0, "passed": True}
+                continue
+            data = harness.Case(problem, m, options)
+            launch = runtime.prepare(plan, (data.x_buffer.address, data.x_buffer.size), (data.y_buffer.address, data.y_buffer.size), (workspace.address, plan.workspace_bytes), [(buffer.address, buffer.size) for buffer in data.operand_buffers])
+            text, record = data.check(launch, {"workspace": workspace, "weights": weight_memory[0]})
+            if not torch.equal(weight_memory[0].bytes, before):
+                text, record["passed"] = text + " | weights overwritten", False
+            record.update({"case": name, "n": linear.n, "k": linear.k, "scheme": linear.scheme.decode(), "kernel": plan.kernel.decode()})
+            yield f"{'ok  ' if record['passed'] else 'FAIL'} {name} {linear.n}x{linear.k} m={m} {plan.kernel.decode()} {text}", record
+
+    work(load_cases(options), options.start, run)
+    # The context may be gone with the process, but an orderly end must work.
+    runtime.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", help="directory with manifest.json")
+    parser.add_argument("--weights", required=True, help="safetensors file of the canonical weights")
+    parser.add_argument("--library", required=True, help="libQuantLLMRuntime.so")
+    parser.add_argument("--archive", help="packed weights, if not where the manifest says")
+    parser.add_argument("--linear", default="", help="only linears whose name contains this")
+    parser.add_argument("--epilogue", action="append", default=[], help="NAME=steps (or *=steps) that the epilogue computes, as in check_kernel.py")
+    parser.add_argument("--m", default="0," + DEFAULT_TOKENS, help="token counts (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=30, help="launches compared bitwise (default: 30)")
+    parser.add_argument("--offset", type=int, default=16, help="bytes by which x, y and operands miss an alignment of 256 (default: 16)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--timeout", type=float, default=60, help="seconds without a line after which a kernel hangs (default: 60)")
+    parser.add_argument("--limit", type=float, default=0, help="seconds for the whole run (default: none)")
+    parser.add_argument("--json", help="write all records here")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.tokens = [int(piece) for piece in options.m.split(",")]
+    if options.worker:
+        worker(options)
+        return 0
+    count = len(load_cases(options))
+    if count == 0:
+        print("no cases: expected linears in the manifest")
+        return 2
+    begin = time.monotonic()
+    records, failures = supervise(options, count, os.path.abspath(__file__))
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(records, file, indent=1)
+    passed = sum(record["passed"] for record in records)
+    print(f"{count} linears, {len(records)} cases checked, {passed} passed, {failures} failures, {time.monotonic() - begin:.0f} s")
+    return 0 if failures == 0 and records else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Runs the GPU checks on the CPU, to see that they pass what is right and find what is wrong.
+
+torch's "cuda" becomes the CPU. check_kernel.py gets a driver whose one kernel computes the product in torch, with a fault on demand;
+check_linear.py gets the runtime library on the fake driver of the unit tests, which computes int4 products from the packed layout.
+
+    fake_gpu.py LIBRARY DRIVER
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import struct
+import sys
+import tempfile
+import types
+
+import torch
+
+
+def become_cpu():
+    """Replaces what the checks use of torch.cuda."""
+
+    def on_cpu(function):
+        def call(*arguments, **options):
+            if options.get("device") == "cuda":
+                options["device"] = "cpu"
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("arange", "empty", "full", "rand", "randint", "randn", "tensor", "zeros"):
+        setattr(torch, name, on_cpu(getattr(torch, name)))
+    generator, to = torch.Generator, torch.Tensor.to
+    torch.Generator = lambda device: generator()
+    torch.Tensor.to = lambda self, *arguments, **options: to(self, *["cpu" if isinstance(argument, str) and argument == "cuda" else argument for argument in arguments], **options)
+    torch.Tensor.cuda = lambda self: self
+
+    class Stream:
+        cuda_stream = 0
+
+        def synchronize(self):
+            pass
+
+    class Event:
+        def __init__(self, enable_timing):
+            pass
+
+        def record(self, stream):
+            pass
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, other):
+            return 1.0
+
+    class Graph:
+        """Launches run when they are captured; a replay is what has run."""
+
+        def capture_begin(self):
+            pass
+
+        def capture_end(self):
+            pass
+
+        def replay(self):
+            pass
+
+    cuda = torch.cuda
+    cuda.Stream, cuda.Event, cuda.CUDAGraph = Stream, Event, Graph
+    cuda.synchronize = cuda.empty_cache = lambda: None
+    cuda.stream = lambda stream: contextlib.nullcontext()
+    cuda.get_device_properties = lambda device: types.SimpleNamespace(L2_cache_size=1 << 16, multi_processor_count=4)
+
+
+become_cpu()
+
+import check_kernel  # noqa: E402
+import check_linear  # noqa: E402
+import driver  # noqa: E402
+import schemes  # noqa: E402
+
+
+# ---------------------------------------------------------------------------
+# check_kernel.py
+# ---------------------------------------------------------------------------
+
+
+class FakeDriver:
+    """A kernel that computes y from x, with a fault."""
+
+    fault, checker, desc, launches = None, None, None, 0
+
+    def call(self, *arguments):
+        pass
+
+    def load(self, image):
+        return None
+
+    def function(self, module, name, shared_bytes, cluster=1):
+        return name
+
+    def resources(self, function):
+        return 40, 0
+
+    def tensor_map(self, *arguments):
+        return (ctypes.c_char * 192)(), 0
+
+    def prepare(self, function, grid, threads, shared_bytes, cluster, arguments):
+        def view(address, shape):
+            return torch.frombuffer((ctypes.c_char * (2 * shape[0] * shape[1])).from_address(address.value), dtype=torch.float16).reshape(shape)
+
+        def launch(stream):
+            cls = FakeDriver
+            if function.startswith("read"):
+                return
+            cls.launches += 1
+            named = dict(zip(cls.desc["args"], arguments))
+            m, (problem, _) = named["m"].value, cls.checker.problem(cls.desc)
+            x, y = view(named["x"], (m, problem.k)), view(named["y"], (m, problem.n))
+            result = (x.double() @ problem.exact[0].T).to(torch.float16)
+            if cls.fault == "wrong element":
+                result[m // 2, 0] += 1
+            if cls.fault == "imprecise":
+                result *= 1.002
+            if cls.fault == "clears NaN":
+                result = result.nan_to_num(0)
+            if cls.fault == "spreads NaN" and result.isnan().any():
+                result[:] = torch.nan
+            if cls.fault == "not deterministic" and cls.launches % 7 == 0:
+                result[0, 0] = -result[0, 0]
+            if cls.fault == "skips an element":
+                result[m - 1, problem.n - 1] = y[m - 1, problem.n - 1]
+            y.copy_(result)
+            if cls.fault == "writes before":
+                ctypes.memset(named["y"].value - 4, 0, 4)
+            if cls.fault == "writes behind":
+                ctypes.memset(named["y"].value + 2 * m * problem.n, 0, 2)
+
+        return launch
+
+
+FAULTS = {
+    None: None,
+    "wrong element": "error above",
+    "imprecise": "error above",
+    "clears NaN": "NaN or infinity misplaced",
+    "spreads NaN": "NaN or infinity misplaced",
+    "not deterministic": "differs in",
+    "skips an element": "error above",
+    "writes before": "written outside of y",
+    "writes behind": "written outside of y",
+}
+
+
+def test_kernels(directory):
+    driver.Driver = FakeDriver
+    image = os.path.join(directory, "kernel.cubin")
+    with open(image, "w") as file:
+        file.write("nothing")
+    for scheme in ("int4, block = [1, 128], scale = f16", "uint3, block = [1, 32], scale = bf16, zero = int"):
+        names = ["tensor_map_x", "x", "packed0", "packed_scales0"] + ["packed_zeros0"] * ("zero" in scheme) + ["output_scale0", "y", "workspace", "m"]
+        desc = {"name": "k", "n": 72, "k": 136, "scheme": scheme, "threads": 128, "shared_bytes": 1000, "token_tile": 16, "row_tile": 64, "grid": "tiles", "args": names, "tensor_map_x": {"box_k": 64, "box_tokens": 16}}
+        for fault, message in FAULTS.items():
+            options = types.SimpleNamespace(time=fault is None, seed=1, offset=16, repeat=8, tokens=[5, 40])
+            checker = check_kernel.Checker(options)
+            FakeDriver.fault, FakeDriver.checker, FakeDriver.desc = fault, checker, desc
+            for line, record in checker.run("case", desc, image):
+                assert record["passed"] == (fault is None), line
+                assert message is None or message in line, line
+                if fault is None:
+                    assert record["us"] > 0 and record["read_limit_us"] > 0 and record["cublas_us"] > 0, record
+
+
+# ---------------------------------------------------------------------------
+# check_linear.py
+# ---------------------------------------------------------------------------
+
+
+def write_safetensors(path, tensors):
+    names = {torch.float16: "F16", torch.float32: "F32", torch.uint8: "U8"}
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def write_artifact(directory, n=72, k=200, group=32):
+    """An artifact for the fake driver, and the canonical weights."""
+    import hashlib
+
+    scheme = f"int4, block = [1, {group}], scale = f16"
+    weight = schemes.random_weight(n, k, schemes.Scheme.parse(scheme), torch.Generator("cpu").manual_seed(1))
+    packed = schemes.pack_weight(weight)
+    write_safetensors(os.path.join(directory, "canonical.safetensors"), {"w.codes": schemes.pack_codes(weight.codes, 4), "w.scales": weight.scales})
+    scale = torch.tensor(packed.output_scale)
+    write_safetensors(os.path.join(directory, "packed.safetensors"), {"w.packed": packed.packed, "w.packed_scales": packed.scales, "w.output_scale": scale})
+    code = f"\x7fELF product:8,8,8,4,8,4@{n},{k},{group}".encode()
+    with open(os.path.join(directory, "kernels.cubin"), "wb") as file:
+        file.write(code)
+    kernel = {"name": "product", "file": "kernels.cubin", "sha256": hashlib.sha256(code).hexdigest(), "threads": 128, "shared_bytes": 0, "token_tile": 16, "row_tile": 64, "grid": "tiles"}
+    kernel["args"] = ["x", "packed0", "packed_scales0", "output_scale0", "y", "m"]
+    linear = {"name": "layer", "n": n, "k": k, "scheme": scheme, "activation": "f16", "output": "f16", "weights": ["w"]}
+    linear.update({"packed": {"archive": "packed.safetensors", "keys": ["w"]}, "variants": [{"tokens": [1, 100], "kernel": "product"}]})
+    with open(os.path.join(directory, "manifest.json"), "w") as file:
+        json.dump({"schema": "quant_llm.manifest/1", "chip": "sm_90a", "kernels": [kernel], "linears": [linear]}, file)
+
+
+def run_linear(directory, library):
+    """What a worker of check_linear.py prints."""
+    options = types.SimpleNamespace(directory=directory, library=library, archive=None, weights=os.path.join(directory, "canonical.safetensors"), epilogue=[], linear="", tokens=[0, 1, 7, 101], seed=1, offset=16, repeat=3, start=0)
+    with tempfile.TemporaryFile("w+") as output, contextlib.redirect_stdout(output):
+        check_linear.worker(options)
+        output.seek(0)
+        return output.read()
+
+
+def test_linears(directory, library, cuda):
+    os.environ["QUANT_LLM_CUDA_DRIVER"] = cuda
+    write_artifact(directory)
+    text = run_linear(directory, library)
+    for line in ("ok   layer 72x200 m=0", "ok   layer 72x200 m=1 product err", "ok   layer 72x200 m=7 product err", "skip layer m=101", "@done"):
+        assert line in text, text
+    assert "FAIL" not in text, text
+    # One code of the weights that are the reference is changed.
+    path = os.path.join(directory, "canonical.safetensors")
+    with open(path, "r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        file.seek(8 + size)
+        byte = file.read(1)[0]
+        file.seek(8 + size)
+        file.write(bytes([byte ^ 0x44]))
+    text = run_linear(directory, library)
+    assert "FAIL layer 72x200 m=7 product err" in text and "rows 0..0 (1)" in text, text
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        test_kernels(scratch)
+        test_linears(scratch, *sys.argv[1:3])
+    print("the checks find faults: ok")
