@@ -85,6 +85,15 @@ private:
   }
   /// The first group of a chunk and the number of those staged.
   std::pair<Value, Value> groupsOf(Value chunk);
+  /// The chunk to work on as number `index`: every tile begins elsewhere, so
+  /// that CTAs do not read the same columns of X at the same time.
+  Value chunkAt(Value index) {
+    int64_t chunks = numChunks();
+    if (!hasProducer() || chunks == 1)
+      return index;
+    Value chunk = b.add(index, b.rem(b.blockIndexX(), chunks));
+    return b.select(b.less(chunk, chunks), chunk, b.sub(chunk, b.i32(chunks)));
+  }
   /// Slot and parity of the next stage.
   std::pair<Value, Value> advance(Value slot, Value parity);
   /// The strip of the weight for a strip of the tile; tiles may hang over.
@@ -236,7 +245,7 @@ void MmaKernel::emitProducer() {
   // The first stages are free: their copies need not wait for anybody.
   int64_t first = std::min(config.stages, numChunks());
   for (int64_t chunk = 0; chunk != first; ++chunk)
-    produce(b.i32(chunk), b.i32(chunk));
+    produce(chunkAt(b.i32(chunk)), b.i32(chunk));
   b.syncThreads();
   if (numChunks() <= config.stages)
     return;
@@ -244,7 +253,7 @@ void MmaKernel::emitProducer() {
          {b.i32(0), b.i32(0)}, [&](Value chunk, ValueRange ring) -> Values {
            b.waitBarrier(emptyBarrier(ring[0]), ring[1]);
            b.syncWarp();
-           produce(chunk, ring[0]);
+           produce(chunkAt(chunk), ring[0]);
            auto [slot, parity] = advance(ring[0], ring[1]);
            return {slot, parity};
          });
@@ -259,7 +268,7 @@ Values MmaKernel::consumeProduced() {
       [&](Value chunk, ValueRange carried) -> Values {
         Value slot = carried[numSums()], parity = carried[numSums() + 1];
         b.waitBarrier(fullBarrier(slot), parity);
-        Values sums = multiplyStage(stageAddress(slot), chunk,
+        Values sums = multiplyStage(stageAddress(slot), chunkAt(chunk),
                                     carried.take_front(numSums()));
         b.syncWarp();
         b.ifThen(b.equal(lane, 0), [&] { b.arrive(emptyBarrier(slot)); });
@@ -442,6 +451,9 @@ void MmaKernel::updateScales(StripScales &scales, unsigned weight,
       group = b.sub(b.div(b.add(b.mul(chunk, layout.units), unitInStage),
                           block / kUnitColumns),
                     groupsOf(chunk).first);
+    // The padding of the last unit has no groups: any finite scale will do.
+    if (total > 1 && block < kUnitColumns && problem.k % kUnitColumns != 0)
+      group = b.min(group, b.sub(groupsOf(chunk).second, b.i32(1)));
     Value at = b.add(stage, weight * layout.perWeight);
     Value scaleAddress = b.add(b.add(b.add(at, layout.scales),
                                      b.mul(stripInTile, layout.scalesPerStrip)),
