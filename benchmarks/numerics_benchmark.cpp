@@ -20,6 +20,7 @@
 #include "quant-llm/Numerics/Metrics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -100,7 +101,9 @@ int main(int argc, char **argv) {
     });
     std::string name = schemeName(scheme);
     name = name.substr(0, name.find(", rounding"));
-    std::printf("%-52s %7.2f (%6.2f) %7.2f (%6.2f)\n", name.c_str(),
+    if (size_t table = name.find(", ["); table < name.find('>'))
+      name.replace(table, name.find('>') - table, ", [...]");
+    std::printf("%-52s %7.3f (%6.3f) %7.3f (%6.3f)\n", name.c_str(),
                 gigabytes / quantized.first, gigabytes / quantized.second,
                 gigabytes / dequantized.first, gigabytes / dequantized.second);
   };
@@ -132,10 +135,35 @@ int main(int argc, char **argv) {
   scheme.blockN = 64;
   scheme.blockK = 64;
   report(scheme, repeat);
+  // The search for a clip, by far the slowest: fewer runs.
+  int64_t searches = std::min<int64_t>(repeat, 3);
+  for (const char *name : {"int4", "int8", "int3", "uint4", "nf4", "f4E2M1FN",
+                           "f6E2M3FN", "f8E4M3FN"})
+    for (int64_t group : {int64_t(-1), int64_t(64)}) {
+      scheme = Scheme();
+      scheme.element = *parseElement(name);
+      scheme.blockK = group;
+      scheme.rule = ScaleRule::Mse;
+      if (scheme.element.kind == ElementKind::UInt)
+        scheme.zero = ZeroKind::Integer;
+      report(scheme, searches);
+    }
+  // Tables that do not fit into a register, a float zero, blocks of many rows.
+  std::vector<float> codebook;
+  for (int i = 0; i < 64; ++i)
+    codebook.push_back(std::sinh(0.1f * static_cast<float>(i - 32)));
+  scheme.element = makeCodebook(codebook);
+  report(scheme, searches);
+  scheme.element = *parseElement("uint4");
+  scheme.zero = ZeroKind::Float;
+  report(scheme, searches);
   scheme = Scheme();
-  scheme.blockK = 64;
+  scheme.blockN = scheme.blockK = 64;
   scheme.rule = ScaleRule::Mse;
-  report(scheme, 1);
+  for (const char *name : {"int4", "nf4"}) {
+    scheme.element = *parseElement(name);
+    report(scheme, searches);
+  }
 
   GranularityOptions granularity;
   granularity.alpha = 1.5; // all sizes
@@ -144,7 +172,7 @@ int main(int argc, char **argv) {
              .ok())
       fail("chooseGranularity failed");
   });
-  std::printf("%-52s %7.2f (%6.2f)\n", "choose granularity, 5 sizes",
+  std::printf("%-52s %7.3f (%6.3f)\n", "choose granularity, 5 sizes",
               gigabytes / chosen.first, gigabytes / chosen.second);
   return 0;
 }

@@ -317,6 +317,15 @@ struct Range {
   double low, high;
 };
 
+/// The most clips that rule mse tries.
+constexpr int maxClips = 33;
+
+/// Scales and zeros of a block under every clip, as codes are computed with.
+struct ClippedParameters {
+  float scales[maxClips];
+  float zeros[maxClips];
+};
+
 /// Computes and stores scales and zeros of blocks.
 class BlockCoder {
 public:
@@ -327,14 +336,34 @@ public:
     double low = element.minValue(), high = element.maxValue();
     span = high - low;
     largest = scheme.zero == ZeroKind::None ? element.maxMagnitude() : span;
+
+    nearest.low = element.minValue();
+    nearest.high = element.maxValue();
+    nearest.halfAway = scheme.rounding == Rounding::HalfAway;
+    nearest.bits = element.bits();
+    if (element.isInteger()) {
+      nearest.kind = NearestValue::Integer;
+    } else if (const SmallFloat *format = getSmallFloat(element.kind())) {
+      nearest.kind = NearestValue::SmallFloat;
+      nearest.mantissaBits = format->mantissaBits;
+      nearest.bias = format->bias;
+    } else {
+      nearest.kind = NearestValue::Table;
+      nearest.thresholds = element.thresholds().data();
+      for (uint8_t code : element.order())
+        sortedValues.push_back(element.decode(code));
+      nearest.values = sortedValues.data();
+    }
   }
+  BlockCoder(const BlockCoder &) = delete;
+  BlockCoder &operator=(const BlockCoder &) = delete;
 
   bool hasFloatZero() const { return scheme.zero == ZeroKind::Float; }
   bool hasIntZero() const { return scheme.zero == ZeroKind::Integer; }
   bool isSymmetric() const { return scheme.zero == ZeroKind::None; }
 
   /// Number of clips that rule mse tries, the first of which is none.
-  int getNumClips() const { return powerOfTwo ? 4 : 33; }
+  int getNumClips() const { return powerOfTwo ? 4 : maxClips; }
 
   /// The scale before it is stored; finite and not negative.
   double computeScale(Range range, int clip) const {
@@ -465,21 +494,27 @@ public:
             hasIntZero() ? zeros : nullptr};
   }
 
-  /// Squared error of `row`, a part of a block, in index order.
-  double computeError(const float *row, int64_t count, float scale, float zero,
-                      std::vector<uint8_t> &codes,
-                      std::vector<float> &values) const {
-    RowParameters parameters = getParameters(count, count, &scale, &zero);
-    if (element.isInteger())
-      return getKernels().intError(row, parameters, element.minValue(),
-                                   element.maxValue(),
-                                   scheme.rounding == Rounding::HalfAway);
-    codes.resize(static_cast<size_t>(count));
-    values.resize(static_cast<size_t>(count));
-    encode(row, parameters, codes.data());
-    getKernels().decode(codes.data(), parameters, element.table().data(),
-                        values.data());
-    return getKernels().squaredError(values.data(), row, count);
+  /// Scales and zeros under every clip, as the search for one needs them.
+  void computeClips(Range range, ClippedParameters &clips) const {
+    if (powerOfTwo || !computeUsualClips(range, clips))
+      for (int clip = 0; clip < getNumClips(); ++clip)
+        computeClip(range, clip, clips.scales[clip], clips.zeros[clip]);
+  }
+
+  /// The best clip of a block of rows that are `stride` apart; see
+  /// Kernels::findBest about `hint`.
+  int findBestClip(const float *rows, int64_t numRows, int64_t stride,
+                   int64_t count, const ClippedParameters &clips,
+                   int hint) const {
+    return static_cast<int>(getKernels().findBest(
+        nearest, rows, numRows, stride, count, getCandidates(clips), hint));
+  }
+
+  /// Squared errors of `row`, a part of a block, under every clip.
+  void computeErrors(const float *row, int64_t count,
+                     const ClippedParameters &clips, double *errors) const {
+    getKernels().squaredErrors(nearest, row, count, getCandidates(clips),
+                               errors);
   }
 
 private:
@@ -495,12 +530,119 @@ private:
     return {middle - half, middle + half};
   }
 
+  Candidates getCandidates(const ClippedParameters &clips) const {
+    return {getNumClips(), clips.scales, hasFloatZero() ? clips.zeros : nullptr,
+            hasIntZero() ? clips.zeros : nullptr};
+  }
+
+  void computeClip(Range range, int clip, float &scale, float &zero) const {
+    uint8_t scaleBytes[4], zeroBytes[4];
+    if (!scheme.scaleScheme) {
+      store(range, clip, scaleBytes, zeroBytes, scale, zero);
+      return;
+    }
+    // The stored scale depends on all blocks; search with the one before.
+    scale = static_cast<float>(computeScale(range, clip));
+    zero = isSymmetric() ? 0.0f : storeZero(range, clip, scale, zeroBytes);
+  }
+
+  /// Rounds to a type and back, as storeFloat and loadFloat.
+  static void roundAll(FloatType type, float (&values)[maxClips]) {
+    float limit = maxFinite(type);
+    for (float &value : values)
+      value = std::max(-limit, std::min(limit, value));
+    uint8_t bytes[4 * maxClips];
+    switch (type) {
+    case FloatType::F16:
+      floatToF16(values, bytes, maxClips);
+      f16ToFloat(bytes, values, maxClips);
+      return;
+    case FloatType::BF16:
+      floatToBF16(values, bytes, maxClips);
+      bf16ToFloat(bytes, values, maxClips);
+      return;
+    case FloatType::F32:
+      return;
+    default:
+      for (float &value : values) {
+        storeFloat(type, value, bytes);
+        value = loadFloat(type, bytes);
+      }
+    }
+  }
+
+  /// computeClip() for all clips at once, in loops that compilers vectorize;
+  /// false if a scale or zero is among those that are adjusted one by one. The
+  /// same operations in the same order give the same bits.
+  bool computeUsualClips(Range range, ClippedParameters &clips) const {
+    double lows[maxClips], highs[maxClips], wanted[maxClips];
+    for (int clip = 0; clip < maxClips; ++clip) {
+      double ratio = (40 - clip) / 40.0;
+      lows[clip] = range.low * ratio;
+      highs[clip] = range.high * ratio;
+    }
+    if (hasFloatZero())
+      for (int clip = 1; clip < maxClips; ++clip) {
+        Range clipped = clipRange(range, clip);
+        lows[clip] = clipped.low;
+        highs[clip] = clipped.high;
+      }
+    double limit = floatMax / largest / (scheme.scaleScheme ? 2.0 : 1.0);
+    double divisor = isSymmetric() ? element.maxValue() : span;
+    for (int clip = 0; clip < maxClips; ++clip) {
+      double width = isSymmetric() ? highs[clip] : highs[clip] - lows[clip];
+      wanted[clip] = std::min(width / divisor, limit);
+      clips.scales[clip] = static_cast<float>(wanted[clip]);
+      clips.zeros[clip] = 0.0f;
+    }
+    if (!scheme.scaleScheme) {
+      roundAll(scheme.scaleType, clips.scales);
+      // What storeScale() changes after or before rounding. A block of zeros
+      // has scales of 0, and so may keep them.
+      float least = minPositive(scheme.scaleType);
+      float most = maxFinite(scheme.scaleType);
+      bool usual = true;
+      for (int clip = 0; clip < maxClips; ++clip)
+        usual &= (wanted[clip] == 0.0) |
+                 ((wanted[clip] >= least) & (clips.scales[clip] < most) &
+                  (clips.scales[clip] * largest <= floatMax));
+      if (!usual)
+        return false;
+    }
+    if (hasIntZero()) {
+      for (int clip = 0; clip < maxClips; ++clip) {
+        float scale = clips.scales[clip];
+        float quotient =
+            scale == 0.0f ? 0.0f : static_cast<float>(lows[clip]) / scale;
+        float value = std::max(nearest.low, std::min(nearest.high, -quotient));
+        // Rounds to the nearest even integer; the rest is exact.
+        float rounded = (value + 0x1.8p23f) - 0x1.8p23f;
+        if (nearest.halfAway)
+          rounded += value - rounded == 0.5f ? 1.0f : 0.0f;
+        clips.zeros[clip] = rounded;
+      }
+    } else if (hasFloatZero()) {
+      for (int clip = 0; clip < maxClips; ++clip)
+        clips.zeros[clip] = static_cast<float>(
+            lows[clip] -
+            static_cast<double>(clips.scales[clip]) * element.minValue());
+      roundAll(scheme.zeroType, clips.zeros);
+      if (!scheme.scaleScheme)
+        for (int clip = 0; clip < maxClips; ++clip)
+          if (!isFinite(clips.scales[clip], clips.zeros[clip]))
+            return false;
+    }
+    return true;
+  }
+
   const Scheme &scheme;
   const Element &element;
   bool powerOfTwo;
   /// Largest minus smallest value of the element, and the largest magnitude of
   /// what the scale is multiplied with.
   double span, largest;
+  NearestValue nearest = {};
+  std::vector<float> sortedValues;
 };
 } // namespace
 
@@ -532,12 +674,9 @@ private:
   Status computeRanges(std::vector<float> &lows, std::vector<float> &highs);
   void searchClips(const std::vector<float> &lows,
                    const std::vector<float> &highs, std::vector<int> &clips);
-  int searchClip(const float *values, int64_t count, Range range,
-                 std::vector<uint8_t> &codes,
-                 std::vector<float> &decoded) const;
-  /// Scale and zero as codes are computed with during the search for a clip.
-  void getCandidate(Range range, int clip, float &scale, float &zero) const;
-
+  void searchClipsInPieces(const std::vector<float> &lows,
+                           const std::vector<float> &highs,
+                           std::vector<int> &clips);
   MatrixView matrix;
   const Scheme &scheme;
   Element element;
@@ -565,37 +704,6 @@ Range Quantizer::getRange(float low, float high) const {
   return {low, high};
 }
 
-void Quantizer::getCandidate(Range range, int clip, float &scale,
-                             float &zero) const {
-  uint8_t scaleBytes[4], zeroBytes[4];
-  if (!scheme.scaleScheme) {
-    coder.store(range, clip, scaleBytes, zeroBytes, scale, zero);
-    return;
-  }
-  // The stored scale depends on all blocks; search with the one before.
-  scale = static_cast<float>(coder.computeScale(range, clip));
-  zero = coder.isSymmetric() ? 0.0f
-                             : coder.storeZero(range, clip, scale, zeroBytes);
-}
-
-int Quantizer::searchClip(const float *values, int64_t count, Range range,
-                          std::vector<uint8_t> &codes,
-                          std::vector<float> &decoded) const {
-  int best = 0;
-  double bestError = std::numeric_limits<double>::infinity();
-  for (int clip = 0; clip < coder.getNumClips(); ++clip) {
-    float scale, zero;
-    getCandidate(range, clip, scale, zero);
-    double error =
-        coder.computeError(values, count, scale, zero, codes, decoded);
-    if (error < bestError) {
-      best = clip;
-      bestError = error;
-    }
-  }
-  return best;
-}
-
 /// Blocks of one row with scales of their own: each row is read once.
 Status Quantizer::quantizeRowBlocks(QuantizedMatrix &result) {
   int64_t rowBytes = packedRowBytes(matrix.k, element.bits());
@@ -606,8 +714,9 @@ Status Quantizer::quantizeRowBlocks(QuantizedMatrix &result) {
     std::vector<float> values(static_cast<size_t>(matrix.k));
     std::vector<uint8_t> codes(static_cast<size_t>(matrix.k));
     std::vector<float> lows(static_cast<size_t>(blocks)), highs(lows),
-        scales(lows), zeros(lows), decoded;
-    std::vector<uint8_t> scratch;
+        scales(lows), zeros(lows);
+    ClippedParameters clips;
+    int clip = 0; // neighbours have similar ones
     for (int64_t row = begin; row < end; ++row) {
       loadRow(matrix, row, 0, matrix.k, values.data());
       if (!computeRowRanges(values.data(), lows.data(), highs.data())) {
@@ -616,12 +725,12 @@ Status Quantizer::quantizeRowBlocks(QuantizedMatrix &result) {
       }
       for (int64_t block = 0; block < blocks; ++block) {
         Range range = getRange(lows[block], highs[block]);
-        int clip = 0;
         if (scheme.rule == ScaleRule::Mse) {
           int64_t first = block * grid.blockK;
-          clip = searchClip(values.data() + first,
-                            std::min(grid.blockK, matrix.k - first), range,
-                            scratch, decoded);
+          coder.computeClips(range, clips);
+          clip = coder.findBestClip(values.data() + first, 1, matrix.k,
+                                    std::min(grid.blockK, matrix.k - first),
+                                    clips, clip);
         }
         int64_t cell = row * blocks + block;
         coder.store(range, clip, result.scales.data() + cell * scaleBytes,
@@ -685,59 +794,94 @@ Status Quantizer::computeRanges(std::vector<float> &lows,
                    : Status::success();
 }
 
-/// Rule mse for blocks of several rows: errors are summed over pieces of 64
-/// rows of a row of blocks, and these in order, whichever thread has computed
-/// them.
+/// Blocks of at most this many rows are searched as a whole; larger ones in
+/// pieces, so that threads can share them.
+static constexpr int64_t pieceRows = 64;
+
+/// Rule mse for blocks of several rows.
 void Quantizer::searchClips(const std::vector<float> &lows,
                             const std::vector<float> &highs,
                             std::vector<int> &clips) {
-  const int64_t pieceRows = 64;
+  if (grid.blockN > pieceRows) {
+    searchClipsInPieces(lows, highs, clips);
+    return;
+  }
   auto width = static_cast<size_t>(grid.gridK);
-  int64_t piecesPerBlock = (grid.blockN - 1) / pieceRows + 1;
-  int64_t pieces = grid.gridN * piecesPerBlock;
-  size_t blocks = lows.size();
-  std::vector<double> errors(static_cast<size_t>(pieces) * width);
-  std::vector<double> best(blocks, std::numeric_limits<double>::infinity());
-  std::vector<float> scales(blocks), zeros(blocks);
-  for (int clip = 0; clip < coder.getNumClips(); ++clip) {
-    for (size_t cell = 0; cell < blocks; ++cell)
-      getCandidate(getRange(lows[cell], highs[cell]), clip, scales[cell],
-                   zeros[cell]);
-    parallelFor(pieces, threads, [&](int64_t begin, int64_t end) {
-      std::vector<float> values(static_cast<size_t>(matrix.k)), decoded;
-      std::vector<uint8_t> codes;
-      for (int64_t piece = begin; piece < end; ++piece) {
-        int64_t rowBlock = piece / piecesPerBlock;
-        int64_t firstRow =
-            rowBlock * grid.blockN + piece % piecesPerBlock * pieceRows;
-        int64_t lastRow = std::min(
-            {firstRow + pieceRows, (rowBlock + 1) * grid.blockN, matrix.n});
-        double *sums = errors.data() + static_cast<size_t>(piece) * width;
-        std::fill(sums, sums + width, 0.0);
-        for (int64_t row = firstRow; row < lastRow; ++row) {
-          loadRow(matrix, row, 0, matrix.k, values.data());
-          for (size_t i = 0; i < width; ++i) {
-            int64_t first = static_cast<int64_t>(i) * grid.blockK;
-            size_t cell = static_cast<size_t>(rowBlock) * width + i;
-            sums[i] += coder.computeError(
-                values.data() + first, std::min(grid.blockK, matrix.k - first),
-                scales[cell], zeros[cell], codes, decoded);
-          }
-        }
-      }
-    });
-    for (size_t cell = 0; cell < blocks; ++cell) {
-      double error = 0;
-      for (int64_t piece = 0; piece < piecesPerBlock; ++piece)
-        error += errors[(cell / width * static_cast<size_t>(piecesPerBlock) +
-                         static_cast<size_t>(piece)) *
-                            width +
-                        cell % width];
-      if (error < best[cell]) {
-        best[cell] = error;
+  parallelFor(grid.gridN, threads, [&](int64_t begin, int64_t end) {
+    std::vector<float> values(static_cast<size_t>(grid.blockN * matrix.k));
+    ClippedParameters parameters;
+    int clip = 0; // neighbours have similar ones
+    for (int64_t rowBlock = begin; rowBlock < end; ++rowBlock) {
+      int64_t firstRow = rowBlock * grid.blockN;
+      int64_t numRows = std::min(grid.blockN, matrix.n - firstRow);
+      for (int64_t row = 0; row < numRows; ++row)
+        loadRow(matrix, firstRow + row, 0, matrix.k,
+                values.data() + row * matrix.k);
+      for (size_t i = 0; i < width; ++i) {
+        size_t cell = static_cast<size_t>(rowBlock) * width + i;
+        int64_t first = static_cast<int64_t>(i) * grid.blockK;
+        coder.computeClips(getRange(lows[cell], highs[cell]), parameters);
+        clip = coder.findBestClip(values.data() + first, numRows, matrix.k,
+                                  std::min(grid.blockK, matrix.k - first),
+                                  parameters, clip);
         clips[cell] = clip;
       }
     }
+  });
+}
+
+/// The same for any number of rows: errors are summed over pieces of a row of
+/// blocks, and these in order, whichever thread has computed them.
+void Quantizer::searchClipsInPieces(const std::vector<float> &lows,
+                                    const std::vector<float> &highs,
+                                    std::vector<int> &clips) {
+  auto width = static_cast<size_t>(grid.gridK);
+  auto numClips = static_cast<size_t>(coder.getNumClips());
+  int64_t piecesPerBlock = (grid.blockN - 1) / pieceRows + 1;
+  int64_t pieces = grid.gridN * piecesPerBlock;
+  size_t pieceSums = width * numClips;
+  std::vector<double> sums(static_cast<size_t>(pieces) * pieceSums);
+  parallelFor(pieces, threads, [&](int64_t begin, int64_t end) {
+    std::vector<float> values(static_cast<size_t>(matrix.k));
+    std::vector<ClippedParameters> parameters(width);
+    std::vector<double> errors(numClips);
+    for (int64_t piece = begin; piece < end; ++piece) {
+      int64_t rowBlock = piece / piecesPerBlock;
+      int64_t firstRow =
+          rowBlock * grid.blockN + piece % piecesPerBlock * pieceRows;
+      int64_t lastRow = std::min(
+          {firstRow + pieceRows, (rowBlock + 1) * grid.blockN, matrix.n});
+      for (size_t i = 0; i < width; ++i) {
+        size_t cell = static_cast<size_t>(rowBlock) * width + i;
+        coder.computeClips(getRange(lows[cell], highs[cell]), parameters[i]);
+      }
+      double *to = sums.data() + static_cast<size_t>(piece) * pieceSums;
+      for (int64_t row = firstRow; row < lastRow; ++row) {
+        loadRow(matrix, row, 0, matrix.k, values.data());
+        for (size_t i = 0; i < width; ++i) {
+          int64_t first = static_cast<int64_t>(i) * grid.blockK;
+          coder.computeErrors(values.data() + first,
+                              std::min(grid.blockK, matrix.k - first),
+                              parameters[i], errors.data());
+          for (size_t clip = 0; clip < numClips; ++clip)
+            to[i * numClips + clip] += errors[clip];
+        }
+      }
+    }
+  });
+  std::vector<double> errors(numClips);
+  for (size_t cell = 0; cell < lows.size(); ++cell) {
+    std::fill(errors.begin(), errors.end(), 0.0);
+    for (int64_t piece = 0; piece < piecesPerBlock; ++piece) {
+      size_t place = cell / width * static_cast<size_t>(piecesPerBlock) +
+                     static_cast<size_t>(piece);
+      const double *from =
+          sums.data() + place * pieceSums + cell % width * numClips;
+      for (size_t clip = 0; clip < numClips; ++clip)
+        errors[clip] += from[clip];
+    }
+    clips[cell] = static_cast<int>(
+        std::min_element(errors.begin(), errors.end()) - errors.begin());
   }
 }
 

@@ -35,6 +35,30 @@ struct RowParameters {
   const float *intZeros;
 };
 
+/// How a value becomes the nearest one of an element, without its code.
+struct NearestValue {
+  enum Kind { Integer, SmallFloat, Table } kind;
+  /// Integer: the range. SmallFloat: `high` is the largest value.
+  float low, high;
+  bool halfAway;
+  unsigned mantissaBits;
+  int bias;
+  /// Table: 2^bits - 1 ascending thresholds, and 2^bits values; the value of x
+  /// is that at the number of thresholds below x.
+  unsigned bits;
+  const float *thresholds;
+  const float *values;
+};
+
+/// Scales and zeros that one block might get. Null pointers are zeros of 0; one
+/// of the two is null.
+struct Candidates {
+  int64_t count;
+  const float *scales;
+  const float *floatZeros;
+  const float *intZeros;
+};
+
 struct Kernels {
   void (*f16ToFloat)(const uint8_t *from, float *to, size_t count);
   void (*floatToF16)(const float *from, uint8_t *to, size_t count);
@@ -67,13 +91,18 @@ struct Kernels {
   void (*decode)(const uint8_t *codes, const RowParameters &parameters,
                  const float *table, float *to);
 
-  /// sum((a[i] - b[i])^2) in float64: eight sums, of i % 8, then their sum in
-  /// order.
-  double (*squaredError)(const float *a, const float *b, int64_t count);
-
-  /// The squaredError of a row of one block with its encodeInt, decoded.
-  double (*intError)(const float *row, const RowParameters &parameters,
-                     float low, float high, bool halfAway);
+  /// The squared error of `row`, encoded and decoded, under each candidate, in
+  /// float64: eight sums, of the elements i % 8, then their sum in order.
+  void (*squaredErrors)(const NearestValue &nearest, const float *row,
+                        int64_t count, const Candidates &candidates,
+                        double *errors);
+  /// The first candidate with the smallest error of a block (the sum of the
+  /// squaredErrors of its rows, in order); 0 if all are NaN. `rows` are
+  /// `numRows` rows of `count` elements, `stride` apart. `hint` is where to
+  /// look first: it changes the time, not the result.
+  int64_t (*findBest)(const NearestValue &nearest, const float *rows,
+                      int64_t numRows, int64_t stride, int64_t count,
+                      const Candidates &candidates, int64_t hint);
 
   void (*pack4)(const uint8_t *codes, int64_t pairs, uint8_t *to);
   void (*unpack4)(const uint8_t *from, int64_t pairs, uint8_t *codes);

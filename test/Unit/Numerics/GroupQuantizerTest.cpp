@@ -866,6 +866,122 @@ TEST(KernelsTest, EncodersAgreeWithTheDefinition) {
   }
 }
 
+/// How kernels get the nearest value of an element.
+static NearestValue getNearest(const Element &element, Rounding rounding,
+                               std::vector<float> &sortedValues) {
+  NearestValue nearest = {};
+  nearest.low = element.minValue();
+  nearest.high = element.maxValue();
+  nearest.halfAway = rounding == Rounding::HalfAway;
+  nearest.bits = element.bits();
+  if (element.isInteger()) {
+    nearest.kind = NearestValue::Integer;
+  } else if (const SmallFloat *small = getSmallFloat(element.kind())) {
+    nearest.kind = NearestValue::SmallFloat;
+    nearest.mantissaBits = small->mantissaBits;
+    nearest.bias = small->bias;
+  } else {
+    nearest.kind = NearestValue::Table;
+    nearest.thresholds = element.thresholds().data();
+    for (uint8_t code : element.order())
+      sortedValues.push_back(element.decode(code));
+    nearest.values = sortedValues.data();
+  }
+  return nearest;
+}
+
+TEST(KernelsTest, ErrorsOfCandidatesAgreeWithTheDefinition) {
+  std::mt19937 random(43);
+  std::normal_distribution<float> normal;
+  const int64_t numRows = 3, stride = 700;
+  std::vector<float> rows(numRows * stride);
+  for (float &value : rows)
+    value = normal(random);
+  // A tail to clip; and zeros, so that ties between candidates occur.
+  for (size_t i = 0; i < rows.size(); i += 97)
+    rows[i] *= 5;
+  std::fill(rows.begin(), rows.begin() + 20, 0.0f);
+
+  for (const ElementFormat &format : getFormats()) {
+    Element element = get(format);
+    for (ZeroKind zero : {ZeroKind::None, ZeroKind::Integer, ZeroKind::Float}) {
+      if (zero == ZeroKind::Integer && format.kind != ElementKind::UInt)
+        continue;
+      for (Rounding rounding : {Rounding::HalfEven, Rounding::HalfAway}) {
+        if (rounding == Rounding::HalfAway && !element.isInteger())
+          continue;
+        std::vector<float> sortedValues;
+        NearestValue nearest = getNearest(element, rounding, sortedValues);
+        const int64_t numCandidates = 33;
+        std::vector<float> scales, zeros;
+        for (int64_t i = 0; i < numCandidates; ++i) {
+          scales.push_back(0.2f * static_cast<float>(numCandidates - i) /
+                           element.maxMagnitude());
+          zeros.push_back(zero == ZeroKind::Integer
+                              ? static_cast<float>(random() % 8)
+                              : normal(random) / 4);
+        }
+        scales[7] = 0;
+        scales[20] = scales[12], zeros[20] = zeros[12]; // a tie
+        Candidates candidates{numCandidates, scales.data(),
+                              zero == ZeroKind::Float ? zeros.data() : nullptr,
+                              zero == ZeroKind::Integer ? zeros.data()
+                                                        : nullptr};
+
+        for (int64_t count : {1, 2, 15, 16, 33, 300, 600}) {
+          // errors[row][candidate] by the definition.
+          std::vector<std::vector<double>> errors;
+          for (int64_t row = 0; row < numRows; ++row) {
+            errors.emplace_back();
+            for (int64_t c = 0; c < numCandidates; ++c) {
+              float s = scales[c], z = zeros[c], floatZero = 0, intZero = 0;
+              (zero == ZeroKind::Float ? floatZero : intZero) =
+                  zero == ZeroKind::None ? 0.0f : z;
+              double sums[8] = {};
+              for (int64_t i = 0; i < count; ++i) {
+                float w = rows[row * stride + i];
+                float x = s == 0 ? intZero : (w - floatZero) / s + intZero;
+                float v = element.decode(element.encode(x, rounding));
+                float value = s * (v - intZero) + floatZero;
+                double error = static_cast<double>(value) - w;
+                sums[i % 8] += error * error;
+              }
+              double sum = 0;
+              for (double part : sums)
+                sum += part;
+              errors.back().push_back(sum);
+            }
+          }
+          for (const Kernels *kernels :
+               {getBaselineKernels(), getAVX2Kernels(), getAVX512Kernels()}) {
+            if (!kernels)
+              continue;
+            for (int64_t row = 0; row < numRows; ++row) {
+              std::vector<double> found(numCandidates);
+              kernels->squaredErrors(nearest, rows.data() + row * stride, count,
+                                     candidates, found.data());
+              ASSERT_EQ(found, errors[row])
+                  << elementName(format) << " " << count;
+            }
+            for (int64_t used : {int64_t(1), numRows}) {
+              std::vector<double> sums(numCandidates);
+              for (int64_t row = 0; row < used; ++row)
+                for (int64_t c = 0; c < numCandidates; ++c)
+                  sums[c] += errors[row][c];
+              for (int64_t hint : {0, 1, 17, 32})
+                ASSERT_EQ(kernels->findBest(nearest, rows.data(), used, stride,
+                                            count, candidates, hint),
+                          std::min_element(sums.begin(), sums.end()) -
+                              sums.begin())
+                    << elementName(format) << " " << count << " " << hint;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(KernelsTest, InstructionSetsAgree) {
   std::mt19937 random(41);
   std::normal_distribution<float> normal;
