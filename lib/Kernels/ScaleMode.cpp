@@ -10,6 +10,8 @@
 
 #include "quant-llm/Numerics/Float.h"
 
+#include <algorithm>
+
 using namespace quant_llm;
 
 int64_t quant_llm::getNumGroups(const KernelProblem &problem) {
@@ -44,4 +46,10 @@ int64_t quant_llm::getZeroBytes(const Scheme &scheme) {
     return floatTypeBytes(getPackedZeroType(scheme));
   }
   return 0;
+}
+
+int64_t quant_llm::getTableBytes(const Scheme &scheme) {
+  bool hasTable = scheme.element.kind == ElementKind::NF4 ||
+                  scheme.element.kind == ElementKind::Codebook;
+  return hasTable ? std::max<int64_t>(2 << scheme.element.bits, 16) : 0;
 }

@@ -51,8 +51,5 @@ StageLayout::StageLayout(const KernelProblem &problem,
                  problem.numWeights * 512;
   barriers = roundUp(std::max(config.stages * stage, sums), 16);
   table = barriers + 16 * config.stages;
-  bool hasTable = scheme.element.kind == ElementKind::NF4 ||
-                  scheme.element.kind == ElementKind::Codebook;
-  total =
-      table + (hasTable ? std::max<int64_t>(2 << scheme.element.bits, 16) : 0);
+  total = table + getTableBytes(scheme);
 }

@@ -15,6 +15,7 @@
 #include "quant-llm/Kernels/KernelSpec.h"
 #include "quant-llm/Kernels/ScaleMode.h"
 #include "quant-llm/Kernels/StageLayout.h"
+#include "quant-llm/Kernels/WgmmaPlan.h"
 #include "quant-llm/Packing/FragmentLayout.h"
 
 #include <algorithm>
@@ -57,7 +58,10 @@ static int64_t getThreads(const KernelConfig &config) {
 
 int64_t quant_llm::getSharedBytes(const KernelProblem &problem,
                                   const KernelConfig &config) {
-  return StageLayout(problem, config).total;
+  if (config.family != KernelFamily::Wgmma)
+    return StageLayout(problem, config).total;
+  Result<WgmmaPlan> plan = planWgmma(problem, config);
+  return plan.ok() ? plan->sharedBytes : 0;
 }
 
 static Status verifyProblem(const KernelProblem &problem) {
@@ -161,6 +165,27 @@ static Status verifyMma(const KernelProblem &problem,
   return Status::success();
 }
 
+static Status verifyWgmma(const KernelProblem &problem,
+                          const KernelConfig &config, const ChipLimits &chip) {
+  if (!chip.hasWgmma)
+    return Status::error("expected sm_90a for the family wgmma but got " +
+                         chip.name);
+  Result<WgmmaPlan> plan = planWgmma(problem, config);
+  if (!plan.ok())
+    return plan.status();
+  int64_t sums = plan->blocksPerConsumer * config.tokenTile / 2;
+  int64_t registers = std::max(plan->launchRegisters, plan->consumerRegisters);
+  if (sums + registersBesideSums > registers)
+    return Status::error(
+        "expected sums for " + text(registers) + " registers a thread (" +
+        text(plan->threads) + " threads, " + text(config.ctasPerSM) +
+        " CTAs per multiprocessor), of which " + text(registersBesideSums) +
+        " are needed for other things, but row_tile, "
+        "token_tile and warps_rows ask for " +
+        text(sums));
+  return Status::success();
+}
+
 Status quant_llm::verifyKernel(const KernelProblem &problem,
                                const KernelConfig &config,
                                const ChipLimits &chip) {
@@ -181,6 +206,9 @@ Status quant_llm::verifyKernel(const KernelProblem &problem,
       return status;
     break;
   case KernelFamily::Wgmma:
+    if (Status status = verifyWgmma(problem, config, chip); !status.ok())
+      return status;
+    break;
   case KernelFamily::Scratch:
     return Status::error("the family " + std::string(getName(config.family)) +
                          " has no generator");

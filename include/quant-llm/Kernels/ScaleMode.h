@@ -44,6 +44,9 @@ int64_t getScaleBytes(const Scheme &scheme);
 int64_t getZeroBytes(const Scheme &scheme);
 /// @}
 
+/// Bytes of the table of a codebook in shared memory, 0 for other formats.
+int64_t getTableBytes(const Scheme &scheme);
+
 } // namespace quant_llm
 
 #endif // QUANT_LLM_KERNELS_SCALEMODE_H
