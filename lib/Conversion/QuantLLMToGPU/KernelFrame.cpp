@@ -136,47 +136,60 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
   }
 }
 
+Value KernelFrame::sumFactor(Dequantizer &dequantizer, unsigned j, Value row) {
+  Value factor = b.mulF(outputScales[j], b.f32(dequantizer.outputFactor()));
+  if (dequantizer.mode() == ScaleMode::Channel)
+    factor = b.mulF(dequantizer.channelScale(scales[j], row), factor);
+  return factor;
+}
+
+Value KernelFrame::elementPointer(Value base, Value row, Value token,
+                                  Type type) {
+  Value index = b.toI64(row);
+  if (token)
+    index = b.add(b.mul(b.toI64(token), b.i64(problem.n)), index);
+  return b.offsetPointer(base,
+                         b.mul(index, b.i64(type.getIntOrFloatBitWidth() / 8)));
+}
+
+Type KernelFrame::operandType(unsigned i) {
+  return epilogue->front().getArgument(problem.numWeights + i).getType();
+}
+
+Value KernelFrame::operandPointer(unsigned i, Value row, Value token) {
+  return elementPointer(epilogueOperands[i], row,
+                        problem.epilogue[i].perElement ? token : Value(),
+                        operandType(i));
+}
+
+Value KernelFrame::resultPointer(Value row, Value token) {
+  return elementPointer(y, row, token, toMLIR(b, problem.output));
+}
+
+Value KernelFrame::finish(ValueRange sums, ValueRange operands) {
+  if (!epilogue)
+    return b.fromF32(sums.front(), toMLIR(b, problem.output));
+  IRMapping mapping;
+  Block &body = epilogue->front();
+  for (auto [argument, value] :
+       llvm::zip(body.getArguments(),
+                 llvm::concat<const Value>(Values(sums), Values(operands))))
+    mapping.map(argument, value);
+  for (Operation &op : body.without_terminator())
+    b.clone(op, mapping);
+  return mapping.lookupOrDefault(body.getTerminator()->getOperand(0));
+}
+
 void KernelFrame::storeResult(Dequantizer &dequantizer, Value row, Value token,
                               ValueRange rawSums) {
   PTXBuilder::Scope scope(b, "epilogue");
-  Values sums;
-  for (auto [j, sum] : llvm::enumerate(rawSums)) {
-    Value factor = b.mulF(outputScales[j], b.f32(dequantizer.outputFactor()));
-    if (dequantizer.mode() == ScaleMode::Channel)
-      factor = b.mulF(dequantizer.channelScale(scales[j], row), factor);
-    sums.push_back(b.mulF(sum, factor));
-  }
-  Type outputType = toMLIR(b, problem.output);
-  Value index = b.createOrFold<arith::AddIOp>(
-      b.createOrFold<arith::MulIOp>(b.toI64(token), b.i64(problem.n)),
-      b.toI64(row));
-  auto elementOf = [&](Value base, Value at, Type type) {
-    int64_t bytes = type.getIntOrFloatBitWidth() / 8;
-    Value offset = b.createOrFold<arith::MulIOp>(at, b.i64(bytes));
-    return b.offsetPointer(base, offset);
-  };
-  Value result;
-  if (epilogue) {
-    IRMapping mapping;
-    Block &body = epilogue->front();
-    for (auto [argument, sum] :
-         llvm::zip(body.getArguments().take_front(sums.size()), sums))
-      mapping.map(argument, sum);
-    for (auto [i, argument] :
-         llvm::enumerate(body.getArguments().drop_front(sums.size()))) {
-      const EpilogueOperand &operand = problem.epilogue[i];
-      Type type = argument.getType();
-      Value at = operand.perElement ? index : b.toI64(row);
-      mapping.map(argument,
-                  b.load(type, elementOf(epilogueOperands[i], at, type),
-                         type.getIntOrFloatBitWidth() / 8));
-    }
-    for (Operation &op : body.without_terminator())
-      b.clone(op, mapping);
-    result = mapping.lookupOrDefault(body.getTerminator()->getOperand(0));
-  } else {
-    result = b.fromF32(sums.front(), outputType);
-  }
-  b.store(result, elementOf(y, index, outputType),
-          outputType.getIntOrFloatBitWidth() / 8);
+  Values sums, operands;
+  for (auto [j, sum] : llvm::enumerate(rawSums))
+    sums.push_back(b.mulF(sum, sumFactor(dequantizer, j, row)));
+  for (unsigned i = 0; i != problem.epilogue.size(); ++i)
+    operands.push_back(b.load(operandType(i), operandPointer(i, row, token),
+                              operandType(i).getIntOrFloatBitWidth() / 8));
+  Value result = finish(sums, operands);
+  b.store(result, resultPointer(row, token),
+          result.getType().getIntOrFloatBitWidth() / 8);
 }

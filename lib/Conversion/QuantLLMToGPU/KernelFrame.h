@@ -65,7 +65,20 @@ public:
   void storeResult(Dequantizer &dequantizer, mlir::Value row, mlir::Value token,
                    mlir::ValueRange sums);
 
+  /// @{ The parts of storeResult: the factor of raw sums of weight j; the type
+  /// of operand i of the epilogue, and its address for a position; the result,
+  /// in the type of y, from sums with their factors and operands.
+  mlir::Value sumFactor(Dequantizer &dequantizer, unsigned j, mlir::Value row);
+  mlir::Type operandType(unsigned i);
+  mlir::Value operandPointer(unsigned i, mlir::Value row, mlir::Value token);
+  mlir::Value finish(mlir::ValueRange sums, mlir::ValueRange operands);
+  mlir::Value resultPointer(mlir::Value row, mlir::Value token);
+  /// @}
+
 private:
+  mlir::Value elementPointer(mlir::Value base, mlir::Value row,
+                             mlir::Value token, mlir::Type type);
+
   PTXBuilder &b;
   const KernelProblem &problem;
   mlir::Region *epilogue;

@@ -22,6 +22,7 @@ LLVM::LLVMFuncOp quant_llm::emitKernel(gpu::GPUModuleOp module, StringRef name,
   case KernelFamily::Multistage:
     return emitMmaKernel(module, name, problem, config, epilogue);
   case KernelFamily::Wgmma:
+    return emitWgmmaKernel(module, name, problem, config, epilogue);
   case KernelFamily::Scratch:
     break;
   }

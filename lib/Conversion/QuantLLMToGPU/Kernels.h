@@ -34,6 +34,13 @@ mlir::LLVM::LLVMFuncOp emitMmaKernel(mlir::gpu::GPUModuleOp module,
                                      const KernelConfig &config,
                                      mlir::Region *epilogue);
 
+/// Family Wgmma.
+mlir::LLVM::LLVMFuncOp emitWgmmaKernel(mlir::gpu::GPUModuleOp module,
+                                       llvm::StringRef name,
+                                       const KernelProblem &problem,
+                                       const KernelConfig &config,
+                                       mlir::Region *epilogue);
+
 } // namespace quant_llm
 
 #endif // QUANT_LLM_LIB_CONVERSION_QUANTLLMTOGPU_KERNELS_H

@@ -10,6 +10,7 @@
 
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/IR/Matchers.h"
+#include "llvm/ADT/Sequence.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/MathExtras.h"
 
@@ -387,6 +388,11 @@ Value PTXBuilder::evictFirstPolicy() {
                    getI64Type(), {}, /*hasSideEffects=*/false)
       .front();
 }
+Value PTXBuilder::evictNormalPolicy() {
+  return inlineAsm("createpolicy.fractional.L2::evict_normal.b64 $0, 1.0;",
+                   getI64Type(), {}, /*hasSideEffects=*/false)
+      .front();
+}
 void PTXBuilder::bulkCopy(Value sharedAddress, Value globalPointer, Value bytes,
                           Value barrier, Value policy) {
   NVVM::CpAsyncBulkGlobalToSharedClusterOp::create(
@@ -464,6 +470,62 @@ Values PTXBuilder::mma(Type element, ValueRange a, ValueRange b, ValueRange c) {
       std::array<NVVM::MMALayout, 2>{NVVM::MMALayout::row,
                                      NVVM::MMALayout::col});
   return unpack(product);
+}
+
+void PTXBuilder::storeMatrix4Transposed(Value address, ValueRange matrices) {
+  auto shape = NVVM::LdStMatrixShapeAttr::get(getContext(), 8, 8);
+  NVVM::StMatrixOp::create(*this, sharedPointer(address), matrices,
+                           NVVM::MMALayout::col, shape,
+                           NVVM::LdStMatrixEltType::B16);
+}
+
+void PTXBuilder::decreaseRegisters(int64_t count) {
+  NVVM::SetMaxRegisterOp::create(*this, count,
+                                 NVVM::SetMaxRegisterAction::decrease);
+}
+void PTXBuilder::increaseRegisters(int64_t count) {
+  NVVM::SetMaxRegisterOp::create(*this, count,
+                                 NVVM::SetMaxRegisterAction::increase);
+}
+void PTXBuilder::wgmmaFence() { NVVM::WgmmaFenceAlignedOp::create(*this); }
+void PTXBuilder::wgmmaCommit() { NVVM::WgmmaGroupSyncAlignedOp::create(*this); }
+void PTXBuilder::wgmmaWait(unsigned pending) {
+  NVVM::WgmmaWaitGroupSyncOp::create(*this, pending);
+}
+
+/// 0, 1, ..., count - 1.
+static SmallVector<unsigned> firstIntegers(unsigned count) {
+  return llvm::to_vector(llvm::seq<unsigned>(0, count));
+}
+
+Values PTXBuilder::wgmmaWaitAll(ValueRange sums) {
+  return inlineAsm("wgmma.wait_group.sync.aligned 0;", sums.getTypes(), sums,
+                   /*hasSideEffects=*/true, firstIntegers(sums.size()));
+}
+
+Values PTXBuilder::wgmma(Type element, ValueRange sums, ValueRange a,
+                         Value descriptor, Value accumulate) {
+  // The tied sums take the numbers after the results.
+  unsigned numSums = sums.size(), next = 2 * numSums;
+  auto numbers = [](unsigned from, unsigned count) {
+    return llvm::join(
+        llvm::map_range(llvm::seq(from, from + count),
+                        [](unsigned i) { return "$" + std::to_string(i); }),
+        ", ");
+  };
+  std::string type = element.isBF16() ? "bf16" : "f16";
+  std::string text =
+      "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, $" +
+      std::to_string(next + 5) + ", 0;\nwgmma.mma_async.sync.aligned.m64n" +
+      std::to_string(2 * numSums) + "k16.f32." + type + "." + type + " {" +
+      numbers(0, numSums) + "}, {" + numbers(next, 4) + "}, $" +
+      std::to_string(next + 4) + ", accumulate, 1, 1, 0;\n}";
+  Values operands(sums);
+  llvm::append_range(operands, a);
+  operands.push_back(descriptor);
+  operands.push_back(accumulate);
+  return inlineAsm(text, sums.getTypes(), operands, /*hasSideEffects=*/true,
+                   firstIntegers(numSums));
 }
 
 //===----------------------------------------------------------------------===//

@@ -197,8 +197,10 @@ public:
   void arriveExpect(mlir::Value barrier, mlir::Value bytes);
   /// Until the phase of the given parity has completed.
   void waitBarrier(mlir::Value barrier, mlir::Value parity);
-  /// An L2 policy for data that is read once.
+  /// @{ L2 policies for data that is read once, and for other data.
   mlir::Value evictFirstPolicy();
+  mlir::Value evictNormalPolicy();
+  /// @}
   void bulkCopy(mlir::Value sharedAddress, mlir::Value globalPointer,
                 mlir::Value bytes, mlir::Value barrier,
                 mlir::Value policy = nullptr);
@@ -225,6 +227,29 @@ public:
   /// d = a * b + c, m16n8k16: a 4, b 2 words (i32), c 4 f32.
   Values mma(mlir::Type element, mlir::ValueRange a, mlir::ValueRange b,
              mlir::ValueRange c);
+  /// Stores four 8x8 matrices of 16-bit elements (i32 each) transposed: row i
+  /// of matrix q of the result is 16 bytes at the address of lane 8q + i.
+  void storeMatrix4Transposed(mlir::Value address, mlir::ValueRange matrices);
+  /// @}
+
+  /// @{ wgmma (sm_90a). A warpgroup executes these together.
+  /// Leaves `count` registers a thread to the calling warpgroup, which is less
+  /// (more) than it has.
+  void decreaseRegisters(int64_t count);
+  void increaseRegisters(int64_t count);
+  /// Before the first wgmma of a group.
+  void wgmmaFence();
+  void wgmmaCommit();
+  /// Until at most `pending` groups are incomplete.
+  void wgmmaWait(unsigned pending);
+  /// Until all groups are complete. The sums pass through it, so that nothing
+  /// that uses them moves before it.
+  Values wgmmaWaitAll(mlir::ValueRange sums);
+  /// a * b + (accumulate ? sums : 0): 64 rows, 16 k, 2 * sums.size() tokens.
+  /// `a` are four words of `element` pairs; `descriptor` (i64) is of b in
+  /// shared memory; `accumulate` is an i32.
+  Values wgmma(mlir::Type element, mlir::ValueRange sums, mlir::ValueRange a,
+               mlir::Value descriptor, mlir::Value accumulate);
   /// @}
 
   /// Inline assembly. `text` numbers the results first, then the operands

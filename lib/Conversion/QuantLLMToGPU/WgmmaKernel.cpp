@@ -1,0 +1,836 @@
+//===- WgmmaKernel.cpp - The wgmma family ---------------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Many tokens on Hopper. The product is computed transposed: rows of the weight
+// are the M dimension of wgmma, so that the weight can be the operand that
+// comes from registers, and tokens are its N dimension.
+//
+// A CTA stays on its multiprocessor and walks over tiles. Its first warp copies
+// weights and activations into two rings; its other warpgroups turn packed
+// words into fragments a few chunks ahead of the wgmma that uses them, without
+// a stop between tiles. Which warp waits for what, and when it gives a slot
+// back, is the program of the plan (Kernels/WgmmaPlan.h).
+//
+//===----------------------------------------------------------------------===//
+
+#include "Dequantize.h"
+#include "KernelFrame.h"
+#include "Kernels.h"
+#include "PTXBuilder.h"
+#include "quant-llm/Kernels/WgmmaPlan.h"
+
+#include "llvm/ADT/STLExtras.h"
+
+using namespace mlir;
+using namespace quant_llm;
+
+using Kind = PipelineAction::Kind;
+
+namespace {
+
+/// The newest item of a ring: its slot, and the parity of the phase in which it
+/// was awaited.
+struct Cursor {
+  Value slot, parity;
+};
+
+/// Rows and tokens of a tile, in units of tiles.
+struct Tile {
+  Value rows, tokens;
+};
+
+/// What a consumer carries from one unit to the next.
+struct ConsumerState {
+  /// Of a row block: two neighbouring tokens of row g, then of row g + 8, for
+  /// every 8 tokens.
+  SmallVector<Values> sums;
+  /// By buffer, step of the chunk and row block; only buffers that are
+  /// prepared and not yet multiplied have values.
+  SmallVector<SmallVector<SmallVector<Values>>> fragments;
+  Cursor weights, activations;
+};
+
+class WgmmaEmitter {
+public:
+  WgmmaEmitter(PTXBuilder &b, KernelFrame &frame, const KernelProblem &problem,
+               const KernelConfig &config, const WgmmaPlan &plan)
+      : b(b), frame(frame), problem(problem), config(config), plan(plan),
+        dequantizer(b, problem, frame.function().getName()),
+        element(toMLIR(b, problem.activation)) {}
+
+  void emit();
+
+private:
+  unsigned numBlocks() const { return plan.blocksPerConsumer; }
+
+  /// @{ Rings.
+  unsigned slots(unsigned ring) { return plan.program.rings[ring].slots; }
+  Cursor startOf(unsigned ring) { return {b.i32(slots(ring) - 1), b.i32(1)}; }
+  Cursor next(Cursor cursor, unsigned ring);
+  /// The slot of the item `back` before the newest.
+  Value slotBefore(Cursor cursor, unsigned ring, unsigned back);
+  Value fullBarrier(unsigned ring, Value slot);
+  Value emptyBarrier(unsigned ring, Value slot);
+  Value slotAddress(unsigned ring, Value slot);
+  /// @}
+
+  Value numTiles();
+  Tile tileAt(Value index);
+
+  void emitProducer();
+  /// The copies of a unit of weights, or of half a unit of activations.
+  void copyWeights(const Tile &tile, Value unit, Value slot, Value policy);
+  void copyActivations(const Tile &tile, Value column, Value slot);
+
+  void emitConsumer();
+  Values flatten(const ConsumerState &state);
+  ConsumerState unflatten(ValueRange values);
+  /// Walks over actions; `unit` is null outside of units, `notFirst` (i1) says
+  /// that the unit is not the first of its tile.
+  void consume(ArrayRef<PipelineAction> actions, ConsumerState &state,
+               unsigned &heldWeights, unsigned &heldActivations, Value unit,
+               Value notFirst);
+  void openUnit(const ConsumerState &state, Value unit);
+  const ScaleRegisters &registersOf(unsigned block, unsigned step);
+  void prepare(const PipelineAction &action, ConsumerState &state);
+  void multiply(const PipelineAction &action, ConsumerState &state,
+                Value accumulate);
+
+  /// @{ Results of a tile.
+  /// The block of 64 rows of the weight, at most the last one.
+  Value globalBlock(const Tile &tile, Value blockOfTile);
+  void finishTile(const Tile &tile, ArrayRef<Values> sums);
+  Value stagingAddress();
+  /// One pass of a row block: `values` has, of every plane that is staged, what
+  /// a thread holds of the pass.
+  void stagePairs(ValueRange values);
+  void stageWords(ArrayRef<Values> planes);
+  void storePass(Value firstRow, Value firstToken, int64_t tokens);
+  /// @}
+
+  PTXBuilder &b;
+  KernelFrame &frame;
+  const KernelProblem &problem;
+  const KernelConfig &config;
+  const WgmmaPlan &plan;
+  Dequantizer dequantizer;
+  Type element;
+
+  /// Warps are counted in their warpgroup.
+  Value shared, thread, lane, warpgroup, warp;
+  /// Of the producer: bytes of a slot of activations.
+  Value activationBytes;
+  /// Of a consumer thread: its warpgroup, counted from 0, and index in it.
+  Value consumer, threadInGroup;
+
+  /// The unit that is being prepared: of every row block of this warpgroup its
+  /// words, address of scales and zeros, and registers by group.
+  struct OpenUnit {
+    PackedUnit words;
+    Value scales, zeros;
+    std::map<unsigned, ScaleRegisters> registers;
+  };
+  SmallVector<std::unique_ptr<OpenUnit>> open;
+  Value openIndex;
+  SmallVector<ScaleRegisters> channelRegisters;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Rings
+//===----------------------------------------------------------------------===//
+
+Cursor WgmmaEmitter::next(Cursor cursor, unsigned ring) {
+  Value slot = b.add(cursor.slot, 1);
+  Value wraps = b.equal(slot, slots(ring));
+  return {b.select(wraps, b.i32(0), slot),
+          b.select(wraps, b.bitXor(cursor.parity, b.i32(1)), cursor.parity)};
+}
+
+Value WgmmaEmitter::slotBefore(Cursor cursor, unsigned ring, unsigned back) {
+  if (back == 0)
+    return cursor.slot;
+  Value wrapped = b.add(cursor.slot, slots(ring) - back);
+  return b.select(b.less(cursor.slot, back), wrapped,
+                  b.sub(cursor.slot, b.i32(back)));
+}
+
+// All full barriers, then all empty ones, those of the weights first.
+Value WgmmaEmitter::fullBarrier(unsigned ring, Value slot) {
+  int64_t first = plan.barriersAt +
+                  (ring == WgmmaPlan::kWeights ? 0 : 8 * int64_t(slots(0)));
+  return b.add(b.add(shared, b.mul(slot, 8)), first);
+}
+Value WgmmaEmitter::emptyBarrier(unsigned ring, Value slot) {
+  return b.add(fullBarrier(ring, slot), 8 * int64_t(slots(0) + slots(1)));
+}
+
+Value WgmmaEmitter::slotAddress(unsigned ring, Value slot) {
+  if (ring == WgmmaPlan::kWeights)
+    return b.add(b.add(shared, b.mul(slot, plan.weightSlotBytes)),
+                 plan.weightsAt);
+  return b.add(b.add(shared, b.mul(slot, plan.activationSlotBytes)),
+               plan.activationsAt);
+}
+
+//===----------------------------------------------------------------------===//
+// Tiles
+//===----------------------------------------------------------------------===//
+
+static Value ceilDiv(PTXBuilder &b, Value value, int64_t divisor) {
+  return b.div(b.add(value, divisor - 1), divisor);
+}
+
+Value WgmmaEmitter::numTiles() {
+  return b.mul(ceilDiv(b, frame.m, config.tokenTile), plan.rowTiles);
+}
+
+/// Bands of tokens whose activations stay in L2; in a band the tiles of the
+/// same weights follow each other.
+Tile WgmmaEmitter::tileAt(Value index) {
+  PTXBuilder::Scope scope(b, "tile");
+  Value tokenTiles = ceilDiv(b, frame.m, config.tokenTile);
+  Value band = b.div(index, plan.bandTiles * plan.rowTiles);
+  Value first = b.mul(band, plan.bandTiles);
+  Value inBand = b.sub(index, b.mul(first, plan.rowTiles));
+  Value width = b.min(b.sub(tokenTiles, first), plan.bandTiles);
+  Value rows = b.div(inBand, width);
+  return {rows, b.add(first, b.sub(inBand, b.mul(rows, width)))};
+}
+
+/// Blocks beyond the last one repeat it: what they give is not stored.
+Value WgmmaEmitter::globalBlock(const Tile &tile, Value blockOfTile) {
+  int64_t perTile = config.rowTile / 64;
+  Value block = b.add(b.mul(tile.rows, perTile), blockOfTile);
+  return plan.rowBlocks % perTile == 0 ? block
+                                       : b.min(block, plan.rowBlocks - 1);
+}
+
+//===----------------------------------------------------------------------===//
+// Producer
+//===----------------------------------------------------------------------===//
+
+void WgmmaEmitter::copyWeights(const Tile &tile, Value unit, Value slot,
+                               Value policy) {
+  PTXBuilder::Scope scope(b, "copy_weights");
+  int64_t strips = plan.blocks * 4;
+  Value barrier = fullBarrier(WgmmaPlan::kWeights, slot);
+  Value destination = slotAddress(WgmmaPlan::kWeights, slot);
+
+  // Bytes of one strip and unit; the last unit may have fewer groups.
+  int64_t lastGroups = plan.groups - (plan.units - 1) * plan.groupsPerUnit;
+  bool isRagged = plan.groupsPerUnit > 1 && lastGroups < plan.groupsPerUnit;
+  auto inUnit = [&](int64_t bytes) {
+    Value all = b.i32(bytes);
+    if (!isRagged || bytes == 0)
+      return all;
+    return b.select(b.equal(unit, plan.units - 1),
+                    b.i32(bytes / plan.groupsPerUnit * lastGroups), all);
+  };
+  Value scaleBytes = inUnit(plan.scaleStripBytes);
+  Value zeroBytes = inUnit(plan.zeroStripBytes);
+  Value bytes = b.add(b.mul(b.add(scaleBytes, zeroBytes), strips),
+                      strips * plan.packedStripBytes);
+  b.arriveExpect(barrier, bytes);
+
+  Value group = b.div(unit, plan.unitsPerGroup);
+  for (unsigned index = 0; index < plan.blocks; ++index) {
+    unsigned weight = index % problem.numWeights;
+    Value block = globalBlock(tile, b.i32(index / problem.numWeights));
+    Value strip = b.toI64(b.mul(block, 4));
+    auto copy = [&](Value pointer, int64_t offset, int64_t stripStride,
+                    Value unitOffset, int64_t unitBytes, Value validBytes) {
+      Value base =
+          b.offsetPointer(pointer, b.add(b.mul(strip, b.i64(stripStride)),
+                                         b.toI64(unitOffset)));
+      for (unsigned i = 0; i < 4; ++i) {
+        Value to = b.add(destination, offset + (4 * index + i) * unitBytes);
+        b.bulkCopy(to, b.offsetPointer(base, b.i64(i * stripStride)),
+                   validBytes, barrier, policy);
+      }
+    };
+    copy(frame.packed[weight], 0, plan.units * plan.packedStripBytes,
+         b.mul(unit, plan.packedStripBytes), plan.packedStripBytes,
+         b.i32(plan.packedStripBytes));
+    if (plan.scalesInLoop)
+      copy(frame.scales[weight], plan.scalesOffset,
+           plan.groups * plan.scaleStripBytes / plan.groupsPerUnit,
+           b.mul(group, plan.scaleStripBytes), plan.scaleStripBytes,
+           scaleBytes);
+    if (plan.zerosInLoop)
+      copy(frame.zeros[weight], plan.zerosOffset,
+           plan.groups * plan.zeroStripBytes / plan.groupsPerUnit,
+           b.mul(group, plan.zeroStripBytes), plan.zeroStripBytes, zeroBytes);
+  }
+}
+
+void WgmmaEmitter::copyActivations(const Tile &tile, Value column, Value slot) {
+  PTXBuilder::Scope scope(b, "copy_activations");
+  Value barrier = fullBarrier(WgmmaPlan::kActivations, slot);
+  // Columns beyond K arrive as zeros. Tokens beyond the last are zeros or
+  // leftovers: they are columns of the product that are not stored.
+  b.arriveExpect(barrier, activationBytes);
+  b.tensorCopy(slotAddress(WgmmaPlan::kActivations, slot), frame.tensorMapX,
+               column, b.mul(tile.tokens, config.tokenTile), barrier);
+}
+
+void WgmmaEmitter::emitProducer() {
+  PTXBuilder::Scope scope(b, "producer");
+  Value oneTokenTile = b.less(frame.m, b.i32(config.tokenTile + 1));
+  Value policy =
+      b.select(oneTokenTile, b.evictFirstPolicy(), b.evictNormalPolicy());
+
+  // The box of the tensor map never has more tokens than there are.
+  activationBytes =
+      b.mul(b.min(frame.m, config.tokenTile), WgmmaPlan::kHalf * 2);
+
+  // Cursors of the rings: a producer waits for the other parity.
+  auto walk = [&](ArrayRef<PipelineAction> actions, Cursor(&cursors)[2],
+                  const Tile &tile, Value unit) {
+    unsigned halves = 0;
+    for (const PipelineAction &action : actions) {
+      Cursor &cursor = cursors[action.ring];
+      switch (action.kind) {
+      case Kind::WaitEmpty:
+        cursor = next(cursor, action.ring);
+        b.waitBarrier(emptyBarrier(action.ring, cursor.slot),
+                      b.bitXor(cursor.parity, b.i32(1)));
+        break;
+      case Kind::Fill:
+        if (action.ring == WgmmaPlan::kWeights)
+          copyWeights(tile, unit, cursor.slot, policy);
+        else
+          copyActivations(
+              tile,
+              b.add(b.mul(unit, kUnitColumns), WgmmaPlan::kHalf * halves++),
+              cursor.slot);
+        break;
+      default:
+        // Kind::Announce.
+        b.arrive(fullBarrier(action.ring, cursor.slot));
+        break;
+      }
+    }
+  };
+  auto toValues = [](const Cursor(&cursors)[2]) {
+    return Values{cursors[0].slot, cursors[0].parity, cursors[1].slot,
+                  cursors[1].parity};
+  };
+
+  Cursor first[2] = {startOf(0), startOf(1)};
+  Values left = b.loop(
+      b.blockIndexX(), numTiles(), b.gridSizeX(), toValues(first),
+      [&](Value index, ValueRange atTile) {
+        Tile tile = tileAt(index);
+        return b.loop(b.i32(0), b.i32(plan.units), b.i32(1), atTile,
+                      [&](Value unit, ValueRange c) {
+                        Cursor cursors[2] = {{c[0], c[1]}, {c[2], c[3]}};
+                        walk(plan.program.produceUnit, cursors, tile, unit);
+                        return toValues(cursors);
+                      });
+      });
+  Cursor last[2] = {{left[0], left[1]}, {left[2], left[3]}};
+  walk(plan.program.produceEnd, last, Tile(), Value());
+}
+
+//===----------------------------------------------------------------------===//
+// Consumers
+//===----------------------------------------------------------------------===//
+
+Values WgmmaEmitter::flatten(const ConsumerState &state) {
+  Values values;
+  for (const Values &sums : state.sums)
+    llvm::append_range(values, sums);
+  // Between units the first buffers are prepared, the others are not needed.
+  for (unsigned buffer = 0; buffer < plan.ahead; ++buffer)
+    for (const auto &step : state.fragments[buffer])
+      for (const Values &fragment : step)
+        llvm::append_range(values, fragment);
+  for (const Cursor &cursor : {state.weights, state.activations})
+    llvm::append_range(values, Values{cursor.slot, cursor.parity});
+  return values;
+}
+
+ConsumerState WgmmaEmitter::unflatten(ValueRange values) {
+  ConsumerState state;
+  auto take = [&](unsigned count) {
+    Values taken(values.take_front(count));
+    values = values.drop_front(count);
+    return taken;
+  };
+  for (unsigned block = 0; block < numBlocks(); ++block)
+    state.sums.push_back(take(config.tokenTile / 2));
+  state.fragments.resize(plan.buffers);
+  for (unsigned buffer = 0; buffer < plan.ahead; ++buffer) {
+    state.fragments[buffer].resize(plan.chunkSteps);
+    for (auto &step : state.fragments[buffer])
+      for (unsigned block = 0; block < numBlocks(); ++block)
+        step.push_back(take(4));
+  }
+  for (Cursor *cursor : {&state.weights, &state.activations}) {
+    Values both = take(2);
+    *cursor = {both[0], both[1]};
+  }
+  return state;
+}
+
+/// Addresses of the newest unit of weights; nothing is loaded yet.
+void WgmmaEmitter::openUnit(const ConsumerState &state, Value unit) {
+  Value slot = slotAddress(WgmmaPlan::kWeights, state.weights.slot);
+  open.clear();
+  openIndex = unit;
+  for (unsigned block = 0; block < numBlocks(); ++block) {
+    // Four strips a block, one for each warp.
+    Value strip =
+        b.add(b.mul(b.add(b.mul(consumer, numBlocks()), block), 4), warp);
+    auto at = [&](int64_t offset, int64_t bytes) {
+      return b.add(b.add(slot, b.mul(strip, bytes)), offset);
+    };
+    open.push_back(std::make_unique<OpenUnit>(OpenUnit{
+        PackedUnit(b, problem.scheme.element.bits, at(0, plan.packedStripBytes),
+                   lane),
+        plan.scalesInLoop ? at(plan.scalesOffset, plan.scaleStripBytes)
+                          : Value(),
+        plan.zerosInLoop ? at(plan.zerosOffset, plan.zeroStripBytes) : Value(),
+        {}}));
+  }
+}
+
+const ScaleRegisters &WgmmaEmitter::registersOf(unsigned block, unsigned step) {
+  OpenUnit &unit = *open[block];
+  unsigned group = step * plan.groupsPerUnit / kStepsPerUnit;
+  auto [it, isNew] = unit.registers.try_emplace(group);
+  if (!isNew)
+    return it->second;
+  PTXBuilder::Scope scope(b, "scales");
+  // Columns beyond K have no group: the last one's scale is as good for them,
+  // as activations are zero there, and it is a number.
+  int64_t lastGroups = plan.groups - (plan.units - 1) * plan.groupsPerUnit;
+  auto at = [&](Value base, int64_t stripBytes) {
+    int64_t bytes = stripBytes / plan.groupsPerUnit;
+    if (plan.groupsPerUnit == 1 || group < lastGroups)
+      return b.add(base, group * bytes);
+    Value isLast = b.equal(openIndex, plan.units - 1);
+    return b.add(base, b.select(isLast, b.i32((lastGroups - 1) * bytes),
+                                b.i32(group * bytes)));
+  };
+  Value zeros =
+      plan.zerosInLoop ? at(unit.zeros, plan.zeroStripBytes) : Value();
+  it->second = plan.scalesInLoop
+                   ? dequantizer.groupRegisters(
+                         at(unit.scales, plan.scaleStripBytes), zeros, lane)
+                   : dequantizer.channelRegisters(zeros, lane);
+  return it->second;
+}
+
+void WgmmaEmitter::prepare(const PipelineAction &action, ConsumerState &state) {
+  auto &buffer = state.fragments[action.buffer];
+  buffer.assign(plan.chunkSteps, {});
+  for (unsigned i = 0; i < plan.chunkSteps; ++i) {
+    unsigned step = action.chunk * plan.chunkSteps + i;
+    for (unsigned block = 0; block < numBlocks(); ++block)
+      buffer[i].push_back(dequantizer.fragment(open[block]->words, step,
+                                               registersOf(block, step)));
+  }
+}
+
+void WgmmaEmitter::multiply(const PipelineAction &action, ConsumerState &state,
+                            Value accumulate) {
+  PTXBuilder::Scope scope(b, "multiply");
+  // Rows (tokens) of 128 bytes in groups of 8 that are 1024 bytes apart, with
+  // the 128-byte swizzle.
+  constexpr int64_t descriptorBits =
+      int64_t(1) << 16 | int64_t(1024 >> 4) << 32 | int64_t(1) << 62;
+  Value address = b.shiftRight(
+      slotAddress(WgmmaPlan::kActivations, state.activations.slot), 4);
+  Value descriptor = b.bitOr(b.toI64(address), b.i64(descriptorBits));
+  b.wgmmaFence();
+  for (unsigned i = 0; i < plan.chunkSteps; ++i) {
+    unsigned step = action.chunk * plan.chunkSteps + i;
+    int64_t column = step % WgmmaPlan::kHalfSteps * (16 * 2);
+    Value operand = b.add(descriptor, b.i64(column >> 4));
+    for (unsigned block = 0; block < numBlocks(); ++block)
+      state.sums[block] = b.wgmma(element, state.sums[block],
+                                  state.fragments[action.buffer][i][block],
+                                  operand, step == 0 ? accumulate : b.i32(1));
+  }
+  b.wgmmaCommit();
+  state.fragments[action.buffer].clear();
+}
+
+void WgmmaEmitter::consume(ArrayRef<PipelineAction> actions,
+                           ConsumerState &state, unsigned &heldWeights,
+                           unsigned &heldActivations, Value unit,
+                           Value notFirst) {
+  for (const PipelineAction &action : actions) {
+    bool isWeights = action.ring == WgmmaPlan::kWeights;
+    Cursor &cursor = isWeights ? state.weights : state.activations;
+    unsigned &held = isWeights ? heldWeights : heldActivations;
+    switch (action.kind) {
+    case Kind::WaitFull: {
+      cursor = next(cursor, action.ring);
+      ++held;
+      b.waitBarrier(fullBarrier(action.ring, cursor.slot), cursor.parity);
+      if (isWeights) {
+        // Inside a unit this is the following one, perhaps of the next tile.
+        Value opened = b.i32(0);
+        if (unit && plan.units > 1) {
+          opened = b.add(unit, 1);
+          opened = b.select(b.equal(opened, plan.units), b.i32(0), opened);
+        }
+        openUnit(state, opened);
+      }
+      break;
+    }
+    case Kind::Release: {
+      Value barrier =
+          emptyBarrier(action.ring, slotBefore(cursor, action.ring, held - 1));
+      --held;
+      Value mayArrive = b.equal(lane, 0);
+      if (action.notInFirstUnit)
+        mayArrive = b.both(mayArrive, notFirst);
+      b.ifThen(mayArrive, [&] { b.arrive(barrier); });
+      break;
+    }
+    case Kind::Prepare:
+      prepare(action, state);
+      break;
+    case Kind::Multiply:
+      multiply(action, state, arith::ExtUIOp::create(b, b.i32Type(), notFirst));
+      break;
+    case Kind::WaitGroups:
+      if (action.chunk > 0) {
+        b.wgmmaWait(action.chunk);
+        break;
+      } else {
+        Values all;
+        for (const Values &sums : state.sums)
+          llvm::append_range(all, sums);
+        ValueRange complete = all = b.wgmmaWaitAll(all);
+        for (Values &sums : state.sums) {
+          sums = Values(complete.take_front(sums.size()));
+          complete = complete.drop_front(sums.size());
+        }
+      }
+      break;
+    default:
+      break;
+    }
+  }
+}
+
+void WgmmaEmitter::emitConsumer() {
+  PTXBuilder::Scope scope(b, "consumer");
+  const PipelineProgram &program = plan.program;
+  consumer = b.sub(warpgroup, b.i32(1));
+  threadInGroup = b.bitAnd(thread, 127);
+
+  ConsumerState start;
+  Value undefined = LLVM::UndefOp::create(b, b.f32Type());
+  start.sums.assign(numBlocks(), Values(config.tokenTile / 2, undefined));
+  start.fragments.resize(plan.buffers);
+  start.weights = startOf(WgmmaPlan::kWeights);
+  start.activations = startOf(WgmmaPlan::kActivations);
+  unsigned heldWeights = 0, heldActivations = 0;
+  consume(program.consumeStart, start, heldWeights, heldActivations, Value(),
+          Value());
+
+  // Slots of activations that are still in use when a unit that is not the
+  // first begins.
+  unsigned leftActivations =
+      llvm::count_if(program.consumeTileEnd, [](const PipelineAction &action) {
+        return action.kind == Kind::Release;
+      });
+  b.loop(b.blockIndexX(), numTiles(), b.gridSizeX(), flatten(start),
+         [&](Value index, ValueRange atTile) {
+           Values after =
+               b.loop(b.i32(0), b.i32(plan.units), b.i32(1), atTile,
+                      [&](Value unit, ValueRange carried) {
+                        ConsumerState state = unflatten(carried);
+                        unsigned weightsHere = heldWeights,
+                                 activationsHere = leftActivations;
+                        openUnit(state, unit);
+                        Value notFirst = b.less(b.i32(0), unit);
+                        consume(program.consumeUnit, state, weightsHere,
+                                activationsHere, unit, notFirst);
+                        return flatten(state);
+                      });
+           ConsumerState state = unflatten(after);
+           unsigned weightsHere = heldWeights,
+                    activationsHere = leftActivations;
+           consume(program.consumeTileEnd, state, weightsHere, activationsHere,
+                   Value(), Value());
+           finishTile(tileAt(index), state.sums);
+           return flatten(state);
+         });
+}
+
+//===----------------------------------------------------------------------===//
+// Results
+//===----------------------------------------------------------------------===//
+
+Value WgmmaEmitter::stagingAddress() {
+  return b.add(b.add(shared, b.mul(consumer, plan.stagingBytes)),
+               plan.stagingAt);
+}
+
+void WgmmaEmitter::finishTile(const Tile &tile, ArrayRef<Values> sums) {
+  PTXBuilder::Scope scope(b, "results");
+  unsigned rowBlocks = numBlocks() / problem.numWeights;
+  Value barrier = b.add(consumer, 1);
+  for (unsigned rowBlock = 0; rowBlock < rowBlocks; ++rowBlock) {
+    ArrayRef<Values> ofBlock =
+        sums.slice(rowBlock * problem.numWeights, problem.numWeights);
+    Value block = b.add(b.mul(tile.rows, config.rowTile / 64),
+                        b.add(b.mul(consumer, rowBlocks), rowBlock));
+    Value firstRow = b.mul(block, 64);
+
+    // Rows g and g + 8 of this warp's 16; beyond N, the last one.
+    Value factors[2][2];
+    Values operands[2];
+    for (unsigned half : {0u, 1u}) {
+      Value row = b.add(b.add(firstRow, b.mul(warp, 16)),
+                        b.add(b.div(lane, 4), 8 * half));
+      if (problem.n % 64 != 0 || plan.rowBlocks % (config.rowTile / 64) != 0)
+        row = b.min(row, problem.n - 1);
+      for (unsigned j = 0; j < problem.numWeights; ++j)
+        factors[half][j] = frame.sumFactor(dequantizer, j, row);
+      if (plan.stagesSums)
+        continue;
+      for (unsigned i = 0; i < problem.epilogue.size(); ++i)
+        operands[half].push_back(
+            b.load(frame.operandType(i), frame.operandPointer(i, row, Value()),
+                   frame.operandType(i).getIntOrFloatBitWidth() / 8));
+    }
+
+    for (int64_t first = 0; first < config.tokenTile;
+         first += plan.stagingTokens) {
+      int64_t tokens = std::min(plan.stagingTokens, config.tokenTile - first);
+      // Until the last pass has been read.
+      b.syncNamed(barrier, 128);
+      SmallVector<Values> planes(plan.stagesSums ? problem.numWeights : 1);
+      for (int64_t i = first / 2; i < (first + tokens) / 2; ++i) {
+        unsigned half = i / 2 % 2;
+        Values ofWeights;
+        for (unsigned j = 0; j < problem.numWeights; ++j)
+          ofWeights.push_back(b.mulF(ofBlock[j][i], factors[half][j]));
+        if (plan.stagesSums)
+          for (auto [plane, sum] : llvm::zip(planes, ofWeights))
+            plane.push_back(sum);
+        else
+          planes.front().push_back(frame.finish(ofWeights, operands[half]));
+      }
+      if (plan.stagesWords)
+        stageWords(planes);
+      else
+        stagePairs(planes.front());
+      b.syncNamed(barrier, 128);
+      storePass(firstRow, b.add(b.mul(tile.tokens, config.tokenTile), first),
+                tokens);
+    }
+  }
+}
+
+/// Two results as one word.
+static Value packResults(PTXBuilder &b, Value low, Value high) {
+  // Two conversions are one instruction if they are one operation.
+  auto lowTrunc = low.getDefiningOp<arith::TruncFOp>();
+  auto highTrunc = high.getDefiningOp<arith::TruncFOp>();
+  Value both =
+      lowTrunc && highTrunc && lowTrunc.getIn().getType().isF32() &&
+              highTrunc.getIn().getType().isF32()
+          ? b.packPair(low.getType(), lowTrunc.getIn(), highTrunc.getIn())
+          : b.vectorOf({low, high});
+  return b.bitcast(both, b.i32Type());
+}
+
+/// 16-bit results: a token has 128 bytes, whose pieces of 16 bytes are swizzled
+/// by the token, so that neither side of the exchange has bank conflicts.
+void WgmmaEmitter::stagePairs(ValueRange values) {
+  PTXBuilder::Scope scope(b, "stage");
+  // Matrices 0 and 1 are rows 0..7 and 8..15 of this warp's 16, for 8 tokens; 2
+  // and 3 the same for the next 8 tokens.
+  Value matrix = b.div(lane, 8), token = b.bitAnd(lane, 7);
+  Value piece = b.add(b.mul(warp, 2), b.bitAnd(matrix, 1));
+  Value address =
+      b.add(b.add(stagingAddress(),
+                  b.mul(b.add(b.mul(b.div(matrix, 2), 8), token), 128)),
+            b.mul(b.bitXor(piece, token), 16));
+  for (unsigned i = 0; i < values.size(); i += 8) {
+    Values matrices;
+    for (unsigned pair = 0; pair < 8; pair += 2)
+      matrices.push_back(
+          packResults(b, values[i + pair], values[i + pair + 1]));
+    b.storeMatrix4Transposed(b.add(address, i * 2 * 128), matrices);
+  }
+}
+
+/// The place of (token, row) among 32-bit values: of a token 64 in a row, whose
+/// groups of 8 are swizzled by the token.
+static Value wordOffset(PTXBuilder &b, Value token, Value row) {
+  Value swizzle = b.mul(b.bitAnd(b.div(token, 2), 3), 32);
+  return b.add(b.mul(token, 256), b.bitXor(b.mul(row, 4), swizzle));
+}
+
+void WgmmaEmitter::stageWords(ArrayRef<Values> planes) {
+  PTXBuilder::Scope scope(b, "stage");
+  Value token = b.mul(b.bitAnd(lane, 3), 2);
+  Value base = stagingAddress();
+  for (unsigned half : {0u, 1u}) {
+    Value row = b.add(b.mul(warp, 16), b.add(b.div(lane, 4), 8 * half));
+    Value address = b.add(base, wordOffset(b, token, row));
+    for (auto [j, plane] : llvm::enumerate(planes))
+      for (unsigned i = 2 * half; i < plane.size(); i += 4)
+        for (unsigned next : {0u, 1u})
+          b.storeShared(plane[i + next],
+                        b.add(address, j * plan.stagingTokens * 256 +
+                                           (i / 4 * 8 + next) * 256),
+                        4);
+  }
+}
+
+/// Every thread stores as many neighbouring rows at once as 16 bytes and the
+/// length of rows of y allow.
+void WgmmaEmitter::storePass(Value firstRow, Value firstToken, int64_t tokens) {
+  PTXBuilder::Scope scope(b, "store");
+  Type output = toMLIR(b, problem.output);
+  int64_t width = plan.stagesWords ? 4 : 8;
+  while (problem.n % width != 0)
+    width /= 2;
+  int64_t threadsPerToken = 64 / width, tokensAtOnce = 128 / threadsPerToken;
+  Value token = b.div(threadInGroup, threadsPerToken);
+  Value row = b.mul(b.rem(threadInGroup, threadsPerToken), width);
+  Value base = stagingAddress();
+  Value globalRow = b.add(firstRow, row);
+  auto vectorType = [&](Type type) {
+    return width == 1 ? type : Type(VectorType::get({width}, type));
+  };
+  auto bytes = [&](Type type) {
+    return width * type.getIntOrFloatBitWidth() / 8;
+  };
+
+  // A staged value is a result, or the sums of all weights.
+  auto loadStaged = [&](Value token, unsigned plane) {
+    if (plan.stagesWords)
+      return b.loadShared(vectorType(b.f32Type()),
+                          b.add(b.add(base, wordOffset(b, token, row)),
+                                plane * plan.stagingTokens * 256),
+                          4 * width);
+    Value piece = b.bitXor(b.div(row, 8), b.bitAnd(token, 7));
+    Value offset = b.add(b.add(b.mul(token, 128), b.mul(piece, 16)),
+                         b.mul(b.bitAnd(row, 7), 2));
+    return b.loadShared(vectorType(output), b.add(base, offset), 2 * width);
+  };
+  auto elementOf = [&](Value vector, unsigned i) {
+    return width == 1 ? vector : b.extract(vector, i);
+  };
+  auto finishStaged = [&](Value token, Value globalToken) {
+    SmallVector<Value> sums, operands;
+    for (unsigned j = 0; j < problem.numWeights; ++j)
+      sums.push_back(loadStaged(token, j));
+    for (unsigned i = 0; i < problem.epilogue.size(); ++i) {
+      Type type = frame.operandType(i);
+      operands.push_back(b.load(vectorType(type),
+                                frame.operandPointer(i, globalRow, globalToken),
+                                bytes(type)));
+    }
+    Values results;
+    for (unsigned i = 0; i < width; ++i) {
+      auto pick = [&](ArrayRef<Value> vectors) {
+        Values elements;
+        for (Value vector : vectors)
+          elements.push_back(elementOf(vector, i));
+        return elements;
+      };
+      results.push_back(frame.finish(pick(sums), pick(operands)));
+    }
+    return width == 1 ? results.front() : b.vectorOf(results);
+  };
+
+  Value isRow = b.less(globalRow, problem.n);
+  auto store = [&](Value step) {
+    Value inPass = b.add(token, step);
+    Value globalToken = b.add(firstToken, inPass);
+    Value isInside = b.both(isRow, b.less(globalToken, frame.m));
+    b.ifThen(isInside, [&] {
+      Value result = plan.stagesSums ? finishStaged(inPass, globalToken)
+                                     : loadStaged(inPass, 0);
+      b.store(result, frame.resultPointer(globalRow, globalToken),
+              bytes(output));
+    });
+  };
+  if (tokens / tokensAtOnce <= 8) {
+    for (int64_t step = 0; step < tokens; step += tokensAtOnce)
+      store(b.i32(step));
+  } else {
+    b.loop(b.i32(0), b.i32(tokens), b.i32(tokensAtOnce), store);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// The kernel
+//===----------------------------------------------------------------------===//
+
+void WgmmaEmitter::emit() {
+  shared = b.dynamicSharedMemory();
+  thread = b.threadIndex();
+  lane = b.laneIndex();
+  Value warpOfCTA = b.warpIndex();
+  warpgroup = b.div(warpOfCTA, 4);
+  warp = b.bitAnd(warpOfCTA, 3);
+
+  b.ifThen(b.equal(thread, 0), [&] {
+    PTXBuilder::Scope scope(b, "barriers");
+    for (unsigned ring : {WgmmaPlan::kWeights, WgmmaPlan::kActivations})
+      for (unsigned slot = 0; slot < slots(ring); ++slot) {
+        b.initBarrier(fullBarrier(ring, b.i32(slot)), 1);
+        b.initBarrier(emptyBarrier(ring, b.i32(slot)), 4 * plan.consumers);
+      }
+    b.fenceBarrierInit();
+    b.fenceAsyncProxy();
+    b.prefetchTensorMap(frame.tensorMapX);
+  });
+  dequantizer.fillTable(b.add(shared, plan.tableAt), thread, plan.threads);
+  b.syncThreads();
+
+  b.ifElse(
+      b.equal(warpgroup, 0),
+      [&] {
+        if (plan.producerRegisters)
+          b.decreaseRegisters(plan.producerRegisters);
+        b.ifThen(b.equal(thread, 0), [&] { emitProducer(); });
+        return Values();
+      },
+      [&] {
+        if (plan.consumerRegisters)
+          b.increaseRegisters(plan.consumerRegisters);
+        emitConsumer();
+        return Values();
+      });
+}
+
+LLVM::LLVMFuncOp quant_llm::emitWgmmaKernel(gpu::GPUModuleOp module,
+                                            StringRef name,
+                                            const KernelProblem &problem,
+                                            const KernelConfig &config,
+                                            Region *epilogue) {
+  Result<WgmmaPlan> plan = planWgmma(problem, config);
+  assert(plan.ok() && "verifyKernel accepts no other configurations");
+  OpBuilder builder(module.getContext());
+  PTXBuilder b(NameLoc::get(builder.getStringAttr(name), module.getLoc()),
+               builder);
+  LaunchShape shape;
+  shape.threads = plan->threads;
+  shape.sharedBytes = plan->sharedBytes;
+  shape.boxColumns = WgmmaPlan::kHalf;
+  shape.persistent = true;
+  KernelFrame frame(b, module, name, problem, config, epilogue, shape);
+  WgmmaEmitter(b, frame, problem, config, *plan).emit();
+  return frame.function();
+}
