@@ -176,6 +176,28 @@ def ConvertQuantLLMToLinalg : Pass<"convert-quant-llm-to-linalg"> {
   ];
 }
 
+def ApproximateMath
+    : Pass<"quant-llm-approximate-math", "::mlir::func::FuncOp"> {
+  let summary = "Replace transcendental functions by polynomials that vectorize";
+  let description = [{
+    `math.exp`, `expm1`, `log`, `log1p`, `log2`, `tanh` and `erf` on f32 would become one call
+    of libm per element; polynomials of upstream take their place. Sines and cosines stay
+    calls: their approximation loses digits for the large angles of a rotary embedding, and
+    they are few. Conversions between f32 and bf16 become integer arithmetic, since without
+    AVX512-BF16 they would be calls that no library has.
+
+    Example (`test/Conversion/QuantLLMToCPU/approximate-math.mlir`).
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",
+    "::mlir::vector::VectorDialect",
+  ];
+  let options = [
+    Option<"approximate", "approximate", "bool", "true",
+           "Replace the functions; otherwise only the conversions">,
+  ];
+}
+
 def Bufferize : Pass<"quant-llm-bufferize", "::mlir::ModuleOp"> {
   let summary = "Bufferize the functions around the kernels";
   let description = [{
@@ -212,6 +234,49 @@ def DecomposeWeights
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
 }
 
+def FuseElementwise : Pass<"quant-llm-fuse-elementwise"> {
+  let summary = "Fuse pointwise linalg ops into their only consumer";
+  let description = [{
+    A pointwise `linalg.generic` whose result has one use, in another one, is merged into
+    that. Aggregates such as `linalg.softmax` are written out before, and `tensor.concat`
+    becomes insertions. Upstream's pass of the same purpose also moves
+    reshapes, which separates ops that agree in their loops, and detaches outputs
+    from the slices that they are to be written into.
+
+    Example (`test/Conversion/QuantLLMToCPU/fuse-elementwise.mlir`).
+  }];
+  let dependentDialects = [
+    "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::math::MathDialect",
+    "::mlir::tensor::TensorDialect",
+  ];
+}
+
+def GuardParallel : Pass<"quant-llm-guard-parallel", "::mlir::func::FuncOp"> {
+  let summary = "Run small calls of kernels on one thread";
+  let description = [{
+    Gives every `omp.parallel` of a function with the attribute `quant_llm.parallel_if`
+    the condition that there is enough work, and removes the attribute. It holds the least
+    work, a factor, and pairs of the number of an argument (a memref) and a dimension
+    of it; the work is the product of the factor and these extents.
+
+    Example (`test/Conversion/QuantLLMToCPU/guard-parallel.mlir`):
+    ```mlir
+    func.func @kernel(%x: memref<?x64xf32>) attributes {quant_llm.parallel_if = array<i64: 4096, 64, 0, 0>} {
+      omp.parallel { ... }
+    // becomes
+    func.func @kernel(%x: memref<?x64xf32>) {
+      %m = memref.dim %x, %c0 : memref<?x64xf32>
+      %work = arith.muli %m, %c64 : index
+      %large = arith.cmpi sge, %work, %c4096 : index
+      omp.parallel if(%large) { ... }
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::memref::MemRefDialect",
+  ];
+}
+
 def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
   let summary = "Check at run time that dynamic shapes fit together";
   let description = [{
@@ -219,7 +284,11 @@ def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
     the extents that must agree and are not known to. A failed check calls
     `__quant_llm_fail_check`, which does not return, with the number of a message in the
     attribute `quant_llm.checks` of the module. Extents are traced through the ops that
-    determine them, so a model whose shapes agree by construction gets few checks.
+    determine them, so a model whose shapes agree by construction gets few checks. The sizes
+    of new tensors must not be negative and must fit into memory.
+
+    `cf.assert` becomes such a check, too; in the body of a linalg op a call
+    of `__quant_llm_require`, whose argument is negative if all is well.
 
     Example (`test/Conversion/QuantLLMToCPU/insert-checks.mlir`).
   }];
@@ -237,7 +306,7 @@ def LowerDispatch : Pass<"quant-llm-lower-dispatch", "::mlir::ModuleOp"> {
     of a function with loops, one for each rank and element type.
   }];
   let dependentDialects = [
-    "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
     "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect",
     "::mlir::scf::SCFDialect",
   ];
@@ -262,7 +331,11 @@ def OutlineKernels : Pass<"quant-llm-outline-kernels", "::mlir::ModuleOp"> {
     to be in range; if it is not, the kernel reads nothing and calls
     `__quant_llm_index_fault` with it.
 
-    Ops that the pass cannot handle (windows, buffers, several blocks) stay.
+    A call of `__quant_llm_require` (see `quant-llm-insert-checks`) becomes a test that calls
+    `__quant_llm_check_fault`.
+
+    Ops that the pass cannot handle (windows, buffers, several blocks, bodies with other
+    effects) stay.
 
     Example (`test/Conversion/QuantLLMToCPU/outline-kernels.mlir`).
   }];
@@ -283,6 +356,21 @@ def OutlineKernels : Pass<"quant-llm-outline-kernels", "::mlir::ModuleOp"> {
   let statistics = [
     Statistic<"numDispatches", "dispatches", "Number of dispatches made">,
   ];
+}
+
+def SerializeLoops : Pass<"quant-llm-serialize-loops", "::mlir::ModuleOp"> {
+  let summary = "Run parallel loops in order that could not report a failure";
+  let description = [{
+    A failed check or allocation ends the call of a function by leaving all its frames at
+    once, which a thread of a parallel region cannot do. So an `scf.parallel` that calls
+    functions other than those of the runtime that note a fault and return, or that
+    allocates without looking whether it got memory (`memref.extract_aligned_pointer_as_index`
+    of the buffer), becomes nested `scf.for`. An `omp.parallel` of that kind is an error. The
+    loops of our kernels stay as they are.
+
+    Example (`test/Conversion/QuantLLMToCPU/serialize-loops.mlir`).
+  }];
+  let dependentDialects = ["::mlir::scf::SCFDialect"];
 }
 
 #endif // QUANT_LLM_CONVERSION_PASSES_TD

@@ -206,7 +206,7 @@ static LogicalResult bindParameters(ModuleOp module) {
   for (Operation &op : llvm::make_early_inc_range(*module.getBody()))
     if (isa<ArchiveOp>(op))
       op.erase();
-  module->setAttr("quant_llm.parameters", builder.getArrayAttr(list));
+  module->setAttr(kParametersAttrName, builder.getArrayAttr(list));
   return success();
 }
 
@@ -477,6 +477,8 @@ static BlockArgument getReturnedArgument(Value value) {
 /// Records in `quant_llm.result_aliases` which results are arguments, and drops
 /// these: a returned buffer would belong to the caller and thus be a copy.
 static void recordResultAliases(func::FuncOp function, ModuleOp module) {
+  // An attribute of the input would be a promise that nobody keeps.
+  function->removeAttr(kResultAliasesAttrName);
   if (!hasAliases(function, module))
     return;
   Operation *terminator = function.getBody().front().getTerminator();
@@ -490,7 +492,7 @@ static void recordResultAliases(func::FuncOp function, ModuleOp module) {
   }
   terminator->eraseOperands(dropped);
   (void)function.eraseResults(dropped);
-  function->setAttr("quant_llm.result_aliases",
+  function->setAttr(kResultAliasesAttrName,
                     DenseI64ArrayAttr::get(function.getContext(), aliases));
 }
 

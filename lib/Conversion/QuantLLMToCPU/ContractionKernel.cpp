@@ -15,6 +15,7 @@
 #include "quant-llm/Conversion/QuantLLMToCPU/KernelEmitter.h"
 
 #include "KernelBuilder.h"
+#include "SmallWork.h"
 
 #include <functional>
 
@@ -30,8 +31,6 @@ constexpr int64_t rowBlock = 128;
 constexpr int64_t depthBlock = 1024;
 /// At most this many rows are computed without a panel.
 constexpr int64_t fewRows = 4;
-/// Up to this many multiplications are done by the calling thread alone.
-constexpr int64_t serialProducts = 64 * 1024;
 
 class ContractionKernel {
 public:
@@ -188,7 +187,7 @@ void ContractionKernel::forAll(ArrayRef<Value> counts, bool serialIfSmall,
   for (Value extent : size)
     products = b.mul(products, extent);
   b.when(
-      b.less(b.index(serialProducts), products), [&] { b.parallel(all, at); },
+      b.less(products, b.index(kLeastParallelContraction)),
       [&] {
         Values ivs;
         std::function<void()> nest = [&] {
@@ -201,7 +200,8 @@ void ContractionKernel::forAll(ArrayRef<Value> counts, bool serialIfSmall,
           });
         };
         nest();
-      });
+      },
+      [&] { b.parallel(all, at); });
 }
 
 Value ContractionKernel::scaled(Value sum) {
@@ -269,50 +269,53 @@ void ContractionKernel::emitPanels() {
       [&](ValueRange ivs) {
         Value m0 = b.mul(ivs[0], rowBlock), n0 = b.mul(ivs[1], columns);
         Value rows = b.min(b.index(rowBlock), b.sub(m, m0));
-        Value panel = b.allocate({ShapedType::kDynamic, columns},
-                                 b.add(b.min(k, b.index(depthBlock)), b.lanes));
-        Value acc = b.allocate({rowBlock, columns});
-        // An empty sum is zero; the loop over k below would write nothing.
-        Value zeroRows =
-            arith::SelectOp::create(b, b.less(k, b.index(1)), rows, b.index(0));
-        b.loop(b.index(0), zeroRows, 1, [&](Value row) {
-          b.loop(b.index(0), b.index(columns), 1, [&](Value column) {
-            Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0));
-            memref::StoreOp::create(b, zero, acc, ValueRange{row, column});
-          });
-        });
-        b.loop(b.index(0), k, depthBlock, [&](Value k0) {
-          Value k1 = b.min(b.add(k0, depthBlock), k);
-          fillPanel(panel, n0, k0, k1);
-          b.tiles(
-              rows, b.sub(k1, k0), panel,
-              [&](Value row, Value depth) {
-                return b.loadScalar(lhs,
-                                    lhsAt(b.add(m0, row), b.add(k0, depth)));
-              },
-              acc, /*inPlace=*/true, b.less(b.index(0), k0),
-              [](Value, Value) {});
-        });
-        Value end = b.min(b.index(columns), b.sub(n, n0));
-        b.loop(b.index(0), rows, 1, [&](Value row) {
-          if (nLastInOut) {
-            b.loop(b.index(0), end, b.lanes, [&](Value column) {
-              storeVector(b.load(acc, {row, column}), b.add(m0, row),
-                          b.add(n0, column), b.mask(b.sub(end, column)));
+        KernelBuilder::BufferShape shapes[] = {
+            {{ShapedType::kDynamic, columns},
+             {b.add(b.min(k, b.index(depthBlock)), b.lanes)}},
+            {{rowBlock, columns}, {}}};
+        b.withBuffers(shapes, [&](ArrayRef<Value> buffers) {
+          Value panel = buffers[0], acc = buffers[1];
+          // An empty sum is zero; the loop over k below would write nothing.
+          Value zeroRows = arith::SelectOp::create(b, b.less(k, b.index(1)),
+                                                   rows, b.index(0));
+          b.loop(b.index(0), zeroRows, 1, [&](Value row) {
+            b.loop(b.index(0), b.index(columns), 1, [&](Value column) {
+              Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0));
+              memref::StoreOp::create(b, zero, acc, ValueRange{row, column});
             });
-            return;
-          }
-          b.loop(b.index(0), end, 1, [&](Value column) {
-            Value sum = scaled(b.loadScalar(acc, {row, column}));
-            Values indices = outAt(b.add(m0, row), b.add(n0, column));
-            if (spec.accumulate)
-              sum = arith::AddFOp::create(b, b.loadScalar(out, indices), sum);
-            memref::StoreOp::create(
-                b, b.fromF32(sum, spec.outType.getElementType()), out, indices);
+          });
+          b.loop(b.index(0), k, depthBlock, [&](Value k0) {
+            Value k1 = b.min(b.add(k0, depthBlock), k);
+            fillPanel(panel, n0, k0, k1);
+            b.tiles(
+                rows, b.sub(k1, k0), panel,
+                [&](Value row, Value depth) {
+                  return b.loadScalar(lhs,
+                                      lhsAt(b.add(m0, row), b.add(k0, depth)));
+                },
+                acc, /*inPlace=*/true, b.less(b.index(0), k0),
+                [](Value, Value) {});
+          });
+          Value end = b.min(b.index(columns), b.sub(n, n0));
+          b.loop(b.index(0), rows, 1, [&](Value row) {
+            if (nLastInOut) {
+              b.loop(b.index(0), end, b.lanes, [&](Value column) {
+                storeVector(b.load(acc, {row, column}), b.add(m0, row),
+                            b.add(n0, column), b.mask(b.sub(end, column)));
+              });
+              return;
+            }
+            b.loop(b.index(0), end, 1, [&](Value column) {
+              Value sum = scaled(b.loadScalar(acc, {row, column}));
+              Values indices = outAt(b.add(m0, row), b.add(n0, column));
+              if (spec.accumulate)
+                sum = arith::AddFOp::create(b, b.loadScalar(out, indices), sum);
+              memref::StoreOp::create(
+                  b, b.fromF32(sum, spec.outType.getElementType()), out,
+                  indices);
+            });
           });
         });
-        b.release(panel);
-        b.release(acc);
       });
 }
 

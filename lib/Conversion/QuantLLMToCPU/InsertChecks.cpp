@@ -13,10 +13,15 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "KernelLibrary.h"
+
 #include "quant-llm/Conversion/Passes.h"
+#include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Arith/Utils/Utils.h"
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -33,7 +38,9 @@ namespace quant_llm {
 using namespace mlir;
 using namespace quant_llm;
 
-static constexpr llvm::StringLiteral kFailFunction = "__quant_llm_fail_check";
+/// No tensor may have more bytes, so that neither they nor the positions in it
+/// overflow.
+static constexpr int64_t kMostBytes = int64_t(1) << 62;
 
 namespace {
 
@@ -42,6 +49,11 @@ struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
+    // The messages of an earlier run keep their numbers.
+    if (auto earlier = module->getAttrOfType<ArrayAttr>(kChecksAttrName))
+      llvm::append_range(messages, earlier);
+    if (failed(replaceAsserts(module)))
+      return signalPassFailure();
     SmallVector<Operation *> ops;
     for (auto function : module.getOps<func::FuncOp>())
       function.walk<WalkOrder::PreOrder>([&](Operation *op) {
@@ -50,7 +62,10 @@ struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
           return WalkResult::skip();
         }
         if (isa<tensor::ExtractSliceOp, tensor::InsertSliceOp, tensor::CastOp,
-                tensor::ExtractOp, tensor::InsertOp, tensor::ExpandShapeOp>(op))
+                tensor::ExtractOp, tensor::InsertOp, tensor::ExpandShapeOp,
+                tensor::EmptyOp, tensor::GenerateOp, tensor::SplatOp,
+                tensor::PadOp, tensor::ReshapeOp, bufferization::AllocTensorOp>(
+                op))
           ops.push_back(op);
         return WalkResult::advance();
       });
@@ -58,14 +73,46 @@ struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
       check(op);
     if (messages.empty())
       return;
-    OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
-    func::FuncOp::create(builder, module.getLoc(), kFailFunction,
-                         builder.getFunctionType({builder.getI64Type()}, {}))
-        .setPrivate();
-    module->setAttr("quant_llm.checks", builder.getArrayAttr(messages));
+    Builder builder(&getContext());
+    FunctionType type = builder.getFunctionType({builder.getI64Type()}, {});
+    if ((callsFail &&
+         failed(getRuntimeFunction(module, kFailCheckFunction, type))) ||
+        (callsRequire &&
+         failed(getRuntimeFunction(module, kRequireFunction, type))))
+      return signalPassFailure();
+    module->setAttr(kChecksAttrName, builder.getArrayAttr(messages));
   }
 
 private:
+  /// The lowering of upstream would abort the process.
+  LogicalResult replaceAsserts(ModuleOp module) {
+    SmallVector<cf::AssertOp> asserts;
+    module.walk([&](cf::AssertOp op) { asserts.push_back(op); });
+    for (cf::AssertOp op : asserts) {
+      if (!op->getParentOfType<func::FuncOp>())
+        return op.emitOpError("expected to be in a func.func, where a failure "
+                              "can be reported");
+      OpBuilder builder(op);
+      Location loc = op.getLoc();
+      if (!op->getParentOfType<linalg::LinalgOp>()) {
+        Value yes = arith::ConstantIntOp::create(builder, loc, 1, /*width=*/1);
+        Value wrong = arith::XOrIOp::create(builder, loc, op.getArg(), yes);
+        fail(builder, loc, wrong, op.getMsg());
+      } else {
+        // Without a region, so that the op stays one of scalars.
+        Value none = arith::ConstantIntOp::create(builder, loc, -1, 64);
+        Value number = addMessage(builder, loc, op.getMsg());
+        Value check =
+            arith::SelectOp::create(builder, loc, op.getArg(), none, number);
+        func::CallOp::create(builder, loc, kRequireFunction, TypeRange{},
+                             ValueRange{check});
+        callsRequire = true;
+      }
+      op.erase();
+    }
+    return success();
+  }
+
   void check(Operation *op) {
     OpBuilder builder(op);
     if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op)) {
@@ -102,6 +149,8 @@ private:
                       getExtent(insert.getDest(), i));
     } else if (auto expand = dyn_cast<tensor::ExpandShapeOp>(op)) {
       SmallVector<OpFoldResult> shape = expand.getMixedOutputShape();
+      // Products of negative or of huge numbers could be right by chance.
+      requireSize(builder, op, expand.getResultType(), shape);
       for (auto [i, group] :
            llvm::enumerate(expand.getReassociationIndices())) {
         OpFoldResult product = shape[group.front()];
@@ -110,7 +159,67 @@ private:
         requireEqual(builder, op, "an expanded shape",
                      getExtent(expand.getSrc(), i), product);
       }
+    } else if (auto empty = dyn_cast<tensor::EmptyOp>(op)) {
+      requireSize(builder, op, empty.getType(), empty.getMixedSizes());
+    } else if (auto generate = dyn_cast<tensor::GenerateOp>(op)) {
+      requireSize(builder, op, mlir::cast<RankedTensorType>(generate.getType()),
+                  getMixedValues(generate.getType().getShape(),
+                                 generate.getDynamicExtents(), builder));
+    } else if (auto splat = dyn_cast<tensor::SplatOp>(op)) {
+      requireSize(builder, op, splat.getType(),
+                  getMixedValues(splat.getType().getShape(),
+                                 splat.getDynamicSizes(), builder));
+    } else if (auto alloc = dyn_cast<bufferization::AllocTensorOp>(op)) {
+      if (!alloc.getCopy())
+        requireSize(
+            builder, op, mlir::cast<RankedTensorType>(alloc.getType()),
+            getMixedValues(
+                mlir::cast<RankedTensorType>(alloc.getType()).getShape(),
+                alloc.getDynamicSizes(), builder));
+    } else if (auto pad = dyn_cast<tensor::PadOp>(op)) {
+      SmallVector<OpFoldResult> sizes;
+      for (auto [i, low, high] :
+           llvm::enumerate(pad.getMixedLowPad(), pad.getMixedHighPad())) {
+        auto anyLine =
+            RankedTensorType::get({ShapedType::kDynamic}, builder.getF64Type());
+        requireSize(builder, op, anyLine, {low});
+        requireSize(builder, op, anyLine, {high});
+        sizes.push_back(
+            add(builder, op->getLoc(),
+                add(builder, op->getLoc(), getExtent(pad.getSource(), i), low),
+                high));
+      }
+      requireSize(builder, op, pad.getResultType(), sizes);
+    } else if (auto reshape = dyn_cast<tensor::ReshapeOp>(op)) {
+      checkReshape(builder, reshape);
     }
+  }
+
+  /// The extents come as data; only their product is known.
+  void checkReshape(OpBuilder &builder, tensor::ReshapeOp op) {
+    auto from = dyn_cast<RankedTensorType>(op.getSource().getType());
+    auto to = dyn_cast<RankedTensorType>(op.getType());
+    if (!from || !to)
+      return; // refused by the bufferization
+    Location loc = op.getLoc();
+    OpFoldResult count = builder.getIndexAttr(1), wanted = count;
+    SmallVector<OpFoldResult> extents;
+    for (int64_t i = 0; i < from.getRank(); ++i)
+      count = multiply(builder, loc, count, getExtent(op.getSource(), i));
+    for (int64_t i = 0; i < to.getRank(); ++i) {
+      Value at = arith::ConstantIndexOp::create(builder, loc, i);
+      Value extent = tensor::ExtractOp::create(builder, loc, op.getShape(), at);
+      if (!extent.getType().isIndex())
+        extent = arith::IndexCastOp::create(builder, loc,
+                                            builder.getIndexType(), extent);
+      if (!to.isDynamicDim(i))
+        requireEqual(builder, op, "a reshape", extent,
+                     builder.getIndexAttr(to.getDimSize(i)));
+      extents.push_back(extent);
+      wanted = multiply(builder, loc, wanted, extent);
+    }
+    requireSize(builder, op, to, extents);
+    requireEqual(builder, op, "a reshape", count, wanted);
   }
 
   /// Operands that a loop runs over must have the same extent there.
@@ -142,23 +251,73 @@ private:
         for (int64_t i = 0; i + 1 < type.getRank(); ++i)
           requireEqual(builder, op, "quant_llm.linear",
                        getExtent(op.getInput(), i), getExtent(operand, i));
+    SmallVector<OpFoldResult> sizes;
+    for (int64_t i = 0; i + 1 < type.getRank(); ++i)
+      sizes.push_back(getExtent(op.getInput(), i));
+    sizes.push_back(builder.getIndexAttr(op.getN()));
+    requireSize(builder, op, type, sizes);
   }
 
   void checkSlice(OpBuilder &builder, Operation *op, Value whole,
                   ArrayRef<OpFoldResult> offsets, ArrayRef<OpFoldResult> sizes,
                   ArrayRef<OpFoldResult> strides) {
     for (auto [i, offset] : llvm::enumerate(offsets)) {
-      // Other strides would need more arithmetic, and front ends do not use
-      // any.
+      OpFoldResult extent = getExtent(whole, i);
       if (!isConstantIntValue(strides[i], 1))
-        continue;
-      requireInside(builder, op, offset, sizes[i], getExtent(whole, i));
+        extent = countSteps(builder, op, offset, extent, strides[i]);
+      requireInside(builder, op,
+                    isConstantIntValue(strides[i], 1)
+                        ? offset
+                        : OpFoldResult(builder.getIndexAttr(0)),
+                    sizes[i], extent);
     }
+  }
+
+  /// The number of elements from `offset` on that a slice of this stride can
+  /// have.
+  OpFoldResult countSteps(OpBuilder &builder, Operation *op,
+                          OpFoldResult offset, OpFoldResult extent,
+                          OpFoldResult stride) {
+    requireInside(builder, op, offset, builder.getIndexAttr(0), extent);
+    std::optional<int64_t> o = getConstantIntValue(offset),
+                           e = getConstantIntValue(extent),
+                           s = getConstantIntValue(stride);
+    if (o && e && s && *o >= 0 && *o <= *e && *s > 0)
+      return builder.getIndexAttr((*e - *o) / *s + ((*e - *o) % *s != 0));
+    Location loc = op->getLoc();
+    auto value = [&](OpFoldResult v) {
+      return getValueOrCreateConstantIndexOp(builder, loc, v);
+    };
+    Value one = arith::ConstantIndexOp::create(builder, loc, 1);
+    Value step = value(stride);
+    fail(builder, loc,
+         arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::slt, step,
+                               one),
+         "expected strides of slices that are positive");
+    Value room =
+        arith::SubIOp::create(builder, loc, value(extent), value(offset));
+    // Rounded up; neither sum overflows, since 0 < step and room < 2^63.
+    Value whole = arith::DivUIOp::create(builder, loc, room, step);
+    Value rest = arith::RemUIOp::create(builder, loc, room, step);
+    Value some = arith::MinUIOp::create(builder, loc, rest, one);
+    return arith::AddIOp::create(builder, loc, whole, some).getResult();
   }
 
   //===--------------------------------------------------------------------===//
   // Extents
   //===--------------------------------------------------------------------===//
+
+  OpFoldResult add(OpBuilder &builder, Location loc, OpFoldResult a,
+                   OpFoldResult b) {
+    std::optional<int64_t> x = getConstantIntValue(a),
+                           y = getConstantIntValue(b);
+    if (x && y)
+      return builder.getIndexAttr(*x + *y);
+    return arith::AddIOp::create(
+               builder, loc, getValueOrCreateConstantIndexOp(builder, loc, a),
+               getValueOrCreateConstantIndexOp(builder, loc, b))
+        .getResult();
+  }
 
   OpFoldResult multiply(OpBuilder &builder, Location loc, OpFoldResult a,
                         OpFoldResult b) {
@@ -268,19 +427,8 @@ private:
     auto value = [&](OpFoldResult v) {
       return getValueOrCreateConstantIndexOp(builder, loc, v);
     };
-    auto requireNotNegative = [&](OpFoldResult v,
-                                  std::optional<int64_t> known) {
-      if ((known && *known >= 0) ||
-          !done.insert({op->getBlock(), v.getOpaqueValue(), nullptr}).second)
-        return;
-      Value wrong = arith::CmpIOp::create(
-          builder, loc, arith::CmpIPredicate::slt, value(v),
-          arith::ConstantIndexOp::create(builder, loc, 0));
-      fail(builder, loc, wrong,
-           "expected offsets and sizes of slices that are not negative");
-    };
-    requireNotNegative(offset, o);
-    requireNotNegative(size, s);
+    requireNotNegative(builder, op, offset);
+    requireNotNegative(builder, op, size);
     // Without offset + size, which could overflow.
     Value room = o == 0 ? value(extent)
                         : arith::SubIOp::create(builder, loc, value(extent),
@@ -298,8 +446,94 @@ private:
          "out of bounds: expected a slice or index inside its tensor");
   }
 
-  void fail(OpBuilder &builder, Location loc, Value wrong,
-            const Twine &message) {
+  void requireNotNegative(OpBuilder &builder, Operation *op, OpFoldResult v) {
+    std::optional<int64_t> known = getConstantIntValue(v);
+    if ((known && *known >= 0) ||
+        !done.insert({op->getBlock(), v.getOpaqueValue(), nullptr}).second)
+      return;
+    Location loc = op->getLoc();
+    Value wrong =
+        arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::slt,
+                              getValueOrCreateConstantIndexOp(builder, loc, v),
+                              arith::ConstantIndexOp::create(builder, loc, 0));
+    fail(builder, loc, wrong,
+         "expected offsets and sizes that are not negative");
+  }
+
+  /// The extents of a new tensor must be such that it has a size.
+  void requireSize(OpBuilder &builder, Operation *op, RankedTensorType type,
+                   ArrayRef<OpFoldResult> extents) {
+    Type element = type.getElementType();
+    int64_t most = kMostBytes;
+    if (element.isIntOrFloat())
+      most /= llvm::divideCeil(element.getIntOrFloatBitWidth(), 8);
+    else
+      most /= 16; // index, complex numbers
+    SmallVector<Value> unknown;
+    bool isEmpty = false;
+    for (OpFoldResult extent : extents) {
+      extent = resolve(extent);
+      std::optional<int64_t> known = getConstantIntValue(extent);
+      isEmpty |= known && *known == 0;
+      if (known && *known > 0)
+        most /= *known;
+      else if (!known || *known < 0)
+        unknown.push_back(
+            getValueOrCreateConstantIndexOp(builder, op->getLoc(), extent));
+    }
+    if (isEmpty) {
+      for (Value extent : unknown)
+        requireNotNegative(builder, op, extent);
+      return;
+    }
+    if (unknown.empty())
+      return;
+    // In any order.
+    size_t key = 0;
+    for (Value extent : unknown)
+      key += llvm::hash_value(extent.getAsOpaquePointer());
+    if (!done.insert({op->getBlock(), nullptr, llvm::hash_combine(most, key)})
+             .second)
+      return;
+    Location loc = op->getLoc();
+    const char *message =
+        "expected sizes of a new tensor that are not negative and fit into "
+        "memory";
+    // A negative number is a large unsigned one.
+    Value bound = arith::ConstantIndexOp::create(builder, loc, most);
+    if (unknown.size() == 1)
+      return fail(builder, loc,
+                  arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::ugt,
+                                        unknown[0], bound),
+                  message);
+    // The product in f64, exact to more digits than the bound needs.
+    Type f64 = builder.getF64Type(), i64 = builder.getI64Type();
+    Value product, wrong;
+    for (Value extent : unknown) {
+      Value tooLarge = arith::CmpIOp::create(
+          builder, loc, arith::CmpIPredicate::ugt, extent, bound);
+      wrong =
+          wrong
+              ? arith::OrIOp::create(builder, loc, wrong, tooLarge).getResult()
+              : tooLarge;
+      Value number = arith::SIToFPOp::create(
+          builder, loc, f64,
+          arith::IndexCastOp::create(builder, loc, i64, extent));
+      product =
+          product
+              ? arith::MulFOp::create(builder, loc, product, number).getResult()
+              : number;
+    }
+    Value limit = arith::ConstantOp::create(
+        builder, loc, builder.getF64FloatAttr(static_cast<double>(most)));
+    Value overflows = arith::CmpFOp::create(
+        builder, loc, arith::CmpFPredicate::OGT, product, limit);
+    fail(builder, loc, arith::OrIOp::create(builder, loc, wrong, overflows),
+         message);
+  }
+
+  /// The number of a new message, as a constant.
+  Value addMessage(OpBuilder &builder, Location loc, const Twine &message) {
     std::string text;
     if (auto file = loc->findInstanceOf<FileLineColLoc>())
       text = (file.getFilename().getValue() + ":" + Twine(file.getLine()) +
@@ -309,9 +543,16 @@ private:
     Value number = arith::ConstantIntOp::create(
         builder, loc, static_cast<int64_t>(messages.size()), /*width=*/64);
     messages.push_back(builder.getStringAttr(text));
+    return number;
+  }
+
+  void fail(OpBuilder &builder, Location loc, Value wrong,
+            const Twine &message) {
+    Value number = addMessage(builder, loc, message);
+    callsFail = true;
     scf::IfOp::create(builder, loc, wrong,
                       [&](OpBuilder &nested, Location loc) {
-                        func::CallOp::create(nested, loc, kFailFunction,
+                        func::CallOp::create(nested, loc, kFailCheckFunction,
                                              TypeRange{}, ValueRange{number});
                         scf::YieldOp::create(nested, loc);
                       });
@@ -334,6 +575,8 @@ private:
   /// What has been checked; only looked up.
   std::set<Key> done;
   SmallVector<Attribute> messages;
+  bool callsFail = false;
+  bool callsRequire = false;
 };
 
 } // namespace

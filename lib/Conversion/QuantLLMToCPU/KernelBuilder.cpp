@@ -244,6 +244,32 @@ Value KernelBuilder::allocate(ArrayRef<int64_t> shape, ValueRange sizes) {
                                  sizes, getI64IntegerAttr(64));
 }
 
+void KernelBuilder::withBuffers(
+    ArrayRef<BufferShape> shapes,
+    llvm::function_ref<void(ArrayRef<Value>)> body) {
+  if (shapes.empty())
+    return body({});
+  Values buffers;
+  for (const BufferShape &buffer : shapes)
+    buffers.push_back(allocate(buffer.shape, buffer.sizes));
+  when(areAllocated(*this, getLoc(), buffers), [&] { body(buffers); });
+  for (Value buffer : buffers)
+    release(buffer);
+}
+
+Value areAllocated(OpBuilder &builder, Location loc, ValueRange buffers) {
+  Value null = arith::ConstantIndexOp::create(builder, loc, 0);
+  Value all;
+  for (Value buffer : buffers) {
+    Value address =
+        memref::ExtractAlignedPointerAsIndexOp::create(builder, loc, buffer);
+    Value one = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::ne,
+                                      address, null);
+    all = all ? arith::AndIOp::create(builder, loc, all, one).getResult() : one;
+  }
+  return all;
+}
+
 Values KernelBuilder::transpose(ValueRange rows) {
   // Interleaving within 128-bit quarters, as x86 unpack instructions do, then a
   // transpose of the quarters: no shuffle needs an index register.

@@ -101,6 +101,17 @@ public:
   mlir::Value mask(mlir::Value count);
   /// @}
 
+  /// A shape of f32 with a size for each extent that is dynamic.
+  struct BufferShape {
+    llvm::SmallVector<int64_t> shape;
+    Values sizes;
+  };
+  /// Runs `body` with buffers of these shapes and frees them. Inside of a
+  /// parallel loop this is the only way to have buffers: where there is no
+  /// memory for one, the body does not run (see areAllocated()).
+  void withBuffers(llvm::ArrayRef<BufferShape> shapes,
+                   llvm::function_ref<void(llvm::ArrayRef<mlir::Value>)> body);
+
   /// A buffer on the heap, 64-byte aligned, freed by release().
   mlir::Value allocate(llvm::ArrayRef<int64_t> shape,
                        mlir::ValueRange sizes = {});
@@ -134,6 +145,14 @@ public:
              llvm::function_ref<void(mlir::Value from, mlir::Value to)> done);
   /// @}
 };
+
+/// True (i1) if there was memory for all `buffers`. An allocation that fails
+/// outside of parallel regions ends the call; inside of them nothing can be
+/// unwound, so the runtime notes the failure and returns null, which code that
+/// allocates there has to look at. SerializeLoops relies on this check being
+/// there.
+mlir::Value areAllocated(mlir::OpBuilder &builder, mlir::Location loc,
+                         mlir::ValueRange buffers);
 
 } // namespace quant_llm
 

@@ -58,6 +58,22 @@ FlatSymbolRefAttr KernelLibrary::insertOrReuse(func::FuncOp kernel) {
   return insert(code, kernel);
 }
 
+FailureOr<func::FuncOp> quant_llm::getRuntimeFunction(ModuleOp module,
+                                                      StringRef name,
+                                                      FunctionType type) {
+  if (Operation *symbol = module.lookupSymbol(name)) {
+    auto function = dyn_cast<func::FuncOp>(symbol);
+    if (function && function.isExternal() && function.getFunctionType() == type)
+      return function;
+    return symbol->emitError("expected no symbol '")
+           << name << "' of another kind: it is a function of the runtime";
+  }
+  OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
+  auto function = func::FuncOp::create(builder, module.getLoc(), name, type);
+  function.setPrivate();
+  return function;
+}
+
 std::string quant_llm::getKernelHint(Location loc, StringRef otherwise) {
   StringRef name;
   loc->walk([&](Location part) {

@@ -14,6 +14,8 @@
 #ifndef QUANT_LLM_LIB_CONVERSION_QUANTLLMTOCPU_KERNELLIBRARY_H
 #define QUANT_LLM_LIB_CONVERSION_QUANTLLMTOCPU_KERNELLIBRARY_H
 
+#include "quant-llm/Dialect/QuantLLM/IR/AttributeNames.h"
+
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/SymbolTable.h"
@@ -21,9 +23,6 @@
 #include "llvm/ADT/StringMap.h"
 
 namespace quant_llm {
-
-/// Marks the functions that `quant_llm.dispatch` calls.
-inline constexpr llvm::StringLiteral kKernelAttrName = "quant_llm.kernel";
 
 class KernelLibrary {
 public:
@@ -46,6 +45,12 @@ private:
   mlir::SymbolTable symbols;
   llvm::StringMap<mlir::FlatSymbolRefAttr> kernels;
 };
+
+/// The declaration of a function that the runtime defines, added to the module
+/// if need be. Fails with a diagnostic if its name belongs to something else.
+mlir::FailureOr<mlir::func::FuncOp> getRuntimeFunction(mlir::ModuleOp module,
+                                                       llvm::StringRef name,
+                                                       mlir::FunctionType type);
 
 /// A readable name for the kernel of an op: the last part of its location's
 /// name.

@@ -17,6 +17,9 @@
 // which a byte gives up its codes. The codes of a group are multiplied as they
 // are, and the scale and the zero are applied to the sum:
 //   sum_k x_k s (v_k - z) = s (sum_k x_k v_k - z sum_k x_k)
+// An infinite x_k would make NaN of the right side whatever v_k - z is, so
+// calls with such an x take the panels, which multiply with the weights
+// themselves.
 //
 // Both apply the epilogue to vectors of the result when they store it.
 //
@@ -25,6 +28,7 @@
 #include "quant-llm/Conversion/QuantLLMToCPU/KernelEmitter.h"
 
 #include "KernelBuilder.h"
+#include "SmallWork.h"
 
 #include "quant-llm/Numerics/Element.h"
 
@@ -42,9 +46,6 @@
 using namespace mlir;
 
 namespace quant_llm {
-
-/// Up to this many weights are streamed by the calling thread alone.
-constexpr int64_t serialWeights = 128 * 1024;
 
 static int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t roundUp(int64_t a, int64_t b) { return ceilDiv(a, b) * b; }
@@ -600,6 +601,7 @@ private:
   void emitStreaming();
   void emitStreamingRows(int64_t tokens);
   void layOutTokens();
+  Value isFinite();
   Values streamGroup(Weight &weight, ArrayRef<Value> rows,
                      ArrayRef<Value> tokens, Value group, Value chunk0,
                      int64_t chunks, int64_t tail, ValueRange sums);
@@ -608,6 +610,7 @@ private:
 
   // Panels.
   void emitPanels();
+  void emitPanel(Value n0, int64_t depth, Value input, ArrayRef<Value> buffers);
   void fillPanel(Weight &weight, Value panel, Value row0, Value column0,
                  Value k0, Value k1, Value scaleBuffer, Value zeroBuffer);
   void fillScales(Weight &weight, Value row0, Value k0, Value k1,
@@ -726,18 +729,51 @@ void LinearKernel::emit(func::FuncOp function) {
   operands.assign(arguments.begin(), arguments.drop_back().end());
   count = memref::DimOp::create(b, x, 0);
 
+  // Infinities cancel where sums of x are subtracted from each other.
+  bool subtracts = false;
+  for (Weight &weight : weights)
+    subtracts |= weight.hasZero() || weight.offset() != 0;
+
   // Measured crossings; with long rows, the tokens leave the first-level cache.
   int64_t fewTokens = spec.fewTokens ? spec.fewTokens : spec.k <= 2048 ? 12 : 8;
   for (Weight &weight : weights)
     if (!weight.canStream())
       fewTokens = -1;
-  if (fewTokens < 0)
+  if (fewTokens < 0) {
     emitPanels();
-  else
-    b.when(
-        b.less(b.index(fewTokens), count), [&] { emitPanels(); },
-        [&] { emitStreaming(); });
+  } else {
+    Value few = b.less(count, b.index(fewTokens + 1));
+    if (subtracts)
+      few = b.choose(
+          few, [&] { return Values{isFinite()}; },
+          [&] { return Values{few}; })[0];
+    b.when(few, [&] { emitStreaming(); }, [&] { emitPanels(); });
+  }
   func::ReturnOp::create(b);
+}
+
+/// True (i1) if no element of x is infinite or NaN.
+Value LinearKernel::isFinite() {
+  // A product with zero is NaN for these and zero for all others.
+  int64_t whole = spec.k / b.lanes * b.lanes;
+  auto addProduct = [&](Value m, Value k, Value sum, Value mask) {
+    return b.fma(b.load(x, {m, k}, mask), b.zeroVector(), sum);
+  };
+  Values sum = b.loop(
+      b.index(0), count, 1, b.zeroVector(), [&](Value m, ValueRange outer) {
+        Values next = b.loop(b.index(0), b.index(whole), b.lanes, outer,
+                             [&](Value k, ValueRange inner) -> Values {
+                               return {addProduct(m, k, inner[0], Value())};
+                             });
+        if (whole < spec.k)
+          next[0] = addProduct(m, b.index(whole), next[0],
+                               b.mask(b.index(spec.k - whole)));
+        return next;
+      });
+  Value total =
+      vector::ReductionOp::create(b, vector::CombiningKind::ADD, sum[0]);
+  return arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, total,
+                               b.floatScalar(0.0f));
 }
 
 void LinearKernel::finish(ArrayRef<Value> sums, Value m, Value n0) {
@@ -1048,41 +1084,43 @@ void LinearKernel::emitStreamingRows(int64_t tokenCount) {
     Value from = b.mul(index, block);
     Value to = b.min(b.add(from, block), b.index(spec.n));
     taskRow = from;
-    scaleBuffers.assign(weights.size(), Value());
-    zeroBuffers.assign(weights.size(), Value());
-    for (auto [at, weight] : llvm::enumerate(weights)) {
-      if (weight.groups > 1 && !weight.hasPlainScales()) {
-        scaleBuffers[at] = b.allocate({block, weight.groups});
-        if (weight.hasZero())
-          zeroBuffers[at] = b.allocate({block, weight.groups});
-        weight.decodeRows(from, to, scaleBuffers[at], zeroBuffers[at]);
+    SmallVector<KernelBuilder::BufferShape> shapes;
+    for (Weight &weight : weights)
+      if (weight.groups > 1 && !weight.hasPlainScales())
+        shapes.append(weight.hasZero() ? 2 : 1,
+                      KernelBuilder::BufferShape{{block, weight.groups}, {}});
+    b.withBuffers(shapes, [&](ArrayRef<Value> buffers) {
+      scaleBuffers.assign(weights.size(), Value());
+      zeroBuffers.assign(weights.size(), Value());
+      for (auto [at, weight] : llvm::enumerate(weights)) {
+        if (weight.groups > 1 && !weight.hasPlainScales()) {
+          scaleBuffers[at] = buffers.consume_front();
+          if (weight.hasZero())
+            zeroBuffers[at] = buffers.consume_front();
+          weight.decodeRows(from, to, scaleBuffers[at], zeroBuffers[at]);
+        }
+        b.loop(from, to, rowCount, [&](Value row) {
+          if (tokenCount == 1)
+            emitStreamingBlock(at, row, rowCount, b.index(0), 1);
+          else
+            b.loop(b.index(0), count, tokenCount, [&](Value token) {
+              emitStreamingBlock(at, row, rowCount, token, tokenCount);
+            });
+        });
       }
-      b.loop(from, to, rowCount, [&](Value row) {
-        if (tokenCount == 1)
-          emitStreamingBlock(at, row, rowCount, b.index(0), 1);
-        else
-          b.loop(b.index(0), count, tokenCount, [&](Value token) {
-            emitStreamingBlock(at, row, rowCount, token, tokenCount);
-          });
-      });
-    }
-    b.loop(b.index(0), tokenCount == 1 ? b.index(1) : count, 1, [&](Value m) {
-      b.loop(from, to, b.lanes, [&](Value n0) {
-        Values sums;
-        for (Value result : results)
-          sums.push_back(b.load(result, {m, n0}));
-        finish(sums, m, n0);
+      b.loop(b.index(0), tokenCount == 1 ? b.index(1) : count, 1, [&](Value m) {
+        b.loop(from, to, b.lanes, [&](Value n0) {
+          Values sums;
+          for (Value result : results)
+            sums.push_back(b.load(result, {m, n0}));
+          finish(sums, m, n0);
+        });
       });
     });
-    for (const Values &list : {scaleBuffers, zeroBuffers})
-      for (Value buffer : list)
-        if (buffer)
-          b.release(buffer);
   };
   int64_t tasks = ceilDiv(spec.n, block);
-  // One token over few weights takes less time than waking a thread.
-  bool isSmall = tokenCount == 1 &&
-                 spec.n * spec.k * int64_t(weights.size()) <= serialWeights;
+  bool isSmall = tokenCount == 1 && spec.n * spec.k * int64_t(weights.size()) <
+                                        kLeastParallelLinear;
   if (tasks == 1)
     task(b.index(0));
   else if (isSmall)
@@ -1208,70 +1246,82 @@ void LinearKernel::emitPanels() {
 
   b.parallel({b.index(ceilDiv(spec.n, perWeight))}, [&](ValueRange ivs) {
     Value n0 = b.mul(ivs[0], perWeight);
-    Value panel = b.allocate({depth, columns});
-    Value acc =
-        split ? b.allocate({ShapedType::kDynamic, columns},
-                           b.mul(b.ceilDiv(count, b.tileRows()), b.tileRows()))
-              : b.allocate({b.tileRows(), columns});
-    Values scaleBuffers, zeroBuffers;
+    SmallVector<KernelBuilder::BufferShape> shapes{{{depth, columns}, {}}};
+    if (split)
+      shapes.push_back({{ShapedType::kDynamic, columns},
+                        {b.mul(b.ceilDiv(count, b.tileRows()), b.tileRows())}});
+    else
+      shapes.push_back({{b.tileRows(), columns}, {}});
     for (Weight &weight : weights) {
       int64_t groups =
           std::min(weight.groups, ceilDiv(depth, weight.blockK) + 1);
-      scaleBuffers.push_back(
-          weight.isQuantized() ? b.allocate({groups, perWeight}) : Value());
-      zeroBuffers.push_back(weight.hasZero() ? b.allocate({groups, perWeight})
-                                             : Value());
+      if (weight.isQuantized())
+        shapes.append(weight.hasZero() ? 2 : 1,
+                      KernelBuilder::BufferShape{{groups, perWeight}, {}});
     }
-
-    auto store = [&](Value m, Value accRow) {
-      b.loop(b.index(0), b.min(b.index(perWeight), b.sub(b.index(spec.n), n0)),
-             b.lanes, [&](Value column) {
-               Values sums;
-               for (size_t at = 0; at < weights.size(); ++at)
-                 sums.push_back(
-                     b.load(acc, {accRow, b.add(column, at * perWeight)}));
-               finish(sums, m, b.add(n0, column));
-             });
-    };
-    auto depthBlock = [&](Value k0) {
-      Value k1 = b.min(b.add(k0, depth), b.index(spec.k));
-      for (auto [at, weight] : llvm::enumerate(weights)) {
-        if (weight.isQuantized())
-          fillScales(weight, n0, k0, k1, scaleBuffers[at], zeroBuffers[at]);
-        // Columns past the end stay undefined; they are never stored.
-        Value end = b.min(b.index(perWeight), b.sub(b.index(spec.n), n0));
-        b.loop(b.index(0), end, b.lanes, [&](Value column) {
-          fillPanel(weight, panel, b.add(n0, column), column, k0, k1,
-                    scaleBuffers[at], zeroBuffers[at]);
-        });
-      }
-      b.tiles(
-          count, b.sub(k1, k0), panel,
-          [&](Value row, Value k) {
-            return memref::LoadOp::create(b, input,
-                                          ValueRange{row, b.add(k0, k)});
-          },
-          acc, split, split ? b.less(b.index(0), k0) : Value(),
-          [&](Value from, Value to) {
-            if (!split)
-              b.loop(from, to, 1, [&](Value m) { store(m, b.sub(m, from)); });
-          });
-    };
-    if (split) {
-      b.loop(b.index(0), b.index(spec.k), depth, depthBlock);
-      b.loop(b.index(0), count, 1, [&](Value m) { store(m, m); });
-    } else {
-      depthBlock(b.index(0));
-    }
-    b.release(panel);
-    b.release(acc);
-    for (const Values &list : {scaleBuffers, zeroBuffers})
-      for (Value buffer : list)
-        if (buffer)
-          b.release(buffer);
+    b.withBuffers(shapes, [&](ArrayRef<Value> buffers) {
+      emitPanel(n0, depth, input, buffers);
+    });
   });
   if (input != x)
     b.release(input);
+}
+
+/// The columns of the result from n0 on, `depth` of K at a time. `buffers` are
+/// the panel, the sums, and scales and zeros of each weight that has them.
+void LinearKernel::emitPanel(Value n0, int64_t depth, Value input,
+                             ArrayRef<Value> buffers) {
+  int64_t columns = b.tileColumns();
+  int64_t perWeight = columns / int64_t(weights.size());
+  bool split = depth < spec.k;
+  Value panel = buffers.consume_front(), acc = buffers.consume_front();
+  Values scaleBuffers, zeroBuffers;
+  for (Weight &weight : weights) {
+    scaleBuffers.push_back(weight.isQuantized() ? buffers.consume_front()
+                                                : Value());
+    zeroBuffers.push_back(weight.hasZero() ? buffers.consume_front() : Value());
+  }
+
+  auto store = [&](Value m, Value accRow) {
+    b.loop(b.index(0), b.min(b.index(perWeight), b.sub(b.index(spec.n), n0)),
+           b.lanes, [&](Value column) {
+             Values sums;
+             for (size_t at = 0; at < weights.size(); ++at)
+               sums.push_back(
+                   b.load(acc, {accRow, b.add(column, at * perWeight)}));
+             finish(sums, m, b.add(n0, column));
+           });
+  };
+  auto depthBlock = [&](Value k0) {
+    Value k1 = b.min(b.add(k0, depth), b.index(spec.k));
+    for (auto [at, weight] : llvm::enumerate(weights)) {
+      if (weight.isQuantized())
+        fillScales(weight, n0, k0, k1, scaleBuffers[at], zeroBuffers[at]);
+      // Columns past the end stay undefined; they are never stored.
+      Value end = b.min(b.index(perWeight), b.sub(b.index(spec.n), n0));
+      b.loop(b.index(0), end, b.lanes, [&](Value column) {
+        fillPanel(weight, panel, b.add(n0, column), column, k0, k1,
+                  scaleBuffers[at], zeroBuffers[at]);
+      });
+    }
+    b.tiles(
+        count, b.sub(k1, k0), panel,
+        [&](Value row, Value k) {
+          return memref::LoadOp::create(b, input,
+                                        ValueRange{row, b.add(k0, k)});
+        },
+        acc, split, split ? b.less(b.index(0), k0) : Value(),
+        [&](Value from, Value to) {
+          if (!split)
+            b.loop(from, to, 1, [&](Value m) { store(m, b.sub(m, from)); });
+        });
+  };
+  if (split) {
+    b.loop(b.index(0), b.index(spec.k), depth, depthBlock);
+    b.loop(b.index(0), count, 1, [&](Value m) { store(m, m); });
+  } else {
+    depthBlock(b.index(0));
+  }
 }
 
 //===----------------------------------------------------------------------===//

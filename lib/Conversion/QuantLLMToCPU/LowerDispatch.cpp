@@ -9,7 +9,9 @@
 #include "KernelLibrary.h"
 
 #include "quant-llm/Conversion/Passes.h"
+#include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -70,13 +72,51 @@ struct LowerDispatch
                 copy.getTarget());
     for (memref::CopyOp copy : copies)
       copy.erase();
+    SmallVector<memref::ExpandShapeOp> reshapes;
+    module.walk([&](memref::ExpandShapeOp op) { reshapes.push_back(op); });
+    for (memref::ExpandShapeOp op : reshapes)
+      lowerExpandShape(op);
     SymbolTable symbols(module);
     for (DispatchOp dispatch : dispatches)
       if (failed(lower(module, library, symbols, dispatch)))
         return signalPassFailure();
     if (profile)
-      module->setAttr("quant_llm.profiled_kernels",
+      module->setAttr(kProfiledKernelsAttrName,
                       OpBuilder(module).getArrayAttr(profiled));
+  }
+
+  /// expand-strided-metadata of LLVM 22.1 crashes on two dynamic extents in one
+  /// group (docs/UpstreamIssues.md), so these are written out here.
+  void lowerExpandShape(memref::ExpandShapeOp op) {
+    MemRefType type = op.getResultType();
+    auto hasTwo = [&](ArrayRef<int64_t> group) {
+      return llvm::count_if(
+                 group, [&](int64_t i) { return type.isDynamicDim(i); }) > 1;
+    };
+    SmallVector<ReassociationIndices> groups = op.getReassociationIndices();
+    if (llvm::none_of(groups, hasTwo))
+      return;
+    OpBuilder builder(op);
+    Location loc = op.getLoc();
+    auto source =
+        memref::ExtractStridedMetadataOp::create(builder, loc, op.getSrc());
+    SmallVector<OpFoldResult> sizes = op.getMixedOutputShape();
+    SmallVector<OpFoldResult> strides(sizes.size());
+    AffineExpr a, b;
+    bindSymbols(op.getContext(), a, b);
+    for (auto [group, stride] :
+         llvm::zip_equal(groups, source.getConstifiedMixedStrides())) {
+      for (int64_t i : llvm::reverse(group)) {
+        strides[i] = stride;
+        stride = affine::makeComposedFoldedAffineApply(builder, loc, a * b,
+                                                       {stride, sizes[i]});
+      }
+    }
+    Value view = memref::ReinterpretCastOp::create(
+        builder, loc, type, source.getBaseBuffer(),
+        source.getConstifiedMixedOffset(), sizes, strides);
+    op.replaceAllUsesWith(view);
+    op.erase();
   }
 
   /// A function that copies any slices of one rank.
@@ -219,21 +259,21 @@ struct LowerDispatch
     if (!profile)
       return nullptr;
     Type i64 = builder.getI64Type();
-    if (!module.lookupSymbol("__quant_llm_profile_begin")) {
+    if (!module.lookupSymbol(kProfileBeginFunction)) {
       OpBuilder::InsertionGuard guard(builder);
       builder.setInsertionPointToStart(module.getBody());
       Type pointer = LLVM::LLVMPointerType::get(builder.getContext());
-      func::FuncOp::create(builder, loc, "__quant_llm_profile_begin",
+      func::FuncOp::create(builder, loc, kProfileBeginFunction,
                            builder.getFunctionType({}, {i64}))
           .setPrivate();
-      func::FuncOp::create(builder, loc, "__quant_llm_profile_end",
+      func::FuncOp::create(builder, loc, kProfileEndFunction,
                            builder.getFunctionType({pointer, i64, i64}, {}))
           .setPrivate();
       LLVM::GlobalOp::create(builder, loc, builder.getI8Type(),
                              /*isConstant=*/false, LLVM::Linkage::External,
-                             "__quant_llm_profile_times", Attribute());
+                             kProfileTimes, Attribute());
     }
-    return func::CallOp::create(builder, loc, "__quant_llm_profile_begin",
+    return func::CallOp::create(builder, loc, kProfileBeginFunction,
                                 TypeRange{i64}, ValueRange{})
         .getResult(0);
   }
@@ -249,8 +289,8 @@ struct LowerDispatch
         arith::ConstantIntOp::create(builder, loc, it->second, /*width=*/64);
     Value times = LLVM::AddressOfOp::create(
         builder, loc, LLVM::LLVMPointerType::get(builder.getContext()),
-        "__quant_llm_profile_times");
-    func::CallOp::create(builder, loc, "__quant_llm_profile_end", TypeRange{},
+        kProfileTimes);
+    func::CallOp::create(builder, loc, kProfileEndFunction, TypeRange{},
                          ValueRange{times, number, begin});
   }
 

@@ -8,6 +8,8 @@
 
 #include "quant-llm/Conversion/QuantLLMToCPU/LowerToLLVM.h"
 
+#include "quant-llm/Conversion/Passes.h"
+
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -34,26 +36,14 @@ using namespace mlir;
 
 namespace quant_llm {
 
+#define GEN_PASS_DEF_APPROXIMATEMATH
+#define GEN_PASS_DEF_GUARDPARALLEL
+#include "quant-llm/Conversion/Passes.h.inc"
+
 namespace {
-/// Replaces what would become one call of libm per element by polynomials that
-/// vectorize. Sines and cosines stay calls: their approximation loses digits
-/// for the large angles of a rotary embedding, and they are few.
-struct ApproximateMathPass
-    : public PassWrapper<ApproximateMathPass, OperationPass<func::FuncOp>> {
-  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(ApproximateMathPass)
-
-  explicit ApproximateMathPass(bool approximate) : approximate(approximate) {}
-
-  StringRef getArgument() const override {
-    return "quant-llm-approximate-math";
-  }
-  StringRef getDescription() const override {
-    return "Replace transcendental functions by vectorizable polynomials";
-  }
-  void getDependentDialects(DialectRegistry &registry) const override {
-    registry.insert<arith::ArithDialect, math::MathDialect,
-                    vector::VectorDialect>();
-  }
+struct ApproximateMath
+    : public quant_llm::impl::ApproximateMathBase<ApproximateMath> {
+  using ApproximateMathBase::ApproximateMathBase;
 
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
@@ -70,39 +60,37 @@ struct ApproximateMathPass
       populateMathF32ExpansionPatterns(patterns, approximated);
       populateMathPolynomialApproximationPatterns(patterns, approximated);
     }
-    // Without AVX512-BF16 the conversions would be calls that no library has.
     arith::populateExpandBFloat16Patterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }
-
-  bool approximate;
 };
 
-/// Makes the parallel regions of a kernel conditional on its work. The
-/// attribute holds the least work, a factor, and pairs of an argument and a
-/// dimension; the work is the product of factor and dimensions.
-struct GuardParallelPass
-    : public PassWrapper<GuardParallelPass, OperationPass<func::FuncOp>> {
-  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(GuardParallelPass)
-
-  StringRef getArgument() const override { return "quant-llm-guard-parallel"; }
-  StringRef getDescription() const override {
-    return "Run small calls of kernels on one thread";
-  }
-  void getDependentDialects(DialectRegistry &registry) const override {
-    registry.insert<arith::ArithDialect, memref::MemRefDialect>();
-  }
+struct GuardParallel
+    : public quant_llm::impl::GuardParallelBase<GuardParallel> {
+  using GuardParallelBase::GuardParallelBase;
 
   void runOnOperation() override {
     func::FuncOp function = getOperation();
     auto work = function->getAttrOfType<DenseI64ArrayAttr>(kParallelIfAttrName);
-    if (!work || work.size() < 2 || function.isExternal())
+    if (!work)
+      return;
+    function->removeAttr(kParallelIfAttrName);
+    for (int64_t i = 2; i < work.size(); i += 2) {
+      auto type = dyn_cast<MemRefType>(function.getArgumentTypes()[work[i]]);
+      if (type && work[i + 1] < type.getRank())
+        continue;
+      function.emitOpError("expected argument ")
+          << work[i] << " to have a dimension " << work[i + 1]
+          << ", the work of which '" << kParallelIfAttrName << "' counts";
+      return signalPassFailure();
+    }
+    if (function.isExternal())
       return;
     OpBuilder b = OpBuilder::atBlockBegin(&function.getBody().front());
     Location loc = function.getLoc();
     Value amount = arith::ConstantIndexOp::create(b, loc, work[1]);
-    for (int64_t i = 2; i + 1 < work.size(); i += 2) {
+    for (int64_t i = 2; i < work.size(); i += 2) {
       Value size = memref::DimOp::create(b, loc, function.getArgument(work[i]),
                                          work[i + 1]);
       amount = arith::MulIOp::create(b, loc, amount, size);
@@ -123,14 +111,16 @@ void buildLowerToLLVMPipeline(OpPassManager &pm,
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
   pm.addNestedPass<func::FuncOp>(
-      std::make_unique<ApproximateMathPass>(options.approximateMath));
+      createApproximateMath({options.approximateMath}));
   pm.addNestedPass<func::FuncOp>(createConvertVectorToSCFPass(
       VectorTransferToSCFOptions().enableFullUnroll()));
   pm.addPass(createLowerAffinePass());
   pm.addPass(createLoopInvariantCodeMotionPass());
-  if (options.openMP)
+  if (options.openMP) {
+    pm.addPass(createSerializeLoops());
     pm.addPass(createConvertSCFToOpenMPPass());
-  pm.addNestedPass<func::FuncOp>(std::make_unique<GuardParallelPass>());
+  }
+  pm.addNestedPass<func::FuncOp>(createGuardParallel());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());

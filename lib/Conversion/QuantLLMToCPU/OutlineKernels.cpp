@@ -14,9 +14,12 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "KernelBuilder.h"
 #include "KernelLibrary.h"
+#include "SmallWork.h"
 
 #include "quant-llm/Conversion/Passes.h"
+#include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 #include "quant-llm/Support/CheckedMath.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
@@ -43,19 +46,15 @@ namespace quant_llm {
 using namespace mlir;
 using namespace quant_llm;
 
-/// Loops with less work than this (roughly: elements times operations) stay on
-/// one thread, since waking the others takes microseconds.
-static constexpr int64_t kParallelThreshold = 1 << 16;
-
-/// What the runtime has for indices out of range.
-static constexpr llvm::StringLiteral kIndexFaultFunction =
-    "__quant_llm_index_fault";
-static constexpr llvm::StringLiteral kIndexFaultState =
-    "__quant_llm_index_fault_state";
-
 //===----------------------------------------------------------------------===//
 // Analysis of one op
 //===----------------------------------------------------------------------===//
+
+/// A check in a body, which the pass turns into one that any thread may do.
+static bool isRequire(Operation &op) {
+  auto call = dyn_cast<func::CallOp>(op);
+  return call && call.getCallee() == kRequireFunction;
+}
 
 /// Whether the pass can write loops for `op`.
 static bool canOutline(linalg::LinalgOp op) {
@@ -100,6 +99,10 @@ static bool canOutline(linalg::LinalgOp op) {
       if (!dim.getConstantIndex())
         return false;
   }
+  // Rows run on any thread and in any order, so nothing else may happen there.
+  for (Operation &inner : op.getBlock()->without_terminator())
+    if (!isMemoryEffectFree(&inner) && !isRequire(inner))
+      return false;
   return llvm::all_of(op->getOperandTypes(), [](Type type) {
     return !isa<ShapedType>(type) || isa<RankedTensorType>(type);
   });
@@ -401,6 +404,8 @@ private:
   };
 
   void collectOperands();
+  bool hasExtent(linalg::LinalgOp op, unsigned loop) const;
+  void collectExtents(llvm::function_ref<void(Value)> addInput);
   Value mapCaptured(Value value);
   Type getArgumentType(Value value);
   void writeFunction();
@@ -417,6 +422,8 @@ private:
                                ValueRange carried);
   Value writeExtract(linalg::LinalgOp op, tensor::ExtractOp extract,
                      ArrayRef<Value> at);
+  void writeRequire(Value check);
+  Value getCallState();
   Value load(Value tensor, AffineMap map, ArrayRef<Value> indices);
   void store(linalg::LinalgOp op, unsigned result, ArrayRef<Value> indices,
              Value value);
@@ -446,13 +453,17 @@ private:
 
   func::FuncOp kernel;
   DenseMap<Value, Storage> storage;
+  /// Extents of loops that no buffer has.
+  DenseMap<std::pair<Operation *, unsigned>, OpFoldResult> extents;
   /// Buffers of results, which their ops also read if they accumulate.
   DenseMap<Value, Value> outputBuffers;
   IRMapping scalars;
 
 public:
-  /// Set if the kernel calls the runtime about an index.
-  bool needsIndexFault = false;
+  /// @{ What the kernel calls the runtime about.
+  bool callsIndexFault = false;
+  bool callsCheckFault = false;
+  /// @}
 };
 
 } // namespace
@@ -502,6 +513,65 @@ void KernelWriter::collectOperands() {
       outputResults.push_back(result);
     }
   }
+  collectExtents(addInput);
+}
+
+/// Whether getExtent() will find the extent of a loop in a buffer.
+bool KernelWriter::hasExtent(linalg::LinalgOp op, unsigned loop) const {
+  for (OpOperand &operand : op->getOpOperands()) {
+    std::optional<unsigned> position =
+        op.getMatchingIndexingMap(&operand).getResultPosition(
+            getAffineDimExpr(loop, op->getContext()));
+    if (!position)
+      continue;
+    if (!cast<RankedTensorType>(operand.get().getType())
+             .isDynamicDim(*position))
+      return true;
+    if (op.isDpsInit(&operand)) {
+      if (!isInternal(op.getTiedOpResult(&operand)))
+        return true;
+      continue;
+    }
+    auto producer = operand.get().getDefiningOp<linalg::LinalgOp>();
+    if (!producer || !group.contains(producer) ||
+        !isInternal(cast<OpResult>(operand.get())))
+      return true;
+    if (hasExtent(
+            producer,
+            producer.getIndexingMapMatchingResult(cast<OpResult>(operand.get()))
+                .getDimPosition(*position)))
+      return true;
+  }
+  return false;
+}
+
+/// The extents of what exists in rows only are those of tensors that will have
+/// no buffer; the kernel takes them as numbers.
+void KernelWriter::collectExtents(llvm::function_ref<void(Value)> addInput) {
+  for (linalg::LinalgOp op : group.ops)
+    for (OpOperand &init : op.getDpsInitsMutable()) {
+      AffineMap map = op.getMatchingIndexingMap(&init);
+      for (unsigned i = 0; i < map.getNumResults(); ++i) {
+        unsigned loop = map.getDimPosition(i);
+        if (hasExtent(op, loop))
+          continue;
+        Value tensor = init.get();
+        if (auto fill = tensor.getDefiningOp<linalg::FillOp>())
+          tensor = fill.output();
+        OpFoldResult extent;
+        if (auto empty = tensor.getDefiningOp<tensor::EmptyOp>()) {
+          extent = empty.getMixedSizes()[i];
+        } else {
+          builder.setInsertionPoint(op);
+          extent = tensor::getMixedSize(builder, loc, tensor, i);
+        }
+        if (std::optional<int64_t> known = getConstantIntValue(extent))
+          extent = builder.getIndexAttr(*known);
+        else
+          addInput(cast<Value>(extent));
+        extents[{op, loop}] = extent;
+      }
+    }
 }
 
 /// Activations may be slices; parameters and constants are whole files' worth
@@ -623,6 +693,10 @@ void KernelWriter::writeFunction() {
     auto parallel = omp::ParallelOp::create(builder, loc, clauses);
     builder.createBlock(&parallel.getRegion());
     allocateScratch();
+    // Every thread has to take part in the loop, so each row looks whether
+    // there is memory for it.
+    Value allocated =
+        scratch.empty() ? Value() : areAllocated(builder, loc, scratch);
     auto workshare = omp::WsloopOp::create(builder, loc);
     freeScratch();
     omp::TerminatorOp::create(builder, loc);
@@ -636,8 +710,13 @@ void KernelWriter::writeFunction() {
     Block *body = builder.createBlock(&loops.getRegion());
     for (unsigned i = 0; i < rowLoops; ++i)
       body->addArgument(builder.getIndexType(), loc);
+    auto yield = omp::YieldOp::create(builder, loc, ValueRange{});
+    builder.setInsertionPoint(yield);
+    if (allocated) {
+      auto choice = scf::IfOp::create(builder, loc, allocated);
+      builder.setInsertionPointToStart(choice.thenBlock());
+    }
     writeRow(body->getArguments());
-    omp::YieldOp::create(builder, loc, ValueRange{});
     builder.setInsertionPointToEnd(entry);
   } else {
     allocateScratch();
@@ -670,11 +749,16 @@ Value KernelWriter::computeIsLarge() {
               : product;
   }
   return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::sge, total,
-                               constantIndex(kParallelThreshold));
+                               constantIndex(kLeastParallelLoop));
 }
 
 /// The extent of a loop, from a buffer that has it.
 OpFoldResult KernelWriter::getExtent(linalg::LinalgOp op, unsigned loop) {
+  if (OpFoldResult extent = extents.lookup({op, loop})) {
+    if (auto value = dyn_cast<Value>(extent))
+      return scalars.lookup(value);
+    return extent;
+  }
   std::optional<OpFoldResult> dynamic;
   for (OpOperand &operand : op->getOpOperands()) {
     std::optional<unsigned> position =
@@ -860,6 +944,10 @@ SmallVector<Value> KernelWriter::writeBody(linalg::LinalgOp op,
                                         *dim.getConstantIndex()));
       continue;
     }
+    if (isRequire(inner)) {
+      writeRequire(mapping.lookupOrDefault(inner.getOperand(0)));
+      continue;
+    }
     Operation *copy = builder.clone(inner, mapping);
     // Sums in any order: that is what lets LLVM use vectors. NaN and infinity
     // keep their meaning.
@@ -911,20 +999,38 @@ Value KernelWriter::writeExtract(linalg::LinalgOp op, tensor::ExtractOp extract,
   builder.setInsertionPointToStart(&choice.getElseRegion().front());
   // Which of several indices it is does not matter: the last will do.
   Type i64 = builder.getI64Type();
-  Value state = LLVM::AddressOfOp::create(
-      builder, loc, LLVM::LLVMPointerType::get(builder.getContext()),
-      kIndexFaultState);
+  Value state = getCallState();
   Value index =
       arith::IndexCastOp::create(builder, loc, i64, doubtful.back().first);
   Value extent =
       arith::IndexCastOp::create(builder, loc, i64, doubtful.back().second);
   func::CallOp::create(builder, loc, kIndexFaultFunction, TypeRange{},
                        ValueRange{state, index, extent});
+  callsIndexFault = true;
   Value nothing = arith::ConstantOp::create(
       builder, loc, builder.getZeroAttr(type.getElementType()));
   scf::YieldOp::create(builder, loc, nothing);
-  needsIndexFault = true;
   return choice.getResult(0);
+}
+
+/// Notes a check that failed, which `check` is the number of unless it is
+/// negative.
+void KernelWriter::writeRequire(Value check) {
+  Value none = arith::ConstantIntOp::create(builder, loc, 0, /*width=*/64);
+  Value failed = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::sge,
+                                       check, none);
+  auto choice = scf::IfOp::create(builder, loc, failed);
+  OpBuilder::InsertionGuard guard(builder);
+  builder.setInsertionPointToStart(choice.thenBlock());
+  func::CallOp::create(builder, loc, kCheckFaultFunction, TypeRange{},
+                       ValueRange{getCallState(), check});
+  callsCheckFault = true;
+}
+
+Value KernelWriter::getCallState() {
+  return LLVM::AddressOfOp::create(
+      builder, loc, LLVM::LLVMPointerType::get(builder.getContext()),
+      kCallState);
 }
 
 SmallVector<Value> KernelWriter::computeIndices(AffineMap map,
@@ -1006,12 +1112,13 @@ struct OutlineKernels
         return WalkResult::advance();
       });
     }
-    bool needsIndexFault = false;
+    bool callsIndexFault = false, callsCheckFault = false;
     for (Block *block : blocks)
       for (const Group &group : formGroups(*block, fuse)) {
         KernelWriter writer(group, library, KernelOptions{parallel, fastMath});
         writer.run();
-        needsIndexFault |= writer.needsIndexFault;
+        callsIndexFault |= writer.callsIndexFault;
+        callsCheckFault |= writer.callsCheckFault;
         ++numDispatches;
       }
     // Fills that were the start of something.
@@ -1019,18 +1126,22 @@ struct OutlineKernels
       for (Operation &op : llvm::make_early_inc_range(llvm::reverse(*block)))
         if (isa<linalg::FillOp>(op) && op.use_empty())
           op.erase();
-    if (needsIndexFault && !module.lookupSymbol(kIndexFaultFunction)) {
-      OpBuilder builder = OpBuilder::atBlockBegin(module.getBody());
-      Location loc = module.getLoc();
-      Type i64 = builder.getI64Type();
-      Type pointer = LLVM::LLVMPointerType::get(&getContext());
-      func::FuncOp::create(builder, loc, kIndexFaultFunction,
-                           builder.getFunctionType({pointer, i64, i64}, {}))
-          .setPrivate();
-      LLVM::GlobalOp::create(builder, loc, builder.getI8Type(),
+    OpBuilder builder = OpBuilder::atBlockBegin(module.getBody());
+    Type i64 = builder.getI64Type();
+    Type pointer = LLVM::LLVMPointerType::get(&getContext());
+    if ((callsIndexFault &&
+         failed(getRuntimeFunction(
+             module, kIndexFaultFunction,
+             builder.getFunctionType({pointer, i64, i64}, {})))) ||
+        (callsCheckFault && failed(getRuntimeFunction(
+                                module, kCheckFaultFunction,
+                                builder.getFunctionType({pointer, i64}, {})))))
+      return signalPassFailure();
+    if ((callsIndexFault || callsCheckFault) &&
+        !module.lookupSymbol(kCallState))
+      LLVM::GlobalOp::create(builder, module.getLoc(), builder.getI8Type(),
                              /*isConstant=*/false, LLVM::Linkage::External,
-                             kIndexFaultState, Attribute());
-    }
+                             kCallState, Attribute());
   }
 };
 

@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "KernelLibrary.h"
+#include "SmallWork.h"
 
 #include "quant-llm/Conversion/Passes.h"
 #include "quant-llm/Conversion/QuantLLMToCPU/KernelEmitter.h"
@@ -29,13 +30,6 @@ namespace quant_llm {
 
 using namespace mlir;
 using namespace quant_llm;
-
-/// @{ Multiplications below which a kernel stays on one thread: waking another
-/// one takes a few microseconds. Those of a linear with one token also wait for
-/// memory, so they count for more.
-static constexpr int64_t kLeastLinearWork = 1 << 17;
-static constexpr int64_t kLeastContractionWork = 1 << 19;
-/// @}
 
 namespace {
 
@@ -199,7 +193,7 @@ struct ConvertQuantLLMToCPU
       (*emitted)->setAttr(
           kParallelIfAttrName,
           builder.getDenseI64ArrayAttr(
-              {kLeastLinearWork,
+              {kLeastParallelLinear,
                spec.n * spec.k * int64_t(op.getWeights().size()), 0, 0}));
     }
     SmallVector<OpFoldResult> sizes{
@@ -324,7 +318,7 @@ struct ConvertQuantLLMToCPU
         return failure();
       kernel = library.insert(key, *emitted);
       // Each dimension once: those of the output, and the one that is summed.
-      SmallVector<int64_t> work{kLeastContractionWork, 1};
+      SmallVector<int64_t> work{kLeastParallelContraction, 1};
       for (int64_t i = 0; i < spec.outType.getRank(); ++i)
         work.append({2, i});
       for (unsigned i = 0; i < spec.lhsMap.getNumResults(); ++i)

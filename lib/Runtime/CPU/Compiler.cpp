@@ -8,6 +8,7 @@
 
 #include "CompiledModule.h"
 
+#include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Pipelines/Pipelines.h"
 #include "quant-llm/Support/Parallel.h"
@@ -165,7 +166,7 @@ static std::optional<FunctionSignature> convertFunction(func::FuncOp function) {
 //===----------------------------------------------------------------------===//
 
 std::string cpu::getEntrySymbol(std::string_view function) {
-  return "__quant_llm_call_" + std::string(function);
+  return kRuntimePrefix.str() + "call_" + std::string(function);
 }
 
 static std::string describeError(llvm::Error error) {
@@ -226,6 +227,33 @@ static void addEntry(llvm::Module &module, const std::string &function) {
   if (!result->getType()->isVoidTy())
     builder.CreateStore(result, loadSlot(index));
   builder.CreateRetVoid();
+}
+
+/// Defines the functions that allocate and free by those of the runtime, which
+/// also take the state of the engine that the code belongs to.
+static void defineAllocation(llvm::Module &module) {
+  auto define = [&](StringRef name, StringRef runtimeName) {
+    llvm::Function *function = module.getFunction(name);
+    if (!function || !function->isDeclaration() || function->arg_empty())
+      return;
+    llvm::IRBuilder<> builder(module.getContext());
+    builder.SetInsertPoint(
+        llvm::BasicBlock::Create(module.getContext(), "", function));
+    llvm::Constant *state =
+        module.getOrInsertGlobal(kCallState, builder.getInt8Ty());
+    // The alignment comes before the size; all blocks have the largest one.
+    llvm::Value *argument = function->getArg(function->arg_size() - 1);
+    llvm::FunctionCallee callee =
+        module.getOrInsertFunction(runtimeName, function->getReturnType(),
+                                   state->getType(), argument->getType());
+    llvm::Value *result = builder.CreateCall(callee, {state, argument});
+    if (result->getType()->isVoidTy())
+      builder.CreateRetVoid();
+    else
+      builder.CreateRet(result);
+  };
+  define(kAllocFunction, kAllocateFunction);
+  define(kFreeFunction, kReleaseFunction);
 }
 
 static Result<std::string> compileToObject(llvm::Module &module,
@@ -313,7 +341,7 @@ static Status compileInParallel(std::unique_ptr<llvm::Module> module,
 
 static void collectParameters(ModuleOp module,
                               std::vector<ParameterBinding> &bindings) {
-  auto list = module->getAttrOfType<ArrayAttr>("quant_llm.parameters");
+  auto list = module->getAttrOfType<ArrayAttr>(kParametersAttrName);
   if (!list)
     return;
   for (Attribute attribute : list) {
@@ -356,6 +384,21 @@ Result<CompiledModule> cpu::compileModule(std::string_view source,
   if (!module)
     return Status::error(diagnostics.take("cannot parse '" + bufferName + "'"));
 
+  // Definitions of these would take the place of those of the runtime.
+  for (Operation &op : *module->getBody()) {
+    auto symbol = dyn_cast<SymbolOpInterface>(op);
+    if (!symbol || symbol.isDeclaration())
+      continue;
+    StringRef name = symbol.getName();
+    if (name.starts_with(kRuntimePrefix) || name == kAllocFunction ||
+        name == kFreeFunction) {
+      op.emitError("expected a symbol that does not belong to the runtime but "
+                   "got '")
+          << name << "'";
+      return Status::error(diagnostics.take("reserved name"));
+    }
+  }
+
   CompiledModule result;
   for (func::FuncOp function : module->getOps<func::FuncOp>())
     if (function.isPublic() && !function.isExternal())
@@ -380,15 +423,16 @@ Result<CompiledModule> cpu::compileModule(std::string_view source,
     if (!function)
       return Status::error("function '" + signature.name +
                            "' was lost during lowering");
-    if (auto aliases = function->getAttrOfType<DenseI64ArrayAttr>(
-            "quant_llm.result_aliases"))
+    // Written by the bufferization, whatever the input had.
+    if (auto aliases =
+            function->getAttrOfType<DenseI64ArrayAttr>(kResultAliasesAttrName))
       if (aliases.size() == static_cast<int64_t>(signature.results.size()))
         signature.resultAliases.assign(aliases.asArrayRef().begin(),
                                        aliases.asArrayRef().end());
   }
   collectParameters(*module, result.parameters);
-  result.kernels = collectStrings(*module, "quant_llm.profiled_kernels");
-  result.checks = collectStrings(*module, "quant_llm.checks");
+  result.kernels = collectStrings(*module, kProfiledKernelsAttrName);
+  result.checks = collectStrings(*module, kChecksAttrName);
 
   PassManager lowering(&context);
   buildCpuLLVMPipeline(lowering, pipelineOptions);
@@ -405,6 +449,7 @@ Result<CompiledModule> cpu::compileModule(std::string_view source,
   module = nullptr;
   for (const FunctionSignature &signature : result.functions)
     addEntry(*llvmModule, signature.name);
+  defineAllocation(*llvmModule);
 
   unsigned parts = std::min(resolveThreadCount(options.threads), 8u);
   Status compiled = compileInParallel(std::move(llvmModule), options.optLevel,

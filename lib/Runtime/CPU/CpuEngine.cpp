@@ -12,6 +12,7 @@
 #include "Memory.h"
 #include "ObjectCache.h"
 
+#include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 #include "quant-llm/Formats/Archive.h"
 #include "quant-llm/Support/MappedFile.h"
 #include "quant-llm/Support/Parallel.h"
@@ -45,6 +46,8 @@ namespace {
 struct OpenMPRuntime {
   std::string path;
   void (*setNumThreads)(int) = nullptr;
+  /// The number of parallel regions around the caller.
+  int (*getLevel)() = nullptr;
 };
 
 } // namespace
@@ -64,9 +67,12 @@ static Result<OpenMPRuntime> loadOpenMP() {
       loaded.path = path;
       loaded.setNumThreads =
           reinterpret_cast<void (*)(int)>(dlsym(handle, "omp_set_num_threads"));
-      if (loaded.setNumThreads)
+      loaded.getLevel =
+          reinterpret_cast<int (*)()>(dlsym(handle, "omp_get_level"));
+      if (loaded.setNumThreads && loaded.getLevel)
         return loaded;
-      failure = std::string(path) + " has no omp_set_num_threads";
+      failure =
+          std::string(path) + " has no omp_set_num_threads and omp_get_level";
     }
     return Status::error("cannot load the OpenMP runtime of LLVM: " + failure +
                          "; install libomp5-22");
@@ -80,20 +86,35 @@ static Result<OpenMPRuntime> loadOpenMP() {
 
 namespace {
 
-/// The call in progress on this thread, for checks that fail.
-struct CallFrame {
-  std::jmp_buf escape;
-  int64_t failedCheck = -1;
-  bool outOfMemory = false;
-};
-thread_local CallFrame *currentCall = nullptr;
-
-/// Set by kernels, on any thread, when an index is out of range.
-struct IndexFault {
-  std::atomic<int64_t> seen{0};
+/// What went wrong in the call in progress of an engine, noted by any thread.
+struct CallState {
+  std::atomic<bool> outOfMemory{false};
+  std::atomic<int64_t> failedCheck{-1};
+  std::atomic<bool> indexFailed{false};
   int64_t index = 0;
   int64_t bound = 0;
+
+  bool anyFault() const {
+    return outOfMemory || failedCheck >= 0 || indexFailed;
+  }
+  void clear() {
+    outOfMemory = indexFailed = false;
+    failedCheck = -1;
+  }
 };
+
+/// The call in progress on this thread.
+struct CallFrame {
+  CallFrame(CallState &state, int (*getLevel)())
+      : state(state), getLevel(getLevel), level(getLevel()) {}
+
+  std::jmp_buf escape;
+  CallState &state;
+  int (*getLevel)();
+  /// Parallel regions around the call.
+  int level;
+};
+thread_local CallFrame *currentCall = nullptr;
 
 struct KernelTime {
   std::atomic<int64_t> nanoseconds{0};
@@ -108,32 +129,55 @@ static int64_t now() {
       .count();
 }
 
+/// Ends the call in progress, unless this is a thread of a parallel region:
+/// nothing may jump out of one, not even the thread that entered it.
+static void leaveCall() {
+  if (currentCall && currentCall->getLevel() == currentCall->level)
+    std::longjmp(currentCall->escape, 1);
+}
+
 extern "C" {
 
-static void *quantLLMAllocate(uint64_t, uint64_t size) {
+/// Returns null only in parallel regions, where the code looks.
+static void *quantLLMAllocate(CallState *state, uint64_t size) {
   void *block = allocateBlock(size);
   if (!block) {
-    if (!currentCall) {
-      // A worker thread cannot be unwound.
-      std::fprintf(stderr, "quant-llm: out of memory in a kernel\n");
-      std::abort();
-    }
-    currentCall->outOfMemory = true;
-    std::longjmp(currentCall->escape, 1);
+    state->outOfMemory = true;
+    leaveCall();
   }
   return block;
 }
 
-static void quantLLMFailCheck(int64_t check) {
-  currentCall->failedCheck = check;
-  std::longjmp(currentCall->escape, 1);
+static void quantLLMRelease(CallState *state, void *block) {
+  freeBlock(block);
+  // What a kernel could not do should not be worked on for long.
+  if (state->anyFault())
+    leaveCall();
 }
 
-static void quantLLMIndexFault(IndexFault *fault, int64_t index,
-                               int64_t bound) {
-  if (fault->seen.exchange(1) == 0) {
-    fault->index = index;
-    fault->bound = bound;
+static void quantLLMCheckFault(CallState *state, int64_t check) {
+  int64_t none = -1;
+  state->failedCheck.compare_exchange_strong(none, check);
+}
+
+static void quantLLMFailCheck(int64_t check) {
+  if (currentCall)
+    quantLLMCheckFault(&currentCall->state, check);
+  leaveCall();
+  // quant-llm-serialize-loops keeps calls of this out of parallel regions.
+  std::fprintf(stderr, "quant-llm: a check failed in a parallel region\n");
+  std::abort();
+}
+
+static void quantLLMRequire(int64_t check) {
+  if (check >= 0)
+    quantLLMFailCheck(check);
+}
+
+static void quantLLMIndexFault(CallState *state, int64_t index, int64_t bound) {
+  if (!state->indexFailed.exchange(true)) {
+    state->index = index;
+    state->bound = bound;
   }
 }
 
@@ -158,7 +202,7 @@ struct CpuEngine::Impl {
   std::map<std::string, void (*)(void **), std::less<>> entries;
   OpenMPRuntime openMP;
   std::mutex mutex;
-  IndexFault indexFault;
+  CallState state;
   std::unique_ptr<KernelTime[]> times;
   std::map<std::string, std::unique_ptr<Archive>> archives;
   /// Tensors that could not be used where they lie in their file.
@@ -226,14 +270,16 @@ Status CpuEngine::Impl::link(const std::string &directory) {
   };
   times.reset(options.profile ? new KernelTime[module.kernels.size() + 1]
                               : nullptr);
-  define("_mlir_memref_to_llvm_aligned_alloc", code(&quantLLMAllocate));
-  define("_mlir_memref_to_llvm_free", code(&freeBlock));
-  define("__quant_llm_fail_check", code(&quantLLMFailCheck));
-  define("__quant_llm_index_fault", code(&quantLLMIndexFault));
-  define("__quant_llm_index_fault_state", &indexFault);
-  define("__quant_llm_profile_begin", code(&quantLLMProfileBegin));
-  define("__quant_llm_profile_end", code(&quantLLMProfileEnd));
-  define("__quant_llm_profile_times", times.get());
+  define(kAllocateFunction, code(&quantLLMAllocate));
+  define(kReleaseFunction, code(&quantLLMRelease));
+  define(kFailCheckFunction, code(&quantLLMFailCheck));
+  define(kRequireFunction, code(&quantLLMRequire));
+  define(kCheckFaultFunction, code(&quantLLMCheckFault));
+  define(kIndexFaultFunction, code(&quantLLMIndexFault));
+  define(kCallState, &state);
+  define(kProfileBeginFunction, code(&quantLLMProfileBegin));
+  define(kProfileEndFunction, code(&quantLLMProfileEnd));
+  define(kProfileTimes, times.get());
   Status bound = bindParameters(directory, symbols);
   if (!bound.ok())
     return bound;
@@ -394,7 +440,11 @@ static Status checkArgument(const ValueSignature &expected,
   if (!matches)
     return Status::error("expected " + expected.describe() + " but got " +
                          tensor.describe());
-  if (!tensor.data() && tensor.numElements() != 0)
+  Result<int64_t> count =
+      checkedElementCount(tensor.shape(), getByteWidth(tensor.dtype()));
+  if (!count.ok())
+    return count.status();
+  if (!tensor.data() && *count != 0)
     return Status::error("expected data but got a null pointer");
   if (reinterpret_cast<uintptr_t>(tensor.data()) %
           std::max(1u, getByteWidth(tensor.dtype())) !=
@@ -418,6 +468,47 @@ static std::vector<int64_t> makeDescriptor(const Tensor &tensor) {
     stride *= tensor.shape()[i];
   }
   return descriptor;
+}
+
+/// Whether a returned descriptor is contiguous memory that the call allocated,
+/// of the shape that the signature says.
+static Status checkResult(const ValueSignature &expected,
+                          const std::vector<int64_t> &descriptor,
+                          const AllocationScope &scope) {
+  size_t rank = expected.shape.size();
+  int64_t width = getByteWidth(expected.dtype);
+  std::vector<int64_t> shape(descriptor.begin() + 3,
+                             descriptor.begin() + 3 + int64_t(rank));
+  Result<int64_t> count = checkedElementCount(shape, width);
+  if (!count.ok())
+    return count.status();
+  for (size_t i = 0; i < rank; ++i)
+    if (expected.shape[i] >= 0 && expected.shape[i] != shape[i])
+      return Status::error("expected " + expected.describe() +
+                           " but got the shape " + describeShape(shape));
+  if (*count == 0)
+    return Status::success();
+  int64_t stride = 1;
+  for (size_t i = rank; i-- > 0; stride *= shape[i])
+    if (shape[i] != 1 && descriptor[3 + rank + i] != stride)
+      return Status::error("expected contiguous memory but dimension " +
+                           std::to_string(i) + " has the stride " +
+                           std::to_string(descriptor[3 + rank + i]));
+  uintptr_t block = static_cast<uintptr_t>(descriptor[0]);
+  std::optional<size_t> size =
+      scope.findSize(reinterpret_cast<const void *>(block));
+  if (!size)
+    return Status::error("expected memory that the function allocated; return "
+                         "a copy of other memory");
+  // Relative to the block, without products that could overflow.
+  int64_t before =
+      static_cast<int64_t>(static_cast<uintptr_t>(descriptor[1]) - block);
+  int64_t room = static_cast<int64_t>(*size) - before;
+  if (before < 0 || room < 0 || descriptor[2] < 0 ||
+      descriptor[2] > room / width || *count > room / width - descriptor[2])
+    return Status::error("expected " + std::to_string(*count) +
+                         " elements inside of the memory that was allocated");
+  return Status::success();
 }
 
 bool CpuEngine::Impl::call(void (*entry)(void **), void **slots,
@@ -507,27 +598,43 @@ CpuEngine::Impl::invoke(const FunctionSignature &signature,
 
   std::lock_guard<std::mutex> lock(mutex);
   openMP.setNumThreads(static_cast<int>(resolveThreadCount(options.threads)));
-  indexFault.seen = 0;
-  CallFrame frame;
+  state.clear();
+  CallFrame frame(state, openMP.getLevel);
   AllocationScope scope;
   bool completed =
       call(entries.find(signature.name)->second, slots.data(), frame);
-  bool indexFailed = indexFault.seen != 0;
-  if (!completed || indexFailed) {
+  Status status;
+  if (state.outOfMemory) {
+    status = Status::error("not enough memory");
+  } else if (state.indexFailed) {
+    status = Status::error("index " + std::to_string(state.index) +
+                           " is out of range: expected 0 to " +
+                           std::to_string(state.bound - 1));
+  } else if (!completed || state.failedCheck >= 0) {
+    size_t check = static_cast<size_t>(state.failedCheck);
+    status = Status::error(check < module.checks.size() ? module.checks[check]
+                                                        : "a check failed");
+  }
+  // What is wrong with the results is found before any of them is given away.
+  std::vector<std::vector<int64_t>> resultDescriptors(signature.results.size());
+  for (size_t i = 0; status.ok() && i < signature.results.size(); ++i) {
+    if (signature.resultAliases[i] >= 0 || signature.results[i].isScalar)
+      continue;
+    resultDescriptors[i].resize(3 + 2 * signature.results[i].shape.size());
+    std::memcpy(resultDescriptors[i].data(),
+                reinterpret_cast<const char *>(resultStorage.data()) +
+                    resultSlots[i].offset,
+                8 * resultDescriptors[i].size());
+    status = checkResult(signature.results[i], resultDescriptors[i], scope)
+                 .withContext("result " + std::to_string(i));
+  }
+  if (!status.ok()) {
     scope.freeAll();
-    if (frame.outOfMemory)
-      return inFunction(Status::error("not enough memory"));
-    if (indexFailed)
-      return inFunction(Status::error("index " +
-                                      std::to_string(indexFault.index) +
-                                      " is out of range: expected 0 to " +
-                                      std::to_string(indexFault.bound - 1)));
-    size_t check = static_cast<size_t>(frame.failedCheck);
-    return inFunction(Status::error(check < module.checks.size()
-                                        ? module.checks[check]
-                                        : "a check failed"));
+    return inFunction(status);
   }
 
+  // Results may share a block.
+  std::map<int64_t, std::shared_ptr<void>> blocks;
   std::vector<Tensor> results;
   for (size_t i = 0; i < signature.results.size(); ++i) {
     const ValueSignature &result = signature.results[i];
@@ -547,10 +654,12 @@ CpuEngine::Impl::invoke(const FunctionSignature &signature,
       continue;
     }
     size_t rank = result.shape.size();
-    std::vector<int64_t> descriptor(3 + 2 * rank);
-    std::memcpy(descriptor.data(), storage, 8 * descriptor.size());
-    void *block =
-        reinterpret_cast<void *>(static_cast<uintptr_t>(descriptor[0]));
+    const std::vector<int64_t> &descriptor = resultDescriptors[i];
+    std::shared_ptr<void> &block = blocks[descriptor[0]];
+    if (!block)
+      block.reset(
+          reinterpret_cast<void *>(static_cast<uintptr_t>(descriptor[0])),
+          [](void *p) { freeBlock(p); });
     char *data =
         reinterpret_cast<char *>(static_cast<uintptr_t>(descriptor[1])) +
         descriptor[2] * int64_t(getByteWidth(result.dtype));
@@ -558,7 +667,7 @@ CpuEngine::Impl::invoke(const FunctionSignature &signature,
         result.dtype,
         std::vector<int64_t>(descriptor.begin() + 3,
                              descriptor.begin() + 3 + int64_t(rank)),
-        data, std::shared_ptr<void>(block, [](void *p) { freeBlock(p); })));
+        data, block));
   }
   return results;
 }

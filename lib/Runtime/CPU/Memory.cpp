@@ -163,6 +163,14 @@ void AllocationScope::freeAll() {
     freeBlock(head->next + 1);
 }
 
+std::optional<size_t> AllocationScope::findSize(const void *block) const {
+  const Header *head = reinterpret_cast<const Header *>(ring);
+  for (const Header *header = head->next; header != head; header = header->next)
+    if (header + 1 == block)
+      return header->bytes;
+  return std::nullopt;
+}
+
 RuntimeMemoryUse quant_llm::getRuntimeMemoryUse() {
   return {liveBytes.load(), peakBytes.load()};
 }

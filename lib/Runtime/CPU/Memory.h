@@ -17,6 +17,7 @@
 #define QUANT_LLM_LIB_RUNTIME_CPU_MEMORY_H
 
 #include <cstddef>
+#include <optional>
 
 namespace quant_llm::cpu {
 
@@ -36,6 +37,8 @@ public:
 
   /// Frees everything recorded that is still allocated.
   void freeAll();
+  /// The size of a recorded block that is still allocated.
+  std::optional<size_t> findSize(const void *block) const;
 
 private:
   AllocationScope *outer;

@@ -36,3 +36,38 @@ func.func @static(%a: tensor<8x4xf32>) -> tensor<2x4xf32> {
   %0 = tensor.extract_slice %a[1, 0] [2, 4] [1, 1] : tensor<8x4xf32> to tensor<2x4xf32>
   return %0 : tensor<2x4xf32>
 }
+
+// An extent of a new tensor is compared once, as an unsigned number.
+// CHECK-LABEL: func.func @empty
+// CHECK: %[[BAD:.*]] = arith.cmpi ugt, %arg0
+// CHECK-NEXT: scf.if %[[BAD]]
+// CHECK-NOT: scf.if
+// CHECK: return
+func.func @empty(%n: index) -> (tensor<?xf32>, tensor<?xf32>, tensor<?x0xf32>) {
+  %c3 = arith.constant 3 : index
+  %0 = tensor.empty(%n) : tensor<?xf32>
+  %1 = tensor.empty(%n) : tensor<?xf32>
+  %2 = tensor.empty(%c3) : tensor<?x0xf32>
+  return %0, %1, %2 : tensor<?xf32>, tensor<?xf32>, tensor<?x0xf32>
+}
+
+// CHECK-LABEL: func.func @assert
+// CHECK-NOT: cf.assert
+// CHECK: scf.if
+// CHECK-NEXT: func.call @__quant_llm_fail_check
+// CHECK: linalg.generic
+// CHECK: %[[CHECK:.*]] = arith.select
+// CHECK-NEXT: func.call @__quant_llm_require(%[[CHECK]])
+func.func @assert(%x: tensor<4xf32>, %ok: i1) -> tensor<4xf32> {
+  cf.assert %ok, "not good"
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<4xf32>
+  %0 = linalg.generic {indexing_maps = [affine_map<(i) -> (i)>, affine_map<(i) -> (i)>], iterator_types = ["parallel"]}
+      ins(%x : tensor<4xf32>) outs(%e : tensor<4xf32>) {
+  ^bb0(%a: f32, %o: f32):
+    %positive = arith.cmpf oge, %a, %zero : f32
+    cf.assert %positive, "negative"
+    linalg.yield %a : f32
+  } -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}

@@ -14,12 +14,6 @@
 
 namespace quant_llm {
 
-/// On a kernel: its parallel regions use threads only if there is enough work.
-/// An array of i64: the least work, a factor, and pairs of the number of an
-/// argument and a dimension of it; the work is the product of all these.
-inline constexpr llvm::StringLiteral kParallelIfAttrName =
-    "quant_llm.parallel_if";
-
 struct LowerToLLVMOptions {
   /// Run scf.parallel on the threads of OpenMP; serially otherwise.
   bool openMP = true;

@@ -581,3 +581,81 @@ func.func @f(%x: f32) {
   // expected-error @below {{expects parent op to be one of 'quant_llm.linear, quant_llm.block, quant_llm.cross_block'}}
   quant_llm.yield %x : f32
 }
+
+// -----
+
+// QL-ATTR-C1
+// expected-error @below {{expected the attribute 'quant_llm.kernel' on functions only}}
+module attributes {quant_llm.kernel} {}
+
+// -----
+
+// QL-ATTR-C1
+// expected-error @below {{expected the attribute 'quant_llm.checks' on modules only}}
+func.func private @f() attributes {quant_llm.checks = ["a"]}
+
+// -----
+
+// QL-ATTR-C2
+// expected-error @below {{expected the attribute 'quant_llm.kernel' to be a unit but got 1 : i64}}
+func.func private @f() attributes {quant_llm.kernel = 1}
+
+// -----
+
+// QL-ATTR-C2
+// expected-error @below {{expected a function with 'quant_llm.kernel' to work on buffers but it has an argument of type 'tensor<4xf32>'}}
+func.func private @f(tensor<4xf32>) attributes {quant_llm.kernel}
+
+// -----
+
+// QL-ATTR-C3
+// expected-error @below {{expected the attribute 'quant_llm.parallel_if' to be an array of i64 but got "x"}}
+func.func private @f() attributes {quant_llm.parallel_if = "x"}
+
+// -----
+
+// QL-ATTR-C3
+// expected-error @below {{expected the least work, a factor and pairs of argument and dimension in 'quant_llm.parallel_if' but got 3 numbers}}
+func.func private @f(memref<4xf32>) attributes {quant_llm.parallel_if = array<i64: 1, 1, 0>}
+
+// -----
+
+// QL-ATTR-C3
+// expected-error @below {{expected numbers of at least 0 in 'quant_llm.parallel_if' but got -1}}
+func.func private @f(memref<4xf32>) attributes {quant_llm.parallel_if = array<i64: 1, 1, -1, 0>}
+
+// -----
+
+// QL-ATTR-C3
+// expected-error @below {{expected numbers of arguments below 1 in 'quant_llm.parallel_if' but got 1}}
+func.func private @f(memref<4xf32>) attributes {quant_llm.parallel_if = array<i64: 1, 1, 1, 0>}
+
+// -----
+
+// QL-ATTR-C3
+// expected-error @below {{expected numbers of arguments below 1 in 'quant_llm.result_aliases' but got 9223372036854775807}}
+func.func private @f(memref<4xf32>) attributes {quant_llm.result_aliases = array<i64: 9223372036854775807>}
+
+// -----
+
+// QL-ATTR-C3
+// expected-error @below {{expected numbers of at least -1 in 'quant_llm.result_aliases' but got -2}}
+func.func private @f(memref<4xf32>) attributes {quant_llm.result_aliases = array<i64: -2>}
+
+// -----
+
+// QL-ATTR-C4
+// expected-error @below {{expected the attribute 'quant_llm.checks' to be an array of strings but got [1]}}
+module attributes {quant_llm.checks = [1]} {}
+
+// -----
+
+// QL-ATTR-C4
+// expected-error @below {{expected the attribute 'quant_llm.profiled_kernels' to be an array of strings but got "x"}}
+module attributes {quant_llm.profiled_kernels = "x"} {}
+
+// -----
+
+// QL-ATTR-C4
+// expected-error @below {{expected the attribute 'quant_llm.parameters' to be an array of dictionaries with the strings symbol, archive and key and with the type of a static memref}}
+module attributes {quant_llm.parameters = [{symbol = "s", archive = "a", key = "k", type = tensor<4xf32>}]} {}

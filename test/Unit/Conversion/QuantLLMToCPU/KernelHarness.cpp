@@ -507,4 +507,33 @@ double Layer::check(int64_t m, unsigned seed) {
   return largest > 0 ? error / largest : error;
 }
 
+int64_t Layer::countWrongInfinities(int64_t m, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  int64_t n = config.n, k = config.k;
+  std::vector<float> x(m * k), y(m * n);
+  for (float &value : x)
+    value = normal(random);
+  for (int64_t i = 0; i < m; ++i) {
+    float *row = x.data() + i * k;
+    int kind = i % 4;
+    row[random() % k] = kind == 0 ? INFINITY : -INFINITY;
+    if (kind == 2)
+      row[random() % k] = NAN;
+    if (kind == 3)
+      row[random() % k] = INFINITY;
+  }
+  run(m, x.data(), k, y.data(), n);
+  int64_t wrong = 0;
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      double expected = 0;
+      for (int64_t c = 0; c < k; ++c)
+        expected += double(x[i * k + c]) * exact[0][j * k + c];
+      double actual = y[i * n + j];
+      wrong += std::isnan(expected) ? !std::isnan(actual) : actual != expected;
+    }
+  return wrong;
+}
+
 } // namespace quant_llm::testing

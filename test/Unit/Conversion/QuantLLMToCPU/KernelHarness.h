@@ -89,6 +89,11 @@ public:
   /// Runs with random input and returns max |y - reference| / max |reference|,
   /// with the rounding of a narrow result type taken off.
   double check(int64_t m, unsigned seed);
+  /// Runs with random input in which each row has one of infinity, minus
+  /// infinity, NaN and both infinities, and returns the number of results that
+  /// are not those of IEEE arithmetic on the weights (of a layer without
+  /// epilogue).
+  int64_t countWrongInfinities(int64_t m, unsigned seed);
   int64_t weightBytes() const;
 
   LayerConfig config;

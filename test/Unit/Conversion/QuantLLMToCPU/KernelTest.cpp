@@ -8,6 +8,7 @@
 
 #include "KernelHarness.h"
 
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/AffineExpr.h"
 
@@ -143,6 +144,49 @@ TEST(LinearKernel, NoTokens) {
   EXPECT_EQ(y, 7);
 }
 
+/// What IEEE arithmetic makes of infinite and undefined inputs must not depend
+/// on the path that a number of tokens takes.
+TEST(LinearKernel, InfiniteInputs) {
+  for (auto [element, zero] :
+       std::vector<std::pair<const char *, const char *>>{{"int4", "none"},
+                                                          {"int4", "f32"},
+                                                          {"int3", "f32"},
+                                                          {"uint4", "int"},
+                                                          {"uint8", "int"},
+                                                          {"nf4", "f32"},
+                                                          {"f4E2M1FN", "f32"},
+                                                          {"f4E2M1FN", "none"},
+                                                          {"bf16", "none"}})
+    for (unsigned bits : {0u, 256u}) {
+      LayerConfig config;
+      config.n = 33;
+      config.k = 192;
+      config.blockK = 64;
+      config.elements = {element};
+      config.zero = zero;
+      config.vectorBits = bits;
+      auto layer =
+          Layer::create(context(), config, 7, /*optLevel=*/1, /*openMP=*/true);
+      ASSERT_TRUE(layer) << config.toString();
+      for (int64_t m : {1, 4, 8, 24})
+        EXPECT_EQ(layer->countWrongInfinities(m, 11 + m), 0)
+            << config.toString() << " tokens " << m;
+    }
+}
+
+/// A parallel region cannot be left, so what it allocates is looked at.
+TEST(LinearKernel, NoMemoryInParallelRegions) {
+  LayerConfig config;
+  config.n = 96;
+  config.k = 4100;
+  auto layer = Layer::create(context(), config, 1, 1, /*openMP=*/true);
+  ASSERT_TRUE(layer);
+  // Sums of so many tokens have no room, so nothing is read or written.
+  float x = 0, y = 7;
+  layer->run(int64_t(1) << 45, &x, config.k, &y, config.n);
+  EXPECT_EQ(y, 7);
+}
+
 /// The IR of a kernel for [96, 576] weights in groups of 64.
 OwningOpRef<ModuleOp> emitTypical(ElementKind kind, unsigned bits,
                                   Type dense = {}) {
@@ -185,6 +229,10 @@ TEST(LinearKernel, EmitsRegistersAndOneSourceOfThreads) {
       prefetch += name == "memref.prefetch";
       // The register tile: 8 rows of two vectors.
       tiles += name == "scf.for" && op->getNumResults() == 16;
+      if (isa<memref::AllocOp>(op) && op->getParentOfType<scf::ParallelOp>())
+        EXPECT_TRUE(llvm::any_of(
+            op->getUsers(),
+            llvm::IsaPred<memref::ExtractAlignedPointerAsIndexOp>));
       for (Type type : op->getResultTypes())
         if (auto vector = dyn_cast<VectorType>(type)) {
           EXPECT_EQ(vector.getRank(), 1);

@@ -197,6 +197,342 @@ TEST(CpuEngineTest, FailedChecksAreErrorsAndLeakNothing) {
   EXPECT_EQ(getRuntimeMemoryUse().live, before);
 }
 
+//===----------------------------------------------------------------------===//
+// Failures inside of loops
+//===----------------------------------------------------------------------===//
+
+static Result<std::unique_ptr<CpuEngine>> compile(const char *text,
+                                                  bool reference = false) {
+  CpuEngineOptions options = withoutCache();
+  options.reference = reference;
+  return CpuEngine::fromMemory(text, options, "test.mlir");
+}
+
+static Tensor makeVector(int64_t size, float value) {
+  Result<Tensor> tensor = Tensor::allocate(DType::F32, {size});
+  for (int64_t i = 0; i < size; ++i)
+    static_cast<float *>(tensor->data())[i] = value;
+  return tensor.take();
+}
+
+static Tensor index(int64_t value) {
+  return Tensor::scalar<int64_t>(DType::I64, value);
+}
+
+// The kernel of this function needs a row of `n` elements per thread.
+TEST(CpuEngineTest, NoMemoryInParallelRegions) {
+  auto engine = compile(R"mlir(
+#whole = affine_map<(i, j) -> (i, j)>
+#row = affine_map<(i, j) -> (i)>
+func.func @f(%x: tensor<?xf32>, %n: index) -> tensor<?xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %m = tensor.dim %x, %c0 : tensor<?xf32>
+  %e = tensor.empty(%m, %n) : tensor<?x?xf32>
+  %wide = linalg.generic {indexing_maps = [#row, #whole], iterator_types = ["parallel", "parallel"]}
+      ins(%x : tensor<?xf32>) outs(%e : tensor<?x?xf32>) {
+  ^bb0(%a: f32, %o: f32):
+    %i = linalg.index 1 : index
+    %j = arith.index_cast %i : index to i32
+    %k = arith.sitofp %j : i32 to f32
+    %t = arith.addf %a, %k : f32
+    linalg.yield %t : f32
+  } -> tensor<?x?xf32>
+  %s = tensor.empty(%m) : tensor<?xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%s : tensor<?xf32>) -> tensor<?xf32>
+  %max = linalg.generic {indexing_maps = [#whole, #row], iterator_types = ["parallel", "reduction"]}
+      ins(%wide : tensor<?x?xf32>) outs(%f : tensor<?xf32>) {
+  ^bb0(%a: f32, %acc: f32):
+    %t = arith.maximumf %a, %acc : f32
+    linalg.yield %t : f32
+  } -> tensor<?xf32>
+  %r = linalg.generic {indexing_maps = [#whole, #row, #row], iterator_types = ["parallel", "reduction"]}
+      ins(%wide, %max : tensor<?x?xf32>, tensor<?xf32>) outs(%f : tensor<?xf32>) {
+  ^bb0(%a: f32, %b: f32, %acc: f32):
+    %t = arith.divf %a, %b : f32
+    %u = arith.addf %t, %acc : f32
+    linalg.yield %u : f32
+  } -> tensor<?xf32>
+  return %r : tensor<?xf32>
+}
+)mlir");
+  ASSERT_TRUE(engine.ok()) << engine.message();
+  int64_t before = getRuntimeMemoryUse().live;
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    // More bytes than addresses: no system has them.
+    auto failed =
+        (*engine)->invoke("f", {makeVector(64, 1), index(int64_t(1) << 48)});
+    EXPECT_EQ(failed.message(), "function 'f': not enough memory");
+    EXPECT_EQ(getRuntimeMemoryUse().live, before);
+    // Threads work on as before: (1 + 2 + ... + 4096) / 4096 per row.
+    auto results = (*engine)->invoke("f", {makeVector(64, 1), index(4096)});
+    ASSERT_TRUE(results.ok()) << results.message();
+    for (int64_t i = 0; i < 64; ++i)
+      EXPECT_NEAR(at((*results)[0], i), 2048.5f, 0.05f);
+  }
+  EXPECT_EQ(getRuntimeMemoryUse().live, before);
+}
+
+TEST(CpuEngineTest, FailuresInParallelLoopsOfTheProgram) {
+  for (bool reference : {false, true}) {
+    auto engine = compile(R"mlir(
+#id = affine_map<(i) -> (i)>
+func.func @slices(%x: tensor<?xf32>, %step: index) -> tensor<100x4xf32> {
+  %e = tensor.empty() : tensor<100x4xf32>
+  %r = scf.forall (%i) in (100) shared_outs(%o = %e) -> tensor<100x4xf32> {
+    %at = arith.muli %i, %step : index
+    %s = tensor.extract_slice %x[%at] [4] [1] : tensor<?xf32> to tensor<4xf32>
+    scf.forall.in_parallel {
+      tensor.parallel_insert_slice %s into %o[%i, 0] [1, 4] [1, 1] : tensor<4xf32> into tensor<100x4xf32>
+    }
+  }
+  return %r : tensor<100x4xf32>
+}
+func.func @allocs(%x: memref<?xf32>, %n: index) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c100 = arith.constant 100 : index
+  scf.parallel (%i) = (%c0) to (%c100) step (%c1) {
+    %m = memref.alloc(%n) : memref<?xf32>
+    %v = memref.load %x[%c0] : memref<?xf32>
+    memref.store %v, %m[%c0] : memref<?xf32>
+    %w = memref.load %m[%c0] : memref<?xf32>
+    memref.store %w, %x[%i] : memref<?xf32>
+  }
+  return
+}
+)mlir",
+                          reference);
+    ASSERT_TRUE(engine.ok()) << engine.message();
+    int64_t before = getRuntimeMemoryUse().live;
+    {
+      auto inside = (*engine)->invoke("slices", {makeVector(400, 2), index(4)});
+      ASSERT_TRUE(inside.ok()) << inside.message();
+      EXPECT_EQ(at((*inside)[0], 399), 2);
+    }
+    auto outside = (*engine)->invoke("slices", {makeVector(396, 2), index(4)});
+    EXPECT_NE(outside.message().find("out of bounds"), std::string::npos)
+        << outside.message();
+    auto memory = (*engine)->invoke(
+        "allocs", {makeVector(100, 1), index(int64_t(1) << 60)});
+    EXPECT_EQ(memory.message(), "function 'allocs': not enough memory");
+    EXPECT_TRUE(
+        (*engine)->invoke("allocs", {makeVector(100, 1), index(8)}).ok());
+    EXPECT_EQ(getRuntimeMemoryUse().live, before);
+  }
+}
+
+TEST(CpuEngineTest, AssertsAreErrorsOfTheCall) {
+  for (bool reference : {false, true}) {
+    auto engine = compile(R"mlir(
+#id = affine_map<(i) -> (i)>
+#conv = affine_map<(i, j) -> (i + j)>
+#first = affine_map<(i, j) -> (i)>
+#second = affine_map<(i, j) -> (j)>
+func.func @outside(%x: i64) -> i64 {
+  %c9 = arith.constant 9 : i64
+  %ok = arith.cmpi slt, %x, %c9 : i64
+  cf.assert %ok, "x is not small"
+  return %x : i64
+}
+// As front ends write gathers.
+func.func @body(%x: tensor<?xf32>) -> tensor<?xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %n = tensor.dim %x, %c0 : tensor<?xf32>
+  %e = tensor.empty(%n) : tensor<?xf32>
+  %y = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel"]}
+      ins(%x : tensor<?xf32>) outs(%e : tensor<?xf32>) {
+  ^bb0(%a: f32, %o: f32):
+    %ok = arith.cmpf oge, %a, %zero : f32
+    cf.assert %ok, "an element is negative"
+    %t = arith.addf %a, %a : f32
+    linalg.yield %t : f32
+  } -> tensor<?xf32>
+  return %y : tensor<?xf32>
+}
+// No kernel is made of this one.
+func.func @window(%x: tensor<8xf32>, %k: tensor<3xf32>) -> tensor<6xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<6xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<6xf32>) -> tensor<6xf32>
+  %y = linalg.generic {indexing_maps = [#conv, #second, #first], iterator_types = ["parallel", "reduction"]}
+      ins(%x, %k : tensor<8xf32>, tensor<3xf32>) outs(%f : tensor<6xf32>) {
+  ^bb0(%a: f32, %b: f32, %o: f32):
+    %ok = arith.cmpf oge, %a, %zero : f32
+    cf.assert %ok, "an element of the window is negative"
+    %t = arith.mulf %a, %b : f32
+    %u = arith.addf %t, %o : f32
+    linalg.yield %u : f32
+  } -> tensor<6xf32>
+  return %y : tensor<6xf32>
+}
+)mlir",
+                          reference);
+    ASSERT_TRUE(engine.ok()) << engine.message();
+    int64_t before = getRuntimeMemoryUse().live;
+    auto message = [&](const char *function, std::vector<Argument> arguments) {
+      return (*engine)->invoke(function, arguments).message();
+    };
+    EXPECT_EQ(message("outside", {index(8)}), "");
+    EXPECT_EQ(message("outside", {index(9)}),
+              "function 'outside': test.mlir:9:3: x is not small");
+    // On one thread and on several.
+    for (int64_t size : {int64_t(10), int64_t(1) << 20}) {
+      Tensor x = makeVector(size, 1);
+      EXPECT_EQ(message("body", {x}), "");
+      static_cast<float *>(x.data())[size - 1] = -1;
+      EXPECT_EQ(message("body", {x}),
+                "function 'body': test.mlir:22:5: an element is negative");
+    }
+    Tensor x = makeVector(8, 1), k = makeVector(3, 1);
+    EXPECT_EQ(message("window", {x, k}), "");
+    static_cast<float *>(x.data())[7] = -1;
+    EXPECT_EQ(message("window", {x, k}),
+              "function 'window': test.mlir:37:5: an element of the window is "
+              "negative");
+    EXPECT_EQ(getRuntimeMemoryUse().live, before);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Shapes that are no shapes
+//===----------------------------------------------------------------------===//
+
+TEST(CpuEngineTest, SizesOfNewTensors) {
+  auto engine = compile(R"mlir(
+func.func @empty(%m: index, %n: index) -> tensor<?x?xf32> {
+  %e = tensor.empty(%m, %n) : tensor<?x?xf32>
+  return %e : tensor<?x?xf32>
+}
+func.func @line(%n: index) -> tensor<?x0xf32> {
+  %e = tensor.empty(%n) : tensor<?x0xf32>
+  return %e : tensor<?x0xf32>
+}
+func.func @expand(%x: tensor<?xf32>, %m: index, %n: index) -> tensor<?x?xf32> {
+  %y = tensor.expand_shape %x [[0, 1]] output_shape [%m, %n] : tensor<?xf32> into tensor<?x?xf32>
+  return %y : tensor<?x?xf32>
+}
+func.func @reshape(%x: tensor<?xf32>, %s: tensor<2xi64>) -> tensor<?x?xf32> {
+  %y = tensor.reshape %x(%s) : (tensor<?xf32>, tensor<2xi64>) -> tensor<?x?xf32>
+  return %y : tensor<?x?xf32>
+}
+func.func @stride(%x: tensor<?xf32>, %o: index, %n: index, %s: index) -> tensor<?xf32> {
+  %y = tensor.extract_slice %x[%o] [%n] [%s] : tensor<?xf32> to tensor<?xf32>
+  return %y : tensor<?xf32>
+}
+func.func @pad(%x: tensor<?xf32>, %low: index, %high: index) -> tensor<?xf32> {
+  %zero = arith.constant 0.0 : f32
+  %y = tensor.pad %x low[%low] high[%high] {
+  ^bb0(%i: index):
+    tensor.yield %zero : f32
+  } : tensor<?xf32> to tensor<?xf32>
+  return %y : tensor<?xf32>
+}
+)mlir");
+  ASSERT_TRUE(engine.ok()) << engine.message();
+  int64_t before = getRuntimeMemoryUse().live;
+  auto shape = [&](const char *function, std::vector<Argument> arguments) {
+    auto results = (*engine)->invoke(function, arguments);
+    return results.ok() ? describeShape((*results)[0].shape())
+                        : results.message();
+  };
+  auto expectFailure = [&](const char *function,
+                           std::vector<Argument> arguments, const char *text) {
+    std::string message = (*engine)->invoke(function, arguments).message();
+    EXPECT_NE(message.find(text), std::string::npos)
+        << function << ": " << message;
+  };
+  constexpr int64_t huge = int64_t(1) << 32;
+  EXPECT_EQ(shape("empty", {index(2), index(0)}), "[2, 0]");
+  EXPECT_EQ(shape("empty", {index(2), index(3)}), "[2, 3]");
+  for (auto [m, n] : std::vector<std::pair<int64_t, int64_t>>{
+           {-1, 3}, {3, -1}, {-2, -3}, {huge, huge}, {INT64_MIN, 0}})
+    expectFailure("empty", {index(m), index(n)},
+                  "expected sizes of a new tensor");
+  EXPECT_EQ(shape("line", {index(3)}), "[3, 0]");
+  expectFailure("line", {index(-3)}, "that are not negative");
+  Tensor six = makeVector(6, 1), none = makeVector(0, 1);
+  EXPECT_EQ(shape("expand", {six, index(2), index(3)}), "[2, 3]");
+  expectFailure("expand", {six, index(-2), index(-3)},
+                "expected sizes of a new tensor");
+  expectFailure("expand", {none, index(huge), index(huge)},
+                "expected sizes of a new tensor");
+  expectFailure("expand", {six, index(2), index(4)}, "do not fit together");
+  Tensor extents = Tensor::allocate(DType::I64, {2}).take();
+  int64_t *extent = static_cast<int64_t *>(extents.data());
+  extent[0] = 2, extent[1] = 3;
+  EXPECT_EQ(shape("reshape", {six, extents}), "[2, 3]");
+  extent[1] = 4;
+  expectFailure("reshape", {six, extents}, "do not fit together");
+  extent[0] = -2, extent[1] = -3;
+  expectFailure("reshape", {six, extents}, "expected sizes of a new tensor");
+  EXPECT_EQ(shape("stride", {six, index(1), index(3), index(2)}), "[3]");
+  expectFailure("stride", {six, index(1), index(4), index(2)}, "out of bounds");
+  expectFailure("stride", {six, index(1), index(2), index(INT64_MAX)},
+                "out of bounds");
+  for (int64_t step : {int64_t(0), int64_t(-1), INT64_MIN})
+    expectFailure("stride", {six, index(1), index(1), index(step)},
+                  "expected strides of slices that are positive");
+  EXPECT_EQ(shape("pad", {six, index(1), index(2)}), "[9]");
+  for (int64_t amount : {int64_t(-1), INT64_MIN, INT64_MAX})
+    for (bool low : {false, true})
+      expectFailure("pad",
+                    {six, index(low ? amount : 0), index(low ? 0 : amount)},
+                    "expected sizes of a new tensor");
+  EXPECT_EQ(getRuntimeMemoryUse().live, before);
+}
+
+// What a function on buffers returns need not be what its type promises.
+TEST(CpuEngineTest, ResultsAreChecked) {
+  auto engine = compile(R"mlir(
+memref.global "private" constant @table : memref<4xf32> = dense<1.0>
+func.func @global() -> memref<4xf32> {
+  %0 = memref.get_global @table : memref<4xf32>
+  return %0 : memref<4xf32>
+}
+func.func @same(%x: memref<4xf32>) -> memref<4xf32> {
+  return %x : memref<4xf32>
+}
+func.func @twice() -> (memref<4xf32>, memref<4xf32>) {
+  %0 = memref.alloc() : memref<4xf32>
+  return %0, %0 : memref<4xf32>, memref<4xf32>
+}
+func.func @beyond(%n: index) -> memref<?xf32> {
+  %0 = memref.alloc() : memref<4xf32>
+  %1 = memref.reinterpret_cast %0 to offset: [0], sizes: [%n], strides: [1] : memref<4xf32> to memref<?xf32>
+  return %1 : memref<?xf32>
+}
+)mlir");
+  ASSERT_TRUE(engine.ok()) << engine.message();
+  int64_t before = getRuntimeMemoryUse().live;
+  Tensor x = makeVector(4, 5);
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    (void)(*engine)->invoke("global", {});
+    (void)(*engine)->invoke("same", {x});
+    EXPECT_EQ(at(x, 3), 5);
+    auto twice = (*engine)->invoke("twice", {});
+    EXPECT_TRUE(twice.ok()) << twice.message();
+    auto four = (*engine)->invoke("beyond", {index(4)});
+    EXPECT_TRUE(four.ok()) << four.message();
+    for (int64_t size : {int64_t(1) << 20, int64_t(-1), INT64_MAX})
+      EXPECT_FALSE((*engine)->invoke("beyond", {index(size)}).ok()) << size;
+  }
+  EXPECT_EQ(getRuntimeMemoryUse().live, before);
+}
+
+TEST(CpuEngineTest, NamesOfTheRuntimeAreReserved) {
+  for (const char *name :
+       {"__quant_llm_fail_check", "__quant_llm_call_f", "__quant_llm_allocate",
+        "_mlir_memref_to_llvm_aligned_alloc"}) {
+    std::string text = "func.func @" + std::string(name) +
+                       "(%x: i64) { return }\nfunc.func @f() { return }";
+    EXPECT_NE(compile(text.c_str()).message().find("belong to the runtime"),
+              std::string::npos)
+        << name;
+  }
+}
+
 TEST(CpuEngineTest, CallsFromSeveralThreads) {
   std::vector<std::thread> threads;
   std::atomic<int> failures{0};

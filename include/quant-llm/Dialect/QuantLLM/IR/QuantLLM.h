@@ -21,6 +21,7 @@
 #include "mlir/Interfaces/DestinationStyleOpInterface.h"
 #include "mlir/Interfaces/InferTypeOpInterface.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "quant-llm/Dialect/QuantLLM/IR/AttributeNames.h"
 #include "quant-llm/Numerics/Scheme.h"
 
 #include <string>

@@ -1,0 +1,18 @@
+// RUN: quant-opt %s --split-input-file --verify-diagnostics --quant-llm-insert-checks
+
+// expected-error @below {{expected no symbol '__quant_llm_fail_check' of another kind: it is a function of the runtime}}
+func.func @__quant_llm_fail_check(%x: index) {
+  return
+}
+func.func @f(%n: index) -> tensor<?xf32> {
+  %0 = tensor.empty(%n) : tensor<?xf32>
+  return %0 : tensor<?xf32>
+}
+
+// -----
+
+llvm.func @f(%ok: i1) {
+  // expected-error @below {{expected to be in a func.func, where a failure can be reported}}
+  cf.assert %ok, "not good"
+  llvm.return
+}
