@@ -7,6 +7,7 @@ torch's "cuda" becomes the CPU. check_kernel.py gets a driver whose one kernel c
 check_linear.py gets the runtime library on the fake driver of the unit tests, which computes int4 products from the packed layout.
 
     fake_gpu.py LIBRARY DRIVER
+    fake_gpu.py --artifact DIR [GROUP]      only writes an artifact for that driver, whose kernel takes groups of another size
 """
 
 import contextlib
@@ -193,7 +194,7 @@ def write_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)) + text + data)
 
 
-def write_artifact(directory, n=72, k=200, group=32):
+def write_artifact(directory, n=72, k=200, group=32, kernel_group=32):
     """An artifact for the fake driver, and the canonical weights."""
     import hashlib
 
@@ -203,7 +204,7 @@ def write_artifact(directory, n=72, k=200, group=32):
     write_safetensors(os.path.join(directory, "canonical.safetensors"), {"w.codes": schemes.pack_codes(weight.codes, 4), "w.scales": weight.scales})
     scale = torch.tensor(packed.output_scale)
     write_safetensors(os.path.join(directory, "packed.safetensors"), {"w.packed": packed.packed, "w.packed_scales": packed.scales, "w.output_scale": scale})
-    code = f"\x7fELF product:8,8,8,4,8,4@{n},{k},{group}".encode()
+    code = f"\x7fELF product:8,8,8,4,8,4@{n},{k},{kernel_group}".encode()
     with open(os.path.join(directory, "kernels.cubin"), "wb") as file:
         file.write(code)
     kernel = {"name": "product", "file": "kernels.cubin", "sha256": hashlib.sha256(code).hexdigest(), "threads": 128, "shared_bytes": 0, "token_tile": 16, "row_tile": 64, "grid": "tiles"}
@@ -243,6 +244,10 @@ def test_linears(directory, library, cuda):
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--artifact":
+        os.makedirs(sys.argv[2], exist_ok=True)
+        write_artifact(sys.argv[2], kernel_group=int((sys.argv[3:] + ["32"])[0]))
+        sys.exit()
     with tempfile.TemporaryDirectory() as scratch:
         test_kernels(scratch)
         test_linears(scratch, *sys.argv[1:3])

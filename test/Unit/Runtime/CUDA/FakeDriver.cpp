@@ -253,20 +253,24 @@ int cuModuleLoadDataEx(void **module, const void *image, unsigned, int *,
                        void **) {
   ENTER("cuModuleLoadDataEx");
   auto loaded = std::make_unique<LoadedModule>();
+  auto add = [&](const std::string &name) -> Kernel & {
+    auto &kernel = loaded->kernels[name];
+    kernel = std::make_unique<Kernel>();
+    kernel->name = name;
+    return *kernel;
+  };
   std::istringstream words(static_cast<const char *>(image));
-  std::string word;
-  words >> word; // the magic number
-  while (words >> word) {
-    size_t colon = word.find(':');
-    if (colon == std::string::npos)
-      continue;
-    auto kernel = std::make_unique<Kernel>();
-    kernel->name = word.substr(0, colon);
-    size_t at = word.find('@');
-    kernel->parameters = readNumbers(word.substr(colon + 1, at - colon - 1));
-    if (at != std::string::npos)
-      kernel->shape = readNumbers(word.substr(at + 1));
-    loaded->kernels[kernel->name] = std::move(kernel);
+  for (std::string word; words >> word;) {
+    size_t colon = word.find(':'), at = word.find('@');
+    if (word == ".entry" && words >> word) {
+      add(word.substr(0, word.find('(')));
+    } else if (colon < word.size() - 1 && word[colon + 1] >= '0' &&
+               word[colon + 1] <= '9') {
+      Kernel &kernel = add(word.substr(0, colon));
+      kernel.parameters = readNumbers(word.substr(colon + 1, at - colon - 1));
+      if (at != std::string::npos)
+        kernel.shape = readNumbers(word.substr(at + 1));
+    }
   }
   ++state->modules;
   *module = loaded.release();

@@ -12,7 +12,8 @@
 // with the sizes of each kernel's parameters. Kernels do nothing, except those
 // with N, K and group size, which have the arguments x, packed0,
 // packed_scales0, output_scale0, y and m and compute the product of int4
-// weights with f16 scales and f16 activations.
+// weights with f16 scales and f16 activations. Of PTX only the names of the
+// kernels are read.
 //
 //===----------------------------------------------------------------------===//
 

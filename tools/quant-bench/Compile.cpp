@@ -1,0 +1,167 @@
+//===- Compile.cpp --------------------------------------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Compile.h"
+
+#include "quant-llm/Formats/Safetensors.h"
+#include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Numerics/GroupQuantizer.h"
+#include "quant-llm/Support/AtomicFile.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include <spawn.h>
+#include <sys/wait.h>
+
+using namespace quant_llm;
+using namespace quant_llm::bench;
+
+namespace fs = std::filesystem;
+
+extern char **environ;
+
+static DType getDType(const ComponentInfo &info) {
+  if (info.isBytes)
+    return DType::U8;
+  switch (info.type) {
+  case FloatType::F16:
+    return DType::F16;
+  case FloatType::BF16:
+    return DType::BF16;
+  case FloatType::F32:
+    return DType::F32;
+  case FloatType::F8E8M0FNU:
+    return DType::F8E8M0;
+  case FloatType::F8E4M3FN:
+    return DType::F8E4M3;
+  }
+  return DType::U8;
+}
+
+/// An archive with random numbers under the scheme, as parameter w.
+static Status writeWeights(const std::string &path, const Scheme &scheme,
+                           int64_t n, int64_t k, uint64_t seed) {
+  std::vector<float> values(static_cast<size_t>(n * k));
+  uint64_t state = seed * 2 + 1;
+  for (float &value : values) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    // The sum of two uniform numbers, of the size of a trained layer's.
+    double sum = static_cast<double>(state >> 48) / 65536 +
+                 static_cast<double>(state >> 32 & 0xffff) / 65536 - 1;
+    value = static_cast<float>(0.05 * sum);
+  }
+  MatrixView matrix{values.data(), SourceType::F32, n, k};
+  Result<QuantizedMatrix> quantized = quantize(matrix, scheme, "w", 0);
+  if (!quantized.ok())
+    return quantized.status();
+  std::vector<ComponentInfo> components = getComponents(scheme, n, k);
+  std::vector<TensorDeclaration> tensors;
+  for (const ComponentInfo &info : components)
+    tensors.push_back({std::string("w") + info.suffix,
+                       getDType(info),
+                       {info.rows, info.columns}});
+  Result<SafetensorsWriter> writer = SafetensorsWriter::create(path, tensors);
+  if (!writer.ok())
+    return writer.status();
+  for (size_t i = 0; i < components.size(); ++i) {
+    const std::vector<uint8_t> &bytes = quantized->get(components[i].kind);
+    Status status = writer->append(tensors[i].name, bytes.data(), bytes.size());
+    if (!status.ok())
+      return status;
+  }
+  return writer->finish();
+}
+
+/// The scheme as attribute: nested ones have a longer name there.
+static std::string getSchemeAttribute(const Scheme &scheme) {
+  std::string text = "scheme<" + schemeName(scheme) + ">";
+  const std::string name = "scheme<", prefix = "#quant_llm.";
+  for (size_t at = text.find(name); at != std::string::npos;
+       at = text.find(name, at + prefix.size() + name.size()))
+    text.insert(at, prefix);
+  return text;
+}
+
+static std::string getModule(const Case &given, const Scheme &scheme) {
+  std::string n = std::to_string(given.n), k = std::to_string(given.k);
+  std::string weight = "!quant_llm.weight<" + n + "x" + k + "x" +
+                       given.activation + ", #scheme>";
+  std::string x = "tensor<?x" + k + "x" + given.activation + ">";
+  std::string y = "tensor<?x" + n + "x" + given.activation + ">";
+  return "#scheme = " + getSchemeAttribute(scheme) +
+         "\n"
+         "quant_llm.archive @weights \"weights.safetensors\"\n"
+         "quant_llm.parameter @w from @weights : " +
+         weight + "\nfunc.func @linear_" + n + "_" + k + "(%x: " + x + ") -> " +
+         y +
+         " {\n"
+         "  %w = quant_llm.get_parameter @w : " +
+         weight + "\n  %y = quant_llm.linear %x, %w : (" + x + ", " + weight +
+         ") -> " + y + "\n  return %y : " + y + "\n}\n";
+}
+
+/// quant-opt: as asked for, beside this program, or a name for PATH.
+static std::string findCompiler(const Options &options) {
+  if (!options.compiler.empty())
+    return options.compiler;
+  std::error_code error;
+  fs::path self = fs::read_symlink("/proc/self/exe", error);
+  fs::path sibling = self.parent_path() / "quant-opt";
+  return !error && fs::exists(sibling, error) ? sibling.string() : "quant-opt";
+}
+
+Status bench::compileCase(const Case &given, const Options &options,
+                          const std::string &directory) {
+  Result<Scheme> scheme = parseScheme(given.scheme);
+  if (!scheme.ok())
+    return scheme.status();
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error)
+    return Status::error("cannot create '" + directory +
+                         "': " + error.message());
+  Status status = writeWeights(
+      (fs::path(directory) / "weights.safetensors").string(), *scheme, given.n,
+      given.k, static_cast<uint64_t>(options.seed));
+  if (!status.ok())
+    return status;
+  std::string module = (fs::path(directory) / "model.mlir").string();
+  std::string text = getModule(given, *scheme);
+  status = writeFileAtomically(module, text.data(), text.size());
+  if (!status.ok())
+    return status;
+  std::vector<std::string> command = {
+      findCompiler(options),
+      module,
+      "--quant-llm-prepack=output=" +
+          (fs::path(directory) / "packed.safetensors").string(),
+      "--quant-llm-to-gpu=chip=" + options.chip + " output=" + directory,
+      "-o",
+      (fs::path(directory) / "compiled.mlir").string()};
+  std::vector<char *> arguments;
+  for (std::string &argument : command)
+    arguments.push_back(argument.data());
+  arguments.push_back(nullptr);
+  pid_t child;
+  int code = ::posix_spawnp(&child, arguments[0], nullptr, nullptr,
+                            arguments.data(), environ);
+  if (code != 0)
+    return Status::error("cannot run '" + command[0] +
+                         "': " + std::strerror(code) + "; see --compiler");
+  int result = 0;
+  while (::waitpid(child, &result, 0) < 0)
+    if (errno != EINTR)
+      return Status::error(std::string("cannot wait for the compiler: ") +
+                           std::strerror(errno));
+  if (!WIFEXITED(result) || WEXITSTATUS(result) != 0)
+    return Status::error("'" + command[0] + "' could not compile '" + module +
+                         "'; its messages are above");
+  return Status::success();
+}

@@ -1,0 +1,224 @@
+//===- Verify.cpp ---------------------------------------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Verify.h"
+
+#include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Packing/FragmentLayout.h"
+#include "quant-llm/Support/Parallel.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+using namespace quant_llm;
+using namespace quant_llm::bench;
+using namespace quant_llm::cuda;
+
+namespace {
+
+/// Random numbers that are the same everywhere (splitmix64).
+class Random {
+public:
+  explicit Random(uint64_t seed) : state(seed) {}
+  uint64_t next() {
+    uint64_t value = state += 0x9e3779b97f4a7c15u;
+    value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9u;
+    value = (value ^ value >> 27) * 0x94d049bb133111ebu;
+    return value ^ value >> 31;
+  }
+
+private:
+  uint64_t state;
+};
+
+float load16(TensorType type, uint16_t bits) {
+  return type == TensorType::BF16 ? bf16ToFloat(bits) : f16ToFloat(bits);
+}
+
+uint16_t store16(TensorType type, float value) {
+  return type == TensorType::BF16 ? floatToBF16(value) : floatToF16(value);
+}
+
+float loadOutput(TensorType type, const uint8_t *y, int64_t index) {
+  if (type == TensorType::F32) {
+    float value;
+    std::memcpy(&value, y + 4 * index, sizeof(value));
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, y + 2 * index, sizeof(bits));
+  return load16(type, bits);
+}
+
+/// Up to `wanted` of [0, count), both ends among them.
+std::vector<int64_t> choose(int64_t count, int64_t wanted, Random &random) {
+  std::vector<int64_t> chosen;
+  if (count <= wanted) {
+    for (int64_t i = 0; i < count; ++i)
+      chosen.push_back(i);
+    return chosen;
+  }
+  chosen = {0, count - 1};
+  while (static_cast<int64_t>(chosen.size()) < wanted)
+    chosen.push_back(
+        static_cast<int64_t>(random.next() % static_cast<uint64_t>(count)));
+  std::sort(chosen.begin(), chosen.end());
+  chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
+  return chosen;
+}
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.3g", value);
+  return text;
+}
+
+} // namespace
+
+std::vector<uint16_t> bench::makeActivations(int64_t count, TensorType type,
+                                             uint64_t seed) {
+  std::vector<uint16_t> values(static_cast<size_t>(count));
+  Random random(seed);
+  for (uint16_t &value : values) {
+    // The sum of four uniform numbers is normal enough.
+    uint64_t bits = random.next();
+    double sum = 0;
+    for (int i = 0; i < 4; ++i)
+      sum += static_cast<double>(bits >> 16 * i & 0xffff) / 65536 - 0.5;
+    value = store16(type, static_cast<float>(sum * std::sqrt(3.0)));
+  }
+  return values;
+}
+
+Result<Reference> Reference::create(const Artifact &artifact, size_t index) {
+  const LinearDescription &linear = artifact.getManifest().linears[index];
+  if (linear.weights.size() != 1 || !linear.epilogue.empty())
+    return Status::error("expected one weight and no epilogue: what an "
+                         "epilogue computes is not in the manifest, so the "
+                         "numbers cannot be verified");
+  const PackedWeightFiles &files = artifact.getWeights(index)[0];
+  auto toBuffer = [](const PackedTensor &tensor) {
+    return QuantizedView::Buffer{tensor.source.data,
+                                 static_cast<int64_t>(tensor.source.bytes)};
+  };
+  PackedView packed;
+  packed.codes = toBuffer(files.codes);
+  packed.scales = toBuffer(files.scales);
+  packed.zeros = toBuffer(files.zeros);
+  packed.outputScale = files.outputScale;
+  Result<QuantizedMatrix> matrix =
+      unpackWeight(packed, linear.scheme, linear.n, linear.k, /*threads=*/0);
+  if (!matrix.ok())
+    return matrix.status();
+  Reference reference;
+  reference.n = linear.n;
+  reference.k = linear.k;
+  reference.weight.resize(static_cast<size_t>(linear.n * linear.k));
+  Status status = dequantize(*matrix, getUnpackedScheme(linear.scheme),
+                             reference.weight.data(), /*threads=*/0);
+  if (!status.ok())
+    return status;
+  return reference;
+}
+
+Status Reference::compare(const std::vector<uint16_t> &x, int64_t m,
+                          TensorType activation, const std::vector<uint8_t> &y,
+                          TensorType output, uint64_t seed,
+                          double &relativeError) const {
+  Random random(seed);
+  // All elements, for what is not a number.
+  double sumOfSquares = 0;
+  for (int64_t i = 0; i < m * n; ++i) {
+    double value = loadOutput(output, y.data(), i);
+    if (!std::isfinite(value))
+      return Status::error("element [" + std::to_string(i / n) + ", " +
+                           std::to_string(i % n) + "] is " + number(value) +
+                           ": not written, or wrong");
+    sumOfSquares += value * value;
+  }
+
+  // Some elements exactly, beside the product of rounded weights.
+  std::vector<int64_t> tokens = choose(m, 32, random);
+  std::vector<int64_t> rows = choose(n, 128, random);
+  double error = 0, denseError = 0, norm = 0;
+  for (int64_t row : rows)
+    for (int64_t token : tokens) {
+      const float *w = weight.data() + row * k;
+      const uint16_t *input = x.data() + token * k;
+      double exact = 0, dense = 0;
+      for (int64_t i = 0; i < k; ++i) {
+        double a = load16(activation, input[i]);
+        exact += a * static_cast<double>(w[i]);
+        dense += a * load16(activation, store16(activation, w[i]));
+      }
+      if (output != TensorType::F32)
+        dense = load16(output, store16(output, static_cast<float>(dense)));
+      double got = loadOutput(output, y.data(), token * n + row);
+      error += (got - exact) * (got - exact);
+      denseError += (dense - exact) * (dense - exact);
+      norm += exact * exact;
+    }
+  norm = std::max(std::sqrt(norm), 1e-30);
+  relativeError = std::sqrt(error) / norm;
+  double allowed = 2 * std::sqrt(denseError) / norm;
+  // Of a few elements the ratio means little; an f32 product of exact weights
+  // has no error that one could compare with.
+  double unit = activation == TensorType::BF16 ? 0x1p-8 : 0x1p-11;
+  if (rows.size() * tokens.size() < 1024)
+    allowed = std::max(allowed, 2 * unit);
+  allowed = std::max(allowed, 1e-6);
+  if (!(relativeError <= allowed))
+    return Status::error("relative error " + number(relativeError) +
+                         ", expected at most " + number(allowed));
+
+  // y r = x (W^T r) for vectors r of random signs: the expected square of the
+  // difference is that of the error of all elements.
+  const int64_t numVectors = 8;
+  std::vector<uint8_t> signs(static_cast<size_t>(n));
+  for (uint8_t &bits : signs)
+    bits = static_cast<uint8_t>(random.next());
+  std::vector<double> projected(static_cast<size_t>(k * numVectors));
+  parallelFor(k, /*threads=*/0, [&](int64_t begin, int64_t end) {
+    for (int64_t row = 0; row < n; ++row)
+      for (int64_t i = begin; i < end; ++i) {
+        double value = weight[static_cast<size_t>(row * k + i)];
+        double *to = projected.data() + i * numVectors;
+        for (int64_t v = 0; v < numVectors; ++v)
+          to[v] += signs[row] >> v & 1 ? value : -value;
+      }
+  });
+  std::vector<double> differences(static_cast<size_t>(m));
+  parallelFor(m, /*threads=*/0, [&](int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; ++token) {
+      double sums[numVectors] = {};
+      for (int64_t i = 0; i < k; ++i) {
+        double a = load16(activation, x[static_cast<size_t>(token * k + i)]);
+        for (int64_t v = 0; v < numVectors; ++v)
+          sums[v] -= a * projected[static_cast<size_t>(i * numVectors + v)];
+      }
+      for (int64_t row = 0; row < n; ++row) {
+        double value = loadOutput(output, y.data(), token * n + row);
+        for (int64_t v = 0; v < numVectors; ++v)
+          sums[v] += signs[row] >> v & 1 ? value : -value;
+      }
+      for (double sum : sums)
+        differences[static_cast<size_t>(token)] += sum * sum / numVectors;
+    }
+  });
+  double total = 0;
+  for (double difference : differences)
+    total += difference;
+  double estimate = std::sqrt(total / std::max(sumOfSquares, 1e-60));
+  // Eight projections of one token know the norm within a factor of two or so.
+  if (!(estimate <= 3 * allowed))
+    return Status::error("estimated relative error of all elements " +
+                         number(estimate) + ", expected at most " +
+                         number(3 * allowed));
+  return Status::success();
+}

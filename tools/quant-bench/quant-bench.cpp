@@ -1,0 +1,425 @@
+//===- quant-bench.cpp - Speed of linear layers on a GPU ------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// docs/GPURuntime.md describes the method.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Compile.h"
+#include "Device.h"
+#include "Options.h"
+#include "Verify.h"
+
+#include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Runtime/CUDA/Module.h"
+#include "quant-llm/Support/AtomicFile.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+using namespace quant_llm;
+using namespace quant_llm::bench;
+using nlohmann::json;
+
+static std::string format(const char *pattern, double value) {
+  char text[64];
+  std::snprintf(text, sizeof(text), pattern, value);
+  return text;
+}
+
+namespace {
+
+/// The state of a run: the GPU, its limits, and the results.
+class Bench {
+public:
+  explicit Bench(const Options &options) : options(options) {}
+
+  /// Whether all cases were verified and timed.
+  bool run();
+  const json &getResults() const { return results; }
+
+private:
+  Status runCase(const Case &given);
+  Status runLinear(const cuda::Module &module, size_t linear, int64_t m);
+  Status measure(const cuda::Module &module, const cuda::Plan &plan,
+                 json &record);
+  Status prepare(const cuda::Module &module);
+  void fail(const std::string &what, const std::string &message) {
+    std::fprintf(stderr, "quant-bench: error: %s: %s\n", what.c_str(),
+                 message.c_str());
+    failed = true;
+  }
+
+  const Options &options;
+  /// The first module keeps the context alive; the order of destruction
+  /// matters: modules last.
+  std::vector<std::unique_ptr<cuda::Module>> modules;
+  std::unique_ptr<cuda::CurrentContext> current;
+  std::unique_ptr<Timer> timer;
+  std::unique_ptr<MachineLimits> limits;
+  std::unique_ptr<Cublas> cublas;
+  double copyRate = 0;
+  std::unique_ptr<Reference> reference;
+  json results = json::array();
+  bool failed = false;
+};
+
+} // namespace
+
+/// Creates what measures, once the first module has opened the device.
+Status Bench::prepare(const cuda::Module &module) {
+  const cuda::DeviceContext &device = module.getDevice();
+  current = std::make_unique<cuda::CurrentContext>(device);
+  if (!current->status().ok())
+    return current->status();
+  Result<std::unique_ptr<Timer>> made = Timer::create(device, options.replays);
+  if (!made.ok())
+    return made.status();
+  timer = made.take();
+  Result<std::unique_ptr<MachineLimits>> machine =
+      MachineLimits::create(*timer);
+  if (!machine.ok())
+    return machine.status();
+  limits = machine.take();
+  Result<std::unique_ptr<Cublas>> library =
+      Cublas::load(options.cublas, *timer);
+  if (!library.ok())
+    return library.status();
+  cublas = library.take();
+  Result<double> rate = limits->getCopyRate();
+  if (!rate.ok())
+    return rate.status();
+  copyRate = *rate;
+  int version = device.getDriver().version;
+  std::printf("%s, %d multiprocessors, %d MB of L2, CUDA %d.%d; copies at %.0f "
+              "GB/s; %s\n",
+              device.name.c_str(), device.multiprocessors, device.l2Bytes >> 20,
+              version / 1000, version % 1000 / 10, copyRate,
+              cublas ? "cuBLAS found" : "no cuBLAS to compare with");
+  std::printf("%-24s %13s %6s %9s %19s %9s %7s %9s %7s %8s %9s\n", "linear",
+              "N x K", "M", "us", "[min, max]", "read us", "x read",
+              "cublas us", "faster", "TFLOP/s", "error");
+  return Status::success();
+}
+
+bool Bench::run() {
+  for (const Case &given : options.cases) {
+    if (Status status = runCase(given); !status.ok())
+      fail(given.artifact, status.message());
+    // The first module keeps the context.
+    if (modules.size() > 1)
+      modules.pop_back();
+  }
+  return !failed;
+}
+
+Status Bench::runCase(const Case &given) {
+  std::shared_ptr<const cuda::Artifact> artifact;
+  cuda::CudaStatus status = cuda::Artifact::open(given.artifact, {}, artifact);
+  if (!status.ok())
+    return status;
+  cuda::Module::Options moduleOptions;
+  moduleOptions.device = static_cast<int>(options.device);
+  moduleOptions.driver = options.driver;
+  std::unique_ptr<cuda::Module> loaded;
+  status = cuda::Module::create(artifact, moduleOptions, loaded);
+  if (!status.ok())
+    return status;
+  const cuda::Module &module = *loaded;
+  modules.push_back(std::move(loaded));
+  if (!limits)
+    if (Status prepared = prepare(module); !prepared.ok())
+      return prepared;
+
+  const std::vector<cuda::LinearDescription> &linears =
+      artifact->getManifest().linears;
+  bool found = false;
+  for (size_t i = 0; i < linears.size(); ++i) {
+    if (!given.linear.empty() && linears[i].name != given.linear)
+      continue;
+    found = true;
+    Result<Reference> made = Reference::create(*artifact, i);
+    if (!made.ok()) {
+      fail(linears[i].name, made.message());
+      continue;
+    }
+    reference = std::make_unique<Reference>(made.take());
+    for (int64_t m : given.tokens) {
+      Status result = runLinear(module, i, m);
+      if (!result.ok())
+        fail(linears[i].name + ", m = " + std::to_string(m), result.message());
+    }
+  }
+  if (!found)
+    return Status::error(given.linear.empty()
+                             ? "expected linears in the manifest"
+                             : "expected a linear '" + given.linear + "'");
+  return Status::success();
+}
+
+Status Bench::runLinear(const cuda::Module &module, size_t linear, int64_t m) {
+  const cuda::LinearDescription &description =
+      module.getArtifact().getManifest().linears[linear];
+  const cuda::DeviceContext &device = module.getDevice();
+  cuda::Plan plan;
+  if (cuda::CudaStatus status = module.plan(linear, m, plan); !status.ok())
+    return status;
+  int version = device.getDriver().version;
+  char config[128];
+  std::snprintf(config, sizeof(config),
+                "grid %ux%u, %d threads, cluster %d, %d bytes shared",
+                plan.geometry.grid[0], plan.geometry.grid[1],
+                static_cast<int>(plan.kernel->threads),
+                static_cast<int>(plan.kernel->cluster),
+                static_cast<int>(plan.kernel->sharedBytes));
+  json record = {{"artifact", module.getArtifact().getPath()},
+                 {"linear", description.name},
+                 {"n", description.n},
+                 {"k", description.k},
+                 {"scheme", schemeName(description.scheme)},
+                 {"act", cuda::tensorTypeName(description.activation)},
+                 {"output", cuda::tensorTypeName(description.output)},
+                 {"m", m},
+                 {"kernel", plan.kernel->name},
+                 {"config", config},
+                 {"gpu", device.name},
+                 {"driver", std::to_string(version / 1000) + "." +
+                                std::to_string(version % 1000 / 10)},
+                 {"copy_gbps", copyRate}};
+  Status status = measure(module, plan, record);
+  if (!status.ok())
+    record["error"] = status.message();
+  results.push_back(record);
+  return status;
+}
+
+Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
+                      json &record) {
+  const cuda::LinearDescription &linear =
+      module.getArtifact().getManifest().linears[plan.linear];
+  const cuda::Driver &driver = timer->getDriver();
+  DeviceMemory x, y, workspace;
+  std::vector<uint16_t> input =
+      makeActivations(plan.m * linear.k, linear.activation,
+                      static_cast<uint64_t>(options.seed));
+  std::vector<uint8_t> output(plan.yBytes), again(plan.yBytes);
+  uint64_t workspaceBytes = plan.geometry.workspaceBytes;
+  Status status = x.allocate(driver, plan.xBytes);
+  if (status.ok())
+    status = y.allocate(driver, plan.yBytes);
+  if (status.ok())
+    status = workspace.allocate(driver, workspaceBytes);
+  if (status.ok())
+    status =
+        driver.check(driver.copyToDevice(x.get(), input.data(), plan.xBytes),
+                     "cuMemcpyHtoD");
+  if (status.ok() && workspaceBytes > 0)
+    status = driver.check(driver.fillBytes(workspace.get(), 0, workspaceBytes),
+                          "cuMemsetD8");
+  if (!status.ok())
+    return status;
+  cuda::LaunchOperands operands;
+  operands.x = {x.get(), plan.xBytes};
+  operands.y = {y.get(), plan.yBytes};
+  operands.workspace = {workspace.get(), workspaceBytes};
+
+  // Verify: y is full of NaN before, and the same bits come out twice.
+  for (std::vector<uint8_t> *to : {&output, &again}) {
+    const std::pair<const char *, std::function<int()>> steps[] = {
+        {"cuMemsetD8",
+         [&] { return driver.fillBytes(y.get(), 0xff, plan.yBytes); }},
+        {"cuCtxSynchronize", [&] { return driver.contextSynchronize(); }}};
+    for (const auto &[call, step] : steps)
+      if (status = driver.check(step(), call); !status.ok())
+        return status;
+    status = module.launch(plan, timer->getStream(), operands);
+    if (status.ok())
+      status = driver.check(driver.streamSynchronize(timer->getStream()),
+                            "cuStreamSynchronize");
+    if (status.ok())
+      status = driver.check(driver.copyToHost(to->data(), y.get(), plan.yBytes),
+                            "cuMemcpyDtoH");
+    if (!status.ok())
+      return status;
+  }
+  double relativeError = 0;
+  status = reference->compare(
+      input, plan.m, linear.activation, output, linear.output,
+      static_cast<uint64_t>(options.seed), relativeError);
+  record["rel_error"] = relativeError;
+  if (!status.ok())
+    return status.withContext("wrong numbers, not timed");
+  if (output != again)
+    return Status::error("wrong numbers, not timed: two launches differ");
+
+  // The tensors of a linear lie together, unless it shares one.
+  const cuda::PackedWeightFiles &files =
+      module.getArtifact().getWeights(plan.linear)[0];
+  uint64_t begin = UINT64_MAX, end = 0, bytes = 0;
+  for (const cuda::PackedTensor *tensor :
+       {&files.codes, &files.scales, &files.zeros}) {
+    if (tensor->source.bytes == 0)
+      continue;
+    begin = std::min(begin, tensor->offset);
+    end = std::max(end, tensor->offset + tensor->source.bytes);
+    bytes += tensor->source.bytes;
+  }
+  uint64_t span = (end - begin + cuda::weightAlignment - 1) /
+                  cuda::weightAlignment * cuda::weightAlignment;
+  int64_t copies = timer->getNumCopies(bytes);
+  DeviceMemory rotating;
+  status = rotating.allocate(driver, span * static_cast<uint64_t>(copies));
+  for (int64_t i = 0; i < copies && status.ok(); ++i)
+    status = driver.check(
+        driver.copyOnDeviceAsync(
+            rotating.get() + static_cast<uint64_t>(i) * span,
+            module.getAddress(files.codes) - files.codes.offset + begin,
+            end - begin, timer->getStream()),
+        "cuMemcpyDtoDAsync");
+  if (status.ok())
+    status = driver.check(driver.streamSynchronize(timer->getStream()),
+                          "cuStreamSynchronize");
+  if (!status.ok())
+    return status;
+  auto launch = [&](int64_t i) -> Status {
+    uint64_t at = rotating.get() + static_cast<uint64_t>(i % copies) * span;
+    return module.launchWithWeights(plan, timer->getStream(), operands,
+                                    at - begin);
+  };
+  Result<Timing> timing = timer->time(std::max<int64_t>(copies, 20), launch);
+  if (!timing.ok())
+    return timing.status();
+  rotating.reset();
+  Result<double> limit = limits->getReadMicroseconds(bytes);
+  if (!limit.ok())
+    return limit.status();
+  double flops = 2.0 * static_cast<double>(plan.m) *
+                 static_cast<double>(linear.n) * static_cast<double>(linear.k);
+  double teraflops = flops / timing->median / 1e6;
+  record["us"] = timing->median;
+  record["us_min"] = timing->min;
+  record["us_max"] = timing->max;
+  record["bytes"] = bytes;
+  record["read_limit_us"] = *limit;
+  record["tflops"] = teraflops;
+  record["cublas_us"] = nullptr;
+  std::string dense = "-", faster = "-";
+  if (cublas) {
+    Result<double> time =
+        cublas->getMicroseconds(linear.n, linear.k, plan.m, linear.activation);
+    if (!time.ok())
+      return time.status();
+    record["cublas_us"] = *time;
+    dense = format("%.2f", *time);
+    faster = format("%.2f", *time / timing->median);
+  }
+  std::string shape =
+      std::to_string(linear.n) + " x " + std::to_string(linear.k);
+  std::string range = "[" + format("%.2f", timing->min) + ", " +
+                      format("%.2f", timing->max) + "]";
+  std::printf("%-24s %13s %6lld %9.2f %19s %9.2f %7.2f %9s %7s %8.1f %9.2e\n",
+              linear.name.c_str(), shape.c_str(),
+              static_cast<long long>(plan.m), timing->median, range.c_str(),
+              *limit, timing->median / *limit, dense.c_str(), faster.c_str(),
+              teraflops, relativeError);
+  std::fflush(stdout);
+  return Status::success();
+}
+
+/// A directory that vanishes with the object, made when it is first needed.
+class ScratchDirectory {
+public:
+  ~ScratchDirectory() {
+    std::error_code ignored;
+    if (!path.empty())
+      std::filesystem::remove_all(path, ignored);
+  }
+  Result<std::string> get() {
+    if (path.empty()) {
+      std::error_code error;
+      std::string pattern =
+          (std::filesystem::temp_directory_path(error) / "quant-bench-XXXXXX")
+              .string();
+      if (error || !::mkdtemp(pattern.data()))
+        return Status::error("cannot create a temporary directory; see "
+                             "--directory");
+      path = pattern;
+    }
+    return path;
+  }
+
+private:
+  std::string path;
+};
+
+/// Turns every problem into an artifact.
+static Status compileCases(Options &options, ScratchDirectory &scratch) {
+  std::string base = options.directory;
+  size_t count = 0;
+  for (Case &given : options.cases) {
+    if (!given.artifact.empty())
+      continue;
+    if (base.empty()) {
+      Result<std::string> made = scratch.get();
+      if (!made.ok())
+        return made.status();
+      base = *made;
+    }
+    // One case has the directory for itself.
+    std::string directory =
+        options.cases.size() == 1 ? base : base + "/" + std::to_string(count++);
+    Status status = compileCase(given, options, directory);
+    if (!status.ok())
+      return status;
+    given.artifact = directory;
+  }
+  return Status::success();
+}
+
+int main(int argc, char **argv) {
+  Result<Options> options =
+      parseOptions(std::vector<std::string>(argv + 1, argv + argc));
+  if (!options.ok()) {
+    std::fprintf(stderr, "quant-bench: error: %s\n", options.message().c_str());
+    return 2;
+  }
+  if (options->help) {
+    std::fputs(getUsage(), stdout);
+    return 0;
+  }
+  if (options->version) {
+    std::puts("quant-bench " QUANT_LLM_VERSION);
+    return 0;
+  }
+  installInterruptCleanup();
+  auto fail = [](const Status &status) {
+    std::fprintf(stderr, "quant-bench: error: %s\n", status.message().c_str());
+    return 1;
+  };
+  ScratchDirectory scratch;
+  if (Status status = compileCases(*options, scratch); !status.ok())
+    return fail(status);
+  if (options->compileOnly)
+    return 0;
+  Bench bench(*options);
+  bool passed = bench.run();
+  if (!options->json.empty()) {
+    std::string text =
+        bench.getResults().dump(1, ' ', false, json::error_handler_t::replace) +
+        "\n";
+    Status status =
+        writeFileAtomically(options->json, text.data(), text.size());
+    if (!status.ok())
+      return fail(status);
+  }
+  return passed ? 0 : 1;
+}
