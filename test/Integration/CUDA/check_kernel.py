@@ -185,9 +185,10 @@ class Checker:
         record["grid"] = grid
         return text, record, addresses, (case, workspace)
 
-    def measure(self, desc, function, m, addresses, weight_buffers, problem, packs):
-        """Timing with rotating copies of the weights."""
-        torch = self.torch
+    def measure(self, desc, function, m, addresses, weight_buffers, problem, packs, case):
+        """Timing with rotating copies of the weights, everything else aligned."""
+        aligned = case.aligned_buffers()
+        addresses = {**addresses, **{name: buffer.address for name, buffer in aligned.items()}}
         rotating = [name for name in weight_buffers if name.startswith("packed")]
         size = sum(weight_buffers[name].size for name in rotating)
         copies = self.harness.num_copies(size)
@@ -203,7 +204,7 @@ class Checker:
         while len(launches) < 20:
             launches = launches + launches
         median, low, high = self.harness.time_graph(launches)
-        del storage
+        del storage, aligned
         limit = self.read_limit.us(size)
         dense = self.dense_time.us(desc["n"] * len(packs), desc["k"], m, problem.activation)
         flops = 2.0 * m * desc["n"] * desc["k"] * len(packs)
@@ -227,7 +228,7 @@ class Checker:
             text, record, addresses, buffers = self.check(desc, function, m, weight_buffers, problem, packs)
             passed = not record["failures"]
             if passed and self.options.time:
-                more, timing = self.measure(desc, function, m, addresses, weight_buffers, problem, packs)
+                more, timing = self.measure(desc, function, m, addresses, weight_buffers, problem, packs, buffers[0])
                 text += " | " + more
                 record.update(timing)
             del buffers
@@ -343,7 +344,7 @@ def main():
     parser.add_argument("--m", default=DEFAULT_TOKENS, help="token counts (default: %(default)s)")
     parser.add_argument("--time", action="store_true", help="time what passed, with the read limit and cuBLAS")
     parser.add_argument("--repeat", type=int, default=30, help="launches compared bitwise (default: 30)")
-    parser.add_argument("--offset", type=int, default=16, help="bytes by which x, y and operands miss an alignment of 256 (default: 16)")
+    parser.add_argument("--offset", type=int, default=16, help="bytes by which x, y and operands miss an alignment of 256 in checks (default: 16)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--timeout", type=float, default=60, help="seconds without a line after which a kernel hangs (default: 60)")
     parser.add_argument("--limit", type=float, default=0, help="seconds for the whole run (default: none)")
