@@ -653,3 +653,95 @@ Result<QuantizedMatrix> quant_llm::unpackWeight(const PackedView &view,
     return status;
   return matrix;
 }
+
+//===----------------------------------------------------------------------===//
+// Verification
+//===----------------------------------------------------------------------===//
+
+/// How many of the numbers of `bytes` bytes differ.
+static int64_t countDifferences(const uint8_t *a, const uint8_t *b,
+                                int64_t size, int64_t bytes) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < size; i += bytes)
+    count += std::memcmp(a + i, b + i, static_cast<size_t>(bytes)) != 0;
+  return count;
+}
+
+static Status verifyCount(const char *what, int64_t differences,
+                          int64_t expected) {
+  if (differences == expected)
+    return Status::success();
+  return Status::error("expected " + std::to_string(expected) + " " + what +
+                       " to differ after unpacking but got " +
+                       std::to_string(differences));
+}
+
+Status quant_llm::verifyPackedWeight(const PackedWeight &packed,
+                                     const QuantizedView &view,
+                                     const Scheme &scheme, int threads) {
+  Result<QuantizedMatrix> unpacked =
+      unpackWeight(packed.view(), scheme, view.n, view.k, threads);
+  if (!unpacked.ok())
+    return unpacked.status();
+
+  // The bits behind a row's last code mean nothing.
+  unsigned bits = scheme.element.bits;
+  int64_t rowBytes = packedRowBytes(view.k, bits);
+  auto unused = static_cast<unsigned>(rowBytes * 8 - view.k * bits);
+  auto lastMask = static_cast<uint8_t>(0xffu >> unused);
+  std::atomic<int64_t> firstRow{INT64_MAX};
+  parallelFor(view.n, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const uint8_t *a = view.codes.data + row * rowBytes;
+      const uint8_t *b = unpacked->codes.data() + row * rowBytes;
+      if (std::memcmp(a, b, static_cast<size_t>(rowBytes - 1)) == 0 &&
+          ((a[rowBytes - 1] ^ b[rowBytes - 1]) & lastMask) == 0)
+        continue;
+      int64_t known = firstRow.load();
+      while (row < known && !firstRow.compare_exchange_weak(known, row))
+        ;
+      return;
+    }
+  });
+  if (firstRow != INT64_MAX)
+    return Status::error("the codes of row " + std::to_string(firstRow.load()) +
+                         " differ after unpacking");
+
+  Status status;
+  BlockGrid grid = getBlockGrid(scheme, view.n, view.k);
+  if (scheme.scaleScheme && !hasScalarSecondLevel(scheme)) {
+    std::vector<float> scales(static_cast<size_t>(grid.gridN * grid.gridK));
+    QuantizedView inner;
+    inner.n = grid.gridN;
+    inner.k = grid.gridK;
+    inner.codes = view.scaleCodes;
+    inner.scales = view.scales;
+    status = dequantize(inner, *scheme.scaleScheme, scales.data(), threads);
+    if (!status.ok())
+      return status;
+    status = verifyCount(
+        "scales",
+        countDifferences(reinterpret_cast<const uint8_t *>(scales.data()),
+                         unpacked->scales.data(),
+                         static_cast<int64_t>(unpacked->scales.size()), 4),
+        packed.inexactScales);
+  } else {
+    FloatType type =
+        scheme.scaleScheme ? scheme.scaleScheme->scaleType : scheme.scaleType;
+    status = verifyCount(
+        "scales",
+        countDifferences(view.scales.data, unpacked->scales.data(),
+                         view.scales.size, floatTypeBytes(type)) +
+            countDifferences(view.scaleCodes.data, unpacked->scaleCodes.data(),
+                             view.scaleCodes.size, 1),
+        packed.inexactScales);
+  }
+  if (!status.ok())
+    return status;
+  int64_t zeroBytes =
+      scheme.zero == ZeroKind::Float ? floatTypeBytes(scheme.zeroType) : 1;
+  return verifyCount("zeros",
+                     countDifferences(view.zeros.data, unpacked->zeros.data(),
+                                      view.zeros.size, zeroBytes),
+                     packed.inexactZeros);
+}

@@ -298,6 +298,11 @@ Result<QuantizedMatrix> unpackWeight(const PackedView &view,
                                      const Scheme &scheme, int64_t n, int64_t k,
                                      int threads);
 
+/// Checks that unpackWeight gives the weight back: codes and integer zeros, and
+/// scales and float zeros except as many as packWeight has counted as inexact.
+Status verifyPackedWeight(const PackedWeight &packed, const QuantizedView &view,
+                          const Scheme &scheme, int threads);
+
 } // namespace quant_llm
 
 #endif // QUANT_LLM_PACKING_FRAGMENTLAYOUT_H

@@ -554,3 +554,67 @@ TEST(PackWeightTest, WrongBuffers) {
   EXPECT_EQ(getMessage(packed->view()).substr(0, 39),
             "expected blocks of at least 16 columns,");
 }
+
+TEST(PackWeightTest, VerificationFindsEveryDamage) {
+  Random random(5);
+  for (int i = 0; i < 60; ++i) {
+    int64_t n = pick(random, {1, 17, 33});
+    int64_t k = pick(random, {1, 17, 172});
+    Scheme scheme = pickScheme(random, n, k);
+    SCOPED_TRACE(schemeName(scheme) + " of " + std::to_string(n) + "x" +
+                 std::to_string(k));
+    QuantizedMatrix matrix = makeMatrix(scheme, n, k, random);
+    // Padding bits of rows may have any value.
+    unsigned used = unsigned(k * scheme.element.bits % 8);
+    if (used != 0)
+      for (int64_t row = 0; row < n; ++row)
+        matrix.codes[size_t((row + 1) * packedRowBytes(k, scheme.element.bits) -
+                            1)] |= uint8_t(0xff << used);
+    Result<PackedWeight> packed = packWeight(matrix.view(), scheme, 1);
+    ASSERT_TRUE(packed.ok()) << packed.message();
+    auto getMessage = [&](const PackedWeight &weight) {
+      return verifyPackedWeight(weight, matrix.view(), scheme, 2).message();
+    };
+    ASSERT_EQ(getMessage(*packed), "");
+
+    Result<FragmentLayout> layout = FragmentLayout::get(scheme, n, k);
+    int64_t row = int64_t(random() % uint64_t(n)),
+            column = int64_t(random() % uint64_t(k));
+    PackedWeight damaged = *packed;
+    FragmentLayout::PackedBit at = layout->getPackedBit({row, column, 0});
+    damaged.codes[size_t(at.byte)] ^= uint8_t(1u << at.bit);
+    EXPECT_EQ(getMessage(damaged), "the codes of row " + std::to_string(row) +
+                                       " differ after unpacking");
+    // The block's first row is what is read back.
+    int64_t index = layout->getScaleIndex(
+        row / layout->getGrid().blockN * layout->getGrid().blockN, column);
+    if (layout->hasColumnScales())
+      index = column / layout->getGrid().blockK * layout->getGrid().blockK;
+    damaged = *packed;
+    // The exponent of every type is in its last byte.
+    damaged.scales[size_t((index + 1) * floatTypeBytes(layout->getScaleType()) -
+                          1)] ^= 0x08;
+    EXPECT_EQ(getMessage(damaged),
+              "expected 0 scales to differ after unpacking but got 1");
+    if (scheme.zero == ZeroKind::Integer) {
+      damaged = *packed;
+      damaged.zeros[size_t(index)] ^= 1;
+      EXPECT_EQ(getMessage(damaged),
+                "expected 0 zeros to differ after unpacking but got 1");
+    }
+  }
+}
+
+TEST(PackWeightTest, VerificationKnowsUnderflow) {
+  Scheme scheme = makeInt4();
+  QuantizedMatrix matrix =
+      makeInt4Matrix({1.0f, std::ldexp(1.25f, -17)}, scheme);
+  Result<PackedWeight> packed = packWeight(matrix.view(), scheme, 1);
+  ASSERT_TRUE(packed.ok());
+  ASSERT_EQ(packed->inexactScales, 1);
+  EXPECT_EQ(verifyPackedWeight(*packed, matrix.view(), scheme, 1).message(),
+            "");
+  packed->inexactScales = 0;
+  EXPECT_EQ(verifyPackedWeight(*packed, matrix.view(), scheme, 1).message(),
+            "expected 0 scales to differ after unpacking but got 1");
+}

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 # RUN: %pytest %s
-"""quant-llm-quantize on models larger than the memory that it may use, interrupted, and on a disk that is
-full: memory is bounded by one weight, and there is a whole archive or none."""
+"""quant-llm-quantize and quant-llm-prepack on models larger than the memory that they may use, interrupted, and
+on a disk that is full: memory is bounded by one weight, and there is a whole archive or none."""
 
 import json
 import os
@@ -45,13 +45,13 @@ def write_model(directory, count):
     (directory / "model.mlir").write_text("\n".join(lines) + "\n")
 
 
-def start(directory, *options, **arguments):
-    command = ["quant-opt", "model.mlir", "-allow-unregistered-dialect", *options, "-o", os.devnull]
+def start(directory, *options, module="model.mlir", output=os.devnull, **arguments):
+    command = ["quant-opt", module, "-allow-unregistered-dialect", *options, "-o", output]
     return subprocess.Popen(command, cwd=directory, stderr=subprocess.PIPE, text=True, **arguments)
 
 
-def peak_memory(directory, *options):
-    process = start(directory, *options)
+def peak_memory(directory, *options, **arguments):
+    process = start(directory, *options, **arguments)
     process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
@@ -78,6 +78,20 @@ def test_memory_is_bounded_by_one_weight(models, choose):
     for directory in models:
         for name in ("q.safetensors", "r.json"):
             os.remove(directory / name)
+
+
+def test_prepack_memory_is_bounded_by_one_weight(models):
+    peaks = []
+    for directory in models:
+        peak_memory(directory, f"{CHOOSE}=block=1,64", "-quant-llm-quantize=output=q.safetensors", output="q.mlir")
+        peaks.append(peak_memory(directory, "-quant-llm-prepack=output=p.safetensors", module="q.mlir"))
+        for name in ("q.safetensors", "q.mlir", "p.safetensors"):
+            os.remove(directory / name)
+    one, six = peaks
+    weight = N * K // 2
+    assert six < one + weight, (one, six)
+    # The stored weight, the packed and the unpacked one.
+    assert one < 128 * 2**20 + 4 * weight, one
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -191,6 +191,53 @@ def InlineBlocks : Pass<"quant-llm-inline-blocks"> {
   }];
 }
 
+def Prepack : Pass<"quant-llm-prepack", "::mlir::ModuleOp"> {
+  let summary = "Pack quantized weights into the layout of GPU kernels";
+  let description = [{
+    Writes every quantized parameter that is the weight of a `quant_llm.linear` to a new safetensors
+    archive in the layout `#quant_llm.fragment_layout` (`docs/Weights.md`), padded to whole tiles, and makes it
+    a parameter with that layout there. The canonical parameter stays for its other
+    users, if any; all other parameters stay where they are. Weights without a parameter, such as function arguments, are
+    not touched.
+
+    Weights are streamed: memory holds one at a time. Packing is exact and,
+    with `verify`, checked by unpacking; only scales and float zeros far below the largest one of their weight can
+    lose bits, with a warning. The archive appears complete or not at all, with the same bytes
+    for any number of threads; on a failure module and disk are as before.
+
+    Relative paths in the module are relative to `module-dir`, by default the
+    directory of `output`: print the module there.
+
+    Example (`test/Dialect/QuantLLM/Transforms/prepack.mlir`):
+    ```mlir
+    quant_llm.archive @quantized "q.safetensors"
+    quant_llm.parameter @w from @quantized : !quant_llm.weight<64x256xf16, #scheme>
+    // becomes
+    quant_llm.archive @packed "p.safetensors"
+    quant_llm.parameter @w from @packed : !quant_llm.weight<64x256xf16, #scheme, #quant_llm.fragment_layout>
+    ```
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"output", "output", "std::string", "\"\"",
+           "The safetensors file to write; required">,
+    Option<"archiveName", "archive-name", "std::string", "\"packed\"",
+           "Symbol of the new archive">,
+    Option<"verify", "verify", "bool", "true",
+           "Check every packed weight by unpacking it">,
+    Option<"moduleDir", "module-dir", "std::string", "\"\"",
+           "Directory that the module will be stored in; by default that of output">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+    Option<"threads", "threads", "unsigned", "0",
+           "Number of threads; 0 for one per processor">,
+  ];
+  let statistics = [
+    Statistic<"numPacked", "parameters-packed", "Number of parameters packed">,
+  ];
+}
+
 def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
   let summary = "Quantize parameters under the schemes of their linears";
   let description = [{

@@ -1,0 +1,266 @@
+//===- NewArchive.cpp - Passes that move weights to a new file ------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "NewArchive.h"
+
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Path.h"
+
+#include <filesystem>
+
+using namespace mlir;
+using namespace quant_llm;
+
+void quant_llm::findOtherUses(ModuleOp module,
+                              function_ref<MovedWeight *(ParameterOp)> find) {
+  // Of get_parameter's results, and of the symbol by ops that we do not know.
+  SymbolTableCollection tables;
+  module->walk([&](GetParameterOp get) {
+    MovedWeight *weight = find(getParameterOf(get.getResult(), &tables));
+    if (!weight)
+      return;
+    for (OpOperand &use : get->getUses()) {
+      auto linear = dyn_cast<LinearOp>(use.getOwner());
+      if (!linear || !llvm::is_contained(weight->linears, linear) ||
+          use.get() == linear.getInput())
+        weight->keepOld = true;
+    }
+  });
+}
+
+LogicalResult NewArchive::verifyOptions(ParameterArchives &archives) {
+  const std::string &output = options.output, &report = options.report;
+  if (output.empty())
+    return fail()
+           << "expected the option 'output', the safetensors file to write";
+  if (!report.empty()) {
+    SmallString<128> a(output), b(report);
+    bool same =
+        !llvm::sys::fs::make_absolute(a) && !llvm::sys::fs::make_absolute(b);
+    llvm::sys::path::remove_dots(a, true);
+    llvm::sys::path::remove_dots(b, true);
+    if ((same && a == b) || llvm::sys::fs::equivalent(output, report))
+      return fail()
+             << "expected different files for 'output' and 'report' but got '"
+             << report << "' for both";
+  }
+  // Replacing the file that is read would work (it is renamed over), but the
+  // old weights would be gone.
+  for (const std::string &target : {output, report}) {
+    ArchiveOp archiveOp = archives.findArchiveOfFile(module, target);
+    if (!archiveOp)
+      continue;
+    InFlightDiagnostic diag = fail()
+                              << "'" << target
+                              << "' is a file of an archive that the module "
+                                 "reads; choose another file";
+    diag.attachNote(archiveOp.getLoc()) << "the archive is here";
+    return diag;
+  }
+  if (Operation *other = module.lookupSymbol(options.archiveName)) {
+    InFlightDiagnostic diag =
+        fail() << "the option 'archive-name' is '" << options.archiveName
+               << "', which is the name of another symbol";
+    diag.attachNote(other->getLoc()) << "the other symbol is here";
+    return diag;
+  }
+  if (options.archiveName.empty())
+    return fail() << "expected a symbol name in the option 'archive-name'";
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Declaring
+//===----------------------------------------------------------------------===//
+
+LogicalResult NewArchive::declare(ParameterOp op, const std::string &name,
+                                  DType dtype, ArrayRef<int64_t> shape) {
+  auto [entry, inserted] = declaredBy.try_emplace(name, op);
+  if (!inserted) {
+    InFlightDiagnostic diag = op.emitOpError("needs the tensor '")
+                              << name << "' in the new archive";
+    diag.attachNote(entry->second.getLoc())
+        << "which this parameter needs as well";
+    return diag;
+  }
+  declarations.push_back({name, dtype, shape.vec()});
+  return success();
+}
+
+LogicalResult NewArchive::declare(const MovedWeight &weight,
+                                  function_ref<bool(StringRef)> filter) {
+  for (const WeightComponent &component : weight.type.getComponents()) {
+    if (!filter(component.name))
+      continue;
+    // Bytes of codes have no sign.
+    Type element = component.type.getElementType();
+    DType dtype = element.isInteger(8) ? DType::U8 : *getStoredType(element);
+    if (failed(declare(weight.parameter,
+                       weight.key + "." + component.name.str(), dtype,
+                       component.type.getShape())))
+      return failure();
+  }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Writing
+//===----------------------------------------------------------------------===//
+
+LogicalResult NewArchive::open() {
+  if (!options.report.empty()) {
+    Result<AtomicFile> file = AtomicFile::create(options.report);
+    if (!file.ok())
+      return fail() << "cannot write '" << options.report
+                    << "': " << file.message();
+    reportFile.emplace(file.take());
+  }
+  std::map<std::string, std::string> metadata{{"format", "quant-llm"}};
+  Result<SafetensorsWriter> file =
+      SafetensorsWriter::create(options.output, declarations, metadata);
+  if (!file.ok())
+    return fail() << "cannot write '" << options.output
+                  << "': " << file.message();
+  writer.emplace(file.take());
+  return success();
+}
+
+LogicalResult NewArchive::append(StringRef name, const void *data,
+                                 size_t bytes) {
+  Status status = writer->append(name, data, bytes);
+  if (!status.ok())
+    return fail() << "cannot write '" << options.output
+                  << "': " << status.message();
+  return success();
+}
+
+LogicalResult NewArchive::finish(function_ref<std::string()> makeReport) {
+  // The report is complete on disk, but not yet visible, before the archive
+  // appears: what can still go wrong then is one rename.
+  if (reportFile) {
+    std::string text = makeReport();
+    if (Status status = reportFile->write(text.data(), text.size());
+        !status.ok())
+      return fail() << "cannot write '" << options.report
+                    << "': " << status.message();
+  }
+  if (Status status = writer->finish(); !status.ok())
+    return fail() << "cannot write '" << options.output
+                  << "': " << status.message();
+  if (reportFile)
+    if (Status status = reportFile->commit(); !status.ok())
+      return fail() << "cannot write '" << options.report
+                    << "': " << status.message();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Rewriting
+//===----------------------------------------------------------------------===//
+
+/// `path` as seen from `directory`, both as the user wrote them; absolute if
+/// there is no way (or no current directory).
+static std::string makeRelative(StringRef path, StringRef directory) {
+  SmallString<128> absolutePath(path), absoluteDirectory(directory);
+  if (llvm::sys::fs::make_absolute(absolutePath) ||
+      llvm::sys::fs::make_absolute(absoluteDirectory))
+    return path.str();
+  namespace fs = std::filesystem;
+  fs::path relative =
+      fs::path(std::string(absolutePath))
+          .lexically_normal()
+          .lexically_relative(
+              fs::path(std::string(absoluteDirectory)).lexically_normal());
+  return relative.empty() ? std::string(absolutePath) : relative.string();
+}
+
+std::string NewArchive::getModuleDirectory() const {
+  return options.moduleDir.empty()
+             ? llvm::sys::path::parent_path(options.output).str()
+             : options.moduleDir;
+}
+
+/// Paths of archives are relative to the file of their location. The module
+/// will be in `directory`, so this is what the location of every archive says
+/// after the pass.
+static Location getArchiveLocation(MLIRContext *context, StringRef directory) {
+  SmallString<128> file(directory);
+  llvm::sys::path::append(file, "module.mlir");
+  return FileLineColLoc::get(context, file, 0, 0);
+}
+
+void NewArchive::beginRewrite() {
+  std::string directory = getModuleDirectory();
+  OpBuilder builder(module.getContext());
+  oldArchives = llvm::to_vector(module.getOps<ArchiveOp>());
+  if (oldArchives.empty())
+    builder.setInsertionPointToStart(module.getBody());
+  else
+    builder.setInsertionPointAfter(oldArchives.back());
+  auto archive = ArchiveOp::create(
+      builder, getArchiveLocation(module.getContext(), directory),
+      options.archiveName, makeRelative(options.output, directory));
+  newArchive = FlatSymbolRefAttr::get(archive.getSymNameAttr());
+}
+
+void NewArchive::move(ParameterOp op, StringRef key) {
+  op.setArchiveAttr(newArchive);
+  op.setKeyAttr(key == op.getSymName() ? StringAttr()
+                                       : StringAttr::get(op.getContext(), key));
+}
+
+void NewArchive::move(const MovedWeight &weight, StringRef suffix) {
+  ParameterOp old = weight.parameter;
+  ParameterOp parameter = old;
+  if (weight.keepOld) {
+    // A second parameter beside the old one.
+    parameter = cast<ParameterOp>(old->clone());
+    parameter.setSymName((old.getSymName() + suffix).str());
+    SymbolTable(module).insert(parameter, std::next(Block::iterator(old)));
+  }
+  parameter.setTypeAttr(TypeAttr::get(weight.type));
+  move(parameter, weight.key);
+  OpBuilder builder(module.getContext());
+  for (LinearOp linear : weight.linears) {
+    for (OpOperand &operand : linear.getWeightsMutable()) {
+      auto get = operand.get().getDefiningOp<GetParameterOp>();
+      if (!get || get.getParameter() != old.getSymName() ||
+          get.getType() == weight.type)
+        continue;
+      builder.setInsertionPoint(get);
+      auto newGet = GetParameterOp::create(
+          builder, get.getLoc(), weight.type,
+          FlatSymbolRefAttr::get(parameter.getSymNameAttr()));
+      operand.set(newGet);
+      if (get->use_empty())
+        get.erase();
+    }
+  }
+}
+
+void NewArchive::endRewrite() {
+  // A get_parameter of a parameter that changed its type and that nobody used.
+  SymbolTable table(module);
+  module->walk([&](GetParameterOp get) {
+    auto parameter = table.lookup<ParameterOp>(get.getParameter());
+    if (parameter && get->use_empty() && parameter.getType() != get.getType())
+      get.erase();
+  });
+
+  std::string directory = getModuleDirectory();
+  for (ArchiveOp archive : oldArchives) {
+    if (SymbolTable::symbolKnownUseEmpty(archive, module)) {
+      archive.erase();
+      continue;
+    }
+    std::string path = resolveArchivePath(archive, options.baseDir);
+    if (!llvm::sys::path::is_absolute(archive.getPath()))
+      archive.setPath(makeRelative(path, directory));
+    archive->setLoc(getArchiveLocation(module.getContext(), directory));
+  }
+}
