@@ -36,6 +36,7 @@ else. A layer whose numbers are wrong is not timed.
                       linear, or n, k, scheme and act; and m (a list)
   --m LIST            numbers of tokens (default 1,16,64,256,1024,4096)
 
+  --verify-only       compare the numbers, but time nothing
   --json FILE         write the results there, too
   --replays N         timed repetitions, at least 20 (default 30)
   --cublas FILE       library to compare with (default: libcublas of the system;
@@ -203,6 +204,7 @@ Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
       {"--compiler", &options.compiler}};
   const std::map<std::string, bool *> flags = {
       {"--compile-only", &options.compileOnly},
+      {"--verify-only", &options.verifyOnly},
       {"--help", &options.help},
       {"-h", &options.help},
       {"--version", &options.version}};

@@ -38,6 +38,8 @@ struct Options {
   /// Where to compile to; empty for a temporary directory.
   std::string directory;
   bool compileOnly = false;
+  /// No timing, so also without limits and cuBLAS.
+  bool verifyOnly = false;
   std::string compiler;
   std::string cublas;
   std::string driver;

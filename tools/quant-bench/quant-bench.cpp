@@ -85,6 +85,8 @@ Status Bench::prepare(const cuda::Module &module) {
   if (!made.ok())
     return made.status();
   timer = made.take();
+  if (options.verifyOnly)
+    return Status::success();
   Result<std::unique_ptr<MachineLimits>> machine =
       MachineLimits::create(*timer);
   if (!machine.ok())
@@ -136,7 +138,7 @@ Status Bench::runCase(const Case &given) {
     return status;
   const cuda::Module &module = *loaded;
   modules.push_back(std::move(loaded));
-  if (!limits)
+  if (!timer)
     if (Status prepared = prepare(module); !prepared.ok())
       return prepared;
 
@@ -193,8 +195,7 @@ Status Bench::runLinear(const cuda::Module &module, size_t linear, int64_t m) {
                  {"config", config},
                  {"gpu", device.name},
                  {"driver", std::to_string(version / 1000) + "." +
-                                std::to_string(version % 1000 / 10)},
-                 {"copy_gbps", copyRate}};
+                                std::to_string(version % 1000 / 10)}};
   Status status = measure(module, plan, record);
   if (!status.ok())
     record["error"] = status.message();
@@ -260,6 +261,12 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
     return status.withContext("wrong numbers, not timed");
   if (output != again)
     return Status::error("wrong numbers, not timed: two launches differ");
+  if (options.verifyOnly) {
+    std::printf("%s, m = %lld: verified, relative error %.2e\n",
+                linear.name.c_str(), static_cast<long long>(plan.m),
+                relativeError);
+    return Status::success();
+  }
 
   // The tensors of a linear lie together, unless it shares one.
   const cuda::PackedWeightFiles &files =
@@ -305,6 +312,7 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   double flops = 2.0 * static_cast<double>(plan.m) *
                  static_cast<double>(linear.n) * static_cast<double>(linear.k);
   double teraflops = flops / timing->median / 1e6;
+  record["copy_gbps"] = copyRate;
   record["us"] = timing->median;
   record["us_min"] = timing->min;
   record["us_max"] = timing->max;

@@ -6,7 +6,8 @@
 Needs the library, what quant-llm-to-gpu wrote (manifest.json, kernels, packed weights), the archive of canonical weights that was packed
 (<key>.codes, .scales, .zeros), Python, torch and numpy. The reference comes from the canonical weights and docs/Spec.md (schemes.py).
 
-    check_linear.py DIR --weights model.safetensors --library libQuantLLMRuntime.so --m 0,1,16,257
+    check_linear.py DIR... --library libQuantLLMRuntime.so --m 0,1,16,257
+    check_linear.py DIR --weights model.safetensors --library libQuantLLMRuntime.so
 """
 
 import argparse
@@ -162,15 +163,34 @@ def read_weight(archive, key, scheme, n, k):
 # ---------------------------------------------------------------------------
 
 
-def read_manifest(options):
-    with open(os.path.join(options.directory, "manifest.json")) as file:
-        return json.load(file)
-
-
 def load_cases(options):
-    """[(name, index, entry of the manifest)]."""
-    linears = enumerate(read_manifest(options)["linears"])
-    return [(linear["name"], index, linear) for index, linear in linears if options.linear in linear["name"]]
+    """[(label, directory, index, entry of the manifest)]."""
+    cases = []
+    for directory in options.directories:
+        with open(os.path.join(directory, "manifest.json")) as file:
+            linears = json.load(file)["linears"]
+        for index, linear in enumerate(linears):
+            if options.linear in linear["name"]:
+                label = linear["name"] if len(options.directories) == 1 else f"{os.path.basename(os.path.normpath(directory))}/{linear['name']}"
+                cases.append((label, directory, index, linear))
+    return cases
+
+
+class Loaded:
+    """An artifact on the device, in guarded memory, with its canonical weights."""
+
+    def __init__(self, options, directory):
+        import harness
+
+        self.directory = directory
+
+        def memory(size):
+            self.memory = harness.Guarded(size)
+            return self.memory.address
+
+        self.runtime = Runtime(options.library, directory, options.archive, memory=memory)
+        self.weights = Safetensors(options.weights or os.path.join(directory, "weights.safetensors"))
+        self.before = self.memory.bytes.clone()
 
 
 def worker(options):
@@ -180,24 +200,23 @@ def worker(options):
     import schemes
 
     harness.start()
-    weight_memory = []
-
-    def memory(size):
-        weight_memory.append(harness.Guarded(size))
-        return weight_memory[0].address
-
-    runtime = Runtime(options.library, options.directory, options.archive, memory=memory)
-    archive = Safetensors(options.weights)
+    loaded = None
     epilogues = dict(text.split("=", 1) for text in options.epilogue)
-    before = weight_memory[0].bytes.clone()
 
     def run(case):
-        name, index, entry = case
+        nonlocal loaded
+        label, directory, index, entry = case
+        if loaded is None or loaded.directory != directory:
+            if loaded is not None:
+                loaded.runtime.close()
+                loaded = None
+            loaded = Loaded(options, directory)
+        runtime = loaded.runtime
         linear = runtime.linears()[index]
         scheme = schemes.Scheme.parse(linear.scheme.decode())
-        weights = [read_weight(archive, key, scheme, linear.n, linear.k) for key in entry["weights"]]
+        weights = [read_weight(loaded.weights, key, scheme, linear.n, linear.k) for key in entry["weights"]]
         operands = runtime.operands(index, linear.operands)
-        steps = epilogues.get(name, epilogues.get("*", ""))
+        steps = epilogues.get(entry["name"], epilogues.get("*", ""))
         problem = harness.Problem(weights, linear.activation.decode(), linear.output.decode(), [step for step in steps.split(",") if step], [kind for kind, _ in operands], [per_element for _, per_element in operands])
         for m in options.tokens:
             try:
@@ -205,33 +224,33 @@ def worker(options):
             except RuntimeError as error:
                 if "has a kernel for" not in str(error):
                     raise
-                yield f"skip {name} m={m}: no kernel", {"case": name, "m": m, "passed": True, "skipped": True}
+                yield f"skip {label} m={m}: no kernel", {"case": label, "m": m, "passed": True, "skipped": True}
                 continue
             workspace = harness.Guarded(max(16, plan.workspace_bytes), fill=0)
             if m == 0:
-                per_element = [(workspace.address, linear.n * torch.finfo(schemes.FLOAT_TYPES[kind]).bits // 8) for kind, _ in operands]
-                enough = harness.Guarded(max([16] + [size for _, size in per_element]))
-                runtime.prepare(plan, (None, 0), (None, 0), (None, 0), [(enough.address, size) for _, size in per_element])(0)
+                sizes = [0 if per_element else linear.n * torch.finfo(schemes.FLOAT_TYPES[kind]).bits // 8 for kind, per_element in operands]
+                enough = harness.Guarded(max([16] + sizes))
+                runtime.prepare(plan, (None, 0), (None, 0), (None, 0), [(enough.address, size) for size in sizes])(0)
                 torch.cuda.synchronize()
-                yield f"ok   {name} {linear.n}x{linear.k} m=0", {"case": name, "m": 0, "passed": True}
+                yield f"ok   {label} {linear.n}x{linear.k} m=0", {"case": label, "m": 0, "passed": True}
                 continue
             data = harness.Case(problem, m, options)
             launch = runtime.prepare(plan, (data.x_buffer.address, data.x_buffer.size), (data.y_buffer.address, data.y_buffer.size), (workspace.address, plan.workspace_bytes), [(buffer.address, buffer.size) for buffer in data.operand_buffers])
-            text, record = data.check(launch, {"workspace": workspace, "weights": weight_memory[0]})
-            if not torch.equal(weight_memory[0].bytes, before):
+            text, record = data.check(launch, {"workspace": workspace, "weights": loaded.memory})
+            if not torch.equal(loaded.memory.bytes, loaded.before):
                 text, record["passed"] = text + " | weights overwritten", False
-            record.update({"case": name, "n": linear.n, "k": linear.k, "scheme": linear.scheme.decode(), "kernel": plan.kernel.decode()})
-            yield f"{'ok  ' if record['passed'] else 'FAIL'} {name} {linear.n}x{linear.k} m={m} {plan.kernel.decode()} {text}", record
+            record.update({"case": label, "n": linear.n, "k": linear.k, "scheme": linear.scheme.decode(), "kernel": plan.kernel.decode()})
+            yield f"{'ok  ' if record['passed'] else 'FAIL'} {label} {linear.n}x{linear.k} m={m} {plan.kernel.decode()} {text}", record
 
     work(load_cases(options), options.start, run)
-    # The context may be gone with the process, but an orderly end must work.
-    runtime.close()
+    if loaded is not None:
+        loaded.runtime.close()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", help="directory with manifest.json")
-    parser.add_argument("--weights", required=True, help="safetensors file of the canonical weights")
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="directory with manifest.json")
+    parser.add_argument("--weights", help="safetensors file of the canonical weights (default: weights.safetensors in each DIR)")
     parser.add_argument("--library", required=True, help="libQuantLLMRuntime.so")
     parser.add_argument("--archive", help="packed weights, if not where the manifest says")
     parser.add_argument("--linear", default="", help="only linears whose name contains this")
