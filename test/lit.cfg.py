@@ -57,6 +57,21 @@ packages = os.path.join(os.path.dirname(os.path.dirname(config.python_executable
 if "QUANT_LLM_PTXAS" in os.environ or shutil.which("ptxas") or glob.glob("/usr/local/cuda*/bin/ptxas") or glob.glob(packages + "/nvidia/cu*/bin/ptxas"):
     config.available_features.add("ptxas")
 
+# A GPU of compute capability 9.0, with a PyTorch that can use it.
+CUDA_SM90 = """
+import ctypes
+cuda = ctypes.CDLL("libcuda.so.1")
+major, minor = ctypes.c_int(), ctypes.c_int()
+assert cuda.cuInit(0) == 0
+assert cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, 0) == 0
+assert cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, 0) == 0
+assert (major.value, minor.value) == (9, 0)
+import torch
+assert torch.cuda.is_available()
+"""
+if subprocess.run([config.python_executable, "-c", CUDA_SM90], capture_output=True).returncode == 0:
+    config.available_features.add("cuda-sm90")
+
 # QUANT_LLM_VERIFY_ROUNDTRIP=1 runs the whole suite with textual and bytecode
 # round trips of every module that quant-opt reads.
 if os.environ.get("QUANT_LLM_VERIFY_ROUNDTRIP"):

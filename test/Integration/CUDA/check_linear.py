@@ -4,7 +4,7 @@
 """Checks the linear layers of an artifact through libQuantLLMRuntime on a GPU, against float64.
 
 Needs the library, what quant-llm-to-gpu wrote (manifest.json, kernels, packed weights), the archive of canonical weights that was packed
-(<key>.codes, .scales, .zeros), Python, torch and numpy. The reference comes from the canonical weights and docs/Spec.md (schemes.py).
+(<key>.codes, .scales, .zeros under the keys of the packed ones), Python, torch and numpy. The reference comes from the canonical weights and docs/Spec.md (schemes.py).
 
     check_linear.py DIR... --library libQuantLLMRuntime.so --m 0,1,16,257
     check_linear.py DIR --weights model.safetensors --library libQuantLLMRuntime.so
@@ -214,7 +214,7 @@ def worker(options):
         runtime = loaded.runtime
         linear = runtime.linears()[index]
         scheme = schemes.Scheme.parse(linear.scheme.decode())
-        weights = [read_weight(loaded.weights, key, scheme, linear.n, linear.k) for key in entry["weights"]]
+        weights = [read_weight(loaded.weights, key, scheme, linear.n, linear.k) for key in entry["packed"]["keys"]]
         operands = runtime.operands(index, linear.operands)
         steps = epilogues.get(entry["name"], epilogues.get("*", ""))
         problem = harness.Problem(weights, linear.activation.decode(), linear.output.decode(), [step for step in steps.split(",") if step], [kind for kind, _ in operands], [per_element for _, per_element in operands])

@@ -201,7 +201,7 @@ def write_artifact(directory, n=72, k=200, group=32, kernel_group=32):
     scheme = f"int4, block = [1, {group}], scale = f16"
     weight = schemes.random_weight(n, k, schemes.Scheme.parse(scheme), torch.Generator("cpu").manual_seed(1))
     packed = schemes.pack_weight(weight)
-    write_safetensors(os.path.join(directory, "canonical.safetensors"), {"w.codes": schemes.pack_codes(weight.codes, 4), "w.scales": weight.scales})
+    write_safetensors(os.path.join(directory, "weights.safetensors"), {"w.codes": schemes.pack_codes(weight.codes, 4), "w.scales": weight.scales})
     scale = torch.tensor(packed.output_scale)
     write_safetensors(os.path.join(directory, "packed.safetensors"), {"w.packed": packed.packed, "w.packed_scales": packed.scales, "w.output_scale": scale})
     code = f"\x7fELF product:8,8,8,4,8,4@{n},{k},{kernel_group}".encode()
@@ -217,7 +217,7 @@ def write_artifact(directory, n=72, k=200, group=32, kernel_group=32):
 
 def run_linear(directory, library):
     """What a worker of check_linear.py prints."""
-    options = types.SimpleNamespace(directories=[directory], library=library, archive=None, weights=os.path.join(directory, "canonical.safetensors"), epilogue=[], linear="", tokens=[0, 1, 7, 101], seed=1, offset=16, repeat=3, start=0)
+    options = types.SimpleNamespace(directories=[directory], library=library, archive=None, weights=os.path.join(directory, "weights.safetensors"), epilogue=[], linear="", tokens=[0, 1, 7, 101], seed=1, offset=16, repeat=3, start=0)
     with tempfile.TemporaryFile("w+") as output, contextlib.redirect_stdout(output):
         check_linear.worker(options)
         output.seek(0)
@@ -232,7 +232,7 @@ def test_linears(directory, library, cuda):
         assert line in text, text
     assert "FAIL" not in text, text
     # One code of the weights that are the reference is changed.
-    path = os.path.join(directory, "canonical.safetensors")
+    path = os.path.join(directory, "weights.safetensors")
     with open(path, "r+b") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         file.seek(8 + size)
