@@ -46,10 +46,14 @@ StageLayout::StageLayout(const KernelProblem &problem,
   perWeight = strips * (codesPerStrip + scalesPerStrip + zerosPerStrip);
   stage = roundUp(codes + problem.numWeights * perWeight, 1024);
 
-  // 512 bytes per fragment of 16 rows and 8 tokens.
-  int64_t sums = strips * (config.tokenTile / 8) * config.warpsK *
-                 problem.numWeights * 512;
+  // 512 bytes per fragment and weight.
+  fragments = strips * (config.tokenTile / 8);
+  ownFragments = (fragments + config.split - 1) / config.split;
+  int64_t sums = fragments * config.warpsK * problem.numWeights * 512;
   barriers = roundUp(std::max(config.stages * stage, sums), 16);
-  table = barriers + 16 * config.stages;
-  total = table + getTableBytes(scheme);
+  table = roundUp(barriers + 16 * config.stages + 8, 16);
+  exchange = roundUp(table + getTableBytes(scheme), 16);
+  total = exchange + (config.split == 1 ? 0
+                                        : ownFragments * config.split *
+                                              problem.numWeights * 512);
 }

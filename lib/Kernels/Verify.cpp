@@ -124,9 +124,14 @@ static Status verifyMma(const KernelProblem &problem,
                     config.warpsK);
   if (config.stages < 2)
     return expected("at least 2 stages", config.stages);
-  if (config.split != 1)
-    return expected("split to be 1 for the family " +
-                        std::string(getName(config.family)),
+  int64_t chunks = (problem.k + config.stageK - 1) / config.stageK;
+  int64_t mostSplit = config.family == KernelFamily::FewTokens
+                          ? std::min<int64_t>(chunks, 8)
+                          : 1;
+  if (config.split < 1 || config.split > mostSplit)
+    return expected("split to be 1 to " + text(mostSplit) +
+                        " (few_tokens: the CTAs of a cluster, at most 8, and "
+                        "at most one per stage_k columns; else 1)",
                     config.split);
   if (config.family == KernelFamily::FewTokens) {
     if (!chip.hasBulkCopy)

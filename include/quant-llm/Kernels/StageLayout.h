@@ -42,10 +42,18 @@ struct StageLayout {
   int64_t perWeight;
   int64_t stage;
 
-  /// After the stages: full and empty barriers (8 bytes each), the table of a
-  /// codebook. The sums of the warps reuse the stages at the end.
+  /// Fragments of 16 rows and 8 tokens of the tile, and those of them that one
+  /// CTA finishes.
+  int64_t fragments;
+  int64_t ownFragments;
+
+  /// After the stages: full and empty barriers (8 bytes each) and one for sums
+  /// from other CTAs, the table of a codebook, and with a split the sums of an
+  /// own fragment from every CTA of the cluster. The sums of the warps reuse
+  /// the stages at the end.
   int64_t barriers;
   int64_t table;
+  int64_t exchange;
   int64_t total;
 };
 

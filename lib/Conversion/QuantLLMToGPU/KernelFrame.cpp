@@ -72,7 +72,7 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
   };
   SmallVector<StringRef> nameRefs(names.begin(), names.end());
   describe("args", b.getStrArrayAttr(nameRefs));
-  describe("cluster", b.getI32IntegerAttr(1));
+  describe("cluster", b.getI32IntegerAttr(config.split));
   describe("ctas_per_sm", b.getI32IntegerAttr(config.ctasPerSM));
   describe("grid", b.getStringAttr(shape.persistent ? "persistent" : "tiles"));
   describe("row_tile", b.getI32IntegerAttr(config.rowTile));

@@ -88,11 +88,12 @@ private:
   /// The chunk to work on as number `index`: every tile begins elsewhere, so
   /// that CTAs do not read the same columns of X at the same time.
   Value chunkAt(Value index) {
-    int64_t chunks = numChunks();
-    if (!hasProducer() || chunks == 1)
+    if (!hasProducer() || numChunks() == 1)
       return index;
-    Value chunk = b.add(index, b.rem(b.blockIndexX(), chunks));
-    return b.select(b.less(chunk, chunks), chunk, b.sub(chunk, b.i32(chunks)));
+    Value chunk = b.add(index, rotation);
+    Value wrapped = b.sub(chunk, chunkCount);
+    return b.add(firstChunk,
+                 b.select(b.less(chunk, chunkCount), chunk, wrapped));
   }
   /// Slot and parity of the next stage.
   std::pair<Value, Value> advance(Value slot, Value parity);
@@ -125,6 +126,31 @@ private:
   void updateScales(StripScales &scales, unsigned weight, int64_t strip,
                     Value stage, Value chunk, Value unitInStage, unsigned step);
   void finish(ValueRange sums);
+  /// The sums of a fragment: part `part` of weight `weight`.
+  Value partAddress(Value fragment, unsigned weight, Value part) {
+    int64_t perWeight = config.warpsK * 512;
+    return b.add(b.add(base, b.mul(fragment, problem.numWeights * perWeight)),
+                 b.add(b.mul(part, 512), weight * perWeight));
+  }
+  /// With a split: the same in the memory for sums of all CTAs, for the own
+  /// fragment number `own`.
+  Value exchangeAddress(Value own, unsigned weight, Value rank) {
+    int64_t perWeight = config.split * 512;
+    return b.add(b.add(b.add(base, layout.exchange),
+                       b.mul(own, problem.numWeights * perWeight)),
+                 b.add(b.mul(rank, 512), weight * perWeight));
+  }
+  Value exchangeBarrier() {
+    return b.add(base, layout.barriers + 16 * config.stages);
+  }
+  /// Fragments that this CTA finishes: those with number rank modulo split.
+  Value ownFragments() {
+    if (config.split == 1)
+      return b.i32(layout.fragments);
+    return b.div(b.sub(b.i32(layout.fragments + config.split - 1), rank),
+                 config.split);
+  }
+  void sendSums();
 
   /// The index of a sum in the list of all.
   size_t sumIndex(int64_t chain, unsigned weight, int64_t strip, int64_t tile,
@@ -149,6 +175,8 @@ private:
 
   Value base, thread, lane, warp, warpRow, warpK;
   Value firstStrip, firstToken;
+  /// Of the cluster: this CTA, the chunks it works on, and which comes first.
+  Value rank, firstChunk, chunkCount, rotation;
   SmallVector<SmallVector<ScaleRegisters>, 2> channelRegisters;
 };
 
@@ -238,19 +266,34 @@ void MmaKernel::emitProducer() {
       b.initBarrier(fullBarrier(b.i32(slot)), 1);
       b.initBarrier(emptyBarrier(b.i32(slot)), numWarps());
     }
+    if (config.split > 1) {
+      b.initBarrier(exchangeBarrier(), 1);
+      b.arriveExpect(
+          exchangeBarrier(),
+          b.mul(ownFragments(), config.split * problem.numWeights * 512));
+    }
     b.fenceBarrierInit();
     b.fenceAsyncProxy();
   });
   b.syncWarp();
-  // The first stages are free: their copies need not wait for anybody.
-  int64_t first = std::min(config.stages, numChunks());
+  // The first stages are free: their copies need not wait for anybody. Of a
+  // split, every CTA has chunks without remainder at least.
+  int64_t sure = numChunks() / config.split;
+  int64_t first = std::min(config.stages, sure);
   for (int64_t chunk = 0; chunk != first; ++chunk)
     produce(chunkAt(b.i32(chunk)), b.i32(chunk));
+  if (first < config.stages && numChunks() % config.split != 0)
+    b.ifThen(b.less(b.i32(first), chunkCount),
+             [&] { produce(chunkAt(b.i32(first)), b.i32(first)); });
   b.syncThreads();
-  if (numChunks() <= config.stages)
+  if (config.split > 1) {
+    b.clusterArrive();
+    b.clusterWait();
+  }
+  if ((numChunks() + config.split - 1) / config.split <= config.stages)
     return;
-  b.loop(b.i32(config.stages), b.i32(numChunks()), b.i32(1),
-         {b.i32(0), b.i32(0)}, [&](Value chunk, ValueRange ring) -> Values {
+  b.loop(b.i32(config.stages), chunkCount, b.i32(1), {b.i32(0), b.i32(0)},
+         [&](Value chunk, ValueRange ring) -> Values {
            b.waitBarrier(emptyBarrier(ring[0]), ring[1]);
            b.syncWarp();
            produce(chunkAt(chunk), ring[0]);
@@ -261,10 +304,13 @@ void MmaKernel::emitProducer() {
 
 Values MmaKernel::consumeProduced() {
   b.syncThreads();
+  // Barriers of other CTAs are used only at the end: no need to wait here.
+  if (config.split > 1)
+    b.clusterArrive();
   Values carried(numSums(), b.f32(0));
   carried.append({b.i32(0), b.i32(0)});
   Values results = b.loop(
-      b.i32(0), b.i32(numChunks()), b.i32(1), carried,
+      b.i32(0), chunkCount, b.i32(1), carried,
       [&](Value chunk, ValueRange carried) -> Values {
         Value slot = carried[numSums()], parity = carried[numSums() + 1];
         b.waitBarrier(fullBarrier(slot), parity);
@@ -578,15 +624,42 @@ Values MmaKernel::multiplyStage(Value stage, Value chunk, ValueRange sums) {
 // The end
 //===----------------------------------------------------------------------===//
 
+/// Adds the parts of the warps and sends each fragment to the CTA that finishes
+/// it.
+void MmaKernel::sendSums() {
+  PTXBuilder::Scope scope(b, "send");
+  b.clusterWait();
+  b.loop(warp, b.i32(layout.fragments), b.i32(numWarps()), [&](Value fragment) {
+    Value owner = b.rem(fragment, config.split);
+    Value own = b.div(fragment, config.split);
+    Value laneOffset = b.mul(lane, 16);
+    Value barrier = b.remoteAddress(exchangeBarrier(), owner);
+    for (unsigned j = 0; j != problem.numWeights; ++j) {
+      Values total;
+      for (int64_t part = 0; part != config.warpsK; ++part) {
+        Value loaded = b.loadShared(
+            VectorType::get({4}, b.f32Type()),
+            b.add(partAddress(fragment, j, b.i32(part)), laneOffset), 16);
+        for (unsigned e = 0; e != 4; ++e) {
+          Value value = b.extract(loaded, e);
+          if (part == 0)
+            total.push_back(value);
+          else
+            total[e] = b.addF(total[e], value);
+        }
+      }
+      Value target = b.remoteAddress(
+          b.add(exchangeAddress(own, j, rank), laneOffset), owner);
+      b.storeRemote(target, total, barrier);
+    }
+  });
+  b.waitBarrierCluster(exchangeBarrier(), b.i32(0));
+}
+
 void MmaKernel::finish(ValueRange sums) {
   PTXBuilder::Scope scope(b, "finish");
   // Fragment f = strip of the tile * token tiles + token tile; its sums of
   // weight j from the warps along k follow each other.
-  int64_t fragmentBytes = problem.numWeights * config.warpsK * 512;
-  auto partAddress = [&](Value fragment, unsigned weight, Value part) {
-    return b.add(b.add(base, b.mul(fragment, fragmentBytes)),
-                 b.add(b.mul(part, 512), weight * config.warpsK * 512));
-  };
   for (int64_t strip = 0; strip != stripsPerWarp(); ++strip)
     for (int64_t tile = 0; tile != tokenTiles(); ++tile) {
       Value fragment = b.add(
@@ -606,39 +679,42 @@ void MmaKernel::finish(ValueRange sums) {
       }
     }
   b.syncNamed(1, kWarpLanes * numWarps());
+  bool isSplit = config.split > 1;
+  if (isSplit)
+    sendSums();
+  int64_t parts = isSplit ? config.split : config.warpsK;
 
   // A warp stores two tokens of 16 rows at a time.
   Value row = b.bitAnd(lane, 15), tokenHalf = b.div(lane, 16);
   Value owner = b.add(b.mul(b.bitAnd(row, 7), 4 * 16), b.mul(b.div(row, 8), 8));
-  b.loop(warp, b.i32(layout.strips * tokenTiles()), b.i32(numWarps()),
-         [&](Value fragment) {
-           Value strip = b.div(fragment, tokenTiles());
-           Value tile = b.rem(fragment, tokenTiles());
-           Value globalRow =
-               b.add(b.mul(b.add(firstStrip, strip), kStripRows), row);
-           for (unsigned two = 0; two != 4; ++two) {
-             Value token = b.add(b.add(firstToken, b.mul(tile, 8)),
-                                 b.add(tokenHalf, 2 * two));
-             Value inside = b.less(token, frame.m);
-             if (problem.n % config.rowTile != 0)
-               inside = b.both(inside, b.less(globalRow, problem.n));
-             b.ifThen(inside, [&] {
-               Values totals;
-               for (unsigned j = 0; j != problem.numWeights; ++j) {
-                 Value total;
-                 for (int64_t part = 0; part != config.warpsK; ++part) {
-                   Value address = b.add(
-                       partAddress(fragment, j, b.i32(part)),
-                       b.add(b.add(owner, 16 * two), b.mul(tokenHalf, 4)));
-                   Value value = b.loadShared(b.f32Type(), address, 4);
-                   total = total ? b.addF(total, value) : value;
-                 }
-                 totals.push_back(total);
-               }
-               frame.storeResult(dequantizer, globalRow, token, totals);
-             });
-           }
-         });
+  b.loop(warp, ownFragments(), b.i32(numWarps()), [&](Value own) {
+    Value fragment = isSplit ? b.add(b.mul(own, config.split), rank) : own;
+    Value strip = b.div(fragment, tokenTiles());
+    Value tile = b.rem(fragment, tokenTiles());
+    Value globalRow = b.add(b.mul(b.add(firstStrip, strip), kStripRows), row);
+    for (unsigned two = 0; two != 4; ++two) {
+      Value token =
+          b.add(b.add(firstToken, b.mul(tile, 8)), b.add(tokenHalf, 2 * two));
+      Value inside = b.less(token, frame.m);
+      if (problem.n % config.rowTile != 0)
+        inside = b.both(inside, b.less(globalRow, problem.n));
+      b.ifThen(inside, [&] {
+        Values totals;
+        Value offset = b.add(b.add(owner, 16 * two), b.mul(tokenHalf, 4));
+        for (unsigned j = 0; j != problem.numWeights; ++j) {
+          Value total;
+          for (int64_t part = 0; part != parts; ++part) {
+            Value address = isSplit ? exchangeAddress(own, j, b.i32(part))
+                                    : partAddress(own, j, b.i32(part));
+            Value value = b.loadShared(b.f32Type(), b.add(address, offset), 4);
+            total = total ? b.addF(total, value) : value;
+          }
+          totals.push_back(total);
+        }
+        frame.storeResult(dequantizer, globalRow, token, totals);
+      });
+    }
+  });
 }
 
 LLVM::LLVMFuncOp MmaKernel::emit() {
@@ -646,7 +722,18 @@ LLVM::LLVMFuncOp MmaKernel::emit() {
   thread = b.threadIndex();
   lane = b.laneIndex();
   warp = b.warpIndex();
-  firstStrip = b.mul(b.blockIndexX(), layout.strips);
+  Value tile = b.div(b.blockIndexX(), config.split);
+  rank = b.rem(b.blockIndexX(), config.split);
+  int64_t perCTA = numChunks() / config.split,
+          more = numChunks() % config.split;
+  firstChunk = b.mul(rank, perCTA);
+  chunkCount = b.i32(perCTA);
+  if (more != 0) {
+    firstChunk = b.add(firstChunk, b.min(rank, more));
+    chunkCount = b.select(b.less(rank, more), b.i32(perCTA + 1), chunkCount);
+  }
+  rotation = b.rem(tile, chunkCount);
+  firstStrip = b.mul(tile, layout.strips);
   firstToken = b.mul(b.blockIndexY(), config.tokenTile);
 
   auto compute = [&](function_ref<Values()> consume) {

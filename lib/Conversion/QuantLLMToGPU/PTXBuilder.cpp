@@ -434,6 +434,36 @@ void PTXBuilder::syncNamed(Value id, int64_t threads) {
 }
 
 //===----------------------------------------------------------------------===//
+// Clusters
+//===----------------------------------------------------------------------===//
+
+void PTXBuilder::clusterArrive() {
+  NVVM::ClusterArriveOp::create(*this, getUnitAttr());
+}
+void PTXBuilder::clusterWait() {
+  NVVM::ClusterWaitOp::create(*this, getUnitAttr());
+}
+Value PTXBuilder::remoteAddress(Value address, Value rank) {
+  return inlineAsm("mapa.shared::cluster.u32 $0, $1, $2;", getI32Type(),
+                   {address, rank}, /*hasSideEffects=*/false)
+      .front();
+}
+void PTXBuilder::storeRemote(Value address, ValueRange values, Value barrier) {
+  Values operands = {address};
+  llvm::append_range(operands, values);
+  operands.push_back(barrier);
+  inlineAsm("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 "
+            "[$0], {$1, $2, $3, $4}, [$5];",
+            {}, operands, /*hasSideEffects=*/true);
+}
+void PTXBuilder::waitBarrierCluster(Value barrier, Value parity) {
+  inlineAsm("{\n.reg .pred done;\nwait:\n"
+            "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, "
+            "[$0], $1;\n@!done bra wait;\n}",
+            {}, {barrier, parity}, /*hasSideEffects=*/true);
+}
+
+//===----------------------------------------------------------------------===//
 // Tensor cores
 //===----------------------------------------------------------------------===//
 

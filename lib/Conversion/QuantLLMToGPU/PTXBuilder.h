@@ -219,6 +219,18 @@ public:
   void syncNamed(mlir::Value id, int64_t threads);
   /// @}
 
+  /// @{ Clusters of CTAs (sm_90).
+  void clusterArrive();
+  void clusterWait();
+  /// The address of what lies at `address` in CTA `rank` of the cluster.
+  mlir::Value remoteAddress(mlir::Value address, mlir::Value rank);
+  /// Stores four f32 to a remote address; a remote barrier counts the bytes.
+  void storeRemote(mlir::Value address, mlir::ValueRange values,
+                   mlir::Value barrier);
+  /// waitBarrier for bytes that other CTAs of the cluster have stored.
+  void waitBarrierCluster(mlir::Value barrier, mlir::Value parity);
+  /// @}
+
   /// @{ Tensor cores.
   /// Four 8x8 matrices of 16-bit elements: i32 each.
   Values loadMatrix4(mlir::Value address);

@@ -162,8 +162,9 @@ TEST(VerifyTest, Tiles) {
           "but got 3");
   config.stages = 1;
   refused("expected at least 2 stages but got 1");
-  config.split = 2;
-  refused("expected split to be 1 for the family few_tokens but got 2");
+  config.split = 9;
+  refused("expected split to be 1 to 4 (few_tokens: the CTAs of a cluster, at "
+          "most 8, and at most one per stage_k columns; else 1) but got 9");
   refused("expected a chip with bulk copies (sm_90 or later) for the family "
           "few_tokens but got sm_89",
           "sm_89");
