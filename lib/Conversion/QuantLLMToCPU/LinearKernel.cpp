@@ -422,7 +422,7 @@ Value Weight::lookUp(Value indices) {
           arith::SelectOp::create(b, isHigh, found[i + 1], found[i]));
     found = next;
   }
-  return found[0];
+  return found.back();
 }
 
 Value Weight::read(Value row, Value k0, int64_t count) {

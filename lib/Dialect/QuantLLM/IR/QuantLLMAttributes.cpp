@@ -14,6 +14,8 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
 
+#include <utility>
+
 using namespace mlir;
 using namespace quant_llm;
 
@@ -163,7 +165,7 @@ FailureOr<ElementAttr> ElementAttr::parseBare(AsmParser &parser) {
       return make(named.kind, named.bits, {});
 
   if (name == "codebook") {
-    uint64_t bits;
+    uint64_t bits = 0;
     SmallVector<float> values;
     auto parseValue = [&]() -> ParseResult {
       APFloat value(APFloat::IEEEsingle());
@@ -316,8 +318,9 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
   Attribute scale;
   std::optional<ZeroKind> zeroKind;
   Type zeroType;
-  std::optional<ScaleRule> rule;
-  std::optional<Rounding> rounding;
+  bool hasRule = false, hasRounding = false;
+  ScaleRule rule = ScaleRule::AbsMax;
+  Rounding rounding = Rounding::HalfEven;
 
   while (succeeded(parser.parseOptionalComma())) {
     SMLoc fieldLoc = parser.getCurrentLocation();
@@ -366,17 +369,13 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
           return {};
       }
     } else if (field == "rule") {
-      ScaleRule value;
-      if (duplicate(rule.has_value()) ||
-          parseName(parser, ruleNames, "rule", value))
+      if (duplicate(std::exchange(hasRule, true)) ||
+          parseName(parser, ruleNames, "rule", rule))
         return {};
-      rule = value;
     } else if (field == "rounding") {
-      Rounding value;
-      if (duplicate(rounding.has_value()) ||
-          parseName(parser, roundingNames, "rounding", value))
+      if (duplicate(std::exchange(hasRounding, true)) ||
+          parseName(parser, roundingNames, "rounding", rounding))
         return {};
-      rounding = value;
     } else {
       parser.emitError(fieldLoc, "expected a field of a scheme: 'block', "
                                  "'scale', 'zero', 'rule' or 'rounding' but "
@@ -394,9 +393,8 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
   }
   return getChecked([&] { return parser.emitError(loc); }, parser.getContext(),
                     *element, (*block)[0], (*block)[1], scale,
-                    zeroKind.value_or(ZeroKind::None), zeroType,
-                    rule.value_or(ScaleRule::AbsMax),
-                    rounding.value_or(Rounding::HalfEven));
+                    zeroKind.value_or(ZeroKind::None), zeroType, rule,
+                    rounding);
 }
 
 void SchemeAttr::print(AsmPrinter &printer) const {
