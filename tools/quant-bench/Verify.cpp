@@ -124,7 +124,29 @@ Result<Reference> Reference::create(const Artifact &artifact, size_t index) {
                              reference.weight.data(), /*threads=*/0);
   if (!status.ok())
     return status;
+  reference.project();
   return reference;
+}
+
+void Reference::project() {
+  Random random(static_cast<uint64_t>(n));
+  signs.resize(static_cast<size_t>(n));
+  for (uint8_t &bits : signs)
+    bits = static_cast<uint8_t>(random.next());
+  projected.assign(static_cast<size_t>(k * numVectors), 0);
+  parallelFor(k, /*threads=*/0, [&](int64_t begin, int64_t end) {
+    for (int64_t row = 0; row < n; ++row) {
+      double factors[numVectors];
+      for (int64_t v = 0; v < numVectors; ++v)
+        factors[v] = signs[static_cast<size_t>(row)] >> v & 1 ? 1 : -1;
+      for (int64_t i = begin; i < end; ++i) {
+        double value = weight[static_cast<size_t>(row * k + i)];
+        double *to = projected.data() + i * numVectors;
+        for (int64_t v = 0; v < numVectors; ++v)
+          to[v] += factors[v] * value;
+      }
+    }
+  });
 }
 
 Status Reference::compare(const std::vector<uint16_t> &x, int64_t m,
@@ -147,15 +169,27 @@ Status Reference::compare(const std::vector<uint16_t> &x, int64_t m,
   std::vector<int64_t> tokens = choose(m, 32, random);
   std::vector<int64_t> rows = choose(n, 128, random);
   double error = 0, denseError = 0, norm = 0;
-  for (int64_t row : rows)
-    for (int64_t token : tokens) {
-      const float *w = weight.data() + row * k;
-      const uint16_t *input = x.data() + token * k;
+  std::vector<std::vector<float>> inputs;
+  for (int64_t token : tokens) {
+    inputs.emplace_back();
+    for (int64_t i = 0; i < k; ++i)
+      inputs.back().push_back(
+          load16(activation, x[static_cast<size_t>(token * k + i)]));
+  }
+  std::vector<float> rounded(static_cast<size_t>(k));
+  for (int64_t row : rows) {
+    const float *w = weight.data() + row * k;
+    for (int64_t i = 0; i < k; ++i)
+      rounded[static_cast<size_t>(i)] =
+          load16(activation, store16(activation, w[i]));
+    for (size_t t = 0; t < tokens.size(); ++t) {
+      int64_t token = tokens[t];
+      const float *input = inputs[t].data();
       double exact = 0, dense = 0;
       for (int64_t i = 0; i < k; ++i) {
-        double a = load16(activation, input[i]);
+        double a = input[i];
         exact += a * static_cast<double>(w[i]);
-        dense += a * load16(activation, store16(activation, w[i]));
+        dense += a * static_cast<double>(rounded[static_cast<size_t>(i)]);
       }
       if (output != TensorType::F32)
         dense = load16(output, store16(output, static_cast<float>(dense)));
@@ -164,6 +198,7 @@ Status Reference::compare(const std::vector<uint16_t> &x, int64_t m,
       denseError += (dense - exact) * (dense - exact);
       norm += exact * exact;
     }
+  }
   norm = std::max(std::sqrt(norm), 1e-30);
   relativeError = std::sqrt(error) / norm;
   double allowed = 2 * std::sqrt(denseError) / norm;
@@ -179,20 +214,6 @@ Status Reference::compare(const std::vector<uint16_t> &x, int64_t m,
 
   // y r = x (W^T r) for vectors r of random signs: the expected square of the
   // difference is that of the error of all elements.
-  const int64_t numVectors = 8;
-  std::vector<uint8_t> signs(static_cast<size_t>(n));
-  for (uint8_t &bits : signs)
-    bits = static_cast<uint8_t>(random.next());
-  std::vector<double> projected(static_cast<size_t>(k * numVectors));
-  parallelFor(k, /*threads=*/0, [&](int64_t begin, int64_t end) {
-    for (int64_t row = 0; row < n; ++row)
-      for (int64_t i = begin; i < end; ++i) {
-        double value = weight[static_cast<size_t>(row * k + i)];
-        double *to = projected.data() + i * numVectors;
-        for (int64_t v = 0; v < numVectors; ++v)
-          to[v] += signs[row] >> v & 1 ? value : -value;
-      }
-  });
   std::vector<double> differences(static_cast<size_t>(m));
   parallelFor(m, /*threads=*/0, [&](int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; ++token) {

@@ -35,9 +35,17 @@ public:
                  TensorType output, uint64_t seed, double &relativeError) const;
 
 private:
+  void project();
+
+  static constexpr int64_t numVectors = 8;
+
   int64_t n = 0;
   int64_t k = 0;
   std::vector<float> weight;
+  /// Bit v of element n is the sign of element n of random vector v; W^T times
+  /// the vectors is [k, numVectors].
+  std::vector<uint8_t> signs;
+  std::vector<double> projected;
 };
 
 /// m * k numbers, about normal, of a type of 16 bits.

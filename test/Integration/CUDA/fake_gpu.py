@@ -7,7 +7,7 @@ torch's "cuda" becomes the CPU. check_kernel.py gets a driver whose one kernel c
 check_linear.py gets the runtime library on the fake driver of the unit tests, which computes int4 products from the packed layout.
 
     fake_gpu.py LIBRARY DRIVER
-    fake_gpu.py --artifact DIR [GROUP]      only writes an artifact for that driver, whose kernel takes groups of another size
+    fake_gpu.py --artifact DIR [GROUP]      only writes an artifact for that driver, whose kernel takes groups of another size, or does nothing (0)
 """
 
 import contextlib
@@ -204,7 +204,7 @@ def write_artifact(directory, n=72, k=200, group=32, kernel_group=32):
     write_safetensors(os.path.join(directory, "weights.safetensors"), {"w.codes": schemes.pack_codes(weight.codes, 4), "w.scales": weight.scales})
     scale = torch.tensor(packed.output_scale)
     write_safetensors(os.path.join(directory, "packed.safetensors"), {"w.packed": packed.packed, "w.packed_scales": packed.scales, "w.output_scale": scale})
-    code = f"\x7fELF product:8,8,8,4,8,4@{n},{k},{kernel_group}".encode()
+    code = f"\x7fELF product:8,8,8,4,8,4{f'@{n},{k},{kernel_group}' if kernel_group else ''}".encode()
     with open(os.path.join(directory, "kernels.cubin"), "wb") as file:
         file.write(code)
     kernel = {"name": "product", "file": "kernels.cubin", "sha256": hashlib.sha256(code).hexdigest(), "threads": 128, "shared_bytes": 0, "token_tile": 16, "row_tile": 64, "grid": "tiles"}
