@@ -15,9 +15,9 @@
 namespace quant_llm {
 
 /// @{ Sizes of the packed layout (docs/Weights.md).
-constexpr int64_t kStripRows = 16;
-constexpr int64_t kUnitColumns = 128;
-constexpr int64_t kStepColumns = 16;
+constexpr int64_t kStripRows = stripRows;
+constexpr int64_t kUnitColumns = unitColumns;
+constexpr int64_t kStepColumns = stepColumns;
 constexpr int64_t kStepsPerUnit = kUnitColumns / kStepColumns;
 constexpr int64_t kWarpLanes = 32;
 /// @}

@@ -23,15 +23,13 @@ using namespace quant_llm;
 // Packed codes
 //===----------------------------------------------------------------------===//
 
-Value PackedUnit::word(unsigned plane, unsigned index) {
-  unsigned perVector = std::min(4u, 2 * plane);
+Value PackedUnit::word(const FragmentPlane &plane, unsigned index) {
+  unsigned perVector = getVectorWords(plane.width);
   unsigned vector = index / perVector;
-  Values &words = vectors[{plane, vector}];
+  Values &words = vectors[{plane.width, vector}];
   if (words.empty()) {
-    // Planes of 8, or of 4, 2, 1 bits in this order.
-    unsigned before = bits == 8 ? 0 : bits & ~(2 * plane - 1);
     int64_t offset =
-        256 * before + int64_t(vector) * kWarpLanes * 4 * perVector;
+        plane.offset + getWordOffset(plane.width, 0, vector * perVector);
     Value at = b.add(b.add(address, b.mul(lane, 4 * perVector)), offset);
     Value loaded = b.loadShared(
         VectorType::get({int64_t(perVector)}, b.i32Type()), at, 4 * perVector);
@@ -44,33 +42,20 @@ Value PackedUnit::word(unsigned plane, unsigned index) {
 Value PackedUnit::gather(unsigned step, unsigned r, unsigned low,
                          unsigned count, unsigned position) {
   Value gathered;
-  unsigned planeLow = 0;
-  for (unsigned plane : {8u, 4u, 2u, 1u}) {
-    if (bits == 8 ? plane != 8 : !(bits & plane))
+  for (const FragmentPlane &plane : getFragmentPlanes(bits)) {
+    unsigned from = std::max(low, plane.shift);
+    unsigned to = std::min(low + count, plane.shift + plane.width);
+    if (from >= to)
       continue;
-    unsigned from = std::max(low, planeLow);
-    unsigned to = std::min(low + count, planeLow + plane);
-    if (from < to) {
-      unsigned index, bit;
-      if (plane == 8) {
-        index = 2 * step + (r >> 1);
-        bit = 3 + 8 * (r & 1);
-      } else {
-        unsigned steps = 4 / plane;
-        unsigned slot = 4 * (step % steps) + r;
-        index = step / steps;
-        bit = 7 - plane * (slot & 1) + 2 * plane * (slot >> 1);
-      }
-      unsigned target = position + from - low;
-      unsigned rotation = (bit + from - planeLow + 32 - target) % 32;
-      Value &turned = rotated[{plane, index, rotation}];
-      if (!turned)
-        turned = b.rotateRight(word(plane, index), rotation);
-      uint32_t mask = ((1u << (to - from)) - 1) << target;
-      Value part = b.bitAnd(turned, mask << 16 | mask);
-      gathered = gathered ? b.bitOr(gathered, part) : part;
-    }
-    planeLow += plane;
+    auto [index, bit] = getWordPosition(plane.width, step, r, /*half=*/0);
+    unsigned target = position + from - low;
+    unsigned rotation = (bit + from - plane.shift + 32 - target) % 32;
+    Value &turned = rotated[{plane.width, index, rotation}];
+    if (!turned)
+      turned = b.rotateRight(word(plane, index), rotation);
+    uint32_t mask = ((1u << (to - from)) - 1) << target;
+    Value part = b.bitAnd(turned, mask << 16 | mask);
+    gathered = gathered ? b.bitOr(gathered, part) : part;
   }
   return gathered;
 }

@@ -28,6 +28,7 @@
 #include "PTXBuilder.h"
 #include "quant-llm/Kernels/KernelSpec.h"
 #include "quant-llm/Kernels/ScaleMode.h"
+#include "quant-llm/Packing/FragmentLayout.h"
 
 #include "llvm/ADT/DenseMap.h"
 
@@ -50,7 +51,7 @@ public:
 
 private:
   using Value = mlir::Value;
-  Value word(unsigned plane, unsigned index);
+  Value word(const FragmentPlane &plane, unsigned index);
 
   PTXBuilder &b;
   unsigned bits;
