@@ -10,6 +10,7 @@
 
 #include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Packing/FragmentLayout.h"
+#include "quant-llm/Runtime/CUDA/Driver.h"
 
 #include <cstring>
 #include <memory>
@@ -30,21 +31,6 @@ struct LoadedModule {
 std::unique_ptr<FakeCuda> state = std::make_unique<FakeCuda>();
 int theContext;
 thread_local std::vector<void *> contextStack;
-
-// The layout of CUlaunchConfig and CUlaunchAttribute.
-struct Attribute {
-  int id;
-  char padding[4];
-  unsigned value[16];
-};
-struct Config {
-  unsigned grid[3];
-  unsigned block[3];
-  unsigned sharedBytes;
-  void *stream;
-  Attribute *attributes;
-  unsigned count;
-};
 
 std::vector<size_t> readNumbers(const std::string &text) {
   std::vector<size_t> numbers;
@@ -317,8 +303,8 @@ int cuFuncGetParamInfo(void *function, size_t index, size_t *offset,
   return 0;
 }
 
-int cuLaunchKernelEx(const Config *config, void *function, void **arguments,
-                     void **) {
+int cuLaunchKernelEx(const quant_llm::cuda::LaunchConfig *config,
+                     void *function, void **arguments, void **) {
   ENTER("cuLaunchKernelEx");
   const Kernel &kernel = *static_cast<Kernel *>(function);
   if (!kernel.shape.empty())
@@ -327,13 +313,15 @@ int cuLaunchKernelEx(const Config *config, void *function, void **arguments,
     return 0;
   FakeLaunch launch;
   launch.kernel = kernel.name;
-  std::memcpy(launch.grid, config->grid, sizeof(launch.grid));
-  launch.threads = config->block[0] * config->block[1] * config->block[2];
+  launch.grid[0] = config->gridX;
+  launch.grid[1] = config->gridY;
+  launch.grid[2] = config->gridZ;
+  launch.threads = config->blockX * config->blockY * config->blockZ;
   launch.sharedBytes = config->sharedBytes;
-  launch.cluster = config->count == 0 ? 1
-                   : config->attributes[0].id == 4
-                       ? config->attributes[0].value[0]
-                       : 0;
+  launch.cluster = 1;
+  for (unsigned i = 0; i < config->numAttributes; ++i)
+    if (config->attributes[i].id == 4)
+      launch.cluster = config->attributes[i].value.cluster.x;
   launch.stream = config->stream;
   for (size_t i = 0; i < kernel.parameters.size(); ++i) {
     const uint8_t *bytes = static_cast<const uint8_t *>(arguments[i]);
@@ -344,10 +332,10 @@ int cuLaunchKernelEx(const Config *config, void *function, void **arguments,
   return 0;
 }
 
-int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *address,
-                           const uint64_t *dims, const uint64_t *strides,
-                           const uint32_t *box, const uint32_t *, int,
-                           int swizzle, int, int) {
+int cuTensorMapEncodeTiled(quant_llm::cuda::TensorMap *map, int type,
+                           uint32_t rank, void *address, const uint64_t *dims,
+                           const uint64_t *strides, const uint32_t *box,
+                           const uint32_t *, int, int swizzle, int, int) {
   ENTER("cuTensorMapEncodeTiled");
   if (rank != 2 || reinterpret_cast<uintptr_t>(map) % 64 != 0)
     return invalidValue;
