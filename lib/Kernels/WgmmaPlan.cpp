@@ -64,10 +64,19 @@ static Status planTile(WgmmaPlan &plan, const KernelProblem &problem,
         "expected 1 to 4 consumer warpgroups that divide the " +
         text(rows / 64) + " blocks of 64 rows but got " +
         text(config.warpsRows));
-  if (config.warpsK != 1 || config.split != 1)
-    return Status::error("expected no split of k in the wgmma family but got " +
-                         text(config.warpsK) + " warpgroups and " +
-                         text(config.split) + " CTAs along k");
+  if (config.warpsK < 1 || config.split < 1 || config.split > 8)
+    return Status::error("expected a cluster of 1 to 8 CTAs along k for the "
+                         "wgmma family but got " +
+                         text(config.split));
+  if (int64_t parts = config.warpsK * config.split; plan.units < parts)
+    return Status::error("expected at least " + text(parts) +
+                         " units of 128 columns, one for each of the parts "
+                         "along k (warps_k times split), but got " +
+                         text(plan.units));
+  if (config.warpsRows * config.warpsK > 4)
+    return Status::error("expected at most 4 consumer warpgroups for the wgmma "
+                         "family but got " +
+                         text(config.warpsRows * config.warpsK));
   if (config.stageK != WgmmaPlan::kHalf)
     return Status::error("expected stages of 64 columns for the wgmma family "
                          "but got " +
@@ -77,7 +86,9 @@ static Status planTile(WgmmaPlan &plan, const KernelProblem &problem,
     return Status::error("expected 3 to 16 stages for the wgmma family but "
                          "got " +
                          text(config.stages));
-  plan.consumers = config.warpsRows;
+  plan.consumers = config.warpsRows * config.warpsK;
+  plan.parts = config.warpsK;
+  plan.split = config.split;
   plan.blocks = blocks;
   plan.blocksPerConsumer = blocks / config.warpsRows;
   plan.rowTiles = ceilDiv(problem.n, rows);
@@ -116,6 +127,7 @@ static void planMemory(WgmmaPlan &plan, const KernelProblem &problem,
   plan.weightSlotBytes =
       alignTo(plan.zerosOffset + strips * plan.zeroStripBytes, 128);
 
+  plan.stagesSums = plan.sumsMeet();
   for (const EpilogueOperand &operand : problem.epilogue)
     plan.stagesSums |= operand.perElement;
   plan.stagesWords = plan.stagesSums || problem.output == TensorType::F32;
@@ -124,15 +136,25 @@ static void planMemory(WgmmaPlan &plan, const KernelProblem &problem,
       std::min<int64_t>(config.tokenTile, plan.stagesWords ? 32 : 64);
   plan.stagingBytes = plan.stagingTokens * 64 * (plan.stagesWords ? 4 : 2) *
                       (plan.stagesSums ? problem.numWeights : 1);
+  if (plan.sumsMeet()) {
+    plan.stagingTokens = config.tokenTile;
+    plan.stagingBytes = plan.stagingTokens * 64 * 4 * plan.blocksPerConsumer;
+  }
 
-  int64_t weightSlots = plan.program.rings[WgmmaPlan::kWeights].slots;
-  int64_t activationSlots = plan.program.rings[WgmmaPlan::kActivations].slots;
+  int64_t weightSlots =
+      plan.parts * plan.program.rings[WgmmaPlan::kWeights].slots;
+  int64_t activationSlots =
+      plan.parts * plan.program.rings[WgmmaPlan::kActivations].slots;
   // Slots of activations are multiples of 1024 bytes, as the swizzle wants.
   plan.activationsAt = 0;
-  plan.stagingAt =
+  int64_t allStaging = plan.consumers * plan.stagingBytes;
+  int64_t activationsEnd =
       plan.activationsAt + activationSlots * plan.activationSlotBytes;
-  plan.weightsAt = plan.stagingAt + plan.consumers * plan.stagingBytes;
-  plan.barriersAt = plan.weightsAt + weightSlots * plan.weightSlotBytes;
+  plan.stagingAt = plan.sumsMeet() ? 0 : activationsEnd;
+  plan.weightsAt = activationsEnd + (plan.sumsMeet() ? 0 : allStaging);
+  plan.barriersAt =
+      std::max(plan.weightsAt + weightSlots * plan.weightSlotBytes,
+               plan.stagingAt + allStaging);
   plan.tableAt = plan.barriersAt + 16 * (weightSlots + activationSlots);
   plan.sharedBytes = plan.tableAt + getTableBytes(scheme);
 }
@@ -166,6 +188,7 @@ static void planProgram(WgmmaPlan &plan, const KernelConfig &config) {
   // As many columns as the activations, and the unit in use.
   unsigned weightSlots = (activationSlots + 1) / 2 + 1;
   program.rings = {{"weights", weightSlots}, {"activations", activationSlots}};
+  program.parts = plan.parts;
   program.buffers = plan.buffers;
 
   program.produceUnit = {
@@ -206,6 +229,8 @@ static void planProgram(WgmmaPlan &plan, const KernelConfig &config) {
   for (unsigned left = 0; left < inFlight; ++left)
     if ((chunks - left) % chunksPerHalf == 0)
       end.push_back({Kind::Release, activations});
+  if (plan.sumsMeet())
+    end.push_back({Kind::Meet});
 }
 
 Result<WgmmaPlan> quant_llm::planWgmma(const KernelProblem &problem,

@@ -50,6 +50,9 @@ struct PipelineAction {
     Multiply,
     /// Waits until at most `chunk` groups are incomplete.
     WaitGroups,
+    /// Waits for all consumers of all parts: from here on the memory of the
+    /// rings is theirs.
+    Meet,
   };
   Kind kind;
   unsigned ring = 0;
@@ -61,14 +64,18 @@ struct PipelineAction {
 
 /// The agents of a kernel. A tile is the product along a range of k, which is
 /// divided into units; a kernel may work on several tiles one after the other.
+/// Consumers may be divided into parts along k: every part has all of the rings
+/// for itself, and unit u of a tile is of part u % parts.
 struct PipelineProgram {
   struct Ring {
     std::string name;
     unsigned slots;
   };
   std::vector<Ring> rings;
+  unsigned parts = 1;
   unsigned buffers = 0;
-  /// @{ Producer: for every unit of every tile; after the last tile.
+  /// @{ Producer: for every unit of every tile; after the last tile, for every
+  /// part, beginning with the one that would get the next unit.
   std::vector<PipelineAction> produceUnit;
   std::vector<PipelineAction> produceEnd;
   /// @}

@@ -15,6 +15,12 @@
 // (128 k) of all strips of the tile with its scales and zeros, and one of
 // activations, a slot being 64 k of all tokens of the tile.
 //
+// The columns of a tile may be shared: the CTAs of a cluster have one range of
+// units each, and in a CTA the units of its range go to `parts` groups of
+// consumers in turn, each with rings of its own. Such a kernel has one tile per
+// cluster. At its end all sums meet in shared memory, where the rings were, and
+// every warpgroup of the cluster adds up and stores a range of tokens.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef QUANT_LLM_KERNELS_WGMMAPLAN_H
@@ -43,10 +49,12 @@ struct WgmmaPlan {
   int64_t unitsPerGroup = 1;
   /// @}
 
-  /// @{ Tile: consumer warpgroups, blocks of 64 rows in each (of all weights),
-  /// blocks of the CTA, tiles along the rows, tiles of tokens in a band of the
-  /// tile walk.
+  /// @{ Tile: consumer warpgroups (part by part), parts of k in a CTA, CTAs
+  /// along k, blocks of 64 rows in each warpgroup (of all weights), blocks of
+  /// the CTA, tiles along the rows, tiles of tokens in a band of the tile walk.
   unsigned consumers = 0;
+  unsigned parts = 1;
+  int64_t split = 1;
   unsigned blocksPerConsumer = 0;
   unsigned blocks = 0;
   int64_t rowTiles = 0;
@@ -75,7 +83,8 @@ struct WgmmaPlan {
   int64_t scalesOffset = 0;
   int64_t zerosOffset = 0;
   int64_t weightSlotBytes = 0;
-  /// Staging of the results, per consumer: tokens of a pass and bytes.
+  /// Staging of the results, per consumer: tokens of a pass and bytes. Sums
+  /// that meet are staged over the rings.
   int64_t stagingTokens = 0;
   int64_t stagingBytes = 0;
   int64_t activationsAt = 0;
@@ -101,6 +110,10 @@ struct WgmmaPlan {
   bool stagesSums = false;
   /// What is staged has 32 bits.
   bool stagesWords = false;
+
+  /// Sums of several warpgroups meet.
+  bool sumsMeet() const { return parts * split > 1; }
+  unsigned consumersPerPart() const { return consumers / parts; }
 
   PipelineProgram program;
 };

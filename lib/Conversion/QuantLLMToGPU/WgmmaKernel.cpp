@@ -16,6 +16,9 @@
 // a stop between tiles. Which warp waits for what, and when it gives a slot
 // back, is the program of the plan (Kernels/WgmmaPlan.h).
 //
+// If the columns of a tile are shared, a cluster works on one tile: its sums
+// meet in shared memory, and every warpgroup finishes some of the tokens.
+//
 //===----------------------------------------------------------------------===//
 
 #include "Dequantize.h"
@@ -74,6 +77,8 @@ private:
   Cursor next(Cursor cursor, unsigned ring);
   /// The slot of the item `back` before the newest.
   Value slotBefore(Cursor cursor, unsigned ring, unsigned back);
+  /// Among the slots of all parts.
+  Value slotOfAll(unsigned ring, Value slot);
   Value fullBarrier(unsigned ring, Value slot);
   Value emptyBarrier(unsigned ring, Value slot);
   Value slotAddress(unsigned ring, Value slot);
@@ -81,10 +86,18 @@ private:
 
   Value numTiles();
   Tile tileAt(Value index);
+  /// Of a kernel whose sums meet: the tile of the cluster, the units of this
+  /// CTA.
+  Tile tileOfCluster();
+  Value clusterRank() { return b.rem(b.blockIndexX(), plan.split); }
+  Value firstUnit(Value rank);
 
   void emitProducer();
+  using Cursors = std::array<Cursor, 2>;
+  void produce(ArrayRef<PipelineAction> actions, Cursors &cursors,
+               const Tile &tile, Value unit);
   /// The copies of a unit of weights, or of half a unit of activations.
-  void copyWeights(const Tile &tile, Value unit, Value slot, Value policy);
+  void copyWeights(const Tile &tile, Value unit, Value slot);
   void copyActivations(const Tile &tile, Value column, Value slot);
 
   void emitConsumer();
@@ -105,11 +118,31 @@ private:
   /// The block of 64 rows of the weight, at most the last one.
   Value globalBlock(const Tile &tile, Value blockOfTile);
   void finishTile(const Tile &tile, ArrayRef<Values> sums);
+  void meet(const Tile &tile, ArrayRef<Values> sums);
+  /// Stores this warpgroup's range of the tokens of a row block.
+  void storeMet(unsigned rowBlock, Value firstRow, const Tile &tile);
   Value stagingAddress();
+  /// One value of a staged plane.
+  Value wordAddress(Value base, unsigned plane, Value token, Value row);
   /// One pass of a row block: `values` has, of every plane that is staged, what
   /// a thread holds of the pass.
   void stagePairs(ValueRange values);
-  void stageWords(ArrayRef<Values> planes);
+  void stageWords(ArrayRef<Values> planes, unsigned firstPlane = 0);
+  /// How the threads of a warpgroup share rows of y: neighbouring rows of a
+  /// token at once, threads of a token, tokens of the warpgroup at once.
+  struct StoreShape {
+    int64_t width, threadsPerToken, tokensAtOnce;
+    Type vectorOf(Type type) const {
+      return width == 1 ? type : Type(VectorType::get({width}, type));
+    }
+    unsigned bytesOf(Type type) const {
+      return width * type.getIntOrFloatBitWidth() / 8;
+    }
+  };
+  StoreShape storeShape() const;
+  /// Finishes and stores the sums (vectors of f32) of all weights.
+  void storeSums(const StoreShape &shape, ValueRange sums, Value row,
+                 Value token);
   void storePass(Value firstRow, Value firstToken, int64_t tokens);
   /// @}
 
@@ -123,10 +156,14 @@ private:
 
   /// Warps are counted in their warpgroup.
   Value shared, thread, lane, warpgroup, warp;
-  /// Of the producer: bytes of a slot of activations.
-  Value activationBytes;
-  /// Of a consumer thread: its warpgroup, counted from 0, and index in it.
-  Value consumer, threadInGroup;
+  /// Of the producer: bytes of a slot of activations, L2 policy of weights.
+  Value activationBytes, weightPolicy;
+  /// Of a kernel whose columns are shared: the part at work, and the units from
+  /// the first to before the last of this CTA.
+  Value part, unitsFrom, unitsTo;
+  /// Of a consumer thread: its warpgroup, counted from 0, the warpgroup's place
+  /// along the rows, and the index in it.
+  Value consumer, rowGroup, threadInGroup;
 
   /// The unit that is being prepared: of every row block of this warpgroup its
   /// words, address of scales and zeros, and registers by group.
@@ -161,17 +198,23 @@ Value WgmmaEmitter::slotBefore(Cursor cursor, unsigned ring, unsigned back) {
                   b.sub(cursor.slot, b.i32(back)));
 }
 
+Value WgmmaEmitter::slotOfAll(unsigned ring, Value slot) {
+  return plan.parts == 1 ? slot : b.add(b.mul(part, slots(ring)), slot);
+}
+
 // All full barriers, then all empty ones, those of the weights first.
 Value WgmmaEmitter::fullBarrier(unsigned ring, Value slot) {
-  int64_t first = plan.barriersAt +
-                  (ring == WgmmaPlan::kWeights ? 0 : 8 * int64_t(slots(0)));
-  return b.add(b.add(shared, b.mul(slot, 8)), first);
+  int64_t first = ring == WgmmaPlan::kWeights ? 0 : plan.parts * slots(0);
+  return b.add(b.add(shared, b.mul(slotOfAll(ring, slot), 8)),
+               plan.barriersAt + 8 * first);
 }
 Value WgmmaEmitter::emptyBarrier(unsigned ring, Value slot) {
-  return b.add(fullBarrier(ring, slot), 8 * int64_t(slots(0) + slots(1)));
+  int64_t all = plan.parts * (slots(0) + slots(1));
+  return b.add(fullBarrier(ring, slot), 8 * all);
 }
 
 Value WgmmaEmitter::slotAddress(unsigned ring, Value slot) {
+  slot = slotOfAll(ring, slot);
   if (ring == WgmmaPlan::kWeights)
     return b.add(b.add(shared, b.mul(slot, plan.weightSlotBytes)),
                  plan.weightsAt);
@@ -204,6 +247,14 @@ Tile WgmmaEmitter::tileAt(Value index) {
   return {rows, b.add(first, b.sub(inBand, b.mul(rows, width)))};
 }
 
+Tile WgmmaEmitter::tileOfCluster() {
+  return {b.div(b.blockIndexX(), plan.split), b.blockIndexY()};
+}
+
+Value WgmmaEmitter::firstUnit(Value rank) {
+  return b.div(b.mul(rank, plan.units), plan.split);
+}
+
 /// Blocks beyond the last one repeat it: what they give is not stored.
 Value WgmmaEmitter::globalBlock(const Tile &tile, Value blockOfTile) {
   int64_t perTile = config.rowTile / 64;
@@ -216,8 +267,7 @@ Value WgmmaEmitter::globalBlock(const Tile &tile, Value blockOfTile) {
 // Producer
 //===----------------------------------------------------------------------===//
 
-void WgmmaEmitter::copyWeights(const Tile &tile, Value unit, Value slot,
-                               Value policy) {
+void WgmmaEmitter::copyWeights(const Tile &tile, Value unit, Value slot) {
   PTXBuilder::Scope scope(b, "copy_weights");
   int64_t strips = plan.blocks * 4;
   Value barrier = fullBarrier(WgmmaPlan::kWeights, slot);
@@ -252,7 +302,7 @@ void WgmmaEmitter::copyWeights(const Tile &tile, Value unit, Value slot,
       for (unsigned i = 0; i < 4; ++i) {
         Value to = b.add(destination, offset + (4 * index + i) * unitBytes);
         b.bulkCopy(to, b.offsetPointer(base, b.i64(i * stripStride)),
-                   validBytes, barrier, policy);
+                   validBytes, barrier, weightPolicy);
       }
     };
     copy(frame.packed[weight], 0, plan.units * plan.packedStripBytes,
@@ -280,63 +330,102 @@ void WgmmaEmitter::copyActivations(const Tile &tile, Value column, Value slot) {
                column, b.mul(tile.tokens, config.tokenTile), barrier);
 }
 
+/// A producer waits for the other parity.
+void WgmmaEmitter::produce(ArrayRef<PipelineAction> actions, Cursors &cursors,
+                           const Tile &tile, Value unit) {
+  unsigned halves = 0;
+  for (const PipelineAction &action : actions) {
+    Cursor &cursor = cursors[action.ring];
+    switch (action.kind) {
+    case Kind::WaitEmpty:
+      cursor = next(cursor, action.ring);
+      b.waitBarrier(emptyBarrier(action.ring, cursor.slot),
+                    b.bitXor(cursor.parity, b.i32(1)));
+      break;
+    case Kind::Fill:
+      if (action.ring == WgmmaPlan::kWeights)
+        copyWeights(tile, unit, cursor.slot);
+      else
+        copyActivations(
+            tile, b.add(b.mul(unit, kUnitColumns), WgmmaPlan::kHalf * halves++),
+            cursor.slot);
+      break;
+    default:
+      // Kind::Announce.
+      b.arrive(fullBarrier(action.ring, cursor.slot));
+      break;
+    }
+  }
+}
+
 void WgmmaEmitter::emitProducer() {
   PTXBuilder::Scope scope(b, "producer");
   Value oneTokenTile = b.less(frame.m, b.i32(config.tokenTile + 1));
-  Value policy =
+  weightPolicy =
       b.select(oneTokenTile, b.evictFirstPolicy(), b.evictNormalPolicy());
 
   // The box of the tensor map never has more tokens than there are.
   activationBytes =
       b.mul(b.min(frame.m, config.tokenTile), WgmmaPlan::kHalf * 2);
 
-  // Cursors of the rings: a producer waits for the other parity.
-  auto walk = [&](ArrayRef<PipelineAction> actions, Cursor(&cursors)[2],
-                  const Tile &tile, Value unit) {
-    unsigned halves = 0;
-    for (const PipelineAction &action : actions) {
-      Cursor &cursor = cursors[action.ring];
-      switch (action.kind) {
-      case Kind::WaitEmpty:
-        cursor = next(cursor, action.ring);
-        b.waitBarrier(emptyBarrier(action.ring, cursor.slot),
-                      b.bitXor(cursor.parity, b.i32(1)));
-        break;
-      case Kind::Fill:
-        if (action.ring == WgmmaPlan::kWeights)
-          copyWeights(tile, unit, cursor.slot, policy);
-        else
-          copyActivations(
-              tile,
-              b.add(b.mul(unit, kUnitColumns), WgmmaPlan::kHalf * halves++),
-              cursor.slot);
-        break;
-      default:
-        // Kind::Announce.
-        b.arrive(fullBarrier(action.ring, cursor.slot));
-        break;
-      }
-    }
-  };
-  auto toValues = [](const Cursor(&cursors)[2]) {
+  auto toValues = [](const Cursors &cursors) {
     return Values{cursors[0].slot, cursors[0].parity, cursors[1].slot,
                   cursors[1].parity};
   };
+  auto fromValues = [](ValueRange c) {
+    return Cursors{Cursor{c[0], c[1]}, Cursor{c[2], c[3]}};
+  };
+  Cursors start = {startOf(0), startOf(1)};
 
-  Cursor first[2] = {startOf(0), startOf(1)};
+  if (plan.sumsMeet()) {
+    // The units of this CTA in the order of their columns, and then an end for
+    // every part. In a round all parts are at the same slots of their rings.
+    Tile tile = tileOfCluster();
+    Values carried = toValues(start);
+    carried.push_back(b.i32(0));
+    b.loop(unitsFrom, b.add(unitsTo, plan.parts), b.i32(1), carried,
+           [&](Value unit, ValueRange values) -> Values {
+             part = values[4];
+             Cursors before = fromValues(values.take_front(4)), after = before;
+             b.ifElse(
+                 b.less(unit, unitsTo),
+                 [&] {
+                   Cursors cursors = before;
+                   produce(plan.program.produceUnit, cursors, tile, unit);
+                   return Values();
+                 },
+                 [&] {
+                   Cursors cursors = before;
+                   produce(plan.program.produceEnd, cursors, tile, Value());
+                   return Values();
+                 });
+             for (const PipelineAction &action : plan.program.produceUnit)
+               if (action.kind == Kind::WaitEmpty)
+                 after[action.ring] = next(after[action.ring], action.ring);
+             Value isLast = b.equal(part, plan.parts - 1);
+             Values result;
+             for (auto [stay, go] :
+                  llvm::zip(toValues(before), toValues(after)))
+               result.push_back(b.select(isLast, go, stay));
+             result.push_back(b.select(isLast, b.i32(0), b.add(part, 1)));
+             return result;
+           });
+    return;
+  }
+
   Values left = b.loop(
-      b.blockIndexX(), numTiles(), b.gridSizeX(), toValues(first),
+      b.blockIndexX(), numTiles(), b.gridSizeX(), toValues(start),
       [&](Value index, ValueRange atTile) {
         Tile tile = tileAt(index);
         return b.loop(b.i32(0), b.i32(plan.units), b.i32(1), atTile,
-                      [&](Value unit, ValueRange c) {
-                        Cursor cursors[2] = {{c[0], c[1]}, {c[2], c[3]}};
-                        walk(plan.program.produceUnit, cursors, tile, unit);
+                      [&](Value unit, ValueRange values) {
+                        Cursors cursors = fromValues(values);
+                        produce(plan.program.produceUnit, cursors, tile, unit);
                         return toValues(cursors);
                       });
       });
-  Cursor last[2] = {{left[0], left[1]}, {left[2], left[3]}};
-  walk(plan.program.produceEnd, last, Tile(), Value());
+  Cursors last = fromValues(left);
+  produce(plan.program.produceEnd, last, Tile(), Value());
 }
 
 //===----------------------------------------------------------------------===//
@@ -388,7 +477,7 @@ void WgmmaEmitter::openUnit(const ConsumerState &state, Value unit) {
   for (unsigned block = 0; block < numBlocks(); ++block) {
     // Four strips a block, one for each warp.
     Value strip =
-        b.add(b.mul(b.add(b.mul(consumer, numBlocks()), block), 4), warp);
+        b.add(b.mul(b.add(b.mul(rowGroup, numBlocks()), block), 4), warp);
     auto at = [&](int64_t offset, int64_t bytes) {
       return b.add(b.add(slot, b.mul(strip, bytes)), offset);
     };
@@ -479,8 +568,10 @@ void WgmmaEmitter::consume(ArrayRef<PipelineAction> actions,
       b.waitBarrier(fullBarrier(action.ring, cursor.slot), cursor.parity);
       if (isWeights) {
         // Inside a unit this is the following one, perhaps of the next tile.
-        Value opened = b.i32(0);
-        if (unit && plan.units > 1) {
+        Value opened = plan.sumsMeet() ? b.add(unitsFrom, part) : b.i32(0);
+        if (unit && plan.sumsMeet()) {
+          opened = b.add(unit, plan.parts);
+        } else if (unit && plan.units > 1) {
           opened = b.add(unit, 1);
           opened = b.select(b.equal(opened, plan.units), b.i32(0), opened);
         }
@@ -519,6 +610,9 @@ void WgmmaEmitter::consume(ArrayRef<PipelineAction> actions,
         }
       }
       break;
+    case Kind::Meet:
+      b.syncNamed(plan.consumers + 1, 128 * plan.consumers);
+      break;
     default:
       break;
     }
@@ -529,6 +623,9 @@ void WgmmaEmitter::emitConsumer() {
   PTXBuilder::Scope scope(b, "consumer");
   const PipelineProgram &program = plan.program;
   consumer = b.sub(warpgroup, b.i32(1));
+  part = b.div(consumer, plan.consumersPerPart());
+  rowGroup =
+      plan.parts == 1 ? consumer : b.rem(consumer, plan.consumersPerPart());
   threadInGroup = b.bitAnd(thread, 127);
 
   ConsumerState start;
@@ -547,25 +644,36 @@ void WgmmaEmitter::emitConsumer() {
       llvm::count_if(program.consumeTileEnd, [](const PipelineAction &action) {
         return action.kind == Kind::Release;
       });
+  auto consumeUnits = [&](Value from, Value to, ValueRange before) {
+    return b.loop(from, to, b.i32(plan.parts), before,
+                  [&](Value unit, ValueRange carried) {
+                    ConsumerState state = unflatten(carried);
+                    unsigned weightsHere = heldWeights,
+                             activationsHere = leftActivations;
+                    openUnit(state, unit);
+                    Value notFirst = b.less(from, unit);
+                    consume(program.consumeUnit, state, weightsHere,
+                            activationsHere, unit, notFirst);
+                    return flatten(state);
+                  });
+  };
+  auto endTile = [&](ConsumerState &state) {
+    unsigned weightsHere = heldWeights, activationsHere = leftActivations;
+    consume(program.consumeTileEnd, state, weightsHere, activationsHere,
+            Value(), Value());
+  };
+  if (plan.sumsMeet()) {
+    ConsumerState state = unflatten(
+        consumeUnits(b.add(unitsFrom, part), unitsTo, flatten(start)));
+    endTile(state);
+    meet(tileOfCluster(), state.sums);
+    return;
+  }
   b.loop(b.blockIndexX(), numTiles(), b.gridSizeX(), flatten(start),
          [&](Value index, ValueRange atTile) {
-           Values after =
-               b.loop(b.i32(0), b.i32(plan.units), b.i32(1), atTile,
-                      [&](Value unit, ValueRange carried) {
-                        ConsumerState state = unflatten(carried);
-                        unsigned weightsHere = heldWeights,
-                                 activationsHere = leftActivations;
-                        openUnit(state, unit);
-                        Value notFirst = b.less(b.i32(0), unit);
-                        consume(program.consumeUnit, state, weightsHere,
-                                activationsHere, unit, notFirst);
-                        return flatten(state);
-                      });
-           ConsumerState state = unflatten(after);
-           unsigned weightsHere = heldWeights,
-                    activationsHere = leftActivations;
-           consume(program.consumeTileEnd, state, weightsHere, activationsHere,
-                   Value(), Value());
+           ConsumerState state =
+               unflatten(consumeUnits(b.i32(0), b.i32(plan.units), atTile));
+           endTile(state);
            finishTile(tileAt(index), state.sums);
            return flatten(state);
          });
@@ -678,20 +786,25 @@ static Value wordOffset(PTXBuilder &b, Value token, Value row) {
   return b.add(b.mul(token, 256), b.bitXor(b.mul(row, 4), swizzle));
 }
 
-void WgmmaEmitter::stageWords(ArrayRef<Values> planes) {
+Value WgmmaEmitter::wordAddress(Value base, unsigned plane, Value token,
+                                Value row) {
+  return b.add(b.add(base, wordOffset(b, token, row)),
+               plane * plan.stagingTokens * 256);
+}
+
+void WgmmaEmitter::stageWords(ArrayRef<Values> planes, unsigned firstPlane) {
   PTXBuilder::Scope scope(b, "stage");
   Value token = b.mul(b.bitAnd(lane, 3), 2);
   Value base = stagingAddress();
   for (unsigned half : {0u, 1u}) {
     Value row = b.add(b.mul(warp, 16), b.add(b.div(lane, 4), 8 * half));
-    Value address = b.add(base, wordOffset(b, token, row));
-    for (auto [j, plane] : llvm::enumerate(planes))
+    for (auto [j, plane] : llvm::enumerate(planes)) {
+      Value address = wordAddress(base, firstPlane + j, token, row);
       for (unsigned i = 2 * half; i < plane.size(); i += 4)
         for (unsigned next : {0u, 1u})
           b.storeShared(plane[i + next],
-                        b.add(address, j * plan.stagingTokens * 256 +
-                                           (i / 4 * 8 + next) * 256),
-                        4);
+                        b.add(address, (i / 4 * 8 + next) * 256), 4);
+    }
   }
 }
 
@@ -700,76 +813,196 @@ void WgmmaEmitter::stageWords(ArrayRef<Values> planes) {
 void WgmmaEmitter::storePass(Value firstRow, Value firstToken, int64_t tokens) {
   PTXBuilder::Scope scope(b, "store");
   Type output = toMLIR(b, problem.output);
-  int64_t width = plan.stagesWords ? 4 : 8;
-  while (problem.n % width != 0)
-    width /= 2;
-  int64_t threadsPerToken = 64 / width, tokensAtOnce = 128 / threadsPerToken;
-  Value token = b.div(threadInGroup, threadsPerToken);
-  Value row = b.mul(b.rem(threadInGroup, threadsPerToken), width);
+  StoreShape shape = storeShape();
+  Value token = b.div(threadInGroup, shape.threadsPerToken);
+  Value row = b.mul(b.rem(threadInGroup, shape.threadsPerToken), shape.width);
   Value base = stagingAddress();
   Value globalRow = b.add(firstRow, row);
-  auto vectorType = [&](Type type) {
-    return width == 1 ? type : Type(VectorType::get({width}, type));
-  };
-  auto bytes = [&](Type type) {
-    return width * type.getIntOrFloatBitWidth() / 8;
-  };
 
   // A staged value is a result, or the sums of all weights.
   auto loadStaged = [&](Value token, unsigned plane) {
     if (plan.stagesWords)
-      return b.loadShared(vectorType(b.f32Type()),
-                          b.add(b.add(base, wordOffset(b, token, row)),
-                                plane * plan.stagingTokens * 256),
-                          4 * width);
+      return b.loadShared(shape.vectorOf(b.f32Type()),
+                          wordAddress(base, plane, token, row),
+                          4 * shape.width);
     Value piece = b.bitXor(b.div(row, 8), b.bitAnd(token, 7));
     Value offset = b.add(b.add(b.mul(token, 128), b.mul(piece, 16)),
                          b.mul(b.bitAnd(row, 7), 2));
-    return b.loadShared(vectorType(output), b.add(base, offset), 2 * width);
+    return b.loadShared(shape.vectorOf(output), b.add(base, offset),
+                        2 * shape.width);
   };
-  auto elementOf = [&](Value vector, unsigned i) {
-    return width == 1 ? vector : b.extract(vector, i);
-  };
-  auto finishStaged = [&](Value token, Value globalToken) {
-    SmallVector<Value> sums, operands;
-    for (unsigned j = 0; j < problem.numWeights; ++j)
-      sums.push_back(loadStaged(token, j));
-    for (unsigned i = 0; i < problem.epilogue.size(); ++i) {
-      Type type = frame.operandType(i);
-      operands.push_back(b.load(vectorType(type),
-                                frame.operandPointer(i, globalRow, globalToken),
-                                bytes(type)));
-    }
-    Values results;
-    for (unsigned i = 0; i < width; ++i) {
-      auto pick = [&](ArrayRef<Value> vectors) {
-        Values elements;
-        for (Value vector : vectors)
-          elements.push_back(elementOf(vector, i));
-        return elements;
-      };
-      results.push_back(frame.finish(pick(sums), pick(operands)));
-    }
-    return width == 1 ? results.front() : b.vectorOf(results);
-  };
-
   Value isRow = b.less(globalRow, problem.n);
   auto store = [&](Value step) {
     Value inPass = b.add(token, step);
     Value globalToken = b.add(firstToken, inPass);
     Value isInside = b.both(isRow, b.less(globalToken, frame.m));
     b.ifThen(isInside, [&] {
-      Value result = plan.stagesSums ? finishStaged(inPass, globalToken)
-                                     : loadStaged(inPass, 0);
-      b.store(result, frame.resultPointer(globalRow, globalToken),
-              bytes(output));
+      if (plan.stagesSums) {
+        Values sums;
+        for (unsigned j = 0; j < problem.numWeights; ++j)
+          sums.push_back(loadStaged(inPass, j));
+        storeSums(shape, sums, globalRow, globalToken);
+      } else {
+        b.store(loadStaged(inPass, 0),
+                frame.resultPointer(globalRow, globalToken),
+                shape.bytesOf(output));
+      }
     });
   };
-  if (tokens / tokensAtOnce <= 8) {
-    for (int64_t step = 0; step < tokens; step += tokensAtOnce)
+  if (tokens / shape.tokensAtOnce <= 8) {
+    for (int64_t step = 0; step < tokens; step += shape.tokensAtOnce)
       store(b.i32(step));
   } else {
-    b.loop(b.i32(0), b.i32(tokens), b.i32(tokensAtOnce), store);
+    b.loop(b.i32(0), b.i32(tokens), b.i32(shape.tokensAtOnce), store);
+  }
+}
+
+WgmmaEmitter::StoreShape WgmmaEmitter::storeShape() const {
+  StoreShape shape;
+  shape.width = plan.stagesWords ? 4 : 8;
+  while (problem.n % shape.width != 0)
+    shape.width /= 2;
+  shape.threadsPerToken = 64 / shape.width;
+  shape.tokensAtOnce = 128 / shape.threadsPerToken;
+  return shape;
+}
+
+void WgmmaEmitter::storeSums(const StoreShape &shape, ValueRange sums,
+                             Value row, Value token) {
+  SmallVector<Value> operands;
+  for (unsigned i = 0; i < problem.epilogue.size(); ++i) {
+    Type type = frame.operandType(i);
+    operands.push_back(b.load(shape.vectorOf(type),
+                              frame.operandPointer(i, row, token),
+                              shape.bytesOf(type)));
+  }
+  Values results;
+  for (unsigned i = 0; i < shape.width; ++i) {
+    auto pick = [&](ValueRange vectors) {
+      Values elements;
+      for (Value vector : vectors)
+        elements.push_back(shape.width == 1 ? vector : b.extract(vector, i));
+      return elements;
+    };
+    results.push_back(frame.finish(pick(sums), pick(operands)));
+  }
+  b.store(shape.width == 1 ? results.front() : b.vectorOf(results),
+          frame.resultPointer(row, token),
+          shape.bytesOf(toMLIR(b, problem.output)));
+}
+
+/// Every warpgroup of the cluster stages its sums. Then each takes a range of
+/// the tokens of its rows, and adds what all parts have of it, in their order.
+void WgmmaEmitter::meet(const Tile &tile, ArrayRef<Values> sums) {
+  PTXBuilder::Scope scope(b, "meet");
+  unsigned rowBlocks = numBlocks() / problem.numWeights;
+  auto firstRowOf = [&](unsigned rowBlock) {
+    Value block = b.add(b.mul(tile.rows, config.rowTile / 64),
+                        b.add(b.mul(rowGroup, rowBlocks), rowBlock));
+    return b.mul(block, 64);
+  };
+  for (unsigned rowBlock = 0; rowBlock < rowBlocks; ++rowBlock) {
+    SmallVector<Values> planes(problem.numWeights);
+    for (unsigned j = 0; j < problem.numWeights; ++j) {
+      Value factors[2];
+      for (unsigned half : {0u, 1u}) {
+        Value row = b.add(b.add(firstRowOf(rowBlock), b.mul(warp, 16)),
+                          b.add(b.div(lane, 4), 8 * half));
+        row = b.min(row, problem.n - 1);
+        factors[half] = frame.sumFactor(dequantizer, j, row);
+      }
+      const Values &raw = sums[rowBlock * problem.numWeights + j];
+      for (auto [i, sum] : llvm::enumerate(raw))
+        planes[j].push_back(b.mulF(sum, factors[i / 2 % 2]));
+    }
+    stageWords(planes, rowBlock * problem.numWeights);
+  }
+  if (plan.split > 1) {
+    b.clusterArrive();
+    b.clusterWait();
+  } else {
+    b.syncNamed(plan.consumers + 1, 128 * plan.consumers);
+  }
+  for (unsigned rowBlock = 0; rowBlock < rowBlocks; ++rowBlock)
+    storeMet(rowBlock, firstRowOf(rowBlock), tile);
+  // Nobody leaves while others read.
+  if (plan.split > 1)
+    b.clusterArrive();
+}
+
+void WgmmaEmitter::storeMet(unsigned rowBlock, Value firstRow,
+                            const Tile &tile) {
+  PTXBuilder::Scope scope(b, "store");
+  StoreShape shape = storeShape();
+  int64_t parts = plan.parts * plan.split;
+  int64_t tokens = (config.tokenTile + 8 * parts - 1) / (8 * parts) * 8;
+  Value firstToken =
+      b.mul(b.add(b.mul(clusterRank(), plan.parts), part), tokens);
+  Value tokenInPass = b.div(threadInGroup, shape.threadsPerToken);
+  Value row = b.mul(b.rem(threadInGroup, shape.threadsPerToken), shape.width);
+  Value globalRow = b.add(firstRow, row);
+
+  // Of every part the staging of the warpgroup that had the same rows.
+  SmallVector<Value> bases;
+  Value local = b.add(shared, plan.stagingAt);
+  for (int64_t rank = 0; rank < plan.split; ++rank)
+    for (int64_t i = 0; i < plan.parts; ++i) {
+      Value index = b.add(rowGroup, i * plan.consumersPerPart());
+      Value address = b.add(local, b.mul(index, plan.stagingBytes));
+      bases.push_back(plan.split > 1 ? b.remoteAddress(address, b.i32(rank))
+                                     : address);
+    }
+  auto sumOf = [&](Value token, unsigned j) {
+    Value offset = wordOffset(b, token, row);
+    int64_t plane = (rowBlock * problem.numWeights + j) * plan.stagingTokens;
+    Value sum;
+    for (Value base : bases) {
+      Value from = b.add(b.add(base, offset), plane * 256);
+      Value loaded = b.load(shape.vectorOf(b.f32Type()),
+                            plan.split > 1 ? b.clusterPointer(from)
+                                           : b.sharedPointer(from),
+                            4 * shape.width);
+      sum = sum ? b.addF(sum, loaded) : loaded;
+    }
+    return sum;
+  };
+
+  // Loads of several tokens are in flight together: those of peers take long.
+  int64_t steps = tokens / shape.tokensAtOnce;
+  int64_t together = std::max<int64_t>(
+      1, std::min<int64_t>(steps, 16 / (parts * problem.numWeights)));
+  auto storeSome = [&](Value firstStep) {
+    SmallVector<Values> sums;
+    Values inTile;
+    for (int64_t i = 0; i < together; ++i) {
+      Value step = b.add(firstStep, i);
+      Value token = b.add(b.add(firstToken, tokenInPass),
+                          b.mul(step, shape.tokensAtOnce));
+      inTile.push_back(token);
+      // What lies beyond the tile is read, but never stored.
+      Value staged = b.min(token, config.tokenTile - 1);
+      Values ofWeights;
+      for (unsigned j = 0; j < problem.numWeights; ++j)
+        ofWeights.push_back(sumOf(staged, j));
+      sums.push_back(ofWeights);
+    }
+    for (auto [i, token] : llvm::enumerate(inTile)) {
+      Value globalToken = b.add(b.mul(tile.tokens, config.tokenTile), token);
+      Value isInside =
+          b.both(b.less(globalRow, problem.n), b.less(globalToken, frame.m));
+      if (tokens * parts != config.tokenTile)
+        isInside = b.both(isInside, b.less(token, config.tokenTile));
+      if (steps % together != 0)
+        isInside = b.both(isInside, b.less(b.add(firstStep, i), steps));
+      b.ifThen(isInside,
+               [&] { storeSums(shape, sums[i], globalRow, globalToken); });
+    }
+  };
+  if (steps <= 2 * together) {
+    for (int64_t step = 0; step < steps; step += together)
+      storeSome(b.i32(step));
+  } else {
+    b.loop(b.i32(0), b.i32(steps), b.i32(together), storeSome);
   }
 }
 
@@ -788,9 +1021,11 @@ void WgmmaEmitter::emit() {
   b.ifThen(b.equal(thread, 0), [&] {
     PTXBuilder::Scope scope(b, "barriers");
     for (unsigned ring : {WgmmaPlan::kWeights, WgmmaPlan::kActivations})
-      for (unsigned slot = 0; slot < slots(ring); ++slot) {
-        b.initBarrier(fullBarrier(ring, b.i32(slot)), 1);
-        b.initBarrier(emptyBarrier(ring, b.i32(slot)), 4 * plan.consumers);
+      for (unsigned slot = 0; slot < plan.parts * slots(ring); ++slot) {
+        part = b.i32(slot / slots(ring));
+        Value inPart = b.i32(slot % slots(ring));
+        b.initBarrier(fullBarrier(ring, inPart), 1);
+        b.initBarrier(emptyBarrier(ring, inPart), 4 * plan.consumersPerPart());
       }
     b.fenceBarrierInit();
     b.fenceAsyncProxy();
@@ -799,12 +1034,23 @@ void WgmmaEmitter::emit() {
   dequantizer.fillTable(b.add(shared, plan.tableAt), thread, plan.threads);
   b.syncThreads();
 
+  if (plan.sumsMeet()) {
+    unitsFrom = firstUnit(clusterRank());
+    unitsTo = firstUnit(b.add(clusterRank(), 1));
+  }
+
   b.ifElse(
       b.equal(warpgroup, 0),
       [&] {
         if (plan.producerRegisters)
           b.decreaseRegisters(plan.producerRegisters);
         b.ifThen(b.equal(thread, 0), [&] { emitProducer(); });
+        if (plan.split > 1) {
+          b.syncWarp();
+          b.clusterArrive();
+          b.clusterWait();
+          b.clusterArrive();
+        }
         return Values();
       },
       [&] {
@@ -813,6 +1059,8 @@ void WgmmaEmitter::emit() {
         emitConsumer();
         return Values();
       });
+  if (plan.split > 1)
+    b.clusterWait();
 }
 
 LLVM::LLVMFuncOp quant_llm::emitWgmmaKernel(gpu::GPUModuleOp module,
@@ -829,7 +1077,7 @@ LLVM::LLVMFuncOp quant_llm::emitWgmmaKernel(gpu::GPUModuleOp module,
   shape.threads = plan->threads;
   shape.sharedBytes = plan->sharedBytes;
   shape.boxColumns = WgmmaPlan::kHalf;
-  shape.persistent = true;
+  shape.persistent = !plan->sumsMeet();
   KernelFrame frame(b, module, name, problem, config, epilogue, shape);
   WgmmaEmitter(b, frame, problem, config, *plan).emit();
   return frame.function();

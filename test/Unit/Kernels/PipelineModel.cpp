@@ -21,7 +21,8 @@ using Kind = PipelineAction::Kind;
 namespace {
 
 /// An action with everything that follows from its place in the agent's list:
-/// an agent's own state is nothing but how far it has come.
+/// an agent's own state is nothing but how far it has come. Rings are counted
+/// part by part.
 struct Step {
   Kind kind;
   unsigned ring;
@@ -56,15 +57,19 @@ class Model {
 public:
   Model(const PipelineProgram &program, unsigned consumers,
         const std::vector<unsigned> &tiles)
-      : program(program), consumers(consumers) {
-    for (const PipelineProgram::Ring &ring : program.rings) {
-      firstSlot.push_back(numSlots);
-      numSlots += ring.slots;
-    }
+      : program(program), consumers(consumers),
+        ringsOfPart(program.rings.size()) {
+    for (unsigned part = 0; part < program.parts; ++part)
+      for (const PipelineProgram::Ring &ring : program.rings) {
+        firstSlot.push_back(numSlots);
+        numSlots += ring.slots;
+      }
     listProducer(tiles);
-    listConsumer(tiles);
-    if (producer.size() > 250 || consumer.size() > 250)
-      fail("the model is too small for so many units");
+    for (unsigned part = 0; part < program.parts; ++part)
+      consumer.push_back(listConsumer(tiles, part));
+    for (const std::vector<Step> &steps : consumer)
+      if (producer.size() > 250 || steps.size() > 250)
+        fail("the model is too small for so many units");
   }
 
   PipelineVerdict explore();
@@ -75,26 +80,34 @@ private:
       fault = text;
   }
   void listProducer(const std::vector<unsigned> &tiles);
-  void listConsumer(const std::vector<unsigned> &tiles);
+  std::vector<Step> listConsumer(const std::vector<unsigned> &tiles,
+                                 unsigned part);
 
+  unsigned numAgents() const { return 1 + program.parts * consumers; }
+  unsigned partOf(unsigned agent) const { return (agent - 1) / consumers; }
   const std::vector<Step> &stepsOf(unsigned agent) const {
-    return agent == 0 ? producer : consumer;
+    return agent == 0 ? producer : consumer[partOf(agent)];
   }
   unsigned slotsOf(const Step &step) const {
-    return program.rings[step.ring].slots;
+    return program.rings[step.ring % ringsOfPart].slots;
   }
   unsigned slotIndex(const Step &step) const {
     return firstSlot[step.ring] + step.item % slotsOf(step);
   }
   bool isReady(const State &state, unsigned agent) const;
+  bool hasMet(const State &state) const;
   void perform(State &state, unsigned agent);
   void completePhases(Slot &slot) const;
 
   const PipelineProgram &program;
+  /// Of a part.
   unsigned consumers;
+  unsigned ringsOfPart;
   unsigned numSlots = 0;
   std::vector<unsigned> firstSlot;
-  std::vector<Step> producer, consumer;
+  std::vector<Step> producer;
+  /// By part.
+  std::vector<std::vector<Step>> consumer;
   /// (ring, item) without data.
   std::set<std::pair<unsigned, unsigned>> announced;
   std::string fault;
@@ -103,30 +116,33 @@ private:
 } // namespace
 
 void Model::listProducer(const std::vector<unsigned> &tiles) {
-  std::vector<unsigned> waited(program.rings.size()),
-      filled(program.rings.size());
-  auto append = [&](const std::vector<PipelineAction> &actions) {
+  std::vector<unsigned> waited(firstSlot.size()), filled(firstSlot.size());
+  auto append = [&](const std::vector<PipelineAction> &actions, unsigned unit) {
     for (const PipelineAction &action : actions) {
       bool isWait = action.kind == Kind::WaitEmpty;
       if (!isWait && action.kind != Kind::Fill && action.kind != Kind::Announce)
         fail("the producer has an action of a consumer");
-      unsigned item = (isWait ? waited : filled)[action.ring]++;
-      producer.push_back({action.kind, action.ring, item, {}});
+      unsigned ring = unit % program.parts * ringsOfPart + action.ring;
+      unsigned item = (isWait ? waited : filled)[ring]++;
+      producer.push_back({action.kind, ring, item, {}});
       if (action.kind == Kind::Announce)
-        announced.insert({action.ring, item});
-      if (filled[action.ring] > waited[action.ring])
+        announced.insert({ring, item});
+      if (filled[ring] > waited[ring])
         fail("a slot is filled without waiting for it");
     }
   };
   for (unsigned units : tiles)
     for (unsigned unit = 0; unit < units; ++unit)
-      append(program.produceUnit);
-  append(program.produceEnd);
+      append(program.produceUnit, unit);
+  for (unsigned part = 0; part < program.parts; ++part)
+    append(program.produceEnd, (tiles.empty() ? 0 : tiles.back()) + part);
 }
 
 /// Also checks what does not depend on other agents: the fragment buffers and
 /// the order of releases.
-void Model::listConsumer(const std::vector<unsigned> &tiles) {
+std::vector<Step> Model::listConsumer(const std::vector<unsigned> &tiles,
+                                      unsigned part) {
+  std::vector<Step> steps;
   struct Group {
     std::pair<unsigned, unsigned> item;
     unsigned buffer;
@@ -143,7 +159,8 @@ void Model::listConsumer(const std::vector<unsigned> &tiles) {
         continue;
       unsigned newest = waited[action.ring] - 1;
       bool isHeld = waited[action.ring] != 0 && released[action.ring] <= newest;
-      Step step{action.kind, action.ring, newest, {}};
+      unsigned ring = part * ringsOfPart + action.ring;
+      Step step{action.kind, ring, newest, {}};
       for (const Group &group : groups)
         step.reads.insert(group.item);
       switch (action.kind) {
@@ -154,7 +171,7 @@ void Model::listConsumer(const std::vector<unsigned> &tiles) {
         step.item = released[action.ring]++;
         if (!isHeld)
           fail("a slot is released that is not held");
-        if (step.reads.count({action.ring, step.item}))
+        if (step.reads.count({ring, step.item}))
           fail("a slot is released while a product reads it");
         break;
       case Kind::Prepare:
@@ -172,9 +189,14 @@ void Model::listConsumer(const std::vector<unsigned> &tiles) {
           fail("a product reads fragments of another chunk");
         if (!isHeld)
           fail("a product reads a slot that is not held");
-        groups.push_back({{action.ring, newest}, action.buffer});
+        groups.push_back({{ring, newest}, action.buffer});
         break;
       }
+      case Kind::Meet:
+        step.item = 0;
+        if (!groups.empty())
+          fail("the rings are given away while a product reads them");
+        break;
       case Kind::WaitGroups:
         step.item = 0;
         while (groups.size() > action.chunk)
@@ -184,19 +206,32 @@ void Model::listConsumer(const std::vector<unsigned> &tiles) {
         fail("a consumer has an action of the producer");
         return;
       }
-      consumer.push_back(step);
+      steps.push_back(step);
     }
   };
   append(program.consumeStart, /*isFirst=*/true);
   for (unsigned units : tiles) {
-    for (unsigned unit = 0; unit < units; ++unit) {
-      append(program.consumeUnit, unit == 0);
+    for (unsigned unit = part; unit < units; unit += program.parts) {
+      append(program.consumeUnit, unit == part);
       ++unitOfAll;
     }
     append(program.consumeTileEnd, /*isFirst=*/false);
     if (!groups.empty())
       fail("a tile ends before its products");
   }
+  return steps;
+}
+
+/// All consumers have come to the place where they meet.
+bool Model::hasMet(const State &state) const {
+  for (unsigned agent = 1; agent < numAgents(); ++agent) {
+    const std::vector<Step> &steps = stepsOf(agent);
+    auto isMeeting = [](const Step &step) { return step.kind == Kind::Meet; };
+    if (std::find_if(steps.begin(), steps.end(), isMeeting) >
+        steps.begin() + state.positions[agent])
+      return false;
+  }
+  return true;
 }
 
 bool Model::isReady(const State &state, unsigned agent) const {
@@ -207,6 +242,8 @@ bool Model::isReady(const State &state, unsigned agent) const {
     return slot.emptyParity != (parity ^ 1);
   if (step.kind == Kind::WaitFull)
     return slot.fullParity != parity;
+  if (step.kind == Kind::Meet)
+    return hasMet(state);
   return true;
 }
 
@@ -226,11 +263,11 @@ void Model::perform(State &state, unsigned agent) {
   Slot &slot = state.slots[slotIndex(step)];
   switch (step.kind) {
   case Kind::Fill:
-    for (unsigned reader = 1; reader <= consumers; ++reader) {
+    for (unsigned reader = 1; reader < numAgents(); ++reader) {
       unsigned at = state.positions[reader];
-      if (at == consumer.size())
+      if (at == stepsOf(reader).size())
         continue;
-      for (auto [ring, item] : consumer[at].reads)
+      for (auto [ring, item] : stepsOf(reader)[at].reads)
         if (ring == step.ring &&
             item % slotsOf(step) == step.item % slotsOf(step))
           fail("a copy is started into a slot that a product reads");
@@ -247,6 +284,15 @@ void Model::perform(State &state, unsigned agent) {
   case Kind::Release:
     --slot.emptyPending;
     break;
+  case Kind::Meet: {
+    for (unsigned next = state.positions[0]; next < producer.size(); ++next)
+      if (producer[next].kind == Kind::Fill)
+        fail("the rings are given away before they are filled");
+    for (const Slot &other : state.slots)
+      if (other.copying)
+        fail("the rings are given away while a copy fills them");
+    break;
+  }
   case Kind::Prepare:
   case Kind::Multiply:
     // Chunks of a unit without data are prepared, but never multiplied.
@@ -265,7 +311,7 @@ void Model::perform(State &state, unsigned agent) {
 
 PipelineVerdict Model::explore() {
   State start;
-  start.positions.assign(consumers + 1, 0);
+  start.positions.assign(numAgents(), 0);
   start.slots.assign(numSlots, Slot());
   for (Slot &slot : start.slots)
     slot.emptyPending = uint8_t(consumers);
@@ -281,18 +327,21 @@ PipelineVerdict Model::explore() {
       if (seen.insert(next.key()).second)
         open.push_back(std::move(next));
     };
-    for (unsigned agent = 0; agent <= consumers; ++agent) {
+    for (unsigned agent = 0; agent < numAgents(); ++agent) {
       if (state.positions[agent] == stepsOf(agent).size())
         continue;
       allEnded = false;
-      // Consumers are alike: of two at the same place one may move first.
-      bool isTwin =
-          agent > 1 && state.positions[agent] == state.positions[agent - 1];
+      // Consumers of a part are alike: of two at the same place one may move
+      // first.
+      bool isTwin = agent > 1 && (agent - 1) % consumers != 0 &&
+                    state.positions[agent] == state.positions[agent - 1];
       if (isTwin || !isReady(state, agent))
         continue;
       State next = state;
       perform(next, agent);
-      std::sort(next.positions.begin() + 1, next.positions.end());
+      for (auto part = next.positions.begin() + 1; part != next.positions.end();
+           part += consumers)
+        std::sort(part, part + consumers);
       visit(std::move(next));
     }
     for (unsigned index = 0; index < numSlots; ++index) {

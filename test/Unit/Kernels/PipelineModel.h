@@ -14,6 +14,7 @@
 // - a copy is started into a slot that a product still reads;
 // - a slot is read before its item arrived or after it was replaced;
 // - fragments are overwritten while a product that reads them is incomplete;
+// - consumers meet to use the memory of the rings, and a copy is still to come;
 // - a barrier gets more arrivals than a phase has;
 // - nobody can go on, and not everybody has ended, or a copy is left over.
 //
@@ -34,8 +35,8 @@ struct PipelineVerdict {
   uint64_t states = 0;
 };
 
-/// Explores `program` with `consumers` consumers and tiles of the given numbers
-/// of units.
+/// Explores `program` with `consumers` consumers in every part and tiles of the
+/// given numbers of units (one tile if consumers meet at its end).
 PipelineVerdict explorePipeline(const PipelineProgram &program,
                                 unsigned consumers,
                                 const std::vector<unsigned> &tiles);

@@ -97,6 +97,47 @@ TEST(Protocol, ThreeConsumers) {
   EXPECT_EQ(explorePipeline(makeProgram(128, 3), 3, {1, 2}).fault, "");
 }
 
+PipelineProgram makeMeetingProgram(int64_t tokens, int64_t stages,
+                                   int64_t parts, int64_t split) {
+  KernelConfig config = makeConfig(tokens, stages);
+  config.warpsK = parts;
+  config.split = split;
+  Result<WgmmaPlan> plan = planWgmma(makeProblem(), config);
+  EXPECT_TRUE(plan.ok()) << plan.message();
+  return plan->program;
+}
+
+// Kernels whose columns are shared have one tile, of at least one unit per
+// part.
+TEST(Protocol, Meeting) {
+  for (unsigned units : {1, 2, 3}) {
+    PipelineProgram program = makeMeetingProgram(64, 3, 1, 2);
+    EXPECT_EQ(explorePipeline(program, 2, {units}).fault, "") << units;
+  }
+  for (int64_t tokens : {64, 128})
+    for (unsigned units : {2, 3, 4}) {
+      PipelineProgram program = makeMeetingProgram(tokens, 3, 2, 1);
+      PipelineVerdict verdict = explorePipeline(program, 1, {units});
+      EXPECT_EQ(verdict.fault, "") << tokens << " " << units;
+      EXPECT_GT(verdict.states, 100u);
+    }
+}
+
+TEST(ProtocolFaults, MeetingTooEarly) {
+  PipelineProgram program = makeMeetingProgram(64, 3, 2, 1);
+  take(program.consumeTileEnd, Kind::Meet, 0);
+  program.consumeTileEnd.insert(program.consumeTileEnd.begin(), {Kind::Meet});
+  EXPECT_EQ(explorePipeline(program, 1, {3}).fault,
+            "the rings are given away while a product reads them");
+
+  program = makeMeetingProgram(64, 3, 2, 1);
+  take(program.consumeTileEnd, Kind::Meet, 0);
+  program.consumeStart.push_back({Kind::Meet});
+  EXPECT_EQ(
+      explorePipeline(program, 1, {3}).fault.find("the rings are given away"),
+      0u);
+}
+
 TEST(ProtocolFaults, MissingRelease) {
   for (unsigned ring : kRings) {
     PipelineProgram program = makeProgram(256, 3);
@@ -228,6 +269,33 @@ TEST(WgmmaPlan, Groups) {
   EXPECT_TRUE(planFor(-1, ZeroKind::Float).scalesInLoop);
 }
 
+TEST(WgmmaPlan, Meeting) {
+  KernelConfig config = makeConfig(64, 4);
+  config.rowTile = 64;
+  config.warpsRows = 1;
+  config.warpsK = 2;
+  config.split = 3;
+  Result<WgmmaPlan> plan = planWgmma(makeProblem(), config);
+  ASSERT_TRUE(plan.ok()) << plan.message();
+  EXPECT_TRUE(plan->sumsMeet());
+  EXPECT_EQ(plan->consumers, 2u);
+  EXPECT_EQ(plan->consumersPerPart(), 1u);
+  EXPECT_EQ(plan->program.parts, 2u);
+  // All sums of a warpgroup, in f32, where the rings were; the barriers are
+  // not there.
+  EXPECT_EQ(plan->stagingBytes, 64 * 64 * 4);
+  EXPECT_EQ(plan->stagingAt, 0);
+  EXPECT_EQ(plan->weightsAt, 2 * 4 * 64 * 128);
+  EXPECT_EQ(plan->barriersAt, plan->weightsAt + 2 * 3 * plan->weightSlotBytes);
+  EXPECT_GE(plan->barriersAt, 2 * plan->stagingBytes);
+  config.tokenTile = 256;
+  config.stages = 3;
+  config.warpsK = 1;
+  plan = planWgmma(makeProblem(), config);
+  ASSERT_TRUE(plan.ok()) << plan.message();
+  EXPECT_GE(plan->barriersAt, plan->stagingBytes);
+}
+
 TEST(WgmmaPlan, Registers) {
   for (int64_t warpgroups : {1, 2, 3, 4})
     for (int64_t ctas : {1, 2}) {
@@ -285,9 +353,18 @@ TEST(WgmmaPlan, Refused) {
             "expected 3 to 16 stages for the wgmma family but got 2");
   EXPECT_EQ(message([](Problem &, Config &c) { c.stageK = 128; }),
             "expected stages of 64 columns for the wgmma family but got 128");
-  EXPECT_EQ(message([](Problem &, Config &c) { c.warpsK = 2; }),
-            "expected no split of k in the wgmma family but got 2 warpgroups "
-            "and 1 CTAs along k");
+  EXPECT_EQ(message([](Problem &, Config &c) { c.warpsK = 4; }),
+            "expected at most 4 consumer warpgroups for the wgmma family but "
+            "got 8");
+  EXPECT_EQ(message([](Problem &, Config &c) { c.split = 9; }),
+            "expected a cluster of 1 to 8 CTAs along k for the wgmma family "
+            "but got 9");
+  EXPECT_EQ(message([](Problem &p, Config &c) {
+              p.k = 256;
+              c.warpsK = c.split = 2;
+            }),
+            "expected at least 4 units of 128 columns, one for each of the "
+            "parts along k (warps_k times split), but got 2");
   EXPECT_EQ(
       message([](Problem &, Config &c) { c.copy = ActivationCopy::Async16; }),
       "expected tensor copies of the activations for the wgmma family");
