@@ -14,6 +14,7 @@
 #include "quant-llm/Support/AtomicFile.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 
@@ -79,14 +80,27 @@ static Status writeWeights(const std::string &path, const Scheme &scheme,
   return writer->finish();
 }
 
-/// The scheme as attribute: nested ones have a longer name there.
+/// The scheme as attribute. Nested ones have a longer name there than in
+/// schemeName, and numbers of a codebook must not look like integers.
 static std::string getSchemeAttribute(const Scheme &scheme) {
-  std::string text = "scheme<" + schemeName(scheme) + ">";
-  const std::string name = "scheme<", prefix = "#quant_llm.";
-  for (size_t at = text.find(name); at != std::string::npos;
-       at = text.find(name, at + prefix.size() + name.size()))
-    text.insert(at, prefix);
-  return text;
+  std::string text = schemeName(scheme);
+  if (scheme.scaleScheme) {
+    std::string inner = "scheme<" + schemeName(*scheme.scaleScheme) + ">";
+    text.replace(text.find(inner), inner.size(),
+                 getSchemeAttribute(*scheme.scaleScheme));
+  }
+  if (scheme.element.kind == ElementKind::Codebook) {
+    std::string element =
+        "codebook<" + std::to_string(scheme.element.bits) + ", [";
+    for (size_t i = 0; i < scheme.element.table.size(); ++i) {
+      char number[32];
+      std::snprintf(number, sizeof(number), "%s%.9e", i ? ", " : "",
+                    static_cast<double>(scheme.element.table[i]));
+      element += number;
+    }
+    text.replace(0, elementName(scheme.element).size(), element + "]>");
+  }
+  return "#quant_llm.scheme<" + text + ">";
 }
 
 static std::string getModule(const Case &given, const Scheme &scheme) {
