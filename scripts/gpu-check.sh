@@ -158,7 +158,7 @@ both() {
   local status=0
   run "$bundle" || status=1
   say "GPU tests of the suite"
-  cmake --build "$build" --target QuantLLMUnitTests
+  cmake --build "$build" --target quant-opt quant-bench QuantLLMRuntime quant-llm-fake-cuda
   "${QUANT_LLM_LIT:-$root/.venv/bin/lit}" -v "$build/test" --filter Integration/CUDA || status=1
   return $status
 }
