@@ -7,21 +7,22 @@
 //===----------------------------------------------------------------------===//
 //
 // All heuristics, and nothing else. They follow from measurements
-// (docs/KernelConfig.md): weights of few tokens are memory-bound, so every
-// multiprocessor should get the same number of rows, all at once, with enough
-// copies in flight; many tokens are bound by matrix instructions, so the tile
-// matters and how well tiles fill the waves. Whatever is tried here is verified
-// before it is chosen: a preference that does not fit is passed over.
+// (docs/KernelConfig.md): for few tokens a model of the time compares all
+// configurations (FewTokensCost); many tokens are bound by matrix instructions,
+// so the tile matters and how well tiles fill the waves. Whatever is tried here
+// is verified before it is chosen: a preference that does not fit is passed
+// over.
 //
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Kernels/ConfigText.h"
+#include "quant-llm/Kernels/FewTokensCost.h"
 #include "quant-llm/Kernels/KernelSpec.h"
 #include "quant-llm/Kernels/ScaleMode.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <optional>
-#include <tuple>
 
 using namespace quant_llm;
 
@@ -33,9 +34,13 @@ struct TokenRange {
 
 /// Kernels are chosen for each of these ranges; equal neighbours become one.
 constexpr TokenRange tokenRanges[] = {
-    {1, 8},     {9, 16},    {17, 32},    {33, 64},          {65, 128},
-    {129, 256}, {257, 512}, {513, 1024}, {1025, INT64_MAX},
+    {1, 8},    {9, 16},    {17, 24},   {25, 32},    {33, 48},          {49, 64},
+    {65, 128}, {129, 256}, {257, 512}, {513, 1024}, {1025, INT64_MAX},
 };
+/// The most tokens for which few_tokens is considered, and from where on wgmma
+/// is: it makes 64 tokens or more at a time.
+constexpr int64_t mostFewTokens = 64;
+constexpr int64_t leastWgmmaTokens = 33;
 /// The number of tokens that "many" stands for.
 constexpr int64_t manyTokens = 4096;
 
@@ -53,6 +58,23 @@ constexpr WgmmaTile wgmmaTiles[] = {
 /// takes beside its main loop (the start of the pipeline, the results).
 constexpr double wgmmaProductsPerCycle = 2048;
 constexpr double wgmmaTileOverhead = 3000;
+/// For comparison with the model of few tokens, which knows microseconds: 29.4
+/// thousand cycles (128 x 64, N = K = 4096, M = 64) took 22.2 us on an H100.
+constexpr double wgmmaCyclesPerMicrosecond = 1325;
+
+/// What is tried for few tokens: what was measured and what lies in between.
+/// Tiles of up to 14 strips (the 224 rows that a multiprocessor has of the
+/// largest layers), one or two strips to a warp, 8 to 16 warps (fewer only
+/// where there is too little to share out), of which each has at most 2 units
+/// of a stage. 2 stages only if nothing has room for more.
+constexpr int64_t fewTokensStrips = 14;
+constexpr int64_t fewTokensStripsPerWarp = 2;
+constexpr int64_t fewTokensLeastWarps = 8;
+constexpr int64_t fewTokensMostWarps = 16;
+constexpr int64_t fewTokensUnitsPerWarp = 2;
+constexpr int64_t fewTokensLeastStages = 3;
+constexpr int64_t fewTokensMostStages = 4;
+constexpr int64_t fewTokensSplits[] = {1, 2, 3, 4, 6, 8};
 
 /// Tiles of the multistage family: rows, and warps along rows and k.
 struct MultistageTile {
@@ -72,6 +94,8 @@ constexpr double multistageTileOverhead = 3000;
 struct Choice {
   KernelConfig config;
   std::string reason;
+  /// Where families are compared.
+  double microseconds = 0;
 };
 
 int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -84,10 +108,13 @@ public:
 
   std::optional<Choice> choose(const TokenRange &range) {
     std::optional<Choice> choice;
-    if (range.max <= 64)
+    if (range.max <= mostFewTokens)
       choice = chooseFewTokens(range);
-    if (!choice && range.min > 32)
-      choice = chooseWgmma(range);
+    if (range.min >= leastWgmmaTokens) {
+      std::optional<Choice> wgmma = chooseWgmma(range);
+      if (wgmma && (!choice || wgmma->microseconds < choice->microseconds))
+        choice = wgmma;
+    }
     if (!choice)
       choice = chooseMultistage(range);
     return choice;
@@ -106,6 +133,11 @@ private:
   /// or else for one.
   bool chooseShared(KernelConfig &config, int64_t largest) const;
 
+  /// Calls `visit` with every configuration worth a look; with
+  /// `leastStages` or more.
+  template <typename Visitor>
+  void forEachFewTokens(KernelConfig config, int64_t leastStages,
+                        Visitor visit) const;
   std::optional<Choice> chooseFewTokens(const TokenRange &range) const;
   std::optional<Choice> chooseWgmma(const TokenRange &range) const;
   std::optional<Choice> chooseMultistage(const TokenRange &range) const;
@@ -147,63 +179,90 @@ bool Selector::chooseShared(KernelConfig &config, int64_t largest) const {
 // Few tokens
 //===----------------------------------------------------------------------===//
 
+template <typename Visitor>
+void Selector::forEachFewTokens(KernelConfig config, int64_t leastStages,
+                                Visitor visit) const {
+  int64_t units = ceilDiv(problem.k, kUnitColumns);
+  for (int64_t strips = 1; strips <= fewTokensStrips; ++strips) {
+    config.rowTile = strips * kStripRows;
+    int64_t tiles = ceilDiv(problem.n, config.rowTile);
+    for (int64_t perWarp = 1; perWarp <= fewTokensStripsPerWarp; ++perWarp) {
+      if (strips % perWarp != 0)
+        continue;
+      config.warpsRows = strips / perWarp;
+      int64_t leastWarps =
+          std::min(fewTokensLeastWarps, config.warpsRows * units / 2);
+      for (config.warpsK = 1; config.warpsK <= units; config.warpsK *= 2) {
+        int64_t warps = config.warpsRows * config.warpsK;
+        if (warps < leastWarps || warps > fewTokensMostWarps)
+          continue;
+        for (int64_t own = 1; own <= fewTokensUnitsPerWarp; ++own) {
+          int64_t perStage = own * config.warpsK;
+          if (perStage > units)
+            break;
+          config.stageK = perStage * kUnitColumns;
+          for (int64_t split : fewTokensSplits) {
+            // A split is for multiprocessors that have nothing to do.
+            if (split > 1 && tiles * split > 2 * chip.multiprocessors)
+              break;
+            config.split = split;
+            // Where a second CTA is waiting, it fills the pauses of the first.
+            config.ctasPerSM = tiles * split > chip.multiprocessors ? 2 : 1;
+            for (config.stages = fewTokensMostStages;
+                 config.stages >= leastStages; --config.stages)
+              visit(config);
+          }
+        }
+      }
+    }
+  }
+}
+
 std::optional<Choice> Selector::chooseFewTokens(const TokenRange &range) const {
   if (!chip.hasBulkCopy || !alignedRows)
     return std::nullopt;
-  KernelConfig config;
-  config.family = KernelFamily::FewTokens;
-  config.copy = ActivationCopy::Tensor;
-  config.tokenTile = range.max;
-  config.minTokens = range.min;
-  config.maxTokens = range.max;
-  bool veryFew = range.max <= 16;
-  // One CTA for all rows of its multiprocessor pays only if X is large.
-  int64_t mostStrips = veryFew ? 7 : 14;
+  KernelConfig start;
+  start.family = KernelFamily::FewTokens;
+  start.copy = ActivationCopy::Tensor;
+  start.tokenTile = range.max;
+  start.minTokens = range.min;
+  start.maxTokens = range.max;
 
-  // Every multiprocessor should get the same rows in one wave: the fewest rows
-  // per multiprocessor win, then the smaller tile (in several waves the larger
-  // one, which reads X less often). Up to 16 tokens two CTAs
-  // share a multiprocessor where each has few warps; with more tokens one CTA
-  // should take all rows of its multiprocessor, because it reads X for all.
-  using Rank = std::tuple<int, int64_t, int64_t>;
-  std::optional<std::pair<Rank, KernelConfig>> best;
-  for (int64_t strips = 1; strips <= mostStrips; ++strips) {
-    config.rowTile = strips * kStripRows;
-    config.warpsRows = strips;
-    int64_t tiles = ceilDiv(problem.n, config.rowTile);
-    int64_t perSM = ceilDiv(tiles, chip.multiprocessors);
-    // A lone CTA on its multiprocessor needs more warps to hide latency.
-    bool alone = tiles < chip.multiprocessors * 3 / 4;
-    config.warpsK = strips == 1               ? (alone && veryFew ? 16 : 8)
-                    : strips <= 3             ? 4
-                    : strips == 4 && !veryFew ? 4
-                                              : 2;
-    while (config.warpsK > 1 && kUnitColumns * config.warpsK > problem.k)
-      config.warpsK /= 2;
-    bool mayShare = veryFew && config.warpsRows * config.warpsK <= 8;
-    config.ctasPerSM = mayShare && perSM > 1 ? 2 : 1;
-    int64_t largest = range.max <= 8 ? 2048 : range.max <= 16 ? 1024 : 512;
-    if (!chooseStages(config, largest))
-      continue;
-    // Where no tile is small enough for one wave, 64 rows keep the copies of
-    // the next CTA going while one finishes.
-    bool oneWave = perSM <= config.ctasPerSM;
-    bool preferred = oneWave || (range.max <= 8 && strips == 4);
-    // Less than three stages do not keep the memory busy.
-    bool shallow = config.stages < 3;
-    Rank rank = {!preferred + shallow, perSM * config.rowTile,
-                 oneWave ? strips : -strips};
-    if (!best || rank < best->first)
-      best = {rank, config};
+  // Both ends of the range matter, decoding one token as much as a batch.
+  std::optional<KernelConfig> best;
+  double bestTime = 0;
+  for (int64_t least : {fewTokensLeastStages, int64_t(2)}) {
+    if (best)
+      break;
+    forEachFewTokens(start, least, [&](KernelConfig config) {
+      auto estimate = [&](int64_t tokens) {
+        return estimateFewTokens(problem, config, chip, tokens).total;
+      };
+      double time = (estimate(range.min) + estimate(range.max)) / 2;
+      if (best && time >= bestTime)
+        return;
+      if (!fits(config))
+        config.ctasPerSM = 1;
+      if (!fits(config))
+        return;
+      best = config;
+      bestTime = time;
+    });
   }
   if (!best)
     return std::nullopt;
-  config = best->second;
-  int64_t tiles = ceilDiv(problem.n, config.rowTile);
-  return Choice{config,
-                text(tiles) + " tiles of rows on " +
-                    text(chip.multiprocessors) + " multiprocessors, at most " +
-                    text(std::get<1>(best->first)) + " rows on one of them"};
+  FewTokensCost cost = estimateFewTokens(problem, *best, chip, range.max);
+  char time[32];
+  std::snprintf(time, sizeof(time), "%.1f", cost.total);
+  std::string tiles =
+      text(ceilDiv(problem.n, best->rowTile)) + " tiles of rows";
+  if (best->split > 1)
+    tiles += ", each on " + text(best->split) + " CTAs,";
+  return Choice{*best,
+                tiles + " on " + text(chip.multiprocessors) +
+                    " multiprocessors, about " + time + " us at " +
+                    text(range.max) + " tokens, bound by " + cost.bound,
+                cost.total};
 }
 
 //===----------------------------------------------------------------------===//
@@ -244,7 +303,8 @@ std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
                   text(tiles) + " tiles in " + text(waves) + " waves of " +
                       text(chip.multiprocessors) + " multiprocessors, about " +
                       text(int64_t(cycles / 1000)) + " thousand cycles at " +
-                      text(tokens) + " tokens"};
+                      text(tokens) + " tokens",
+                  cycles / wgmmaCyclesPerMicrosecond};
   }
   return best;
 }
@@ -265,7 +325,8 @@ Selector::chooseMultistage(const TokenRange &range) const {
   std::optional<KernelConfig> best;
   double bestCycles = 0;
   for (int64_t tokenTile : {8, 16, 32, 64, 128}) {
-    if (tokenTile > range.max)
+    // The last one holds all tokens of the range.
+    if (tokenTile / 2 >= range.max)
       break;
     // A grid has at most 65535 tiles of tokens.
     if (tokenTile < 64 && range.max > manyTokens)
@@ -288,12 +349,14 @@ Selector::chooseMultistage(const TokenRange &range) const {
   }
   if (!best)
     return std::nullopt;
-  return Choice{*best, text(ceilDiv(problem.n, best->rowTile) *
-                            ceilDiv(tokens, best->tokenTile)) +
-                           " tiles on " + text(chip.multiprocessors) +
-                           " multiprocessors, about " +
-                           text(int64_t(bestCycles / 1000)) +
-                           " thousand cycles at " + text(tokens) + " tokens"};
+  return Choice{*best,
+                text(ceilDiv(problem.n, best->rowTile) *
+                     ceilDiv(tokens, best->tokenTile)) +
+                    " tiles on " + text(chip.multiprocessors) +
+                    " multiprocessors, about " +
+                    text(int64_t(bestCycles / 1000)) + " thousand cycles at " +
+                    text(tokens) + " tokens",
+                0};
 }
 
 double Selector::getMultistageCycles(const KernelConfig &config,

@@ -89,3 +89,58 @@ TEST(SelectTest, ReasonsAreOptional) {
   problem.n = problem.k = 64;
   EXPECT_FALSE(selectKernels(problem, *chip, nullptr).empty());
 }
+
+namespace {
+
+std::vector<KernelConfig> selectInt4(int64_t n, int64_t k, const char *chip) {
+  KernelProblem problem;
+  problem.scheme.blockK = 128;
+  problem.n = n;
+  problem.k = k;
+  Result<ChipLimits> limits = getChipLimits(chip);
+  EXPECT_TRUE(limits.ok());
+  return selectKernels(problem, *limits, nullptr);
+}
+
+} // namespace
+
+// No more tokens are multiplied than the range has, rounded up to 8.
+TEST(SelectTest, TokenTilesFollowTheRange) {
+  for (const KernelConfig &config : selectInt4(4096, 4096, "sm_90a")) {
+    if (config.family != KernelFamily::FewTokens)
+      continue;
+    EXPECT_EQ(config.tokenTile, config.maxTokens);
+    EXPECT_LE(config.maxTokens, 64);
+    EXPECT_LE(config.tokenTile - config.minTokens, 15);
+  }
+}
+
+// A split is for weights whose rows are too few for all multiprocessors.
+TEST(SelectTest, SplitWhereRowsAreFew) {
+  for (const KernelConfig &config : selectInt4(1024, 16384, "sm_90a"))
+    if (config.family == KernelFamily::FewTokens) {
+      EXPECT_GT(config.split, 1) << describe(config);
+      EXPECT_LE(1024 / config.rowTile * config.split, 2 * 132);
+    }
+  for (int64_t n : {32000, 57344, 128256})
+    for (const KernelConfig &config : selectInt4(n, 4096, "sm_90a"))
+      if (config.maxTokens <= 32) {
+        EXPECT_EQ(config.split, 1) << describe(config);
+        EXPECT_GE(config.rowTile, 64) << describe(config);
+      }
+}
+
+TEST(SelectTest, FamiliesByTokens) {
+  for (const char *chip : {"sm_90a", "sm_90", "sm_80"})
+    for (const KernelConfig &config : selectInt4(28672, 8192, chip)) {
+      bool hasBulkCopy = std::string(chip) != "sm_80";
+      bool hasWgmma = std::string(chip) == "sm_90a";
+      if (config.minTokens > 64)
+        EXPECT_EQ(config.family,
+                  hasWgmma ? KernelFamily::Wgmma : KernelFamily::Multistage);
+      else if (!hasBulkCopy)
+        EXPECT_EQ(config.family, KernelFamily::Multistage);
+      else if (config.minTokens <= 32 || !hasWgmma)
+        EXPECT_EQ(config.family, KernelFamily::FewTokens) << chip;
+    }
+}

@@ -1,0 +1,55 @@
+//===- FewTokensCost.h - Time of a few-tokens kernel ------------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A model of the time that a kernel of the family FewTokens takes, in plain
+// C++. It ranks configurations: selectKernels takes the cheapest.
+// docs/FewTokensCost.md says what was measured and how well the model fits.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_KERNELS_FEWTOKENSCOST_H
+#define QUANT_LLM_KERNELS_FEWTOKENSCOST_H
+
+#include "quant-llm/Kernels/KernelSpec.h"
+
+namespace quant_llm {
+
+/// Microseconds. The parts overlap: each is the time of the kernel if it were
+/// bound by that part alone.
+struct FewTokensCost {
+  /// Weights and X from memory.
+  double memory = 0;
+  /// Weights, and X once per tile of rows, from the L2 cache.
+  double cache = 0;
+  /// Copies that the busiest multiprocessor handles.
+  double copies = 0;
+  /// Instructions that the busiest multiprocessor issues.
+  double instructions = 0;
+  /// One CTA after the other, each waiting for its own copies and warps.
+  double chain = 0;
+  /// What does not overlap: launch, waves, exchange between CTAs of a cluster.
+  double overhead = 0;
+
+  double total = 0;
+  /// The largest of the parts that overlap, for people: "memory", "cache", ...
+  const char *bound = "";
+};
+
+/// CTAs of a multiprocessor that run at the same time: shared memory, threads,
+/// and registers as the compiler is likely to need them.
+int64_t getResidentCTAs(const KernelProblem &problem,
+                        const KernelConfig &config, const ChipLimits &chip);
+
+/// `config` is one that verifyKernel accepts; 1 <= tokens.
+FewTokensCost estimateFewTokens(const KernelProblem &problem,
+                                const KernelConfig &config,
+                                const ChipLimits &chip, int64_t tokens);
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_KERNELS_FEWTOKENSCOST_H
