@@ -58,9 +58,11 @@ constexpr WgmmaTile wgmmaTiles[] = {
 /// takes beside its main loop (the start of the pipeline, the results).
 constexpr double wgmmaProductsPerCycle = 2048;
 constexpr double wgmmaTileOverhead = 3000;
-/// For comparison with the model of few tokens, which knows microseconds: 29.4
-/// thousand cycles (128 x 64, N = K = 4096, M = 64) took 22.2 us on an H100.
-constexpr double wgmmaCyclesPerMicrosecond = 1325;
+/// For comparison with the model of few tokens: launch, and the rate at which
+/// 29.4 thousand cycles (128 x 64, N = K = 4096, M = 64) took 22.2 us on an
+/// H100.
+constexpr double wgmmaLaunchMicroseconds = 1.6;
+constexpr double wgmmaCyclesPerMicrosecond = 1430;
 
 /// What is tried for few tokens: what was measured and what lies in between.
 /// Tiles of up to 14 strips (the 224 rows that a multiprocessor has of the
@@ -304,7 +306,7 @@ std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
                       text(chip.multiprocessors) + " multiprocessors, about " +
                       text(int64_t(cycles / 1000)) + " thousand cycles at " +
                       text(tokens) + " tokens",
-                  cycles / wgmmaCyclesPerMicrosecond};
+                  wgmmaLaunchMicroseconds + cycles / wgmmaCyclesPerMicrosecond};
   }
   return best;
 }
