@@ -35,7 +35,10 @@ QuantLLMTensorView quantLLMTensorGetView(const QuantLLMTensor *tensor) {
 }
 
 size_t quantLLMTensorGetNumBytes(const QuantLLMTensor *tensor) {
-  return tensor ? static_cast<size_t>(tensor->tensor.numBytes()) : 0;
+  // Results have been checked, so there is a size.
+  return tensor ? getByteSize(tensor->tensor.dtype(), tensor->tensor.shape())
+                      .value_or(0)
+                : 0;
 }
 
 void quantLLMTensorDestroy(QuantLLMTensor *tensor) { delete tensor; }

@@ -65,6 +65,26 @@ unsigned quant_llm::getBitWidth(DType dtype) { return getRow(dtype).bits; }
 
 unsigned quant_llm::getByteWidth(DType dtype) { return getRow(dtype).bits / 8; }
 
+bool quant_llm::isReadableAs(DType stored, DType wanted) {
+  if (stored == wanted)
+    return true;
+  switch (wanted) {
+  case DType::I8:
+  case DType::F8E4M3:
+  case DType::F8E5M2:
+  case DType::F8E8M0:
+    return stored == DType::U8;
+  case DType::I16:
+    return stored == DType::U16;
+  case DType::I32:
+    return stored == DType::U32;
+  case DType::I64:
+    return stored == DType::U64;
+  default:
+    return false;
+  }
+}
+
 std::optional<int64_t>
 quant_llm::getNumElements(const std::vector<int64_t> &shape) {
   // [2^62, 2^62, 0] has no elements, but nothing that computes with its

@@ -140,15 +140,19 @@ def ConvertQuantLLMToCPU
     ```
   }];
   let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::linalg::LinalgDialect",
     "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect",
     "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
     "::mlir::vector::VectorDialect", "::quant_llm::QuantLLMDialect",
   ];
   let options = [
     Option<"vectorBits", "vector-bits", "unsigned", "0",
-           "Width of the vector registers: 128, 256 or 512; 0 is that of this "
-           "machine">,
+           "Width of the vector registers: 128, 256 or 512; 0 is that of the "
+           "processor">,
+    Option<"features", "features", "std::string", "\"\"",
+           "Features of the processor in LLVM's names, such as +avx2,+avx512f; by "
+           "default those of this machine. 512 bits need avx512f">,
   ];
 }
 

@@ -53,6 +53,11 @@ unsigned getBitWidth(DType dtype);
 /// Width of an element in bytes; 0 for the types narrower than a byte.
 unsigned getByteWidth(DType dtype);
 
+/// Whether a tensor stored as `stored` may be read as elements of type
+/// `wanted`. Integers of MLIR carry no sign, and writers older than the 8-bit
+/// floats of safetensors store these as bytes.
+bool isReadableAs(DType stored, DType wanted);
+
 /// Product of the dimensions (1 for a scalar); nothing if one is negative or
 /// the product overflows.
 std::optional<int64_t> getNumElements(const std::vector<int64_t> &shape);

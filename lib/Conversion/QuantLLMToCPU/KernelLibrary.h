@@ -34,6 +34,9 @@ public:
   /// A name that no symbol has, beginning with `hint`.
   std::string makeName(llvm::StringRef hint);
 
+  /// Makes another symbol of the module known.
+  void add(mlir::Operation *symbol) { symbols.insert(symbol); }
+
   /// Stores a kernel that was emitted into the module under `key`.
   mlir::FlatSymbolRefAttr insert(llvm::StringRef key,
                                  mlir::func::FuncOp kernel);

@@ -51,7 +51,10 @@ static int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t roundUp(int64_t a, int64_t b) { return ceilDiv(a, b) * b; }
 
 unsigned getHostVectorBits() {
-  llvm::StringMap<bool> features = llvm::sys::getHostCPUFeatures();
+  return getVectorBits(llvm::sys::getHostCPUFeatures());
+}
+
+unsigned getVectorBits(const llvm::StringMap<bool> &features) {
   if (features.lookup("avx512f"))
     return 512;
   if (features.lookup("avx2") || features.lookup("avx"))

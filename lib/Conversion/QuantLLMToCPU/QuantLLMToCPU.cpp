@@ -15,6 +15,7 @@
 #include "quant-llm/Conversion/QuantLLMToLinalg/QuantLLMToLinalg.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -22,6 +23,9 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/Matchers.h"
+
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/TargetParser/Host.h"
 
 namespace quant_llm {
 #define GEN_PASS_DEF_CONVERTQUANTLLMTOCPU
@@ -41,7 +45,22 @@ struct ConvertQuantLLMToCPU
     ModuleOp module = getOperation();
     if (failed(verifyCanonicalWeights(module)))
       return signalPassFailure();
-    unsigned bits = vectorBits != 0 ? vectorBits : getHostVectorBits();
+    llvm::StringMap<bool> available = llvm::sys::getHostCPUFeatures();
+    if (!features.empty()) {
+      available.clear();
+      for (StringRef feature : llvm::split(StringRef(features), ',')) {
+        bool isEnabled = feature.consume_front("+");
+        if (!isEnabled && !feature.consume_front("-")) {
+          module.emitError("expected the option features of "
+                           "convert-quant-llm-to-cpu to be names with + or - "
+                           "before them but got '")
+              << feature << "'";
+          return signalPassFailure();
+        }
+        available[feature] = isEnabled;
+      }
+    }
+    unsigned bits = vectorBits != 0 ? vectorBits : getVectorBits(available);
     if (bits != 128 && bits != 256 && bits != 512) {
       module.emitError(
           "expected the option vector-bits of "
@@ -49,7 +68,16 @@ struct ConvertQuantLLMToCPU
           << bits;
       return signalPassFailure();
     }
+    // Narrower kernels are portable.
+    if (bits == 512 && !available.lookup("avx512f")) {
+      module.emitError("expected a processor with avx512f for vector-bits=512 "
+                       "of convert-quant-llm-to-cpu; choose 128 or 256, or "
+                       "name the features of another processor that the code "
+                       "is for");
+      return signalPassFailure();
+    }
     KernelLibrary library(module);
+    parametersOfBytes.clear();
     SmallVector<Operation *> ops;
     module.walk([&](Operation *op) {
       if (isa<LinearOp>(op) || isContraction(op))
@@ -75,8 +103,11 @@ struct ConvertQuantLLMToCPU
   // quant_llm.linear
   //===--------------------------------------------------------------------===//
 
+  DenseMap<Operation *, ParameterOp> parametersOfBytes;
+
   /// The bytes of a component of 8-bit floats, which is how kernels take it.
-  Value getAsBytes(OpBuilder &builder, Location loc, Value component) {
+  Value getAsBytes(OpBuilder &builder, Location loc, KernelLibrary &library,
+                   Value component) {
     auto type = cast<RankedTensorType>(component.getType());
     if (!isa<mlir::FloatType>(type.getElementType()) ||
         type.getElementTypeBitWidth() != 8)
@@ -84,18 +115,21 @@ struct ConvertQuantLLMToCPU
     auto bytes = RankedTensorType::get(type.getShape(), builder.getI8Type());
     // A parameter is read as bytes in the first place.
     if (auto get = component.getDefiningOp<GetParameterOp>()) {
-      auto module = get->getParentOfType<ModuleOp>();
       auto parameter = SymbolTable::lookupNearestSymbolFrom<ParameterOp>(
           get, get.getParameterAttr());
-      std::string name = (parameter.getSymName() + ".bytes").str();
-      if (!module.lookupSymbol<ParameterOp>(name)) {
+      ParameterOp &asBytes = parametersOfBytes[parameter];
+      if (!asBytes) {
         OpBuilder::InsertionGuard guard(builder);
         builder.setInsertionPoint(parameter);
-        ParameterOp::create(
-            builder, parameter.getLoc(), name, parameter.getArchive(),
+        // Any parameter may have this name already, with any type.
+        asBytes = ParameterOp::create(
+            builder, parameter.getLoc(),
+            library.makeName((parameter.getSymName() + ".bytes").str()),
+            parameter.getArchive(),
             builder.getStringAttr(parameter.getArchiveKey()), bytes);
+        library.add(asBytes);
       }
-      return GetParameterOp::create(builder, loc, bytes, name);
+      return GetParameterOp::create(builder, loc, bytes, asBytes.getSymName());
     }
     return arith::BitcastOp::create(builder, loc, bytes, component);
   }
@@ -162,10 +196,10 @@ struct ConvertQuantLLMToCPU
             ArrayRef<Value>(components).slice(1, 2)));
         next = 3;
       } else {
-        inputs.push_back(getAsBytes(builder, loc, components[1]));
+        inputs.push_back(getAsBytes(builder, loc, library, components[1]));
       }
       for (Value component : ArrayRef<Value>(components).drop_front(next))
-        inputs.push_back(getAsBytes(builder, loc, component));
+        inputs.push_back(getAsBytes(builder, loc, library, component));
     }
     if (op.hasEpilogue()) {
       spec.epilogue = &op.getEpilogue().front();

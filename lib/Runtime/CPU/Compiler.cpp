@@ -339,11 +339,11 @@ static Status compileInParallel(std::unique_ptr<llvm::Module> module,
 // compileModule
 //===----------------------------------------------------------------------===//
 
-static void collectParameters(ModuleOp module,
-                              std::vector<ParameterBinding> &bindings) {
+static LogicalResult
+collectParameters(ModuleOp module, std::vector<ParameterBinding> &bindings) {
   auto list = module->getAttrOfType<ArrayAttr>(kParametersAttrName);
   if (!list)
-    return;
+    return success();
   for (Attribute attribute : list) {
     auto entry = cast<DictionaryAttr>(attribute);
     auto type = cast<MemRefType>(entry.getAs<TypeAttr>("type").getValue());
@@ -351,11 +351,17 @@ static void collectParameters(ModuleOp module,
     binding.symbol = entry.getAs<StringAttr>("symbol").str();
     binding.archive = entry.getAs<StringAttr>("archive").str();
     binding.key = entry.getAs<StringAttr>("key").str();
-    binding.dtype =
-        convertElementType(type.getElementType()).value_or(DType::U8);
+    std::optional<DType> dtype = getStoredType(type.getElementType());
+    if (!dtype) {
+      module.emitError("expected elements that an archive can hold in tensor '")
+          << binding.key << "' but got " << type.getElementType();
+      return failure();
+    }
+    binding.dtype = *dtype;
     binding.shape = type.getShape().vec();
     bindings.push_back(std::move(binding));
   }
+  return success();
 }
 
 static std::vector<std::string> collectStrings(ModuleOp module,
@@ -430,7 +436,8 @@ Result<CompiledModule> cpu::compileModule(std::string_view source,
         signature.resultAliases.assign(aliases.asArrayRef().begin(),
                                        aliases.asArrayRef().end());
   }
-  collectParameters(*module, result.parameters);
+  if (failed(collectParameters(*module, result.parameters)))
+    return Status::error(diagnostics.take("cannot bind the parameters"));
   result.kernels = collectStrings(*module, kProfiledKernelsAttrName);
   result.checks = collectStrings(*module, kChecksAttrName);
 

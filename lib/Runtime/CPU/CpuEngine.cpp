@@ -16,6 +16,7 @@
 #include "quant-llm/Formats/Archive.h"
 #include "quant-llm/Support/MappedFile.h"
 #include "quant-llm/Support/Parallel.h"
+#include "quant-llm/Support/Path.h"
 
 #include "llvm/ExecutionEngine/Orc/AbsoluteSymbols.h"
 #include "llvm/ExecutionEngine/Orc/ExecutionUtils.h"
@@ -304,12 +305,8 @@ Status CpuEngine::Impl::bindParameters(const std::string &directory,
   for (const ParameterBinding &parameter : module.parameters) {
     std::unique_ptr<Archive> &archive = archives[parameter.archive];
     if (!archive) {
-      bool isAbsolute =
-          !parameter.archive.empty() && parameter.archive[0] == '/';
       Result<std::unique_ptr<Archive>> opened =
-          Archive::open(isAbsolute || directory.empty()
-                            ? parameter.archive
-                            : directory + "/" + parameter.archive);
+          Archive::open(resolvePath(directory, parameter.archive));
       if (!opened.ok())
         return opened.status();
       archive = opened.take();
@@ -320,12 +317,8 @@ Status CpuEngine::Impl::bindParameters(const std::string &directory,
     ValueSignature wanted;
     wanted.dtype = parameter.dtype;
     wanted.shape = parameter.shape;
-    // Scales of 8 bits may be stored as bytes by writers that lack their type.
-    bool sameType =
-        isCompatible(found->dtype, parameter.dtype) ||
-        (found->dtype == DType::U8 && (parameter.dtype == DType::F8E8M0 ||
-                                       parameter.dtype == DType::F8E4M3));
-    if (!sameType || found->shape != parameter.shape)
+    if (!isReadableAs(found->dtype, parameter.dtype) ||
+        found->shape != parameter.shape)
       return Status::error("'" + archive->path() + "': expected tensor '" +
                            parameter.key + "' to be " + wanted.describe() +
                            " but got " +

@@ -15,6 +15,10 @@
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/SHA256.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -24,10 +28,11 @@ using namespace quant_llm::cpu;
 namespace fs = std::filesystem;
 
 //===----------------------------------------------------------------------===//
-// File format: magic, length and text of a JSON header, objects
+// File format: a checksum of what follows, magic, length and text of a JSON
+// header, objects
 //===----------------------------------------------------------------------===//
 
-static constexpr char magic[8] = {'Q', 'L', 'L', 'M', 'O', 'B', 'J', '1'};
+static constexpr char magic[8] = {'Q', 'L', 'L', 'M', 'O', 'B', 'J', '2'};
 static constexpr const char *suffix = ".qllmobj";
 
 static nlohmann::json toJson(const std::vector<ValueSignature> &values) {
@@ -186,6 +191,41 @@ Result<CompiledModule> cpu::deserialize(std::string_view bytes) {
 }
 
 //===----------------------------------------------------------------------===//
+// Trust
+//===----------------------------------------------------------------------===//
+
+static constexpr size_t checksumSize = 32;
+
+/// Covers the name of an entry and all of its contents, so that neither a
+/// damaged file nor one under another name is taken for it.
+static std::array<uint8_t, checksumSize>
+computeChecksum(std::string_view key, std::string_view contents) {
+  llvm::SHA256 hash;
+  hash.update(llvm::StringRef(key.data(), key.size()));
+  hash.update(llvm::StringRef(contents.data(), contents.size()));
+  return hash.final();
+}
+
+/// Entries are code that will be executed, so nobody else may be able to write
+/// them: what they are in must belong to this user and be closed to others.
+static bool isTrusted(const struct stat &info) {
+  return info.st_uid == ::geteuid() &&
+         (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+static bool isTrustedDirectory(const std::string &path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode) &&
+         isTrusted(info);
+}
+
+static bool isTrustedFile(const std::string &path) {
+  struct stat info;
+  return ::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+         isTrusted(info);
+}
+
+//===----------------------------------------------------------------------===//
 // ObjectCache
 //===----------------------------------------------------------------------===//
 
@@ -233,11 +273,18 @@ std::optional<CompiledModule> ObjectCache::load(const std::string &key) const {
   if (directory.empty())
     return std::nullopt;
   std::string path = directory + "/" + key + suffix;
-  Result<MappedFile> file = MappedFile::open(path);
-  if (!file.ok())
+  if (!isTrustedDirectory(directory) || !isTrustedFile(path))
     return std::nullopt;
-  Result<CompiledModule> module = deserialize(std::string_view(
-      reinterpret_cast<const char *>(file->data()), file->size()));
+  Result<MappedFile> file = MappedFile::open(path);
+  if (!file.ok() || file->size() < checksumSize)
+    return std::nullopt;
+  std::string_view contents(reinterpret_cast<const char *>(file->data()),
+                            file->size());
+  std::array<uint8_t, checksumSize> checksum =
+      computeChecksum(key, contents.substr(checksumSize));
+  if (std::memcmp(contents.data(), checksum.data(), checksumSize) != 0)
+    return std::nullopt;
+  Result<CompiledModule> module = deserialize(contents.substr(checksumSize));
   if (!module.ok())
     return std::nullopt;
   // The time of the last use decides what is evicted first.
@@ -254,16 +301,25 @@ void ObjectCache::store(const std::string &key,
   bool created = fs::create_directories(directory, error);
   if (error)
     return;
-  // Objects are code: nobody else may write here.
   if (created)
     fs::permissions(directory, fs::perms::owner_all, error);
-  std::string bytes = serialize(module);
-  if (bytes.size() > limit)
+  if (!isTrustedDirectory(directory))
     return;
-  Status written = writeFileAtomically(directory + "/" + key + suffix,
-                                       bytes.data(), bytes.size());
-  if (written.ok())
-    evict();
+  std::string contents = serialize(module);
+  std::array<uint8_t, checksumSize> checksum = computeChecksum(key, contents);
+  contents.insert(0, reinterpret_cast<const char *>(checksum.data()),
+                  checksumSize);
+  if (contents.size() > limit)
+    return;
+  std::string path = directory + "/" + key + suffix;
+  // What is there was not trusted, or there is nothing; a link is not followed.
+  fs::remove(path, error);
+  Status written = writeFileAtomically(path, contents.data(), contents.size());
+  if (!written.ok())
+    return;
+  // Whatever the mask of the process lets others do.
+  fs::permissions(path, fs::perms::owner_read | fs::perms::owner_write, error);
+  evict();
 }
 
 void ObjectCache::evict() const {

@@ -9,7 +9,8 @@
 // A directory of files named by the hash of everything that determines their
 // contents. Any number of processes may share it: files appear by renaming and
 // are read through a mapping, so a reader never sees a part. The cache only
-// saves time: every failure to read or write it is ignored.
+// saves time: every failure to read or write it is ignored. So is an entry that
+// is damaged or that somebody else could have written.
 //
 //===----------------------------------------------------------------------===//
 

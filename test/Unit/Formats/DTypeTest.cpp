@@ -40,3 +40,15 @@ TEST(DTypeTest, Sizes) {
   EXPECT_EQ(shapeToString({2, 3}), "[2, 3]");
   EXPECT_EQ(shapeToString({}), "[]");
 }
+
+TEST(DTypeTest, ReadableAs) {
+  for (DType wanted : {DType::I8, DType::F8E4M3, DType::F8E5M2, DType::F8E8M0})
+    EXPECT_TRUE(isReadableAs(DType::U8, wanted));
+  EXPECT_TRUE(isReadableAs(DType::U64, DType::I64));
+  EXPECT_TRUE(isReadableAs(DType::F16, DType::F16));
+  EXPECT_FALSE(isReadableAs(DType::BF16, DType::F16));
+  EXPECT_FALSE(isReadableAs(DType::F8E4M3, DType::F8E5M2));
+  EXPECT_FALSE(isReadableAs(DType::I8, DType::F8E4M3));
+  EXPECT_FALSE(isReadableAs(DType::I32, DType::I64));
+  EXPECT_FALSE(isReadableAs(DType::U8, DType::Bool));
+}

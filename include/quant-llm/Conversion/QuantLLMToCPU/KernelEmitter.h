@@ -40,6 +40,7 @@
 #include "mlir/IR/BuiltinTypes.h"
 
 #include "llvm/ADT/SmallVector.h"
+#include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/StringRef.h"
 
 namespace quant_llm {
@@ -135,6 +136,8 @@ emitContractionKernel(mlir::OpBuilder &builder, mlir::Location loc,
 /// Vector register width for f32 arithmetic on the machine that runs this
 /// program: 512, 256 or 128.
 unsigned getHostVectorBits();
+/// The same for a processor with these features.
+unsigned getVectorBits(const llvm::StringMap<bool> &features);
 
 } // namespace quant_llm
 

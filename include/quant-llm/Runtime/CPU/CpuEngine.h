@@ -42,7 +42,8 @@ struct CpuEngineOptions {
   /// Keep compiled objects on disk and use those of earlier runs.
   bool useCache = true;
   /// Where; empty means $QUANT_LLM_CACHE_DIR, else $XDG_CACHE_HOME/quant-llm,
-  /// else ~/.cache/quant-llm.
+  /// else ~/.cache/quant-llm. A directory that belongs to somebody else, or
+  /// that others may write to, is not used: its files would be executed.
   std::string cacheDirectory;
   /// Upper bound of the size of that directory; the oldest entries go first.
   uint64_t cacheLimitBytes = uint64_t(1) << 30;

@@ -8,6 +8,8 @@
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 
+#include "quant-llm/Support/Path.h"
+
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/Matchers.h"
@@ -56,9 +58,7 @@ std::string quant_llm::resolveArchivePath(ArchiveOp archive,
     if (file != "-" && file != "<stdin>")
       directory = llvm::sys::path::parent_path(file);
   }
-  SmallString<256> result(directory);
-  llvm::sys::path::append(result, path);
-  return result.str().str();
+  return resolvePath(directory, path);
 }
 
 ParameterOp quant_llm::getParameterOf(Value value,

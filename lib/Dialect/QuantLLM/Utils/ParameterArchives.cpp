@@ -29,6 +29,8 @@ std::optional<DType> getStoredType(Type type) {
     return DType::F8E5M2;
   if (isa<Float8E8M0FNUType>(type))
     return DType::F8E8M0;
+  if (type.isInteger(1))
+    return DType::Bool;
   if (type.isInteger(8))
     return DType::I8;
   if (type.isInteger(16))
@@ -38,29 +40,6 @@ std::optional<DType> getStoredType(Type type) {
   if (type.isInteger(64))
     return DType::I64;
   return std::nullopt;
-}
-
-/// Whether a tensor stored as `stored` may be read as `wanted`: signless
-/// integers have no sign, and readers older than the 8-bit float types of
-/// safetensors write them as bytes.
-static bool isReadableAs(DType stored, DType wanted) {
-  if (stored == wanted)
-    return true;
-  switch (wanted) {
-  case DType::I8:
-  case DType::F8E4M3:
-  case DType::F8E5M2:
-  case DType::F8E8M0:
-    return stored == DType::U8;
-  case DType::I16:
-    return stored == DType::U16;
-  case DType::I32:
-    return stored == DType::U32;
-  case DType::I64:
-    return stored == DType::U64;
-  default:
-    return false;
-  }
 }
 
 FailureOr<const Archive *> ParameterArchives::open(ParameterOp op) {

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include <unistd.h>
@@ -569,6 +570,62 @@ func.func @f() -> tensor<4xf32> {
             std::string::npos);
 }
 
+/// Compiles, and tells whether the cache had the object.
+static bool isCached(const CpuEngineOptions &options) {
+  auto engine = CpuEngine::fromMemory(source, options);
+  EXPECT_TRUE(engine.ok()) << engine.message();
+  return engine.ok() && (*engine)->fromCache();
+}
+
+// What is loaded is executed, so others must not be able to write it.
+TEST(CpuEngineTest, CacheOfOthersIsNotUsed) {
+  fs::path directory = fs::temp_directory_path() /
+                       ("quant-llm-cache-trust-" + std::to_string(getpid()));
+  fs::remove_all(directory);
+  CpuEngineOptions options;
+  options.cacheDirectory = directory.string();
+  EXPECT_FALSE(isCached(options));
+  EXPECT_TRUE(isCached(options));
+  fs::path path = fs::directory_iterator(directory)->path();
+  auto expectReplaced = [&] {
+    EXPECT_FALSE(isCached(options));
+    EXPECT_TRUE(isCached(options));
+  };
+  // A file that others may write to.
+  fs::permissions(path, fs::perms::group_write, fs::perm_options::add);
+  expectReplaced();
+  fs::permissions(path, fs::perms::others_write, fs::perm_options::add);
+  expectReplaced();
+  EXPECT_EQ(fs::status(path).permissions(),
+            fs::perms::owner_read | fs::perms::owner_write);
+  // A link to elsewhere.
+  fs::path elsewhere = directory / "elsewhere";
+  fs::rename(path, elsewhere);
+  fs::create_symlink(elsewhere, path);
+  expectReplaced();
+  EXPECT_FALSE(fs::is_symlink(path));
+  // The entry of another module.
+  options.optLevel = 1;
+  EXPECT_FALSE(isCached(options));
+  for (const auto &entry : fs::directory_iterator(directory))
+    if (entry.path() != path && entry.path() != elsewhere)
+      fs::copy_file(path, entry.path(), fs::copy_options::overwrite_existing);
+  expectReplaced();
+  // A file of another user, which only root can make.
+  if (geteuid() == 0) {
+    for (const auto &entry : fs::directory_iterator(directory))
+      ASSERT_EQ(chown(entry.path().c_str(), 12345, 12345), 0);
+    expectReplaced();
+  }
+  // A directory in which others may replace files.
+  fs::permissions(directory, fs::perms::others_write, fs::perm_options::add);
+  EXPECT_FALSE(isCached(options));
+  EXPECT_FALSE(isCached(options));
+  fs::permissions(directory, fs::perms::others_write, fs::perm_options::remove);
+  EXPECT_TRUE(isCached(options));
+  fs::remove_all(directory);
+}
+
 TEST(CpuEngineTest, CacheIsUsedAndBounded) {
   fs::path directory = fs::temp_directory_path() /
                        ("quant-llm-cache-test-" + std::to_string(getpid()));
@@ -593,6 +650,17 @@ TEST(CpuEngineTest, CacheIsUsedAndBounded) {
   auto third = CpuEngine::fromMemory(source, options);
   ASSERT_TRUE(third.ok()) << third.message();
   EXPECT_FALSE((*third)->fromCache());
+  // So are entries of which any byte changed, be it of the code.
+  {
+    fs::path path = fs::directory_iterator(directory)->path();
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(-100, std::ios::end);
+    int byte = file.get();
+    file.seekp(-100, std::ios::end);
+    file.put(char(byte ^ 1));
+  }
+  EXPECT_FALSE(isCached(options));
+  EXPECT_TRUE(isCached(options));
   // Other options are other entries, and the bound holds.
   options.cacheLimitBytes =
       fs::file_size(fs::directory_iterator(directory)->path());

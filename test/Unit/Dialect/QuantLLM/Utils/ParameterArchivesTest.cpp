@@ -77,6 +77,7 @@ TEST_F(ParameterArchivesTest, StoredTypes) {
   EXPECT_EQ(getStoredType(builder.getBF16Type()), DType::BF16);
   EXPECT_EQ(getStoredType(Float8E8M0FNUType::get(&context)), DType::F8E8M0);
   EXPECT_EQ(getStoredType(builder.getI8Type()), DType::I8);
+  EXPECT_EQ(getStoredType(builder.getI1Type()), DType::Bool);
   EXPECT_EQ(getStoredType(builder.getIntegerType(4)), std::nullopt);
   EXPECT_EQ(getStoredType(builder.getIndexType()), std::nullopt);
 }
