@@ -154,6 +154,19 @@ END
   rm -rf "$folder"
 }
 
+# NVIDIA's assembler for GPU kernels, out of its Python package where no CUDA
+# toolkit is installed. Fails without a message of its own if pip cannot get it.
+get_ptxas() {
+  local program
+  ! command -v ptxas >/dev/null || return 0
+  for program in /usr/local/cuda*/bin/ptxas "$QUANT_LLM_VENV"/lib/python3*/site-packages/nvidia/cu*/bin/ptxas; do
+    [ ! -x "$program" ] || return 0
+  done
+  say "Getting ptxas (40 MB)"
+  "$QUANT_LLM_VENV/bin/pip" --disable-pip-version-check install --no-deps \
+    -c "$QUANT_LLM_ROOT/scripts/constraints.txt" nvidia-cuda-nvcc
+}
+
 setup_run() {
   install_packages "${QUANT_LLM_PACKAGES[@]}"
   check_llvm
@@ -169,5 +182,6 @@ setup_test() {
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   set -eu -o pipefail
   setup_test
+  get_ptxas || echo "warning: without ptxas there is no machine code for GPUs" >&2
   build all QuantLLMUnitTests
 fi

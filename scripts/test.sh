@@ -23,6 +23,7 @@ check_format() {
 
 setup_test
 build all QuantLLMUnitTests
+get_ptxas || echo "warning: without ptxas its tests are skipped" >&2
 get_smollm2 || echo "warning: without SmolLM2 its tests are skipped" >&2
 say "Checking the format of the sources"
 status=0

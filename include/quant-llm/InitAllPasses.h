@@ -23,6 +23,7 @@ inline void registerAllPasses() {
   registerQuantLLMTargetPasses();
   registerQuantizationPipelines();
   registerCpuPipelines();
+  registerGpuPipelines();
 }
 
 } // namespace quant_llm

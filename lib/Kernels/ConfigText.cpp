@@ -90,6 +90,14 @@ const std::vector<ConfigField> &quant_llm::getConfigFields() {
   return fields;
 }
 
+bool quant_llm::operator==(const KernelConfig &a, const KernelConfig &b) {
+  for (const ConfigField &field : getConfigFields())
+    if (a.*field.member != b.*field.member)
+      return false;
+  return a.family == b.family && a.copy == b.copy &&
+         a.minTokens == b.minTokens && a.maxTokens == b.maxTokens;
+}
+
 std::string quant_llm::describe(const KernelConfig &config) {
   auto text = [](int64_t value) { return std::to_string(value); };
   std::string tokens = config.maxTokens == INT64_MAX

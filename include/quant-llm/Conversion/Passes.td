@@ -156,6 +156,46 @@ def ConvertQuantLLMToCPU
   ];
 }
 
+def ConvertQuantLLMToGPU : Pass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> {
+  let summary = "Generate the GPU kernels of linears";
+  let description = [{
+    Generates the kernels that the attribute `kernels` of every `quant_llm.linear` asks for
+    (`quant-llm-select-kernels`) into one `gpu.module` with the target of the chip, and names them in
+    `kernel_symbols` of the linear. Linears that ask for the same (shape, scheme,
+    types, epilogue and configuration) share a kernel. The linears stay: whoever executes the
+    module launches their kernels, as the attribute `quant_llm.kernel` of each says
+    (`docs/KernelConfig.md`).
+
+    Example (`test/Conversion/QuantLLMToGPU/convert.mlir`):
+    ```mlir
+    %y = quant_llm.linear %x, %w {kernels = [#quant_llm.kernel_config<multistage, ...>]}
+      : (tensor<?x64xf16>, !weight) -> tensor<?x128xf16>
+    // becomes
+    gpu.module @quant_llm_kernels [#nvvm.target<chip = "sm_80", features = "+ptx78">] {
+      llvm.func @linear_128x64_int4_multistage_16x8(...) attributes {gpu.kernel, nvvm.kernel,
+        quant_llm.kernel = {args = ["x", "packed0", ...], grid = "tiles", ...}} { ... }
+    }
+    %y = quant_llm.linear %x, %w {kernels = [#quant_llm.kernel_config<multistage, ...>],
+      kernel_symbols = [@quant_llm_kernels::@linear_128x64_int4_multistage_16x8]}
+      : (tensor<?x64xf16>, !weight) -> tensor<?x128xf16>
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::LLVM::LLVMDialect", "::mlir::NVVM::NVVMDialect",
+    "::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect",
+    "::mlir::math::MathDialect", "::mlir::scf::SCFDialect",
+    "::quant_llm::QuantLLMDialect",
+  ];
+  let options = [
+    Option<"chip", "chip", "std::string", "\"\"",
+           "The chip: sm_80, sm_86, sm_89, sm_90a, sm_100a or sm_120a; required">,
+  ];
+  let statistics = [
+    Statistic<"numKernels", "kernels", "Number of kernels generated">,
+    Statistic<"numLinears", "linears", "Number of linears that have kernels">,
+  ];
+}
+
 def ConvertQuantLLMToLinalg : Pass<"convert-quant-llm-to-linalg"> {
   let summary = "Lower dequantize and linear to their formulas in linalg";
   let description = [{

@@ -19,6 +19,7 @@
 #ifndef QUANT_LLM_KERNELS_KERNELSPEC_H
 #define QUANT_LLM_KERNELS_KERNELSPEC_H
 
+#include "quant-llm/Kernels/KernelConfig.h"
 #include "quant-llm/Numerics/Scheme.h"
 #include "quant-llm/Support/Status.h"
 
@@ -53,54 +54,6 @@ struct KernelProblem {
   std::vector<EpilogueOperand> epilogue;
 };
 
-enum class KernelFamily {
-  /// Up to 64 tokens, memory-bound: bulk copies into a ring of stages, one
-  /// producer warp, mma.sync. sm_90 and later.
-  FewTokens,
-  /// cp.async into a ring of stages, mma.sync. sm_80 and later; every scheme
-  /// and every shape.
-  Multistage,
-  /// Tensor copies, one producer warp, warpgroups that dequantize into operand
-  /// A of wgmma. sm_90a.
-  Wgmma,
-  /// Dequantizes into scratch memory, then multiplies dense matrices.
-  Scratch,
-};
-
-/// How the rows of X reach shared memory.
-enum class ActivationCopy {
-  /// Tensor copies of 64 k with the 128-byte swizzle; needs 2*K % 16 == 0.
-  Tensor,
-  /// One bulk copy per row into padded rows; needs 2*K % 16 == 0.
-  Bulk,
-  /// cp.async of 16 bytes; needs 2*K % 16 == 0.
-  Async16,
-  /// Loads and stores of single elements: every K.
-  Element,
-};
-
-/// How a kernel is built. Sizes are in elements.
-struct KernelConfig {
-  KernelFamily family = KernelFamily::Multistage;
-  /// Rows of W, tokens and columns of a stage that a CTA works on.
-  int64_t rowTile = 64;
-  int64_t tokenTile = 16;
-  int64_t stageK = 128;
-  /// Depth of the ring.
-  int64_t stages = 4;
-  /// Warps along the rows and along k (Wgmma: consumer warpgroups).
-  int64_t warpsRows = 4;
-  int64_t warpsK = 1;
-  /// Kernels that share the k range of a tile: CTAs of one cluster.
-  int64_t split = 1;
-  /// CTAs that must fit on a multiprocessor.
-  int64_t ctasPerSM = 1;
-  ActivationCopy copy = ActivationCopy::Async16;
-  /// The token counts the configuration is meant for, both included.
-  int64_t minTokens = 1;
-  int64_t maxTokens = INT64_MAX;
-};
-
 /// What a chip offers to a kernel.
 struct ChipLimits {
   std::string name;
@@ -120,10 +73,6 @@ Result<ChipLimits> getChipLimits(const std::string &chip);
 /// Bytes of dynamic shared memory of a kernel.
 int64_t getSharedBytes(const KernelProblem &problem,
                        const KernelConfig &config);
-
-/// Rejects a configuration that makes no sense by itself, for any problem and
-/// chip.
-Status verifyConfig(const KernelConfig &config);
 
 /// Rejects a configuration that the generator or the chip cannot hold; the
 /// message says which limit, what it is, and what was asked for.

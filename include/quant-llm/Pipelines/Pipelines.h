@@ -55,6 +55,42 @@ void registerCpuPipelineDialects(mlir::DialectRegistry &registry);
 /// Registers `quant-llm-to-cpu` for textual pipelines.
 void registerCpuPipelines();
 
+/// Options of `quant-llm-to-gpu`: those of its passes.
+struct GpuPipelineOptions
+    : public mlir::PassPipelineOptions<GpuPipelineOptions> {
+  Option<std::string> chip{
+      *this, "chip",
+      llvm::cl::desc("The chip: sm_80, sm_86, sm_89, sm_90a, sm_100a or "
+                     "sm_120a; required")};
+  Option<std::string> output{
+      *this, "output",
+      llvm::cl::desc("Directory to write for the GPU runtime; required")};
+  Option<std::string> tuningFile{
+      *this, "tuning-file",
+      llvm::cl::desc("JSON file with the kernels of single shapes")};
+  Option<std::string> format{
+      *this, "format",
+      llvm::cl::desc("ptx, cubin, or auto: cubin if ptxas is found"),
+      llvm::cl::init("auto")};
+  Option<std::string> packed{
+      *this, "packed",
+      llvm::cl::desc("File of the packed weights, relative to the directory, "
+                     "of linears whose weights are not packed parameters"),
+      llvm::cl::init("packed.safetensors")};
+  Option<std::string> baseDir{
+      *this, "base-dir",
+      llvm::cl::desc("Directory that relative paths of archives are relative "
+                     "to, instead of that of the module's file")};
+};
+
+/// `quant-llm-to-gpu`: raises and fuses linears, chooses and generates their
+/// kernels, compiles them, and writes the directory that the GPU runtime loads.
+void buildGpuPipeline(mlir::OpPassManager &pm,
+                      const GpuPipelineOptions &options);
+
+/// Registers `quant-llm-to-gpu` for textual pipelines.
+void registerGpuPipelines();
+
 /// Options of `quant-llm-finequant`: those of its passes under the same names
 /// and with the same defaults (a test compares them).
 struct FineQuantPipelineOptions

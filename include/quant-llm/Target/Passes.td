@@ -66,11 +66,38 @@ def GPUToPTX : Pass<"quant-llm-gpu-to-ptx", "::mlir::ModuleOp"> {
            "Version of PTX, +ptx81 and the like; by default the oldest that has the "
            "instructions of the chip">,
     Option<"format", "format", "std::string", "\"ptx\"",
-           "What the gpu.binary holds: ptx or cubin">,
+           "What the gpu.binary holds: ptx, cubin, or auto: cubin if ptxas is found">,
     Option<"ptxFile", "ptx-file", "std::string", "\"\"",
            "Also write the PTX to this file; needs exactly one gpu.module">,
     Option<"cubinFile", "cubin-file", "std::string", "\"\"",
            "Also write the machine code to this file; needs exactly one gpu.module">,
+  ];
+}
+
+def WriteGPUArtifact : Pass<"quant-llm-write-gpu-artifact", "::mlir::ModuleOp"> {
+  let summary = "Write the directory that the GPU runtime loads";
+  let description = [{
+    Writes the `gpu.binary` that `quant-llm-gpu-to-ptx` made of the kernels of linears to
+    `kernels.cubin` or `kernels.ptx` in a directory, and `manifest.json`: the kernels with their launch
+    descriptions, resources and hashes, and the linears with their weights and kernels
+    (`docs/KernelConfig.md`). The manifest is written last; each file appears
+    complete or not at all.
+
+    The packed weights of a linear are parameters in the layout `#quant_llm.fragment_layout` in an
+    archive below the directory; of others the manifest says that they are in `packed` under the same
+    keys.
+
+    Example (`test/Target/Artifact/write.mlir`).
+  }];
+  let options = [
+    Option<"output", "output", "std::string", "\"\"",
+           "The directory; it is made if it does not exist; required">,
+    Option<"packed", "packed", "std::string", "\"packed.safetensors\"",
+           "File of the packed weights, relative to the directory, of linears whose "
+           "weights are not packed parameters">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
   ];
 }
 

@@ -42,12 +42,26 @@ struct GPUToPTXPass : public quant_llm::impl::GPUToPTXBase<GPUToPTXPass> {
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
-    if (format != "ptx" && format != "cubin") {
-      emitError(module.getLoc(),
-                "expected the option 'format' to be ptx or cubin but "
-                "got '")
+    if (format != "ptx" && format != "cubin" && format != "auto") {
+      emitError(module.getLoc(), "expected the option 'format' to be ptx, "
+                                 "cubin or auto but got '")
           << format << "'";
       return signalPassFailure();
+    }
+    assembler.reset();
+    if (format != "ptx" || !cubinFile.empty()) {
+      Result<Assembler> found = Assembler::find();
+      if (found.ok()) {
+        assembler = found.take();
+      } else if (format == "auto" && cubinFile.empty()) {
+        remark::missed(module.getLoc(),
+                       remark::RemarkOpts::name("not assembled")
+                           .category("quant-llm-gpu-to-ptx"))
+            << found.message();
+      } else {
+        emitError(module.getLoc()) << found.message();
+        return signalPassFailure();
+      }
     }
     SmallVector<gpu::GPUModuleOp> kernels;
     module.walk([&](gpu::GPUModuleOp op) { kernels.push_back(op); });
@@ -103,21 +117,22 @@ private:
 
     StringRef object = *ptx;
     Assembly assembly;
-    if (format == "cubin" || !cubinFile.empty()) {
+    bool isBinary = format != "ptx" && assembler;
+    if (assembler) {
       if (failed(assemble(op, *ptx, target->getChip(), assembly, table)) ||
           failed(write(op, cubinFile, assembly.cubin)))
         return failure();
-      if (format == "cubin")
+      if (isBinary)
         object = assembly.cubin;
     }
 
     OpBuilder b(op);
-    auto objectAttr = gpu::ObjectAttr::get(
-        *target,
-        format == "cubin" ? gpu::CompilationTarget::Binary
-                          : gpu::CompilationTarget::Assembly,
-        b.getStringAttr(object), nullptr,
-        gpu::KernelTableAttr::get(&getContext(), table));
+    auto objectAttr =
+        gpu::ObjectAttr::get(*target,
+                             isBinary ? gpu::CompilationTarget::Binary
+                                      : gpu::CompilationTarget::Assembly,
+                             b.getStringAttr(object), nullptr,
+                             gpu::KernelTableAttr::get(&getContext(), table));
     gpu::BinaryOp::create(b, op.getLoc(), op.getName(),
                           op.getOffloadingHandlerAttr(),
                           b.getArrayAttr({objectAttr}));
@@ -150,9 +165,6 @@ private:
   LogicalResult assemble(gpu::GPUModuleOp op, StringRef ptx, StringRef chip,
                          Assembly &assembly,
                          SmallVectorImpl<gpu::KernelMetadataAttr> &table) {
-    Result<Assembler> assembler = Assembler::find();
-    if (!assembler.ok())
-      return emitError(op.getLoc()) << assembler.message();
     Result<Assembly> result = assembler->assemble(ptx, chip.str());
     if (!result.ok())
       return emitError(op.getLoc()) << result.message();
@@ -172,20 +184,25 @@ private:
           << Arg("ptxas", assembler->getVersion().str());
       for (gpu::KernelMetadataAttr &entry : table)
         if (entry.getName() == kernel.name)
-          entry = entry.appendMetadata({
-              b.getNamedAttr("registers",
-                             b.getI64IntegerAttr(kernel.registers)),
-              b.getNamedAttr("shared_bytes",
-                             b.getI64IntegerAttr(kernel.sharedBytes)),
-              b.getNamedAttr("spill_bytes",
-                             b.getI64IntegerAttr(kernel.spillStoreBytes +
-                                                 kernel.spillLoadBytes)),
-              b.getNamedAttr("stack_bytes",
-                             b.getI64IntegerAttr(kernel.stackBytes)),
-          });
+          entry = entry.appendMetadata(b.getNamedAttr(
+              "resources",
+              b.getDictionaryAttr({
+                  b.getNamedAttr("registers",
+                                 b.getI64IntegerAttr(kernel.registers)),
+                  b.getNamedAttr("spill_bytes",
+                                 b.getI64IntegerAttr(kernel.spillStoreBytes +
+                                                     kernel.spillLoadBytes)),
+                  b.getNamedAttr("stack_bytes",
+                                 b.getI64IntegerAttr(kernel.stackBytes)),
+                  b.getNamedAttr("static_shared_bytes",
+                                 b.getI64IntegerAttr(kernel.sharedBytes)),
+              })));
     }
     return success();
   }
+
+  /// Set if machine code is wanted.
+  std::optional<Assembler> assembler;
 };
 
 } // namespace

@@ -6,7 +6,7 @@
 
 // CHECK: remark: [Passed] assembled {{.*}} kernel=k, ptxas={{[0-9.]+}}, registers={{[1-9][0-9]*}}, spilled bytes=0, stack bytes=0, static shared bytes=512
 // CHECK: gpu.binary @m
-// CHECK-SAME: metadata = {registers = {{[1-9][0-9]*}} : i64, shared_bytes = 512 : i64, spill_bytes = 0 : i64, stack_bytes = 0 : i64}
+// CHECK-SAME: metadata = {resources = {registers = {{[1-9][0-9]*}} : i64, spill_bytes = 0 : i64, stack_bytes = 0 : i64, static_shared_bytes = 512 : i64}}
 // CHECK-SAME: bin = "\7FELF
 // ELF: Machine: NVIDIA CUDA architecture
 gpu.module @m [#nvvm.target<chip = "sm_80">] {

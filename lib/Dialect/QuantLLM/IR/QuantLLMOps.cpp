@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Kernels/Tuning.h"
 
 #include "quant-llm/Support/Path.h"
 
@@ -421,7 +422,27 @@ LogicalResult LinearOp::verify() {
           weight && weight.getScheme() != scheme)
         return emitOpError("expected a quantized weight to have the scheme ")
                << scheme << " of the op but got " << weight.getScheme();
+  // QL-LINEAR-C11
+  SmallVector<KernelConfig> kernels = getKernelConfigs();
+  if (getKernels()) {
+    Status covered = verifyCoverage({kernels.begin(), kernels.end()});
+    if (!covered.ok())
+      return emitOpError("has wrong kernels: ") << covered.message();
+  }
+  // QL-LINEAR-C12
+  if (ArrayAttr symbols = getKernelSymbolsAttr();
+      symbols && symbols.size() != kernels.size())
+    return emitOpError("expected a symbol for each of ")
+           << kernels.size() << " kernels but got " << symbols.size();
   return success();
+}
+
+SmallVector<KernelConfig> LinearOp::getKernelConfigs() {
+  SmallVector<KernelConfig> configs;
+  if (ArrayAttr kernels = getKernelsAttr())
+    for (KernelConfigAttr kernel : kernels.getAsRange<KernelConfigAttr>())
+      configs.push_back(kernel.getConfig());
+  return configs;
 }
 
 LogicalResult LinearOp::verifyRegions() {
@@ -474,8 +495,8 @@ struct DropUnusedEpilogueOperands : public OpRewritePattern<LinearOp> {
 
   LogicalResult matchAndRewrite(LinearOp op,
                                 PatternRewriter &rewriter) const override {
-    if (!op.hasEpilogue())
-      return rewriter.notifyMatchFailure(op, "no epilogue");
+    if (!op.hasEpilogue() || op.getKernelSymbols())
+      return rewriter.notifyMatchFailure(op, "no epilogue, or one in a kernel");
     Block &block = op.getEpilogue().front();
     unsigned numWeights = op.getWeights().size();
     unsigned numOperands = op.getEpilogueOperands().size();
@@ -504,8 +525,9 @@ struct DropIdentityEpilogue : public OpRewritePattern<LinearOp> {
   LogicalResult matchAndRewrite(LinearOp op,
                                 PatternRewriter &rewriter) const override {
     if (!op.hasEpilogue() || op.getWeights().size() != 1 ||
-        !op.getEpilogueOperands().empty())
-      return rewriter.notifyMatchFailure(op, "not an epilogue of one argument");
+        !op.getEpilogueOperands().empty() || op.getKernelSymbols())
+      return rewriter.notifyMatchFailure(op, "not an epilogue of one argument, "
+                                             "or one in a kernel");
     Block &block = op.getEpilogue().front();
     Value value = cast<YieldOp>(block.getTerminator()).getValues().front();
     // Rounding half to even is what a linear without epilogue does.
@@ -516,9 +538,11 @@ struct DropIdentityEpilogue : public OpRewritePattern<LinearOp> {
       value = trunc.getIn();
     if (value != block.getArgument(0))
       return rewriter.notifyMatchFailure(op, "the epilogue computes something");
-    rewriter.replaceOpWithNewOp<LinearOp>(
-        op, op.getResult().getType(), op.getInput(), op.getWeights(),
-        op.getSchemeAttr(), op.getReasonAttr());
+    auto plain = LinearOp::create(
+        rewriter, op.getLoc(), op.getResult().getType(), op.getInput(),
+        op.getWeights(), op.getSchemeAttr(), op.getReasonAttr());
+    plain.setKernelsAttr(op.getKernelsAttr());
+    rewriter.replaceOp(op, plain);
     return success();
   }
 };

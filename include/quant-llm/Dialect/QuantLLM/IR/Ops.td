@@ -19,6 +19,7 @@ include "mlir/Interfaces/ControlFlowInterfaces.td"
 include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
 include "quant-llm/Dialect/QuantLLM/IR/DispatchOps.td"
+include "quant-llm/Dialect/QuantLLM/IR/KernelAttributes.td"
 include "quant-llm/Dialect/QuantLLM/IR/Types.td"
 
 class QuantLLM_Op<string mnemonic, list<Trait> traits = []>
@@ -259,6 +260,9 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
 
     `scheme` is the scheme chosen for the weights of this op and `reason` says why; both
     are notes for the passes that quantize and do not change the meaning.
+    `kernels` are the configurations of the GPU kernels that compute the op, each for a range of
+    token counts (the product of the leading dimensions), and `kernel_symbols` names the
+    generated kernels, once there are any.
 
     Constraints:
     - QL-LINEAR-C1: there are one or two weights.
@@ -272,6 +276,9 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
     - QL-LINEAR-C8: the region holds only pure scalar operations of `arith` and `math`.
     - QL-LINEAR-C9: the region yields one value of the result's element type.
     - QL-LINEAR-C10: if `scheme` is given, a quantized weight has this scheme.
+    - QL-LINEAR-C11: `kernels`, if given, cover the token counts from 1 on in their order,
+      without gaps.
+    - QL-LINEAR-C12: `kernel_symbols`, if given, has one symbol for each of `kernels`.
 
     Example:
     ```mlir
@@ -288,7 +295,9 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
     Variadic<QuantLLM_AnyWeight>:$weights,
     Variadic<QuantLLM_FloatTensor>:$epilogue_operands,
     OptionalAttr<QuantLLM_SchemeAttr>:$scheme,
-    OptionalAttr<StrAttr>:$reason
+    OptionalAttr<StrAttr>:$reason,
+    OptionalAttr<QuantLLM_KernelConfigArrayAttr>:$kernels,
+    OptionalAttr<SymbolRefArrayAttr>:$kernel_symbols
   );
   let results = (outs QuantLLM_FloatTensor:$result);
   let regions = (region MaxSizedRegion<1>:$epilogue);
@@ -318,6 +327,8 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
     int64_t getK();
     /// True if every weight has a quantized type.
     bool isQuantized();
+    /// The configurations in `kernels`; none if there are none.
+    ::llvm::SmallVector<::quant_llm::KernelConfig> getKernelConfigs();
   }];
 }
 

@@ -22,6 +22,7 @@
 #include "mlir/Interfaces/InferTypeOpInterface.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "quant-llm/Dialect/QuantLLM/IR/AttributeNames.h"
+#include "quant-llm/Kernels/KernelConfig.h"
 #include "quant-llm/Numerics/Scheme.h"
 
 #include <string>
@@ -36,6 +37,9 @@ struct WeightComponent {
   llvm::StringRef name;
   mlir::RankedTensorType type;
 };
+
+/// For the storage of attributes.
+llvm::hash_code hash_value(const KernelConfig &config);
 } // namespace quant_llm
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMAttrInterfaces.h.inc"

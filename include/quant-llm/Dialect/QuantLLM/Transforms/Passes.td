@@ -291,6 +291,40 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
   ];
 }
 
+def SelectKernels : Pass<"quant-llm-select-kernels"> {
+  let summary = "Choose the GPU kernels of every linear";
+  let description = [{
+    Writes the configurations of the kernels that compute a `quant_llm.linear` on a chip into its
+    attribute `kernels`, each for a range of token counts. What a linear already has stays, and is
+    verified against the chip. The rules are in `lib/Kernels/Select.cpp`; a tuning
+    file replaces them for single shapes (`docs/KernelConfig.md`).
+
+    Remarks (category `quant-llm-select-kernels`) give every choice with its
+    reason, and why a linear has no kernel: dense weights, activations of f32, blocks that kernels
+    cannot follow.
+
+    Example (`test/Strategy/config_int4_sm90.mlir`):
+    ```mlir
+    %y = quant_llm.linear %x, %w : (tensor<?x4096xf16>, !weight) -> tensor<?x4096xf16>
+    // becomes
+    %y = quant_llm.linear %x, %w {kernels = [
+      #quant_llm.kernel_config<few_tokens, tokens = [1, 8], row_tile = 16, ...>, ...]}
+      : (tensor<?x4096xf16>, !weight) -> tensor<?x4096xf16>
+    ```
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"chip", "chip", "std::string", "\"\"",
+           "The chip: sm_80, sm_86, sm_89, sm_90a, sm_100a or sm_120a; required">,
+    Option<"tuningFile", "tuning-file", "std::string", "\"\"",
+           "JSON file with the kernels of single shapes">,
+  ];
+  let statistics = [
+    Statistic<"numSelected", "linears-with-kernels", "Number of linears with kernels">,
+    Statistic<"numSkipped", "linears-without", "Number of linears without kernels">,
+  ];
+}
+
 def VerifyStage : Pass<"quant-llm-verify-stage", "::mlir::ModuleOp"> {
   let summary = "Check the contract of a stage of the compilation";
   let description = [{

@@ -1,0 +1,24 @@
+//===- KernelProblem.h - What a linear asks of a GPU kernel -----*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_DIALECT_QUANTLLM_UTILS_KERNELPROBLEM_H
+#define QUANT_LLM_DIALECT_QUANTLLM_UTILS_KERNELPROBLEM_H
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Kernels/KernelSpec.h"
+
+namespace quant_llm {
+
+/// What a kernel of the linear computes, beside the body of its epilogue. An
+/// error for what no kernel does: dense weights, weights under different
+/// schemes. Further rules are those of verifyKernel.
+Result<KernelProblem> getKernelProblem(LinearOp op);
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_DIALECT_QUANTLLM_UTILS_KERNELPROBLEM_H

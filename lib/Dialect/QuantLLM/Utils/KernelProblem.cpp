@@ -1,0 +1,50 @@
+//===- KernelProblem.cpp - What a linear asks of a GPU kernel -------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Dialect/QuantLLM/Utils/KernelProblem.h"
+
+#include "mlir/IR/TypeUtilities.h"
+
+using namespace mlir;
+using namespace quant_llm;
+
+/// The op's verifier allows no other element types.
+static quant_llm::TensorType getTensorType(Type type) {
+  Type element = getElementTypeOrSelf(type);
+  if (element.isF16())
+    return quant_llm::TensorType::F16;
+  if (element.isBF16())
+    return quant_llm::TensorType::BF16;
+  return quant_llm::TensorType::F32;
+}
+
+Result<KernelProblem> quant_llm::getKernelProblem(LinearOp op) {
+  if (!op.isQuantized())
+    return Status::error("expected quantized weights but got dense ones");
+  auto first = cast<WeightType>(op.getWeights().front().getType());
+  for (Type type : op.getWeights().getTypes())
+    if (cast<WeightType>(type).getScheme() != first.getScheme())
+      return Status::error("expected weights under one scheme");
+
+  KernelProblem problem;
+  problem.scheme = first.getScheme().toNumerics();
+  problem.n = op.getN();
+  problem.k = op.getK();
+  problem.activation = getTensorType(op.getInput().getType());
+  problem.output = getTensorType(op.getResult().getType());
+  problem.numWeights = op.getWeights().size();
+  for (Type type : op.getEpilogueOperands().getTypes()) {
+    EpilogueOperand operand;
+    operand.type = getTensorType(type);
+    // An operand of rank 1 has one value per output, unless so has the result
+    // of a single token.
+    operand.perElement = cast<RankedTensorType>(type).getRank() != 1;
+    problem.epilogue.push_back(operand);
+  }
+  return problem;
+}

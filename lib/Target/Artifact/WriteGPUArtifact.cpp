@@ -1,0 +1,291 @@
+//===- WriteGPUArtifact.cpp - The pass quant-llm-write-gpu-artifact -------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The manifest is what lib/Runtime/CUDA/Manifest.cpp reads.
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Dialect/QuantLLM/Utils/KernelProblem.h"
+#include "quant-llm/Kernels/ConfigText.h"
+#include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Support/AtomicFile.h"
+#include "quant-llm/Support/Sha256.h"
+#include "quant-llm/Target/Passes.h"
+
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "llvm/ADT/StringSet.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Path.h"
+
+#include <nlohmann/json.hpp>
+
+namespace quant_llm {
+#define GEN_PASS_DEF_WRITEGPUARTIFACT
+#include "quant-llm/Target/Passes.h.inc"
+} // namespace quant_llm
+
+using namespace mlir;
+using namespace quant_llm;
+using nlohmann::json;
+
+static constexpr char manifestSchema[] = "quant_llm.manifest/1";
+
+/// The attribute of a launch description as JSON; nothing for attributes that
+/// no kernel generator writes.
+static std::optional<json> toJson(Attribute attribute) {
+  if (auto text = dyn_cast<StringAttr>(attribute))
+    return json(text.str());
+  if (auto flag = dyn_cast<BoolAttr>(attribute))
+    return json(flag.getValue());
+  if (auto number = dyn_cast<IntegerAttr>(attribute);
+      number && number.getValue().isSignedIntN(64))
+    return json(number.getValue().getSExtValue());
+  if (auto list = dyn_cast<ArrayAttr>(attribute)) {
+    json array = json::array();
+    for (Attribute element : list) {
+      std::optional<json> value = toJson(element);
+      if (!value)
+        return std::nullopt;
+      array.push_back(*value);
+    }
+    return array;
+  }
+  if (auto dictionary = dyn_cast<DictionaryAttr>(attribute)) {
+    json object = json::object();
+    for (NamedAttribute entry : dictionary) {
+      std::optional<json> value = toJson(entry.getValue());
+      if (!value)
+        return std::nullopt;
+      object[entry.getName().str()] = *value;
+    }
+    return object;
+  }
+  return std::nullopt;
+}
+
+namespace {
+
+struct WriteGPUArtifactPass
+    : public quant_llm::impl::WriteGPUArtifactBase<WriteGPUArtifactPass> {
+  using WriteGPUArtifactBase::WriteGPUArtifactBase;
+
+  void runOnOperation() override {
+    if (failed(write()))
+      signalPassFailure();
+  }
+
+private:
+  LogicalResult write();
+  LogicalResult writeFile(const std::string &name, StringRef data);
+  FailureOr<json> describeKernels(gpu::BinaryOp binary, gpu::ObjectAttr object,
+                                  const std::string &file);
+  FailureOr<json> describeLinear(LinearOp op, SymbolTableCollection &tables);
+  /// The archive's path relative to the directory.
+  FailureOr<std::string> getRelativePath(LinearOp op, ArchiveOp archive);
+
+  /// Names of linears so far.
+  llvm::StringSet<> names;
+};
+
+} // namespace
+
+LogicalResult WriteGPUArtifactPass::writeFile(const std::string &name,
+                                              StringRef data) {
+  SmallString<128> path(output);
+  llvm::sys::path::append(path, name);
+  Status status =
+      writeFileAtomically(std::string(path), data.data(), data.size());
+  if (!status.ok())
+    return emitError(getOperation().getLoc()) << status.message();
+  return success();
+}
+
+FailureOr<json> WriteGPUArtifactPass::describeKernels(gpu::BinaryOp binary,
+                                                      gpu::ObjectAttr object,
+                                                      const std::string &file) {
+  StringRef data = object.getObject().getValue();
+  std::string hash = sha256Hex(data.data(), data.size());
+  json kernels = json::array();
+  if (!object.getKernels())
+    return kernels;
+  for (gpu::KernelMetadataAttr kernel : object.getKernels()) {
+    // The launch description, then the resources that ptxas reported.
+    json entry = json::object();
+    for (NamedAttribute field : kernel.getMetadata()
+                                    ? kernel.getMetadata()
+                                    : DictionaryAttr::get(&getContext())) {
+      std::optional<json> value = toJson(field.getValue());
+      if (!value)
+        return emitError(binary.getLoc(), "kernel '")
+               << kernel.getName().getValue()
+               << "': expected numbers, text, lists and dictionaries but got "
+               << field.getValue();
+      if (field.getName() == "launch" && value->is_object())
+        entry.update(*value);
+      else if (field.getName() == "resources")
+        entry["resources"] = *value;
+    }
+    entry["name"] = kernel.getName().str();
+    entry["file"] = file;
+    entry["sha256"] = hash;
+    kernels.push_back(std::move(entry));
+  }
+  return kernels;
+}
+
+FailureOr<std::string>
+WriteGPUArtifactPass::getRelativePath(LinearOp op, ArchiveOp archive) {
+  SmallString<256> directory, file;
+  std::string path = resolveArchivePath(archive, baseDir);
+  if (std::error_code error = llvm::sys::fs::real_path(output, directory))
+    return emitError(getOperation().getLoc(), "cannot find '")
+           << output << "': " << error.message();
+  // The file itself need not exist yet, its directory does.
+  StringRef parent = llvm::sys::path::parent_path(path);
+  if (std::error_code error =
+          llvm::sys::fs::real_path(parent.empty() ? "." : parent, file))
+    return op.emitError("cannot find the directory of '")
+           << path << "': " << error.message();
+  llvm::sys::path::append(file, llvm::sys::path::filename(path));
+  StringRef relative = file;
+  if (!relative.consume_front(directory) || !relative.consume_front("/"))
+    return op.emitError("expected the archive of packed weights below '")
+           << output << "' but got '" << path
+           << "'; pack the weights into that directory";
+  return relative.str();
+}
+
+FailureOr<json>
+WriteGPUArtifactPass::describeLinear(LinearOp op,
+                                     SymbolTableCollection &tables) {
+  Result<KernelProblem> problem = getKernelProblem(op);
+  if (!problem.ok())
+    return op.emitOpError("has kernels but ") << problem.message();
+  json weights = json::array(), keys = json::array();
+  std::string name, archiveFile = packed;
+  bool first = true;
+  for (Value weight : op.getWeights()) {
+    // Weights that are no parameters still need a name.
+    std::string key = "weight" + std::to_string(weights.size());
+    std::string symbol = key;
+    if (ParameterOp parameter = getParameterOf(weight, &tables)) {
+      key = parameter.getArchiveKey().str();
+      symbol = parameter.getSymName().str();
+      auto type = cast<WeightType>(weight.getType());
+      if (isa_and_present<FragmentLayoutAttr>(type.getLayout())) {
+        auto archive = tables.lookupNearestSymbolFrom<ArchiveOp>(
+            parameter, parameter.getArchiveAttr());
+        if (!archive)
+          return op.emitError("expected the archive of parameter '")
+                 << symbol << "' to exist";
+        FailureOr<std::string> file = getRelativePath(op, archive);
+        if (failed(file))
+          return failure();
+        if (!first && *file != archiveFile)
+          return op.emitError("expected the weights of a linear in one "
+                              "archive but got '")
+                 << archiveFile << "' and '" << *file << "'";
+        archiveFile = *file;
+      }
+    }
+    name += (name.empty() ? "" : "+") + symbol;
+    weights.push_back(symbol);
+    keys.push_back(key);
+    first = false;
+  }
+  std::string unique = name;
+  for (unsigned i = 2; !names.insert(unique).second; ++i)
+    unique = name + "#" + std::to_string(i);
+
+  json epilogue = json::array();
+  for (const EpilogueOperand &operand : problem->epilogue)
+    epilogue.push_back({{"type", quant_llm::getName(operand.type)},
+                        {"per_element", operand.perElement}});
+  json variants = json::array();
+  for (const auto &[config, symbol] :
+       llvm::zip_equal(op.getKernelConfigs(),
+                       op.getKernelSymbolsAttr().getAsRange<SymbolRefAttr>()))
+    variants.push_back({{"tokens", {config.minTokens, config.maxTokens}},
+                        {"kernel", symbol.getLeafReference().str()}});
+  return json{{"name", unique},
+              {"n", problem->n},
+              {"k", problem->k},
+              {"scheme", schemeName(problem->scheme)},
+              {"activation", quant_llm::getName(problem->activation)},
+              {"output", quant_llm::getName(problem->output)},
+              {"weights", weights},
+              {"epilogue", epilogue},
+              {"packed", {{"archive", archiveFile}, {"keys", keys}}},
+              {"variants", variants}};
+}
+
+LogicalResult WriteGPUArtifactPass::write() {
+  names.clear();
+  ModuleOp module = getOperation();
+  if (output.empty())
+    return emitError(module.getLoc(), "expected the option 'output': the "
+                                      "directory to write");
+  SmallVector<LinearOp> linears;
+  module.walk([&](LinearOp op) {
+    if (op.getKernelSymbols())
+      linears.push_back(op);
+  });
+  SymbolTableCollection tables;
+  gpu::BinaryOp binary;
+  for (LinearOp op : linears)
+    for (auto symbol : op.getKernelSymbolsAttr().getAsRange<SymbolRefAttr>()) {
+      auto holder = tables.lookupNearestSymbolFrom<gpu::BinaryOp>(
+          op, symbol.getRootReference());
+      if (!holder)
+        return op.emitOpError("expected its kernels in a gpu.binary; run "
+                              "quant-llm-gpu-to-ptx before");
+      if (binary && binary != holder)
+        return op.emitOpError("expected all kernels in one gpu.binary");
+      binary = holder;
+    }
+  if (!binary)
+    return emitError(module.getLoc(),
+                     "expected at least one linear with kernels; run "
+                     "quant-llm-select-kernels and convert-quant-llm-to-gpu "
+                     "before");
+  auto object = cast<gpu::ObjectAttr>(binary.getObjects()[0]);
+  auto target = dyn_cast<NVVM::NVVMTargetAttr>(object.getTarget());
+  bool isBinary = object.getFormat() == gpu::CompilationTarget::Binary;
+  if (!target ||
+      (!isBinary && object.getFormat() != gpu::CompilationTarget::Assembly))
+    return emitError(binary.getLoc(), "expected a gpu.binary with PTX or "
+                                      "machine code for a #nvvm.target");
+
+  if (std::error_code error = llvm::sys::fs::create_directories(output))
+    return emitError(module.getLoc(), "cannot make the directory '")
+           << output << "': " << error.message();
+  std::string file = isBinary ? "kernels.cubin" : "kernels.ptx";
+  FailureOr<json> kernels = describeKernels(binary, object, file);
+  if (failed(kernels))
+    return failure();
+  json linearList = json::array();
+  for (LinearOp op : linears) {
+    FailureOr<json> linear = describeLinear(op, tables);
+    if (failed(linear))
+      return failure();
+    linearList.push_back(std::move(*linear));
+  }
+  json manifest = {{"schema", manifestSchema},
+                   {"chip", target.getChip().str()},
+                   {"producer", "quant-llm"},
+                   {"kernels", *kernels},
+                   {"linears", linearList}};
+  // Names may come from a file: bytes that are no UTF-8 are replaced.
+  std::string text = manifest.dump(2, ' ', /*ensure_ascii=*/false,
+                                   json::error_handler_t::replace) +
+                     "\n";
+  return failure(failed(writeFile(file, object.getObject().getValue())) ||
+                 failed(writeFile("manifest.json", text)));
+}
