@@ -136,7 +136,7 @@ double Dequantizer::bias() const {
              : std::ldexp(1.0, problem.scheme.element.bits - 1);
 }
 
-unsigned Dequantizer::position(unsigned step, unsigned r) const {
+unsigned Dequantizer::position(unsigned r) const {
   unsigned bits = problem.scheme.element.bits;
   // Single planes are used where they lie; of others the parts are put
   // together so that they end at or below bit 10.
@@ -144,14 +144,13 @@ unsigned Dequantizer::position(unsigned step, unsigned r) const {
     return 3;
   if (bits == 3)
     return 7;
-  (void)step;
   return 7 - bits * (r & 1);
 }
 
 std::vector<unsigned> Dequantizer::positions() const {
   if (!isInteger())
     return {0};
-  unsigned even = position(0, 0), odd = position(0, 1);
+  unsigned even = position(0), odd = position(1);
   return even == odd ? std::vector<unsigned>{even}
                      : std::vector<unsigned>{even, odd};
 }
@@ -168,7 +167,22 @@ int Dequantizer::scaleExponent() const {
   if (getPackedScaleType(problem.scheme) != quant_llm::FloatType::F8E4M3FN ||
       scaleMode == ScaleMode::Channel)
     return 0;
-  return isInteger() ? 14 : 8;
+  // The largest scale is 448. Integers are multiplied by it and up to 2^21 at
+  // once, or are exact first; values times scales must stay finite.
+  if (isInteger())
+    return hasTwoSteps() ? 2 : 14;
+  return problem.scheme.element.kind == ElementKind::F8E5M2 ? 10 : 8;
+}
+
+bool Dequantizer::hasTwoSteps() const {
+  if (!isInteger())
+    return false;
+  // A float zero must not be divided by what the product in one step would take
+  // for scales that are not small.
+  return hasIntegerZero() ||
+         (hasFloatZero() &&
+          (bias() != 0 || getPackedScaleType(problem.scheme) ==
+                              quant_llm::FloatType::F8E4M3FN));
 }
 
 float Dequantizer::outputFactor() const {
@@ -288,9 +302,7 @@ Value Dequantizer::multiply(Value pairs, double factor) {
 void Dequantizer::fill(ScaleRegisters &registers, unsigned half,
                        FloatPair scales, FloatPair zeros) {
   double shift = std::ldexp(1.0, -scaleExponent());
-  bool twoSteps =
-      isInteger() && (hasIntegerZero() || (hasFloatZero() && bias() != 0));
-  if (twoSteps) {
+  if (hasTwoSteps()) {
     // The unit values are exact; the scale rounds once.
     registers.factor[half][0] =
         scaledPair(scales, std::ldexp(shift, unitExponent()));
@@ -308,7 +320,8 @@ void Dequantizer::fill(ScaleRegisters &registers, unsigned half,
     registers.addend[half] =
         scaledPair(zeros, -std::ldexp(1.0, -unitExponent()));
   else if (hasFloatZero())
-    registers.addend[half] = scaledPair(zeros, shift);
+    registers.addend[half] =
+        scaledPair(zeros, std::ldexp(shift, -tableExponent));
 }
 
 ScaleRegisters Dequantizer::channelRegisters(Value zeros, Value lane) {
@@ -389,8 +402,7 @@ Value Dequantizer::rawValue(PackedUnit &unit, unsigned step, unsigned r) {
     return tableLookup(unit, step, r);
   Value bits;
   if (isInteger()) {
-    bits = unit.gather(step, r, 0, format.bits,
-                       position(step, r) - (isBF16 ? 3 : 0));
+    bits = unit.gather(step, r, 0, format.bits, position(r) - (isBF16 ? 3 : 0));
   } else {
     // Magnitude and sign in the places that f16 (bf16) has for them: the
     // number times a power of two, subnormals included.
@@ -440,7 +452,7 @@ Values Dequantizer::fragment(PackedUnit &unit, unsigned step,
   for (unsigned r = 0; r != 4; ++r) {
     unsigned half = scaleMode == ScaleMode::Column ? r >> 1 : r & 1;
     Value scaled =
-        applyScale(rawValue(unit, step, r), position(step, r), registers, half);
+        applyScale(rawValue(unit, step, r), position(r), registers, half);
     result.push_back(b.bitcast(scaled, b.i32Type()));
   }
   return result;
@@ -456,7 +468,7 @@ Values Dequantizer::fragment(PackedUnit &unit, unsigned step,
   for (unsigned r = 0; r != 4; ++r) {
     Value raw = rawValue(unit, step, r);
     auto scaled = [&](const ScaleRegisters &registers) {
-      return b.bitcast(applyScale(raw, position(step, r), registers, r & 1),
+      return b.bitcast(applyScale(raw, position(r), registers, r & 1),
                        b.i32Type());
     };
     Value first = b.add(column, 8 * (r >> 1));

@@ -128,12 +128,14 @@ private:
   /// What is subtracted from a stored integer code to give its value.
   double bias() const;
   /// The lowest bit of the integer codes of a register when gathered.
-  unsigned position(unsigned step, unsigned r) const;
+  unsigned position(unsigned r) const;
   std::vector<unsigned> positions() const;
   /// log2 of value / (what rawValue yields), at a bit position.
   int exponent(unsigned position) const;
   /// log2 of value / (what unitValue yields).
   int unitExponent() const { return isInteger() ? 6 : 0; }
+  /// Whether a code becomes its exact value before the scale is applied.
+  bool hasTwoSteps() const;
   /// log2 of what scales are divided by to stay in range.
   int scaleExponent() const;
   /// Register r of a step: values (before zero and scale) times a power of two.

@@ -89,7 +89,7 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
              b.getNamedAttr("box_tokens",
                             b.getI32IntegerAttr(config.tokenTile)),
              b.getNamedAttr("swizzle", b.getI32IntegerAttr(128))}));
-  attribute("quant_llm.kernel", b.getDictionaryAttr(description));
+  attribute("quant_llm.launch", b.getDictionaryAttr(description));
 
   SmallVector<DictionaryAttr> argumentAttributes(types.size(),
                                                  b.getDictionaryAttr({}));

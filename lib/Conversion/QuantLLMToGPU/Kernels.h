@@ -18,7 +18,7 @@ namespace quant_llm {
 
 /// Emits the kernel of a problem under a configuration that verifyKernel
 /// accepted into `module`: a function of the llvm dialect named `name` with the
-/// attribute `quant_llm.kernel`, the dictionary from which the host launches it
+/// attribute `quant_llm.launch`, the dictionary from which the host launches it
 /// (docs/KernelConfig.md). `epilogue`, if not null, is the region of a
 /// quant_llm.linear with the operands that `problem` lists.
 mlir::LLVM::LLVMFuncOp emitKernel(mlir::gpu::GPUModuleOp module,

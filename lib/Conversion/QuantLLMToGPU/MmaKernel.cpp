@@ -59,6 +59,12 @@ private:
   int64_t numChunks() const {
     return (frame.numUnits() + layout.units - 1) / layout.units;
   }
+  /// Whether tiles reach beyond the rows of the result: the grid covers the
+  /// rows of the packed weight.
+  bool hangsOver() const {
+    return problem.n % config.rowTile != 0 ||
+           frame.numStrips() * kStripRows != problem.n;
+  }
   bool hasRaggedChunk() const { return frame.numUnits() % layout.units != 0; }
   /// Independent sums, so that a lone tile does not wait for its own product.
   int64_t numChains() const {
@@ -105,6 +111,8 @@ private:
                : b.min(strip, frame.numStrips() - 1);
   }
 
+  /// The barrier at which producer and consumers, in different branches, meet.
+  void syncRoles() { b.syncNamed(2, numThreads()); }
   void emitProducer();
   void produce(Value chunk, Value slot);
   Values consumeProduced();
@@ -285,7 +293,7 @@ void MmaKernel::emitProducer() {
   if (first < config.stages && numChunks() % config.split != 0)
     b.ifThen(b.less(b.i32(first), chunkCount),
              [&] { produce(chunkAt(b.i32(first)), b.i32(first)); });
-  b.syncThreads();
+  syncRoles();
   if (config.split > 1) {
     b.clusterArrive();
     b.clusterWait();
@@ -303,7 +311,7 @@ void MmaKernel::emitProducer() {
 }
 
 Values MmaKernel::consumeProduced() {
-  b.syncThreads();
+  syncRoles();
   // Barriers of other CTAs are used only at the end: no need to wait here.
   if (config.split > 1)
     b.clusterArrive();
@@ -696,7 +704,7 @@ void MmaKernel::finish(ValueRange sums) {
       Value token =
           b.add(b.add(firstToken, b.mul(tile, 8)), b.add(tokenHalf, 2 * two));
       Value inside = b.less(token, frame.m);
-      if (problem.n % config.rowTile != 0)
+      if (hangsOver())
         inside = b.both(inside, b.less(globalRow, problem.n));
       b.ifThen(inside, [&] {
         Values totals;

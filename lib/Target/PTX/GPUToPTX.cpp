@@ -101,7 +101,7 @@ private:
       if (!function->hasAttr(NVVM::NVVMDialect::getKernelFuncAttrName()))
         return;
       NamedAttrList data;
-      if (Attribute launch = function->getAttr("quant_llm.kernel"))
+      if (Attribute launch = function->getAttr("quant_llm.launch"))
         data.append("launch", launch);
       table.push_back(gpu::KernelMetadataAttr::get(
           function, data.getDictionary(&getContext())));

@@ -10,7 +10,7 @@ library takes part; the reference is float64. A kernel that crashes or hangs end
     check_kernel.py --dir DIR --m 1,16,64 --time          every NAME.json in DIR with NAME.cubin or NAME.ptx beside it
     check_kernel.py --manifest DIR --time                 every variant of every linear of DIR/manifest.json
 
-A description holds the launch (the dictionary `quant_llm.kernel`) and the problem:
+A description holds the launch (the dictionary `quant_llm.launch`) and the problem:
 
     name            entry of the cubin                   n, k       shape of a weight
     scheme          "int4, block = [1, 128], scale = f16"

@@ -18,7 +18,7 @@ gpu.module @kernels [#nvvm.target<chip = "sm_90a">] {
   llvm.func @scale(%x: !llvm.ptr<1>, %s: f32, %n: i32)
       attributes {gpu.kernel, nvvm.kernel, nvvm.reqntid = array<i32: 128, 1, 1>,
                   nvvm.minctasm = 2 : i32,
-                  quant_llm.kernel = {threads = 128 : i32}} {
+                  quant_llm.launch = {threads = 128 : i32}} {
     %c0 = arith.constant 0 : index
     %c1 = arith.constant 1 : index
     %tid = gpu.thread_id x

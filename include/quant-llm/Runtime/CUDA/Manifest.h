@@ -68,7 +68,7 @@ struct TensorMapForm {
   }
 };
 
-/// How a kernel is launched: the dictionary `quant_llm.kernel` of its function.
+/// How a kernel is launched: the dictionary `quant_llm.launch` of its function.
 struct KernelDescription {
   std::string name;
   std::string file;

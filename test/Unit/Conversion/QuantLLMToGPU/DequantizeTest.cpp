@@ -233,7 +233,8 @@ void expectFragments(const KernelProblem &problem, double ulps) {
       (problem.activation == quant_llm::TensorType::BF16 ? " bf16" : " f16"));
   int64_t n = problem.n, k = problem.k;
   std::mt19937 random(7);
-  std::normal_distribution<float> normal(0.0f, 0.02f);
+  bool isLarge = problem.scheme.scaleType == quant_llm::FloatType::F8E4M3FN;
+  std::normal_distribution<float> normal(0.0f, isLarge ? 4000.0f : 0.02f);
   std::vector<float> weights(n * k);
   for (float &weight : weights)
     weight = normal(random);
@@ -335,6 +336,28 @@ TEST(DequantizeTest, EveryZero) {
           expectFragments(makeProblem("uint" + std::to_string(bits), block,
                                       "f16", zero, activation),
                           4);
+}
+
+TEST(DequantizeTest, LargeValuesAndScales) {
+  // f8E4M3FN scales are not normalized: products and zeros must stay in range.
+  for (const char *element : {"f8E5M2", "f8E4M3FN", "int8", "ternary"})
+    for (quant_llm::TensorType activation : {kF16, kBF16})
+      expectFragments(makeProblem(element, 32, "f8E4M3FN", "none", activation),
+                      2);
+  for (const char *element : {"uint4", "uint8", "int4"})
+    for (quant_llm::TensorType activation : {kF16, kBF16})
+      expectFragments(makeProblem(element, 32, "f8E4M3FN", "f16", activation),
+                      4);
+  expectFragments(makeProblem("uint8", 32, "f8E4M3FN", "int", kF16), 4);
+}
+
+TEST(DequantizeTest, Codebook) {
+  // Values beyond 2 are stored divided by a power of two, zeros must be, too.
+  const char *table = "codebook<3, [-4, -2.5, -1, -0.25, 0, 0.5, 1.5, 3]>";
+  for (const char *zero : {"none", "f16"})
+    for (int64_t block : {32, -1})
+      for (quant_llm::TensorType activation : {kF16, kBF16})
+        expectFragments(makeProblem(table, block, "f16", zero, activation), 4);
 }
 
 TEST(DequantizeTest, EveryScaleType) {
