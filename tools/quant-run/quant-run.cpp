@@ -323,9 +323,13 @@ struct Target {
 
 /// A key that is the same for all spellings of a path, also of a new file.
 static std::string getIdentity(const std::string &path) {
+  // What does not exist yet keeps its spelling unless it is absolute.
   std::error_code error;
-  auto canonical = std::filesystem::weakly_canonical(path, error);
-  return error ? path : canonical.string();
+  auto absolute = std::filesystem::absolute(path, error);
+  if (error)
+    return path;
+  auto canonical = std::filesystem::weakly_canonical(absolute, error);
+  return error ? absolute.lexically_normal().string() : canonical.string();
 }
 
 /// The targets of all results, as the options --output say.

@@ -424,6 +424,10 @@ struct ConvertQuantLLMToQuant
       return Status::error("expected the weight to come from "
                            "quant_llm.assemble of constants");
     WeightType weight = assemble.getType();
+    if (weight.getLayout())
+      return Status::error("expected a weight in the canonical layout but got "
+                           "one packed for kernels; convert before "
+                           "quant-llm-prepack");
     SchemeAttr scheme = weight.getScheme();
     ElementAttr element = scheme.getElement();
     if (element.getKind() != ElementKind::Int &&

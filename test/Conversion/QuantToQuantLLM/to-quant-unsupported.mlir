@@ -116,3 +116,18 @@ func.func @others(%w: tensor<2x4xf32>, %x: tensor<?x4xf32>) -> tensor<?x2xf32> {
   %y = quant_llm.linear %x, %q : (tensor<?x4xf32>, !quant_llm.weight<2x4xf32, #s>) -> tensor<?x2xf32>
   return %y : tensor<?x2xf32>
 }
+
+// -----
+
+// Components in the layout of kernels are not codes in rows.
+#s = #quant_llm.scheme<int4, block = [1, -1], scale = f32>
+!w = !quant_llm.weight<64x128xf32, #s, #quant_llm.fragment_layout>
+func.func @packed() -> tensor<64x128xf32> {
+  %c = arith.constant dense<0> : tensor<4x1x1024xi8>
+  %s = arith.constant dense<1.0> : tensor<4x1x16xf32>
+  %o = arith.constant dense<2.0> : tensor<f32>
+  %w = quant_llm.assemble %c, %s, %o : (tensor<4x1x1024xi8>, tensor<4x1x16xf32>, tensor<f32>) -> !w
+  // expected-error @below {{expected a weight in the canonical layout but got one packed for kernels; convert before quant-llm-prepack}}
+  %0 = quant_llm.dequantize %w : !w -> tensor<64x128xf32>
+  return %0 : tensor<64x128xf32>
+}
