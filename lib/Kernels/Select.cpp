@@ -34,8 +34,9 @@ struct TokenRange {
 
 /// Kernels are chosen for each of these ranges; equal neighbours become one.
 constexpr TokenRange tokenRanges[] = {
-    {1, 8},    {9, 16},    {17, 24},   {25, 32},    {33, 48},          {49, 64},
-    {65, 128}, {129, 256}, {257, 512}, {513, 1024}, {1025, INT64_MAX},
+    {1, 8},     {9, 16},     {17, 24},     {25, 32},
+    {33, 48},   {49, 64},    {65, 128},    {129, 256},
+    {257, 512}, {513, 1024}, {1025, 2048}, {2049, INT64_MAX},
 };
 /// The most tokens for which few_tokens is considered, and from where on wgmma
 /// is: it makes 64 tokens or more at a time.
@@ -44,25 +45,34 @@ constexpr int64_t leastWgmmaTokens = 33;
 /// The number of tokens that "many" stands for.
 constexpr int64_t manyTokens = 4096;
 
-/// Tiles of the wgmma family: rows, tokens, consumer warpgroups, and the share
-/// of the tensor cores' time that the main loop uses.
+/// Tiles of the wgmma family: rows, tokens, warpgroups along rows and k, and
+/// the share of the tensor cores' time that the main loop uses.
 struct WgmmaTile {
-  int64_t rows, tokens, warpgroups;
+  int64_t rows, tokens, warpsRows, warpsK;
   double efficiency;
 };
 constexpr WgmmaTile wgmmaTiles[] = {
-    {256, 128, 2, 0.99}, {128, 256, 2, 0.97}, {128, 192, 2, 0.95},
-    {192, 128, 3, 0.93}, {128, 128, 2, 0.89}, {128, 64, 2, 0.62},
+    {256, 128, 2, 1, 0.905}, {128, 256, 2, 1, 0.90}, {192, 128, 3, 1, 0.88},
+    {128, 192, 2, 1, 0.88},  {128, 160, 2, 1, 0.86}, {128, 128, 2, 1, 0.84},
+    {128, 128, 1, 2, 0.80},  {64, 128, 1, 2, 0.74},  {128, 96, 2, 1, 0.70},
+    {128, 80, 2, 1, 0.60},   {64, 96, 1, 2, 0.58},   {128, 64, 2, 1, 0.50},
+    {128, 64, 1, 2, 0.48},   {64, 64, 1, 2, 0.45},
 };
-/// Products that a multiprocessor makes in a cycle, and cycles that a tile
-/// takes beside its main loop (the start of the pipeline, the results).
+constexpr int64_t wgmmaSplits[] = {1, 2, 3, 4, 6, 8};
+/// Products that a multiprocessor makes in a cycle, and bytes that it gets from
+/// memory when all of them read.
 constexpr double wgmmaProductsPerCycle = 2048;
-constexpr double wgmmaTileOverhead = 3000;
-/// For comparison with the model of few tokens: launch, and the rate at which
-/// 29.4 thousand cycles (128 x 64, N = K = 4096, M = 64) took 22.2 us on an
-/// H100.
-constexpr double wgmmaLaunchMicroseconds = 1.6;
-constexpr double wgmmaCyclesPerMicrosecond = 1430;
+constexpr double wgmmaBytesPerCycle = 12;
+/// Cycles of a launch until the first product; of a tile beside its main loop
+/// (results, and the start of the pipeline if a CTA has only one tile); of the
+/// exchange of as many sums as a tile of 128 x 128 has, in a CTA and, in
+/// addition, in a cluster.
+constexpr double wgmmaStart = 4500;
+constexpr double wgmmaTileOverhead = 3000, wgmmaLoneTileOverhead = 4000;
+constexpr double wgmmaMeeting = 1500, wgmmaClusterMeeting = 2500;
+/// For comparison with the model of few tokens: the clock of the H100 that the
+/// model was fitted on, which is lower under load.
+constexpr double wgmmaCyclesPerMicrosecond = 1755;
 
 /// What is tried for few tokens: what was measured and what lies in between.
 /// Tiles of up to 14 strips (the 224 rows that a multiprocessor has of the
@@ -144,6 +154,10 @@ private:
   std::optional<Choice> chooseWgmma(const TokenRange &range) const;
   std::optional<Choice> chooseMultistage(const TokenRange &range) const;
 
+  /// CTAs that run at once, one per multiprocessor, in clusters of `cluster`.
+  int64_t getResident(int64_t cluster) const;
+  double getWgmmaCycles(const KernelConfig &config, double efficiency,
+                        int64_t tokens) const;
   double getMultistageCycles(const KernelConfig &config, int64_t tokens) const;
 
   const KernelProblem &problem;
@@ -271,43 +285,74 @@ std::optional<Choice> Selector::chooseFewTokens(const TokenRange &range) const {
 // Many tokens
 //===----------------------------------------------------------------------===//
 
+/// Clusters of more than two do not use all multiprocessors: a cluster stays in
+/// one group of the chip, of which most have 16 to 18 multiprocessors.
+int64_t Selector::getResident(int64_t cluster) const {
+  if (cluster <= 2)
+    return chip.multiprocessors / cluster * cluster;
+  int64_t ofGroup = 16 / cluster;
+  return std::max<int64_t>(1, ofGroup * chip.multiprocessors * 10 / 176) *
+         cluster;
+}
+
+double Selector::getWgmmaCycles(const KernelConfig &config, double efficiency,
+                                int64_t tokens) const {
+  int64_t tiles =
+      ceilDiv(problem.n, config.rowTile) * ceilDiv(tokens, config.tokenTile);
+  int64_t waves = ceilDiv(tiles * config.split, getResident(config.split));
+  int64_t units = ceilDiv(ceilDiv(problem.k, kUnitColumns), config.split);
+  double rows = double(config.rowTile) * problem.numWeights;
+  double area = rows * config.tokenTile;
+  double tile =
+      area * units * kUnitColumns / (wgmmaProductsPerCycle * efficiency);
+  if (config.warpsK * config.split > 1)
+    tile += wgmmaLoneTileOverhead +
+            area / (128 * 128) *
+                (wgmmaMeeting + (config.split > 1 ? wgmmaClusterMeeting : 0));
+  else
+    tile += wgmmaTileOverhead;
+  double bytes = double(problem.n) * problem.k * problem.numWeights *
+                 problem.scheme.element.bits / 8;
+  double reading = bytes / (wgmmaBytesPerCycle * chip.multiprocessors);
+  return wgmmaStart + std::max(waves * tile, reading);
+}
+
 std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
   if (!chip.hasWgmma || !alignedRows)
     return std::nullopt;
   int64_t tokens = std::min(range.max, manyTokens);
   std::optional<Choice> best;
   double bestCycles = 0;
-  for (const WgmmaTile &tile : wgmmaTiles) {
-    KernelConfig config;
-    config.family = KernelFamily::Wgmma;
-    config.copy = ActivationCopy::Tensor;
-    // Both weights of a gated pair share the sums of a warpgroup.
-    config.rowTile = tile.rows / problem.numWeights;
-    config.tokenTile = tile.tokens;
-    config.stageK = 64;
-    config.warpsRows = tile.warpgroups;
-    config.minTokens = range.min;
-    config.maxTokens = range.max;
-    for (config.stages = 14; config.stages > 2 && !fits(config);)
-      --config.stages;
-    if (config.stages <= 2)
-      continue;
-    int64_t tiles =
-        ceilDiv(problem.n, config.rowTile) * ceilDiv(tokens, tile.tokens);
-    int64_t waves = ceilDiv(tiles, chip.multiprocessors);
-    double cycles = waves * (double(tile.rows) * tile.tokens * problem.k /
-                                 (wgmmaProductsPerCycle * tile.efficiency) +
-                             wgmmaTileOverhead);
-    if (best && cycles >= bestCycles)
-      continue;
-    bestCycles = cycles;
-    best = Choice{config,
-                  text(tiles) + " tiles in " + text(waves) + " waves of " +
-                      text(chip.multiprocessors) + " multiprocessors, about " +
-                      text(int64_t(cycles / 1000)) + " thousand cycles at " +
-                      text(tokens) + " tokens",
-                  wgmmaLaunchMicroseconds + cycles / wgmmaCyclesPerMicrosecond};
-  }
+  for (const WgmmaTile &tile : wgmmaTiles)
+    for (int64_t split : wgmmaSplits) {
+      KernelConfig config;
+      config.family = KernelFamily::Wgmma;
+      config.copy = ActivationCopy::Tensor;
+      // Both weights of a gated pair share the sums of a warpgroup.
+      config.rowTile = tile.rows / problem.numWeights;
+      config.tokenTile = tile.tokens;
+      config.stageK = 64;
+      config.warpsRows = tile.warpsRows;
+      config.warpsK = tile.warpsK;
+      config.split = split;
+      config.minTokens = range.min;
+      config.maxTokens = range.max;
+      double cycles = getWgmmaCycles(config, tile.efficiency, tokens);
+      if (best && cycles >= bestCycles)
+        continue;
+      for (config.stages = 14; config.stages > 2 && !fits(config);)
+        --config.stages;
+      if (config.stages <= 2)
+        continue;
+      int64_t ctas = ceilDiv(problem.n, config.rowTile) *
+                     ceilDiv(tokens, tile.tokens) * split;
+      bestCycles = cycles;
+      best = Choice{config,
+                    text(ctas) + " CTAs of which " + text(getResident(split)) +
+                        " run at once, about " + text(int64_t(cycles / 1000)) +
+                        " thousand cycles at " + text(tokens) + " tokens",
+                    cycles / wgmmaCyclesPerMicrosecond};
+    }
   return best;
 }
 

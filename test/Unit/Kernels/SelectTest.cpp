@@ -144,3 +144,47 @@ TEST(SelectTest, FamiliesByTokens) {
         EXPECT_EQ(config.family, KernelFamily::FewTokens) << chip;
     }
 }
+
+namespace {
+/// What is chosen for `tokens` tokens of int4 weights on Hopper.
+KernelConfig chosenFor(int64_t n, int64_t k, int64_t tokens) {
+  for (const KernelConfig &config : selectInt4(n, k, "sm_90a"))
+    if (config.minTokens <= tokens && tokens <= config.maxTokens)
+      return config;
+  ADD_FAILURE() << "no kernel for " << tokens << " tokens";
+  return {};
+}
+} // namespace
+
+TEST(SelectTest, ColumnsAreSharedWhereTilesAreFew) {
+  // 64 tiles of 64 rows: two CTAs and two warpgroups each.
+  KernelConfig few = chosenFor(4096, 4096, 64);
+  EXPECT_EQ(few.family, KernelFamily::Wgmma);
+  EXPECT_EQ(few.rowTile, 64);
+  EXPECT_EQ(few.tokenTile, 64);
+  EXPECT_EQ(few.warpsK, 2);
+  EXPECT_EQ(few.split, 2);
+  // 20 tiles.
+  EXPECT_GE(chosenFor(1280, 8192, 64).split, 4);
+  // Tiles for every multiprocessor: nothing is shared.
+  for (int64_t tokens : {1024, 2048, 4096, 100000}) {
+    KernelConfig many = chosenFor(8192, 8192, tokens);
+    EXPECT_EQ(many.rowTile * many.tokenTile, 256 * 128);
+    EXPECT_EQ(many.warpsK * many.split, 1);
+  }
+}
+
+TEST(SelectTest, WavesAreFull) {
+  // The tiles of a wave run at once; a second wave with few tiles would double
+  // the time.
+  for (int64_t n : {1280, 2048, 4096, 5120, 6144, 8192})
+    for (int64_t tokens : {64, 128, 256, 512}) {
+      KernelConfig config = chosenFor(n, 8192, tokens);
+      int64_t ctas = (n + config.rowTile - 1) / config.rowTile *
+                     ((tokens + config.tokenTile - 1) / config.tokenTile) *
+                     config.split;
+      int64_t waves = (ctas + 131) / 132;
+      EXPECT_GE(ctas, waves * 132 * 6 / 10)
+          << n << ", " << tokens << " tokens: " << describe(config);
+    }
+}
