@@ -163,7 +163,7 @@ def ConvertQuantLLMToGPU : Pass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> 
     (`quant-llm-select-kernels`) into one `gpu.module` with the target of the chip, and names them in
     `kernel_symbols` of the linear. Linears that ask for the same (shape, scheme,
     types, epilogue and configuration) share a kernel. The linears stay: whoever executes the
-    module launches their kernels, as the attribute `quant_llm.kernel` of each says
+    module launches their kernels, as the attribute `quant_llm.launch` of each says
     (`docs/KernelConfig.md`).
 
     Example (`test/Conversion/QuantLLMToGPU/convert.mlir`):
@@ -173,7 +173,7 @@ def ConvertQuantLLMToGPU : Pass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> 
     // becomes
     gpu.module @quant_llm_kernels [#nvvm.target<chip = "sm_80", features = "+ptx78">] {
       llvm.func @linear_128x64_int4_multistage_16x8(...) attributes {gpu.kernel, nvvm.kernel,
-        quant_llm.kernel = {args = ["x", "packed0", ...], grid = "tiles", ...}} { ... }
+        quant_llm.launch = {args = ["x", "packed0", ...], grid = "tiles", ...}} { ... }
     }
     %y = quant_llm.linear %x, %w {kernels = [#quant_llm.kernel_config<multistage, ...>],
       kernel_symbols = [@quant_llm_kernels::@linear_128x64_int4_multistage_16x8]}

@@ -11,7 +11,7 @@
 // in an epilogue or another operand makes another kernel.
 // CHECK: gpu.module @quant_llm_kernels [#nvvm.target<chip = "sm_80", features = "+ptx78">] {
 // CHECK: llvm.func @linear_128x64_int4_multistage_16x8(
-// CHECK: quant_llm.kernel = {args = ["x", "packed0", "packed_scales0", "output_scale0", "y", "m"]
+// CHECK: quant_llm.launch = {args = ["x", "packed0", "packed_scales0", "output_scale0", "y", "m"]
 // CHECK-SAME: tokens = [1, 8]
 // CHECK: llvm.func @linear_128x64_int4_multistage_64x16(
 // CHECK: tokens = [9, 9223372036854775807]

@@ -91,11 +91,9 @@ static LogicalResult verifyFunctionAttribute(FunctionOpInterface function,
                                              NamedAttribute attribute) {
   StringRef name = attribute.getName();
   if (name == kKernelAttrName) {
-    // A kernel of the CPU, or the launch description of one of the GPU.
-    if (!isa<UnitAttr, DictionaryAttr>(attribute.getValue()))
+    if (!isa<UnitAttr>(attribute.getValue()))
       return function.emitOpError("expected the attribute '")
-             << name << "' to be a unit or a dictionary but got "
-             << attribute.getValue();
+             << name << "' to be a unit but got " << attribute.getValue();
     for (Type type : function.getArgumentTypes())
       if (isa<TensorType>(type))
         return function.emitOpError("expected a function with '")

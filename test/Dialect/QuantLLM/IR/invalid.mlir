@@ -597,7 +597,7 @@ func.func private @f() attributes {quant_llm.checks = ["a"]}
 // -----
 
 // QL-ATTR-C2
-// expected-error @below {{expected the attribute 'quant_llm.kernel' to be a unit or a dictionary but got 1 : i64}}
+// expected-error @below {{expected the attribute 'quant_llm.kernel' to be a unit but got 1 : i64}}
 func.func private @f() attributes {quant_llm.kernel = 1}
 
 // -----

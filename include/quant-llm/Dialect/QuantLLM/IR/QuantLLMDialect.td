@@ -32,8 +32,7 @@ def QuantLLM_Dialect : Dialect {
     - QL-ATTR-C1: `quant_llm.kernel`, `quant_llm.parallel_if` and `quant_llm.result_aliases`
       are attributes of functions; `quant_llm.checks`, `quant_llm.parameters` and
       `quant_llm.profiled_kernels` of modules.
-    - QL-ATTR-C2: `quant_llm.kernel` is a unit, or the dictionary of a GPU kernel (`docs/KernelConfig.md`), and no
-      argument of the function is a tensor.
+    - QL-ATTR-C2: `quant_llm.kernel` is a unit, and no argument of the function is a tensor.
     - QL-ATTR-C3: `quant_llm.parallel_if` is an array of i64 that are not negative: the
       least work, a factor, and pairs of the number of an argument and a dimension.
       `quant_llm.result_aliases` is an array of i64, numbers of arguments or -1.
