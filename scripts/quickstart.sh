@@ -28,14 +28,14 @@ while [ $# -gt 0 ]; do
     shift 2
     ;;
   -h | --help)
-    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '6,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
     ;;
   *) die "unknown option $1; see $0 --help" ;;
   esac
 done
 [ -z "$model" ] || [ -e "$model" ] || die "there is no model $model"
-[ -z "$text" ] || [ -r "$text" ] || die "cannot read the text $text"
+[ -z "$text" ] || { [ -f "$text" ] && [ -r "$text" ]; } || die "expected a text file but got $text"
 
 # The text of the Debian FAQ, its lines joined to paragraphs.
 get_text() {
