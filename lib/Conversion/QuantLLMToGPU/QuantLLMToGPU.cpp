@@ -83,12 +83,9 @@ static std::string getKernelName(const KernelProblem &problem,
   os << (problem.numWeights == 2 ? "gated_" : "linear_") << problem.n << 'x'
      << problem.k << '_';
   // Elements such as codebook<4, [...]> would not be a name.
-  for (char c :
-       StringRef(elementName(problem.scheme.element)).take_while([](char c) {
-         return llvm::isAlnum(c);
-       }))
-    os << c;
-  os << '_' << getName(config.family) << '_' << config.rowTile << 'x'
+  std::string element = elementName(problem.scheme.element);
+  os << StringRef(element).take_while([](char c) { return llvm::isAlnum(c); })
+     << '_' << getName(config.family) << '_' << config.rowTile << 'x'
      << config.tokenTile;
   return name;
 }
