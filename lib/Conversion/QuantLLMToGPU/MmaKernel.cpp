@@ -111,8 +111,9 @@ private:
                : b.min(strip, frame.numStrips() - 1);
   }
 
-  /// The barrier at which producer and consumers, in different branches, meet.
-  void syncRoles() { b.syncNamed(2, numThreads()); }
+  /// The barrier that tells consumers that the mbarriers are there; the
+  /// producer only arrives.
+  static constexpr int64_t kReadyBarrier = 2;
   void emitProducer();
   void produce(Value chunk, Value slot);
   Values consumeProduced();
@@ -293,7 +294,7 @@ void MmaKernel::emitProducer() {
   if (first < config.stages && numChunks() % config.split != 0)
     b.ifThen(b.less(b.i32(first), chunkCount),
              [&] { produce(chunkAt(b.i32(first)), b.i32(first)); });
-  syncRoles();
+  b.arriveNamed(kReadyBarrier, numThreads());
   if (config.split > 1) {
     b.clusterArrive();
     b.clusterWait();
@@ -311,7 +312,7 @@ void MmaKernel::emitProducer() {
 }
 
 Values MmaKernel::consumeProduced() {
-  syncRoles();
+  b.syncNamed(kReadyBarrier, numThreads());
   // Barriers of other CTAs are used only at the end: no need to wait here.
   if (config.split > 1)
     b.clusterArrive();

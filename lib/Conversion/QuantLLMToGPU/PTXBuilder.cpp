@@ -432,6 +432,9 @@ void PTXBuilder::syncNamed(Value id, int64_t threads) {
                           NVVM::BarrierReductionAttr(),
                           /*reductionPredicate=*/Value());
 }
+void PTXBuilder::arriveNamed(int64_t id, int64_t threads) {
+  NVVM::BarrierArriveOp::create(*this, i32(id), i32(threads));
+}
 
 //===----------------------------------------------------------------------===//
 // Clusters

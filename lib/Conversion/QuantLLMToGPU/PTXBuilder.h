@@ -217,6 +217,8 @@ public:
   /// A named barrier (1..15) among `threads` threads.
   void syncNamed(int64_t id, int64_t threads);
   void syncNamed(mlir::Value id, int64_t threads);
+  /// Arrives at a named barrier without waiting for the others.
+  void arriveNamed(int64_t id, int64_t threads);
   /// @}
 
   /// @{ Clusters of CTAs (sm_90).
