@@ -36,7 +36,7 @@
 // RUN: not quant-run %t/model.mlir -f split --cache-dir %t.cache --input %t/in.safetensors:x --input %t/in.safetensors:n --output %t/a.safetensors:y --output %t/./a.safetensors:y 2>&1 | FileCheck %s --check-prefix=TWICE
 // RUN: not quant-run %t/model.mlir -f split --cache-dir %t.cache --input %t/in.safetensors:x --input %t/in.safetensors:n --output - --output %t/a.npy --output %t/a.npy 2>&1 | FileCheck %s --check-prefix=TWICE
 // Spellings of a file that does not exist yet, from the current directory.
-// RUN: rm -rf %t/cwd && mkdir %t/cwd && cd %t/cwd && not quant-run %t/model.mlir -f split --cache-dir %t.cache --input %t/in.safetensors:x --input %t/in.safetensors:n --output - --output y.npy --output ./y.npy 2>&1 | FileCheck %s --check-prefix=TWICE
+// RUN: rm -rf %t.cwd && mkdir %t.cwd && cd %t.cwd && not quant-run %t/model.mlir -f split --cache-dir %t.cache --input %t/in.safetensors:x --input %t/in.safetensors:n --output - --output y.npy --output ./y.npy 2>&1 | FileCheck %s --check-prefix=TWICE
 // TWICE: quant-run: error: expected different --output for different results but got '{{.*}}' twice
 // RUN: not quant-run %t/model.mlir -f split --cache-dir %t.cache --input %t/in.safetensors:x --input %t/in.safetensors:n --output %t/a.npy --output %t/b.npy --output %t/c.npy --output %t/d.npy 2>&1 | FileCheck %s --check-prefix=MANY
 // MANY: quant-run: error: the function has 3 results but there are 4 --output
