@@ -9,7 +9,6 @@
 #include "PTXBuilder.h"
 
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
-#include "mlir/IR/Matchers.h"
 #include "llvm/ADT/Sequence.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/MathExtras.h"
@@ -44,17 +43,6 @@ Value PTXBuilder::i64(int64_t value) {
 
 Value PTXBuilder::f32(float value) {
   return arith::ConstantOp::create(*this, getF32FloatAttr(value));
-}
-
-Value PTXBuilder::boolean(bool value) {
-  return arith::ConstantOp::create(*this, getBoolAttr(value));
-}
-
-std::optional<int64_t> PTXBuilder::constantOf(Value value) {
-  APInt constant;
-  if (matchPattern(value, m_ConstantInt(&constant)))
-    return constant.getSExtValue();
-  return std::nullopt;
 }
 
 Value PTXBuilder::add(Value lhs, Value rhs) {
@@ -193,11 +181,6 @@ Value PTXBuilder::fromF32(Value value, Type type) {
   return arith::TruncFOp::create(*this, type, value);
 }
 
-Value PTXBuilder::permuteBytes(Value low, Value high, uint32_t selector) {
-  return NVVM::PermuteOp::create(*this, getI32Type(), low, high, i32(selector),
-                                 NVVM::PermuteMode::DEFAULT);
-}
-
 //===----------------------------------------------------------------------===//
 // Control flow
 //===----------------------------------------------------------------------===//
@@ -276,11 +259,6 @@ Value PTXBuilder::laneIndex() { return bitAnd(threadIndex(), 31); }
 Value PTXBuilder::broadcastLane0(Value value) {
   return NVVM::ShflOp::create(*this, value.getType(), i32(-1), value, i32(0),
                               i32(31), NVVM::ShflKind::idx,
-                              /*return_value_and_is_valid=*/UnitAttr());
-}
-Value PTXBuilder::shuffleXor(Value value, int64_t mask) {
-  return NVVM::ShflOp::create(*this, value.getType(), i32(-1), value, i32(mask),
-                              i32(31), NVVM::ShflKind::bfly,
                               /*return_value_and_is_valid=*/UnitAttr());
 }
 
@@ -470,19 +448,12 @@ void PTXBuilder::waitBarrierCluster(Value barrier, Value parity) {
 // Tensor cores
 //===----------------------------------------------------------------------===//
 
-static Values loadMatrix(PTXBuilder &b, Value address, unsigned count) {
-  MLIRContext *context = b.getContext();
-  auto shape = NVVM::LdStMatrixShapeAttr::get(context, 8, 8);
-  Value loaded = NVVM::LdMatrixOp::create(
-      b, b.structOf(b.getI32Type(), count), b.sharedPointer(address), count,
-      NVVM::MMALayout::row, shape, NVVM::LdStMatrixEltType::B16);
-  return b.unpack(loaded);
-}
 Values PTXBuilder::loadMatrix4(Value address) {
-  return loadMatrix(*this, address, 4);
-}
-Values PTXBuilder::loadMatrix2(Value address) {
-  return loadMatrix(*this, address, 2);
+  auto shape = NVVM::LdStMatrixShapeAttr::get(getContext(), 8, 8);
+  Value loaded = NVVM::LdMatrixOp::create(
+      *this, structOf(getI32Type(), 4), sharedPointer(address), 4,
+      NVVM::MMALayout::row, shape, NVVM::LdStMatrixEltType::B16);
+  return unpack(loaded);
 }
 
 Values PTXBuilder::mma(Type element, ValueRange a, ValueRange b, ValueRange c) {

@@ -77,9 +77,6 @@ public:
   mlir::Value i32(int64_t value);
   mlir::Value i64(int64_t value);
   mlir::Value f32(float value);
-  mlir::Value boolean(bool value);
-  /// The value of a constant built here; nothing for other values.
-  static std::optional<int64_t> constantOf(mlir::Value value);
   /// @}
 
   /// @{ Integer arithmetic, folded where the operands are constants. Divisions
@@ -132,9 +129,6 @@ public:
   /// f32 of an f16, bf16 or f32 scalar; and the inverse, rounded half to even.
   mlir::Value toF32(mlir::Value value);
   mlir::Value fromF32(mlir::Value value, mlir::Type type);
-  /// Bytes of (high:low) by the selector of PTX prmt.
-  mlir::Value permuteBytes(mlir::Value low, mlir::Value high,
-                           uint32_t selector);
   /// @}
 
   /// @{ Control flow. Bodies return the carried values of the next iteration.
@@ -159,7 +153,6 @@ public:
   mlir::Value laneIndex();
   /// The value of the first lane, for all lanes.
   mlir::Value broadcastLane0(mlir::Value value);
-  mlir::Value shuffleXor(mlir::Value value, int64_t mask);
   /// @}
 
   /// @{ Memory. `align` is in bytes.
@@ -236,8 +229,6 @@ public:
   /// @{ Tensor cores.
   /// Four 8x8 matrices of 16-bit elements: i32 each.
   Values loadMatrix4(mlir::Value address);
-  /// Two 8x8 matrices.
-  Values loadMatrix2(mlir::Value address);
   /// d = a * b + c, m16n8k16: a 4, b 2 words (i32), c 4 f32.
   Values mma(mlir::Type element, mlir::ValueRange a, mlir::ValueRange b,
              mlir::ValueRange c);
