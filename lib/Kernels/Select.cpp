@@ -34,9 +34,9 @@ struct TokenRange {
 
 /// Kernels are chosen for each of these ranges; equal neighbours become one.
 constexpr TokenRange tokenRanges[] = {
-    {1, 8},     {9, 16},     {17, 24},     {25, 32},
-    {33, 48},   {49, 64},    {65, 128},    {129, 256},
-    {257, 512}, {513, 1024}, {1025, 2048}, {2049, INT64_MAX},
+    {1, 8},     {9, 16},     {17, 24},     {25, 32},     {33, 48},
+    {49, 64},   {65, 128},   {129, 256},   {257, 384},   {385, 512},
+    {513, 768}, {769, 1024}, {1025, 1536}, {1537, 2048}, {2049, INT64_MAX},
 };
 /// The most tokens for which few_tokens is considered, and from where on wgmma
 /// is: it makes 64 tokens or more at a time.

@@ -9,6 +9,7 @@
 !w6144 = !quant_llm.weight<6144x4096xf16, #scheme>
 !w28672 = !quant_llm.weight<28672x4096xf16, #scheme>
 !w1280 = !quant_llm.weight<1280x8192xf16, #scheme>
+!w5120 = !quant_llm.weight<5120x5120xf16, #scheme>
 
 // CHECK-LABEL: func @n4096
 // CHECK: kernels = [#quant_llm.kernel_config<few_tokens, tokens = [1, {{[0-9]+}}], row_tile = {{16|32}}, token_tile = 8,
@@ -44,4 +45,13 @@ func.func @n28672(%x: tensor<?x4096xf16>, %w: !w28672) -> tensor<?x28672xf16> {
 func.func @n1280(%x: tensor<?x8192xf16>, %w: !w1280) -> tensor<?x1280xf16> {
   %y = quant_llm.linear %x, %w : (tensor<?x8192xf16>, !w1280) -> tensor<?x1280xf16>
   return %y : tensor<?x1280xf16>
+}
+
+// Tiles that fill a wave for 384 tokens need two for 512, so neither of the two
+// token counts is served by the other's kernel.
+// CHECK-LABEL: func @n5120
+// CHECK: wgmma, tokens = [257, 384], {{[a-z0-9_=, ]*}}>, #quant_llm.kernel_config<wgmma, tokens = [385, 512],
+func.func @n5120(%x: tensor<?x5120xf16>, %w: !w5120) -> tensor<?x5120xf16> {
+  %y = quant_llm.linear %x, %w : (tensor<?x5120xf16>, !w5120) -> tensor<?x5120xf16>
+  return %y : tensor<?x5120xf16>
 }
