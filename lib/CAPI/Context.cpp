@@ -56,6 +56,8 @@ CollectingContext::CollectingContext(const QuantLLMHandlers &handlers)
   DialectRegistry registry;
   registerEveryDialect(registry);
   context.appendDialectRegistry(registry);
+  // The operation of an error may be the whole model.
+  context.printOpOnDiagnostic(false);
   context.getDiagEngine().registerHandler([this](Diagnostic &diagnostic) {
     StoredDiagnostic stored{convertSeverity(diagnostic.getSeverity()),
                             printLocation(diagnostic.getLocation()),

@@ -8,9 +8,9 @@ is needed, and none in the same process is disturbed.
 """
 
 import json
-import os
 
 from . import _quant_llm
+from ._check import check_flag, check_handler, check_path, check_source, check_text
 from ._errors import Diagnostic, QuantLLMError
 
 __version__ = _quant_llm.version()
@@ -37,8 +37,14 @@ def run_pipeline(source, pipeline, *, name=None, bytecode=False, progress=None, 
     `diagnostic(Diagnostic)` for every remark and warning. Returns str, or
     bytes if `bytecode`. Raises QuantLLMError.
     """
-    data = source.encode() if isinstance(source, str) else bytes(source)
-    result = _quant_llm.compile(data, name, pipeline, bytecode, progress, diagnostic)
+    result = _quant_llm.compile(
+        check_source(source),
+        check_text(name, "name", optional=True),
+        check_text(pipeline, "pipeline"),
+        check_flag(bytecode, "bytecode"),
+        check_handler(progress, "progress"),
+        check_handler(diagnostic, "diagnostic"),
+    )
     return result if bytecode else result.decode()
 
 
@@ -52,15 +58,14 @@ def describe_archive(path):
     """What a safetensors file, the index of a sharded one or a GGUF file holds:
     {"path", "format", "files", "tensors": [{"name", "dtype", "shape", "bytes"}],
     "metadata"}. Raises QuantLLMError."""
-    return json.loads(_quant_llm.describe_archive(_to_path(path)))
+    return json.loads(_quant_llm.describe_archive(check_path(path)))
 
 
 def describe_module(source, *, name=None):
     """What a module declares: {"archives": [{"name", "path"}], "parameters":
     [{"name", "archive", "key", "shape", "element_type", "scheme", "bytes"}],
     "functions": [{"name", "type"}]}. Raises QuantLLMError."""
-    data = source.encode() if isinstance(source, str) else bytes(source)
-    return json.loads(_quant_llm.describe_module(data, name))
+    return json.loads(_quant_llm.describe_module(check_source(source), check_text(name, "name", optional=True)))
 
 
 def import_model(input, output, *, blocks_as_f32=False, progress=None, diagnostic=None):
@@ -69,17 +74,16 @@ def import_model(input, output, *, blocks_as_f32=False, progress=None, diagnosti
     of a GGUF file are dequantized (to f16, or to f32 if `blocks_as_f32`) to a
     safetensors file beside `output`, with a config.json. For the handlers see
     run_pipeline. Raises QuantLLMError."""
-    _quant_llm.import_model(_to_path(input), _to_path(output), blocks_as_f32, progress, diagnostic)
+    _quant_llm.import_model(
+        check_path(input, "input"),
+        check_path(output, "output"),
+        check_flag(blocks_as_f32, "blocks_as_f32"),
+        check_handler(progress, "progress"),
+        check_handler(diagnostic, "diagnostic"),
+    )
 
 
 def read_gguf_metadata(path):
     """All metadata of a GGUF file, the tokenizer among them, as a dict. Raises
     QuantLLMError."""
-    return json.loads(_quant_llm.read_gguf_metadata(_to_path(path)))
-
-
-def _to_path(path):
-    path = os.fsdecode(path)
-    if "\0" in path:
-        raise QuantLLMError(f"expected a path but got {path!r}, which holds a NUL")
-    return path
+    return json.loads(_quant_llm.read_gguf_metadata(check_path(path)))

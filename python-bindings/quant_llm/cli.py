@@ -8,6 +8,7 @@ program, 2 wrong usage or input, 130 interrupted.
 """
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -20,6 +21,14 @@ from tqdm import tqdm
 
 from . import __version__, model
 from ._errors import QuantLLMError
+from .runtime import MAX_THREADS
+
+# What the options of the pipeline may be (a test compares them with it).
+_OTHER_ELEMENTS = ("ternary", "nf4", "f4E2M1FN", "f6E2M3FN", "f6E3M2FN", "f8E4M3FN", "f8E5M2")
+ELEMENTS = (*(f"int{bits}" for bits in range(1, 9)), *(f"uint{bits}" for bits in range(1, 9)), *_OTHER_ELEMENTS)
+ELEMENTS_TEXT = f"int1 to int8, uint1 to uint8, {', '.join(_OTHER_ELEMENTS)} or codebook<BITS, [VALUES]>"
+SCALES = ("f16", "bf16", "f32", "f8E8M0FNU", "f8E4M3FN")
+RULES = ("absmax", "absmax_full", "minmax", "mse")
 
 
 class Bars:
@@ -82,7 +91,7 @@ def run_quantize(arguments):
 def pipeline_options(arguments):
     """The options of the pipeline as text."""
     options = {
-        "element": arguments.element or f"{'int' if arguments.symmetric else 'uint'}{arguments.bits}",
+        "element": choose_element(arguments.element, arguments.bits, arguments.symmetric),
         "alpha": arguments.alpha,
         "sizes": arguments.group_sizes,
         "block": arguments.block,
@@ -95,6 +104,19 @@ def pipeline_options(arguments):
         "threads": arguments.threads or None,
     }
     return " ".join(f"{key}={quote(str(value))}" for key, value in options.items() if value is not None)
+
+
+def choose_element(element, bits, symmetric):
+    """The element of --element, or of --bits. `symmetric` is None if neither
+    --symmetric nor --asymmetric was given."""
+    if element is None:
+        return f"{'int' if symmetric else 'uint'}{bits or 4}"
+    if symmetric and element.startswith("uint"):
+        raise QuantLLMError(f"--symmetric: {element} has no negative values and needs zero points; use --element {element[1:]}")
+    if symmetric is False and not element.startswith("uint"):
+        advice = f"; use --element u{element}" if element.startswith("int") else ""
+        raise QuantLLMError(f"--asymmetric: an integer zero point needs an unsigned element but got {element}{advice}")
+    return element
 
 
 def quote(value):
@@ -136,6 +158,11 @@ def run_eval(arguments):
 
 
 def run_generate(arguments):
+    try:
+        arguments.prompt.encode()
+    except UnicodeEncodeError as error:
+        given = os.fsencode(arguments.prompt[error.start])
+        raise QuantLLMError(f"--prompt: expected UTF-8 text but got the byte 0x{given.hex()} at character {error.start}") from None
     with Bars() as bars:
         loaded = load(arguments, bars)
     pieces = loaded.stream(
@@ -288,56 +315,68 @@ def count_elements(parameter):
     return product
 
 
-def positive(text):
-    value = int(text)
-    if value <= 0:
-        raise ValueError
-    return value
+def expecting(what):
+    """Makes a converter for argparse say what it expects."""
+
+    def decorate(convert):
+        @functools.wraps(convert)
+        def checked(text):
+            try:
+                return convert(text)
+            except ValueError:
+                raise argparse.ArgumentTypeError(f"expected {what} but got '{text}'") from None
+
+        return checked
+
+    return decorate
 
 
-def natural(text):
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
+def integer(low, high=2**31 - 1):
+    @expecting(f"an integer from {low} to {high}" if high < 2**31 - 1 else f"an integer of at least {low}")
+    def convert(text):
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return convert
 
 
 def number_between(low, high, open_low=False):
+    @expecting(f"a number in {'(' if open_low else '['}{low}, {high}]")
     def convert(text):
         value = float(text)
         if not (low < value if open_low else low <= value) or not value <= high:
             raise ValueError
         return value
 
-    convert.__name__ = f"number in {'(' if open_low else '['}{low}, {high}]"
     return convert
 
 
-def bit_width(text):
-    value = int(text)
-    if not 1 <= value <= 8:
+positive = integer(1)
+natural = integer(0)
+
+
+@expecting(ELEMENTS_TEXT)
+def element(text):
+    if text not in ELEMENTS and not text.startswith("codebook<"):
         raise ValueError
-    return value
-
-
-def sizes(text):
-    for part in text.split(","):
-        positive(part)
     return text
 
 
+@expecting("sizes such as 64,128")
+def sizes(text):
+    if any(int(part) < 1 for part in text.split(",")):
+        raise ValueError
+    return text
+
+
+@expecting("two sizes, outputs and inputs, such as 1,64 or 1,-1")
 def block(text):
     parts = [int(part) for part in text.split(",")]
     if len(parts) != 2 or any(part == 0 or part < -1 for part in parts):
         raise ValueError
     return text
-
-
-positive.__name__ = "positive number"
-natural.__name__ = "number from 0"
-bit_width.__name__ = "width from 1 to 8"
-sizes.__name__ = "list of sizes such as 64,128"
-block.__name__ = "block such as 1,64 or 1,-1"
 
 
 def make_parser():
@@ -369,7 +408,7 @@ exit status: 0 success, 1 failure, 2 wrong usage or input, 130 interrupted""",
         command.add_argument("--force", action="store_true", help="replace a model directory of ours")
 
     def add_threads(command):
-        command.add_argument("--threads", type=natural, default=0, metavar="N", help="threads; 0 for $QUANT_LLM_THREADS or all cores (default)")
+        command.add_argument("--threads", type=integer(0, MAX_THREADS), default=0, metavar="N", help="threads; 0 for $QUANT_LLM_THREADS or all cores (default)")
 
     def add_run(command):
         add_threads(command)
@@ -381,19 +420,24 @@ exit status: 0 success, 1 failure, 2 wrong usage or input, 130 interrupted""",
     command = add("quantize", run_quantize, "quantize the weights of a model", "quant-llm quantize model.gguf -o model-int4 --alpha 0.8")
     add_output(command)
     command.add_argument("--recipe", choices=["finequant"], default="finequant", help="the method (default: %(default)s)")
-    element = command.add_mutually_exclusive_group()
-    element.add_argument("--bits", type=bit_width, default=4, metavar="B", help="bits per code, 1 to 8 (default: %(default)s)")
-    element.add_argument("--element", metavar="FORMAT", help="another format than integers: nf4, ternary, f4E2M1FN, f8E4M3FN, ...")
+    codes = command.add_mutually_exclusive_group()
+    codes.add_argument("--bits", type=integer(1, 8), metavar="B", help="bits per code, 1 to 8 (default: 4); uintB, or intB with --symmetric")
+    codes.add_argument(
+        "--element",
+        type=element,
+        metavar="FORMAT",
+        help=f"the format of the codes: {ELEMENTS_TEXT}; uintN has zero points, the others have none",
+    )
     zero = command.add_mutually_exclusive_group()
-    zero.add_argument("--symmetric", dest="symmetric", action="store_true", help="no zero points")
-    zero.add_argument("--asymmetric", dest="symmetric", action="store_false", help="an integer zero point per group (default)")
-    command.add_argument("--alpha", type=number_between(0, 10), metavar="A", help="split groups while that shrinks their range below this ratio")
-    command.add_argument("--group-sizes", type=sizes, metavar="LIST", help="group sizes to choose from, such as 64,128,256")
-    command.add_argument("--block", type=block, metavar="N,K", help="this block everywhere instead of a choice, such as 1,64; -1 is the whole dimension")
-    command.add_argument("--scale", metavar="TYPE", help="type of the scales: f16, bf16, f32, f8E8M0FNU, f8E4M3FN")
-    command.add_argument("--rule", metavar="RULE", help="rule of the scales: absmax, absmax_full, minmax, mse")
-    command.add_argument("--statistic", choices=["raw", "gaussian"], help="what is compared with alpha")
-    command.add_argument("--aggregation", choices=["mean", "min"], help="how the rows of a matrix vote")
+    zero.add_argument("--symmetric", dest="symmetric", action="store_const", const=True, help="no zero points: intB instead of uintB")
+    zero.add_argument("--asymmetric", dest="symmetric", action="store_const", const=False, help="an integer zero point per group: uintB (default)")
+    command.add_argument("--alpha", type=number_between(0, 2, open_low=True), metavar="A", help="split groups while that shrinks their range below this ratio, in (0, 2] (default: 0.75)")
+    command.add_argument("--group-sizes", type=sizes, metavar="LIST", help="group sizes to choose from (default: 64,128,256)")
+    command.add_argument("--block", type=block, metavar="N,K", help="this block everywhere instead of a choice, such as 1,64 or 1,-1; -1 is the whole dimension")
+    command.add_argument("--scale", choices=SCALES, metavar="TYPE", help="type of the scales: %(choices)s (default: f16)")
+    command.add_argument("--rule", choices=RULES, metavar="RULE", help="rule of the scales: %(choices)s (default: minmax with zero points, absmax without)")
+    command.add_argument("--statistic", choices=["raw", "gaussian"], metavar="S", help="what is compared with alpha: %(choices)s (default: raw)")
+    command.add_argument("--aggregation", choices=["min", "mean"], metavar="A", help="how the rows of a matrix vote: %(choices)s (default: min)")
     command.add_argument("--include", metavar="REGEX", help="only parameters whose name matches")
     command.add_argument("--exclude", metavar="REGEX", help="no parameters whose name matches")
     add_threads(command)
@@ -403,7 +447,7 @@ exit status: 0 success, 1 failure, 2 wrong usage or input, 130 interrupted""",
 
     command = add("eval", run_eval, "measure the perplexity of a text", "quant-llm eval model-int4 --text book.txt --json")
     command.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text; - for standard input")
-    command.add_argument("--window", type=positive, default=1024, metavar="N", help="tokens per window (default: %(default)s)")
+    command.add_argument("--window", type=integer(2), default=1024, metavar="N", help="tokens per window (default: %(default)s)")
     command.add_argument("--max-windows", type=positive, metavar="N", help="only the first N windows")
     command.add_argument("--json", action="store_true", help="print JSON with the keys perplexity, tokens, seconds")
     add_run(command)
@@ -419,9 +463,20 @@ exit status: 0 success, 1 failure, 2 wrong usage or input, 130 interrupted""",
     return parser
 
 
+def join_block(argv):
+    """`--block -1,64` as `--block=-1,64`: argparse takes -1,64 for an option."""
+    joined = []
+    for argument in argv:
+        if joined and joined[-1] == "--block" and re.match(r"-\d", argument):
+            joined[-1] = f"--block={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def main(argv=None):
     """Runs the command and returns its exit status."""
-    arguments = make_parser().parse_args(argv)
+    arguments = make_parser().parse_args(join_block(sys.argv[1:] if argv is None else argv))
     outcome = []
 
     # The work is done by a second thread, so that the first one can react to an

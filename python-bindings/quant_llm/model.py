@@ -14,12 +14,14 @@ import json
 import math
 import os
 import shutil
+import stat
 import tempfile
 import time
 
 import numpy as np
 
-from . import _quant_llm, _to_path, describe_archive, describe_module, import_model, read_gguf_metadata
+from . import _quant_llm, describe_archive, describe_module, import_model, read_gguf_metadata
+from ._check import check_handler, check_integer, check_number, check_path, check_text, wrong_type
 from ._errors import QuantLLMError
 from .runtime import Engine
 from .tokenizer import StreamDecoder, Tokenizer, find_end_tokens, load_tokenizer
@@ -32,18 +34,22 @@ _COMPANIONS = ("config.json", "generation_config.json", "tokenizer.json", "token
 def classify(path):
     """What `path` is: "quant-llm" for a directory that we wrote, "huggingface"
     or "gguf". Raises QuantLLMError for anything else."""
-    path = _to_path(path)
-    if os.path.isdir(path):
-        if os.path.exists(os.path.join(path, "model.mlir")):
-            return "quant-llm"
-        if os.path.exists(os.path.join(path, "config.json")):
-            return "huggingface"
-        raise QuantLLMError(f"expected a model in '{path}' but found neither model.mlir nor config.json")
-    if not os.path.exists(path):
-        raise QuantLLMError(f"expected a model directory or a GGUF file but '{path}' does not exist")
+    path = check_path(path)
     try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            names = os.listdir(path)
+            # Without the right to enter it, the names are all there is.
+            if names:
+                os.stat(os.path.join(path, os.curdir))
+            if "model.mlir" in names:
+                return "quant-llm"
+            if "config.json" in names:
+                return "huggingface"
+            raise QuantLLMError(f"expected a model in '{path}' but found neither model.mlir nor config.json")
         with open(path, "rb") as file:
             magic = file.read(4)
+    except FileNotFoundError:
+        raise QuantLLMError(f"expected a model directory or a GGUF file but '{path}' does not exist") from None
     except OSError as error:
         raise QuantLLMError(f"cannot read '{path}': {error.strerror}") from None
     if magic == b"GGUF":
@@ -56,7 +62,7 @@ def new_directory(path, replace=False, reads=()):
     """A directory that appears complete under `path` when the block ends, or not
     at all. Until then it is a hidden one beside it. What it replaces must hold
     none of the files `reads`."""
-    path = os.path.abspath(_to_path(path))
+    path = os.path.abspath(check_path(path))
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         raise QuantLLMError(f"cannot create '{path}': there is no directory '{parent}'")
@@ -124,11 +130,14 @@ def remove_tree(path):
 def _list_files(source, kind):
     """The files that a model is read from. Of a directory of ours they are those
     with weights: it could be made again, the weights perhaps not."""
-    source = _to_path(source)
+    source = check_path(source)
     if kind == "gguf":
         return [source]
     if kind == "huggingface":
-        return [os.path.join(source, name) for name in os.listdir(source)]
+        try:
+            return [os.path.join(source, name) for name in os.listdir(source)]
+        except OSError as error:
+            raise QuantLLMError(f"cannot read '{source}': {error.strerror}") from None
     module = _read_module(source)
     archives = describe_module(module, name=os.path.join(source, "model.mlir"))["archives"]
     return [file for archive in archives for file in describe_archive(archive["path"])["files"]]
@@ -146,6 +155,8 @@ def _read_module(directory):
 def import_directory(source, output, *, replace=False, progress=None, diagnostic=None):
     """Imports a Hugging Face directory or a GGUF file to a directory of ours.
     The weights of a Hugging Face directory stay where they are."""
+    check_handler(progress, "progress")
+    check_handler(diagnostic, "diagnostic")
     kind = classify(source)
     if kind == "quant-llm":
         raise QuantLLMError(f"'{source}' is imported already")
@@ -176,6 +187,10 @@ def quantize_directory(source, output, *, recipe="finequant", options="", replac
     """Quantizes a model (anything that classify() knows) to a directory of ours
     that needs no other file. `options` are those of the pipeline
     `quant-llm-<recipe>`, as text. Returns the report as a dict."""
+    check_text(recipe, "recipe")
+    check_text(options, "options")
+    check_handler(progress, "progress")
+    check_handler(diagnostic, "diagnostic")
     kind = classify(source)
     with new_directory(output, replace, _list_files(source, kind) if replace else ()) as staging:
         directory = source
@@ -185,7 +200,7 @@ def quantize_directory(source, output, *, recipe="finequant", options="", replac
             _import_into(source, kind, imported, progress, diagnostic)
             directory = imported
         _quant_llm.quantize_model(
-            _to_path(os.path.join(directory, "model.mlir")),
+            check_path(os.path.join(directory, "model.mlir")),
             staging,
             recipe,
             options,
@@ -231,8 +246,10 @@ class Model:
     def load(cls, path, *, threads=0, reference=False, cache=True, progress=None, diagnostic=None):
         """Loads a directory of ours, a Hugging Face directory or a GGUF file. The
         latter two are imported to a temporary directory first."""
+        check_handler(progress, "progress")
+        check_handler(diagnostic, "diagnostic")
         kind = classify(path)
-        path = _to_path(path)
+        path = check_path(path)
         if kind == "quant-llm":
             return cls._load_ours(path, threads, reference, cache)
         with _temporary_directory() as directory:
@@ -243,8 +260,6 @@ class Model:
     @classmethod
     def _load_ours(cls, directory, threads, reference, cache):
         config = _read_json(os.path.join(directory, "config.json"))
-        if not isinstance(config, (dict, type(None))):
-            raise QuantLLMError(f"expected an object in '{directory}/config.json'")
         tokenizer = load_tokenizer(directory)
         engine = Engine(os.path.join(directory, "model.mlir"), threads=threads, reference=reference, cache=cache)
         return cls(engine, tokenizer, config or {})
@@ -252,17 +267,19 @@ class Model:
     def new_cache(self, capacity):
         """An empty cache with room for `capacity` tokens."""
         layers, heads, _, width = self._cache_shape
-        shape = (layers, heads, int(capacity), width)
+        shape = (layers, heads, check_integer(capacity, "capacity", 0), width)
         return Cache(np.zeros(shape, self._cache_dtype), np.zeros(shape, self._cache_dtype))
 
     def forward(self, tokens, cache=None):
         """The logits [tokens, vocabulary] of all `tokens`, which follow those in
         `cache` and are added to it (in place). Raises QuantLLMError."""
-        tokens = np.ascontiguousarray(tokens, dtype=np.int64)
-        if tokens.ndim != 1 or tokens.size == 0:
-            raise QuantLLMError(f"expected a non-empty list of tokens but got shape {list(tokens.shape)}")
+        tokens = np.ascontiguousarray(_to_tokens(tokens))
+        if tokens.size == 0:
+            raise QuantLLMError("expected a non-empty list of tokens but got none")
         if tokens.min() < 0 or tokens.max() >= self.vocabulary_size:
             raise QuantLLMError(f"expected tokens in [0, {self.vocabulary_size}) but got {int(tokens.min())} to {int(tokens.max())}")
+        if not isinstance(cache, (Cache, type(None))):
+            raise wrong_type("cache", "a Cache of new_cache() or None", cache)
         cache = self.new_cache(tokens.size) if cache is None else cache
         if cache.length + tokens.size > cache.capacity:
             raise QuantLLMError(f"expected at most {cache.capacity} tokens in the cache but got {cache.length + tokens.size}")
@@ -281,12 +298,14 @@ class Model:
         window, and the mean over all predictions counts; tokens after the last
         whole window are dropped. `progress(done, total, perplexity)` is called
         after every window. Returns {"perplexity", "tokens", "seconds"}."""
-        tokens = np.asarray(tokens, dtype=np.int64)
-        count = tokens.size // window if window >= 2 else 0
+        tokens = _to_tokens(tokens)
+        window = check_integer(window, "window", 2)
+        check_handler(progress, "progress")
+        count = tokens.size // window
         if count == 0:
-            raise QuantLLMError(f"expected a window of at least 2 tokens and a text of at least one window ({window}) but got {tokens.size} tokens")
+            raise QuantLLMError(f"expected a text of at least one window, {window} tokens, but it has {tokens.size}; take a longer text or a smaller window")
         if max_windows is not None:
-            count = min(count, max_windows)
+            count = min(count, check_integer(max_windows, "max_windows", 1))
         start = time.monotonic()
         total, cache = 0.0, self.new_cache(window)
         for i in range(count):
@@ -309,13 +328,25 @@ class Model:
         without an end token. `temperature` of 0 takes the likeliest token; else
         one is drawn among the `top_k` likeliest (0: all) that make up `top_p` of
         the probability. The same seed gives the same tokens."""
-        tokens = np.asarray(tokens, dtype=np.int64)
-        random = np.random.Generator(np.random.PCG64(seed))
+        tokens = _to_tokens(tokens)
+        max_tokens = check_integer(max_tokens, "max_tokens", 0)
+        temperature = check_number(temperature, "temperature", 0, 100)
+        top_k = check_integer(top_k, "top_k", 0)
+        top_p = check_number(top_p, "top_p", 0, 1, open_low=True)
+        random = np.random.Generator(np.random.PCG64(check_integer(seed, "seed", 0, 2**128 - 1)))
         end = set(find_end_tokens(self.config))
+        return self._generate(tokens, max_tokens, (temperature, top_k, top_p, random), end)
+
+    def _generate(self, tokens, max_tokens, options, end):
         cache = self.new_cache(tokens.size + max_tokens)
         for _ in range(max_tokens):
             logits = self.forward(tokens, cache)[-1]
-            token = sample(logits, temperature, top_k, top_p, random)
+            damaged = logits.size - np.count_nonzero(np.isfinite(logits))
+            if damaged:
+                raise QuantLLMError(
+                    f"position {cache.length - 1}: expected finite logits but {damaged} of {logits.size} are infinite or NaN; the weights may be damaged"
+                )
+            token = sample(logits, *options)
             if token in end:
                 return
             yield token
@@ -324,12 +355,21 @@ class Model:
     def stream(self, prompt, **options):
         """Yields the text of generate() piece by piece."""
         tokenizer = self.require_tokenizer()
-        tokens = tokenizer.encode(prompt)
+        tokens = tokenizer.encode(check_text(prompt, "prompt"))
         if tokens.size == 0:
             raise QuantLLMError("expected a prompt of at least one token")
         decoder = StreamDecoder(tokenizer, tokens)
-        for token in self.generate(tokens, **options):
-            yield decoder.push(token)
+        return map(decoder.push, self.generate(tokens, **options))
+
+
+def _to_tokens(tokens):
+    """Numbers of tokens as an array of int64."""
+    given = np.asarray(tokens)
+    if given.ndim != 1:
+        raise QuantLLMError(f"expected a list of tokens but got shape {list(given.shape)}")
+    if given.size and given.dtype.kind not in "iu":
+        raise QuantLLMError(f"expected tokens as integers but got {given.dtype}")
+    return given.astype(np.int64, copy=False)
 
 
 def _exp(value):
@@ -354,7 +394,10 @@ def sample(logits, temperature, top_k, top_p, random):
     """Draws a token; see Model.generate()."""
     if temperature == 0:
         return int(np.argmax(logits))
-    scaled = logits.astype(np.float64) / temperature
+    # The highest is 0, so that what overflows at a low temperature is never drawn.
+    scaled = logits.astype(np.float64)
+    with np.errstate(over="ignore"):
+        scaled = (scaled - scaled.max()) / temperature
     order = np.argsort(-scaled, kind="stable")
     if top_k > 0:
         order = order[:top_k]
@@ -371,7 +414,7 @@ def describe(path):
     """What a model is, as a dict: "kind", "config", "parameters" (as in
     describe_module(), without the name of the archive), "report" or None."""
     kind = classify(path)
-    path = _to_path(path)
+    path = check_path(path)
     if kind != "quant-llm":
         with _temporary_directory() as directory:
             return _describe_original(path, kind, directory)
@@ -380,18 +423,42 @@ def describe(path):
         "kind": kind,
         "config": _read_json(os.path.join(path, "config.json")) or {},
         "parameters": describe_module(_read_module(path), name=module)["parameters"],
-        "report": _read_json(os.path.join(path, "report.json")),
+        "report": _read_report(path),
     }
+
+
+def _read_report(directory):
+    """The report of a quantization, or None; with everything that info shows."""
+    path = os.path.join(directory, "report.json")
+    report = _read_json(path)
+    if report is None:
+        return None
+    try:
+        complete = all(
+            isinstance(w["name"], str) and isinstance(w["reason"], str) and isinstance(w["bits_per_weight"], (int, float))
+            and all(isinstance(size, int) for size in w["shape"] + w["block"])
+            for w in report["weights"]
+        )
+    except (KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise QuantLLMError(f"expected the report of a quantization in '{path}'; quantize the model again, or remove that file")
+    return report
 
 
 def _read_json(path):
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            value = json.load(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise QuantLLMError(f"cannot read '{path}': {error}") from None
+    except OSError as error:
+        raise QuantLLMError(f"cannot read '{path}': {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise QuantLLMError(f"expected JSON in '{path}' but got {error}") from None
+    if not isinstance(value, dict):
+        raise QuantLLMError(f"expected an object in '{path}' but got {type(value).__name__}")
+    return value
 
 
 def _describe_original(path, kind, directory):

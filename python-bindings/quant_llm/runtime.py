@@ -8,8 +8,12 @@ from collections import namedtuple
 
 import numpy as np
 
-from . import _quant_llm, _to_path
+from . import _quant_llm
+from ._check import check_flag, check_integer, check_path, check_text
 from ._errors import QuantLLMError
+
+# As for $QUANT_LLM_THREADS.
+MAX_THREADS = 4096
 
 # Names of element types in safetensors and in NumPy (those of the second group
 # come from the package ml_dtypes, if it is installed).
@@ -49,6 +53,30 @@ def _numpy_dtype(name):
     raise QuantLLMError(f"there is no NumPy type for {name}")
 
 
+def _convert(argument, expected, where):
+    """A number or a list as an array of the expected type, if that can hold it
+    (no 1.5 and no 300 as an i8)."""
+    dtype = _numpy_dtype(expected.dtype)
+    try:
+        given = np.asarray(argument)
+        kinds = "biufc".find(given.dtype.kind), "biufc".find(dtype.kind)
+        # Integers of any sign go into each other; types that NumPy lacks (kind V)
+        # are floating-point ones.
+        if given.size and (kinds[0] < 0 or 0 <= kinds[1] < kinds[0] and kinds != (2, 1)):
+            raise TypeError
+        converted = np.asarray(argument, dtype=dtype)
+        if dtype.kind in "iu" and not np.array_equal(converted, given):
+            raise OverflowError
+        return converted
+    except (TypeError, ValueError, OverflowError):
+        raise QuantLLMError(f"{where}: expected an array of {expected.dtype} but got {_shorten(argument)}") from None
+
+
+def _shorten(value):
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 Value = namedtuple("Value", "dtype shape scalar")
 Value.__doc__ = "The type of an argument or a result; -1 in `shape` is a dynamic extent."
 Function = namedtuple("Function", "name arguments results aliases")
@@ -68,11 +96,13 @@ class Engine:
 
     def __init__(self, source, *, name=None, reference=False, threads=0, base_directory=None, cache=True):
         if base_directory is not None:
-            base_directory = _to_path(base_directory)
+            base_directory = check_path(base_directory, "base_directory")
+        name = check_text(name, "name", optional=True)
+        options = (check_flag(reference, "reference"), check_integer(threads, "threads", 0, MAX_THREADS), base_directory, check_flag(cache, "cache"))
         if isinstance(source, (bytes, bytearray)):
-            self._engine = _quant_llm.Engine.from_memory(bytes(source), name, reference, threads, base_directory, cache)
+            self._engine = _quant_llm.Engine.from_memory(bytes(source), name, *options)
         else:
-            self._engine = _quant_llm.Engine.from_file(_to_path(source), reference, threads, base_directory, cache)
+            self._engine = _quant_llm.Engine.from_file(check_path(source, "source"), *options)
         description = json.loads(self._engine.describe())
         self.from_cache = description["from_cache"]
         self.compile_seconds = description["compile_seconds"]
@@ -92,16 +122,16 @@ class Engine:
         `in_place` names arguments (by position) that may be overwritten where a
         result is their new value; that result is the same array.
         """
-        signature = self.functions.get(function)
+        signature = self.functions.get(check_text(function, "function"))
         if signature is None:
             raise QuantLLMError(f"expected a function among {', '.join(self.functions) or 'none'} but got '{function}'")
         if len(arguments) != len(signature.arguments):
             raise QuantLLMError(f"'{function}': expected {len(signature.arguments)} arguments but got {len(arguments)}")
-        in_place = {i for i in in_place}
+        in_place = {check_integer(i, f"'{function}': in_place", 0, len(arguments) - 1) for i in in_place}
         passed, flags = [], []
         for position, (argument, expected) in enumerate(zip(arguments, signature.arguments)):
             if not isinstance(argument, np.ndarray):
-                argument = np.asarray(argument, dtype=_numpy_dtype(expected.dtype))
+                argument = _convert(argument, expected, f"'{function}': argument {position}")
             dtype = _SAFETENSORS.get(argument.dtype.name)
             if dtype is None or not argument.dtype.isnative:
                 raise QuantLLMError(f"'{function}': argument {position}: expected {expected.dtype} but got an array of {argument.dtype}")

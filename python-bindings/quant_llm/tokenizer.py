@@ -8,12 +8,14 @@ GGUF file: the byte-level BPE of GPT-2 and its relatives, and the
 SentencePiece BPE of Llama 2.
 """
 
+import json
 import os
 
 import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
+from ._check import check_integer, check_path, check_unicode, wrong_type
 from ._errors import QuantLLMError
 
 # How a byte-level BPE cuts text into words, by `tokenizer.ggml.pre`. None is the
@@ -43,6 +45,7 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path):
         """Reads a tokenizer.json."""
+        path = check_path(path)
         try:
             with open(path, encoding="utf-8") as file:
                 return cls(tokenizers.Tokenizer.from_str(file.read()))
@@ -100,15 +103,22 @@ class Tokenizer:
     def encode(self, text, special_tokens=True):
         """The tokens of `text` as an int64 array; `special_tokens` puts those
         around that the model expects, such as a start token."""
+        if not isinstance(text, str):
+            raise wrong_type("text", "text (str)", text)
+        check_unicode(text, "text")
         return np.array(self.backend.encode(text, add_special_tokens=special_tokens).ids, dtype=np.int64)
 
     def decode(self, tokens, skip_special_tokens=True):
-        return self.backend.decode([int(t) for t in tokens], skip_special_tokens=skip_special_tokens)
+        return self.backend.decode([check_integer(t, "token", 0) for t in tokens], skip_special_tokens=skip_special_tokens)
 
     def save(self, path):
         """Writes a tokenizer.json."""
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(self.backend.to_str())
+        path = check_path(path)
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(self.backend.to_str())
+        except OSError as error:
+            raise QuantLLMError(f"cannot write '{path}': {error.strerror}") from None
 
 
 class StreamDecoder:
@@ -120,11 +130,11 @@ class StreamDecoder:
         self._tokenizer = tokenizer
         # Text depends on its neighbours (a leading space is stripped, say), so
         # a few tokens before the new ones are decoded with them.
-        self._tokens = [int(t) for t in context][-8:]
+        self._tokens = [check_integer(t, "token", 0) for t in context][-8:]
         self._shown = tokenizer.decode(self._tokens)
 
     def push(self, token):
-        self._tokens.append(int(token))
+        self._tokens.append(check_integer(token, "token", 0))
         text = self._tokenizer.decode(self._tokens)
         if text.endswith("\ufffd"):
             return ""
@@ -212,7 +222,11 @@ def find_end_tokens(config):
     """The numbers of the tokens that end a text, from the dictionary of a
     config.json."""
     end = config.get("eos_token_id")
-    return tuple(end) if isinstance(end, list) else () if end is None else (end,)
+    tokens = tuple(end) if isinstance(end, list) else () if end is None else (end,)
+    for token in tokens:
+        if not isinstance(token, int):
+            raise QuantLLMError(f"config.json: expected 'eos_token_id' to be a number or a list of numbers but got {json.dumps(end)}")
+    return tokens
 
 
 def load_tokenizer(directory):

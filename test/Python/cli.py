@@ -7,6 +7,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -119,6 +120,9 @@ def test_links_to_what_is_read_are_not_followed(hf_model, tmp_path, name):
         ["quantize", "x", "-o", "y", "--recipe", "magic"],
         ["quantize", "x", "-o", "y", "--symmetric", "--asymmetric"],
         ["quantize", "x", "-o", "y", "--element", "nf4", "--bits", "3"],
+        ["quantize", "x", "-o", "y", "--element", "nf4", "--bits", "4"],
+        ["quantize", "x", "-o", "y", "--threads", "99999999999"],
+        ["eval", "x", "--text", "y", "--window", "1"],
         ["eval", "x"],
         ["eval", "x", "--text", "y", "--window", "0"],
         ["generate", "x"],
@@ -154,6 +158,47 @@ def test_bad_models(capsys, tmp_path, command, make, message):
     assert sorted(os.listdir(tmp_path)) == before
 
 
+def test_unreadable_models(capsys, hf_model, monkeypatch):
+    # Not by permissions, because root has all of them.
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    status, out, err = run(capsys, "info", hf_model)
+    assert (status, out, err) == (2, "", f"quant-llm: error: cannot read '{hf_model}': Permission denied\n")
+    monkeypatch.setattr(os, "stat", refuse)
+    status, out, err = run(capsys, "info", hf_model)
+    assert (status, out, err) == (2, "", f"quant-llm: error: cannot read '{hf_model}': Permission denied\n")
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("config.json", "[]", "expected an object in '{path}' but got list"),
+        ("config.json", "[" * 100000, "expected JSON in '{path}' but got "),
+        ("config.json", "{", "expected JSON in '{path}' but got "),
+        ("report.json", "{}", "expected the report of a quantization in '{path}'; quantize the model again, or remove that file"),
+        ("report.json", '{"weights": [{"name": 3}]}', "expected the report of a quantization in '{path}'"),
+        ("report.json", '{"weights": 3}', "expected the report of a quantization in '{path}'"),
+    ],
+)
+def test_damaged_files_of_ours(capsys, hf_model, tmp_path, name, text, message):
+    run(capsys, "import", hf_model, "-o", tmp_path / "model")
+    path = tmp_path / "model" / name
+    path.write_text(text)
+    status, out, err = run(capsys, "info", tmp_path / "model")
+    assert status == 2 and out == "" and err.startswith(f"quant-llm: error: {message.format(path=path)}")
+
+
+@pytest.mark.parametrize("end", ['"</s>"', '{"a": 1}', "[[1]]"])
+def test_bad_end_tokens(capsys, hf_model, tmp_path, end):
+    run(capsys, "import", hf_model, "-o", tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": json.loads(end)}))
+    status, out, err = run(capsys, "generate", tmp_path / "model", "--prompt", "the")
+    assert status == 2 and out == "" and f"expected 'eos_token_id' to be a number or a list of numbers but got {end}" in err
+
+
 def test_bad_module_in_a_directory_of_ours(capsys, tmp_path):
     (tmp_path / "model.mlir").write_text("func.func @f(")
     for command in (["info"], ["eval", "--text", __file__], ["generate", "--prompt", "x"], ["quantize", "-o", tmp_path / "out"]):
@@ -179,6 +224,11 @@ def test_bad_text(capsys, hf_model, tmp_path):
     [
         ([], "uint4", [1, -1]),
         (["--block", "1,8", "--symmetric"], "int4", [1, 8]),
+        (["--block", "-1,-1"], "uint4", [-1, -1]),
+        (["--block", "-1,8", "--bits", "3"], "uint3", [-1, 8]),
+        (["--element", "uint2", "--asymmetric"], "uint2", [1, -1]),
+        (["--element", "int2", "--symmetric"], "int2", [1, -1]),
+        (["--element", "codebook<1, [-1, 1]>"], "codebook<1", [1, -1]),
         (["--element", "nf4"], "nf4", [1, -1]),
         (["--bits", "3", "--asymmetric", "--group-sizes", "4,8", "--alpha", "2"], "uint3", [1, 4]),
         (["--scale", "bf16", "--statistic", "gaussian", "--aggregation", "mean"], "uint4", [1, -1]),
@@ -192,12 +242,32 @@ def test_quantize(capsys, hf_model, tmp_path, options, element, block):
     assert os.listdir(tmp_path) == [output.name]
     report = json.loads((output / "report.json").read_text())
     assert len(report["weights"]) == 14
-    assert {w["scheme"].split("<")[1].split(",")[0] for w in report["weights"]} == {element}
+    assert {w["scheme"].split("<", 1)[1].split(",")[0] for w in report["weights"]} == {element}
     assert {tuple(w["block"]) for w in report["weights"]} == {tuple(block)}
     # Nothing refers to the original.
     assert str(hf_model) not in (output / "model.mlir").read_text()
     status, out, err = run(capsys, "info", output)
     assert status == 0 and err == "" and element in out and "why" in out
+
+
+def test_choices_are_those_of_the_pass():
+    def refused(option, value):
+        with pytest.raises(quant_llm.QuantLLMError) as info:
+            quant_llm.run_pipeline("", f"quant-llm-choose-granularity{{{option}={value}}}")
+        return str(info.value)
+
+    for option, choices in (("scale", cli.SCALES), ("rule", cli.RULES)):
+        assert sorted(re.search(r"\((.*)\) but got 'x'", refused(option, "x")).group(1).split(", ")) == sorted(choices)
+    listed = re.search(r"\((.*)\) but got 'x'", refused("element", "x")).group(1)
+    listed = re.sub(r"\b(u?int)1\.\.\1?int8", lambda m: ", ".join(f"{m[1]}{b}" for b in range(1, 9)), listed.replace("uint1..uint8", "uint1..int8"))
+    names = listed.replace("codebook<bits, [...]>", "codebook").split(", ")
+    assert sorted(names) == sorted((*cli.ELEMENTS, "codebook"))
+    for value in ("0", "2.0001"):
+        assert "expected a number in (0, 2]" in refused("alpha", value)
+        with pytest.raises(SystemExit):
+            cli.make_parser().parse_args(["quantize", "x", "-o", "y", "--alpha", value])
+    quant_llm.run_pipeline("", "quant-llm-choose-granularity{alpha=2}")
+    assert cli.make_parser().parse_args(["quantize", "x", "-o", "y", "--alpha", "2"]).alpha == 2
 
 
 def test_quantize_what_was_imported(capsys, hf_model, tmp_path):
@@ -222,12 +292,18 @@ def test_include_and_exclude(capsys, hf_model, tmp_path):
         (["--rule", "none"], "none"),
         (["--include", "("], "include"),
         (["--include", "'\""], "expected at most one kind of quotation marks"),
-        (["--alpha", "9"], "alpha"),
+        (["--alpha", "9"], "argument --alpha: expected a number in (0, 2] but got '9'"),
+        (["--alpha", "0"], "argument --alpha: expected a number in (0, 2] but got '0'"),
+        (["--block", "-2,8"], "argument --block: expected two sizes, outputs and inputs, such as 1,64 or 1,-1 but got '-2,8'"),
+        (["--symmetric", "--element", "uint4"], "--symmetric: uint4 has no negative values and needs zero points; use --element int4"),
+        (["--asymmetric", "--element", "int3"], "--asymmetric: an integer zero point needs an unsigned element but got int3; use --element uint3"),
+        (["--asymmetric", "--element", "nf4"], "--asymmetric: an integer zero point needs an unsigned element but got nf4\n"),
+        (["--symmetric", "--rule", "minmax"], "use absmax for a symmetric scheme\n"),
     ],
 )
 def test_quantize_with_wrong_options(capsys, hf_model, tmp_path, options, message):
     status, out, err = run(capsys, "quantize", hf_model, "-o", tmp_path / "q", *options)
-    assert status == 2 and out == "" and message in err
+    assert status == 2 and out == "" and message in err and '"func.func"' not in err
     assert os.listdir(tmp_path) == []
 
 
@@ -242,6 +318,8 @@ def test_help_and_version(capsys):
     for arguments in (["--help"], ["quantize", "--help"]):
         status, out, err = run(capsys, *arguments)
         assert status == 0 and "example" in out and err == ""
+    for value in (*cli.SCALES, *cli.RULES, *cli.ELEMENTS[16:], "gaussian", "mean", "finequant", "(0, 2]"):
+        assert value in " ".join(out.split())
     status, out, _ = run(capsys, "--version")
     assert status == 0 and out.startswith("quant-llm ")
 

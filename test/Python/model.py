@@ -9,12 +9,15 @@ and without a cache, perplexity, generation, evaluation."""
 import json
 import math
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tiny_checkpoint  # found by conftest.py
+from conftest import write_tokenizer
 from quant_llm import QuantLLMError, cli
-from quant_llm.model import Model, quantize_directory, sample
+from quant_llm.model import Model, import_directory, quantize_directory, sample
 from quant_llm.tokenizer import find_end_tokens
 
 TEXT = "the cat sat on the mat a dog ran to the hat " * 30
@@ -107,13 +110,57 @@ def test_sampling_follows_the_distribution():
         np.testing.assert_allclose(share, expected, atol=0.03)
     assert sample(logits, 0.0, 0, 1.0, random) == 0
     assert sample(np.array([0.0, 1.0, 1.0]), 0.0, 0, 1.0, random) == 1
+    assert sample(np.array([1e30, 3e38, 2e38], np.float32), 1e-300, 0, 1.0, random) == 1
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda m: m.new_cache(-1), QuantLLMError, "capacity: expected an integer from 0 to 2147483647 but got -1"),
+        (lambda m: m.new_cache("x"), TypeError, "capacity: expected an integer but got str"),
+        (lambda m: m.forward([1], cache=4), TypeError, "cache: expected a Cache of new_cache.. or None but got int"),
+        (lambda m: m.perplexity([1] * 9, window=1), QuantLLMError, "window: expected an integer from 2 to .* but got 1"),
+        (lambda m: m.perplexity([1] * 9, window=2.5), TypeError, "window: expected an integer but got float"),
+        (lambda m: m.perplexity([1] * 9, window=4, max_windows=0), QuantLLMError, "max_windows: expected an integer from 1"),
+        (lambda m: m.perplexity([1] * 9, window=4, progress=1), TypeError, "progress: expected a function or None but got int"),
+        # These say so before the first token is asked for.
+        (lambda m: m.generate([1], max_tokens=-1), QuantLLMError, "max_tokens: expected an integer from 0"),
+        (lambda m: m.generate([1], temperature="hot"), TypeError, "temperature: expected a number but got str"),
+        (lambda m: m.generate([1], temperature=math.nan), QuantLLMError, r"temperature: expected a number in \[0, 100\] but got nan"),
+        (lambda m: m.generate([1], top_p=0), QuantLLMError, r"top_p: expected a number in \(0, 1\] but got 0"),
+        (lambda m: m.generate([1], top_k=-1), QuantLLMError, "top_k: expected an integer from 0"),
+        (lambda m: m.generate([1], seed=-1), QuantLLMError, "seed: expected an integer from 0"),
+        (lambda m: m.generate("the"), QuantLLMError, r"expected a list of tokens but got shape \[\]"),
+        (lambda m: m.stream(b"the"), TypeError, r"prompt: expected text \(str\) but got bytes"),
+        (lambda m: m.stream("caf\udce9"), QuantLLMError, "prompt: expected UTF-8 but got .* at character 3"),
+        (lambda m: m.stream(""), QuantLLMError, "expected a prompt of at least one token"),
+        (lambda m: m.tokenizer.encode(5), TypeError, r"text: expected text \(str\) but got int"),
+        (lambda m: m.tokenizer.decode([-1]), QuantLLMError, "token: expected an integer from 0"),
+        (lambda m: m.tokenizer.decode(["a"]), TypeError, "token: expected an integer but got str"),
+        (lambda m: m.tokenizer.save("no/such/directory/x"), QuantLLMError, "cannot write 'no/such/directory/x': No such file"),
+        (lambda m: Model.load(5), TypeError, r"path: expected a path \(str, bytes or os.PathLike\) but got int"),
+        (lambda m: Model.load("x\0y"), QuantLLMError, "path: expected no NUL"),
+        (lambda m: Model.load(b"caf\xe9"), QuantLLMError, "path: expected UTF-8 but got .* at character 3"),
+        (lambda m: quantize_directory("x", "y", recipe=None), TypeError, r"recipe: expected text \(str\) but got NoneType"),
+        (lambda m: quantize_directory("x", "y", options={}), TypeError, r"options: expected text \(str\) but got dict"),
+        (lambda m: quantize_directory("x", "y", progress="bar"), TypeError, "progress: expected a function or None but got str"),
+        (lambda m: import_directory("x", "y", diagnostic=1), TypeError, "diagnostic: expected a function or None but got int"),
+    ],
+)
+def test_wrong_arguments(model, call, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        call(model)
 
 
 @pytest.mark.parametrize(
     "tokens, message",
     [
         ([], "expected a non-empty list of tokens"),
-        ([[1, 2]], "expected a non-empty list of tokens but got shape"),
+        ([[1, 2]], r"expected a list of tokens but got shape \[1, 2\]"),
+        (3, r"expected a list of tokens but got shape \[\]"),
+        ([1.5], "expected tokens as integers but got float64"),
+        (["the"], "expected tokens as integers but got <U3"),
+        ([None], "expected tokens as integers but got object"),
         ([32], r"expected tokens in \[0, 32\) but got 32 to 32"),
         ([-1], r"expected tokens in \[0, 32\) but got -1"),
     ],
@@ -131,7 +178,7 @@ def test_full_cache(model):
 
 
 def test_short_text(model):
-    with pytest.raises(QuantLLMError, match="a text of at least one window"):
+    with pytest.raises(QuantLLMError, match="a text of at least one window, 8 tokens, but it has 3"):
         model.perplexity([1, 2, 3], window=8)
 
 
@@ -140,6 +187,16 @@ def test_damaged_weights_are_noticed(hf_model, tmp_path):
     tiny_checkpoint.make(tmp_path / "broken", dtype="F16", tensors=broken)
     with pytest.raises(QuantLLMError, match="window 0: expected finite logits"):
         Model.load(tmp_path / "broken").perplexity(np.arange(16) % 32, window=8)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("options", [[], ["--temperature", "1"]])
+def test_damaged_weights_generate_nothing(capsys, tmp_path, value, options):
+    broken = {"model.norm.weight": np.full(16, value, np.float16)}
+    tiny_checkpoint.make(tmp_path / "broken", dtype="F16", vocab_size=32, tensors=broken)
+    write_tokenizer(tmp_path / "broken" / "tokenizer.json", 32)
+    status, out, err = run(capsys, "generate", tmp_path / "broken", "--prompt", "the cat", *options)
+    assert status == 2 and out == "" and "expected finite logits but 32 of 32 are infinite or NaN; the weights may be damaged" in err
 
 
 def test_module_without_forward(tmp_path):
@@ -168,7 +225,7 @@ def test_eval_command(capsys, model, quantized, tmp_path):
 def test_eval_needs_a_whole_window(capsys, quantized, tmp_path):
     (tmp_path / "text.txt").write_text("the cat")
     status, out, err = run(capsys, "eval", quantized, "--text", tmp_path / "text.txt")
-    assert status == 2 and out == "" and "at least one window (1024)" in err
+    assert status == 2 and out == "" and "at least one window, 1024 tokens, but it has 4; take a longer text or a smaller window" in err
 
 
 def test_generate_command(capsys, quantized):
@@ -178,6 +235,13 @@ def test_generate_command(capsys, quantized):
         run(capsys, "generate", quantized, "--prompt", "the cat", "--temperature", "3", "--seed", seed, "--top-k", "20")[1] for seed in (1, 1, 2)
     ]
     assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_prompt_that_is_not_text(quantized):
+    command = [sys.executable, "-m", "quant_llm", "generate", quantized, "--prompt", b"caf\xe9"]
+    result = subprocess.run(command, capture_output=True)
+    message = b"quant-llm: error: --prompt: expected UTF-8 text but got the byte 0xe9 at character 3\n"
+    assert (result.returncode, result.stdout, result.stderr) == (2, b"", message)
 
 
 def test_model_without_tokenizer(capsys, quantized, tmp_path):

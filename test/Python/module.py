@@ -55,5 +55,36 @@ def test_garbage_is_an_error(source):
         quant_llm.parse(source)
 
 
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: quant_llm.parse(5), TypeError, r"source: expected a module as text \(str or bytes\) or bytecode \(bytes\) but got int"),
+        (lambda: quant_llm.parse("\udce9"), quant_llm.QuantLLMError, "source: expected UTF-8 but got .* at character 0"),
+        (lambda: quant_llm.parse("", name=5), TypeError, r"name: expected text \(str\) but got int"),
+        (lambda: quant_llm.parse("", bytecode="yes"), TypeError, "bytecode: expected True or False but got str"),
+        (lambda: quant_llm.run_pipeline("", None), TypeError, r"pipeline: expected text \(str\) but got NoneType"),
+        (lambda: quant_llm.run_pipeline("", ["cse"]), TypeError, r"pipeline: expected text \(str\) but got list"),
+        (lambda: quant_llm.run_pipeline("", "cse\0no-such-pass"), quant_llm.QuantLLMError, "pipeline: expected no NUL"),
+        (lambda: quant_llm.run_pipeline("", "cse", progress=1), TypeError, "progress: expected a function or None but got int"),
+        (lambda: quant_llm.run_pipeline("", "cse", diagnostic="x"), TypeError, "diagnostic: expected a function or None but got str"),
+        (lambda: quant_llm.describe_module(None), TypeError, "source: expected a module as text"),
+        (lambda: quant_llm.describe_archive(5), TypeError, r"path: expected a path \(str, bytes or os.PathLike\) but got int"),
+        (lambda: quant_llm.read_gguf_metadata(None), TypeError, "path: expected a path"),
+        (lambda: quant_llm.import_model("x", 5), TypeError, "output: expected a path"),
+        (lambda: quant_llm.import_model("x", "y.mlir", blocks_as_f32=1), TypeError, "blocks_as_f32: expected True or False but got int"),
+    ],
+)
+def test_wrong_arguments(call, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        call()
+
+
+def test_errors_do_not_print_the_module():
+    with pytest.raises(quant_llm.QuantLLMError) as info:
+        quant_llm.run_pipeline(GOOD, "quant-llm-choose-granularity{alpha=3}")
+    assert str(info.value).endswith("expected a number in (0, 2] but got 3.000000e+00")
+    assert len(info.value.diagnostics) == 1
+
+
 def test_empty_is_an_empty_module():
     assert quant_llm.parse("") == "module {\n}\n"

@@ -169,11 +169,48 @@ def test_calls_from_threads(engine):
         ("add", (np.zeros((1, 1), np.float32), np.zeros(1, np.float32)), "expected .*"),
         ("add", (np.array(["x"]), np.zeros(1, np.float32)), "argument 0: expected F32 but got an array of <U1"),
         ("add", (np.zeros(2, ">f4"), np.zeros(2, np.float32)), "argument 0: expected F32"),
+        ("add", ("abc", [1]), "argument 0: expected an array of F32 but got 'abc'"),
+        ("add", (None, [1]), "argument 0: expected an array of F32 but got None"),
+        ("add", ([[1], [2, 3]], [1]), "argument 0: expected an array of F32 but got .*"),
+        ("add", ([1j], [1]), "argument 0: expected an array of F32 but got .*"),
+        ("put", ([0.0], [1.0], 0.5), "argument 2: expected an array of I64 but got 0.5"),
+        ("put", ([0.0], [1.0], 2**63), f"argument 2: expected an array of I64 but got {2**63}"),
+        ("put", ([0.0], [1.0], np.uint64(2**63)), f"argument 2: expected an array of I64 but got .*{2**63}"),
     ],
 )
 def test_bad_calls(engine, function, arguments, message):
     with pytest.raises(QuantLLMError, match=message):
         engine.invoke(function, *arguments)
+
+
+def test_numbers_and_lists(engine):
+    (result,) = engine.invoke("add", [1, 2], [0.5, True])
+    np.testing.assert_array_equal(result, np.array([1.5, 3], np.float32))
+    (result,) = engine.invoke("put", [0.0] * 3, [7], np.uint8(1))
+    np.testing.assert_array_equal(result, [0, 7, 0])
+    (result,) = engine.invoke("add", [], [])
+    assert result.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda e: e.invoke(5), TypeError, r"function: expected text \(str\) but got int"),
+        (lambda e: e.invoke("put", [0.0], [1.0], 0, in_place=(3,)), QuantLLMError, "'put': in_place: expected an integer from 0 to 2 but got 3"),
+        (lambda e: e.invoke("put", [0.0], [1.0], 0, in_place="0"), TypeError, "'put': in_place: expected an integer but got str"),
+        (lambda e: Engine(5), TypeError, r"source: expected a path \(str, bytes or os.PathLike\) but got int"),
+        (lambda e: Engine(MODULE, threads="2"), TypeError, "threads: expected an integer but got str"),
+        (lambda e: Engine(MODULE, threads=-1), QuantLLMError, "threads: expected an integer from 0 to 4096 but got -1"),
+        (lambda e: Engine(MODULE, threads=2**40), QuantLLMError, "threads: expected an integer from 0 to 4096"),
+        (lambda e: Engine(MODULE, reference=None), TypeError, "reference: expected True or False but got NoneType"),
+        (lambda e: Engine(MODULE, cache=1), TypeError, "cache: expected True or False but got int"),
+        (lambda e: Engine(MODULE, name=b"x"), TypeError, r"name: expected text \(str\) but got bytes"),
+        (lambda e: Engine(MODULE, base_directory=5), TypeError, "base_directory: expected a path"),
+    ],
+)
+def test_wrong_arguments(engine, call, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        call(engine)
 
 
 def test_in_place_needs_a_writable_array(engine):
@@ -187,7 +224,7 @@ def test_in_place_needs_a_writable_array(engine):
     [
         (b"func.func @f(", "<memory>:1:"),
         ("no/such/file.mlir", "no/such/file.mlir"),
-        ("with\0zero", "holds a NUL"),
+        ("with\0zero", "source: expected no NUL"),
     ],
 )
 def test_bad_modules(source, message):

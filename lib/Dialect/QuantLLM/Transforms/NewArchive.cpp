@@ -116,16 +116,14 @@ LogicalResult NewArchive::open() {
   if (!options.report.empty()) {
     Result<AtomicFile> file = AtomicFile::create(options.report);
     if (!file.ok())
-      return fail() << "cannot write '" << options.report
-                    << "': " << file.message();
+      return fail() << file.message();
     reportFile.emplace(file.take());
   }
   std::map<std::string, std::string> metadata{{"format", "quant-llm"}};
   Result<SafetensorsWriter> file =
       SafetensorsWriter::create(options.output, declarations, metadata);
   if (!file.ok())
-    return fail() << "cannot write '" << options.output
-                  << "': " << file.message();
+    return fail() << file.message();
   writer.emplace(file.take());
   return success();
 }
@@ -134,8 +132,7 @@ LogicalResult NewArchive::append(StringRef name, const void *data,
                                  size_t bytes) {
   Status status = writer->append(name, data, bytes);
   if (!status.ok())
-    return fail() << "cannot write '" << options.output
-                  << "': " << status.message();
+    return fail() << status.message();
   return success();
 }
 
@@ -146,16 +143,13 @@ LogicalResult NewArchive::finish(function_ref<std::string()> makeReport) {
     std::string text = makeReport();
     if (Status status = reportFile->write(text.data(), text.size());
         !status.ok())
-      return fail() << "cannot write '" << options.report
-                    << "': " << status.message();
+      return fail() << status.message();
   }
   if (Status status = writer->finish(); !status.ok())
-    return fail() << "cannot write '" << options.output
-                  << "': " << status.message();
+    return fail() << status.message();
   if (reportFile)
     if (Status status = reportFile->commit(); !status.ok())
-      return fail() << "cannot write '" << options.report
-                    << "': " << status.message();
+      return fail() << status.message();
   return success();
 }
 

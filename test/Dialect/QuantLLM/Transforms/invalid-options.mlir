@@ -44,11 +44,11 @@
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors archive-name=forward' 2>&1 | FileCheck %s --check-prefix=SYMBOL
 // SYMBOL: error: quant-llm-quantize: the option 'archive-name' is 'forward', which is the name of another symbol
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/nowhere/q.safetensors' 2>&1 | FileCheck %s --check-prefix=NODIR
-// NODIR: error: quant-llm-quantize: cannot write '{{.*}}nowhere/q.safetensors'
+// NODIR: error: quant-llm-quantize: cannot write '{{[^ ]*}}nowhere/q.safetensors': No such file or directory{{$}}
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors report=%t/nowhere/r.json' 2>&1 | FileCheck %s --check-prefix=NOREPORT
-// NOREPORT: error: quant-llm-quantize: cannot write '{{.*}}nowhere/r.json'
+// NOREPORT: error: quant-llm-quantize: cannot write '{{[^ ]*}}nowhere/r.json': No such file or directory{{$}}
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t' 2>&1 | FileCheck %s --check-prefix=ISDIR
-// ISDIR: error: quant-llm-quantize: cannot write
+// ISDIR: error: quant-llm-quantize: cannot write '{{[^ ]*}}': expected a regular file or a new name but got a directory{{$}}
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors threads=-1' 2>&1 | FileCheck %s --check-prefix=THREADS
 // THREADS: '-1' value invalid for uint argument
 
