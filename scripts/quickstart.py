@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-from quant_llm import QuantLLMError, cli, model
+from quant_llm import cli, model
 
 
 class Steps:
@@ -36,15 +36,17 @@ def bytes_of(parameters):
     return sum(p["bytes"] for p in parameters), sum(cli.count_elements(p) for p in parameters)
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("text")
     parser.add_argument("output")
     parser.add_argument("--windows", type=cli.positive, default=8, metavar="N", help="windows of 1024 tokens per perplexity (default: %(default)s)")
     parser.add_argument("--prompt", default="The three most important rules of writing software are", metavar="TEXT")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+def run(arguments):
     step = Steps()
     os.makedirs(arguments.output, exist_ok=True)
     original_path = os.path.join(arguments.output, "original")
@@ -99,13 +101,8 @@ def main():
     print(f"continuation   {' '.join(continuation.split())}  ({speed:.1f} tokens/s)")
     print()
     print(f"Go on with     .venv/bin/quant-llm generate {quantized_path} --prompt 'Once upon a time'")
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except QuantLLMError as error:
-        sys.exit(f"quickstart.py: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    arguments = parse()
+    sys.exit(cli.run_command("quickstart.py", lambda: run(arguments), "what is in the output directory is complete"))

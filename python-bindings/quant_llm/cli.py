@@ -8,6 +8,7 @@ program, 2 wrong usage or input, 130 interrupted.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -477,13 +478,20 @@ def join_block(argv):
 def main(argv=None):
     """Runs the command and returns its exit status."""
     arguments = make_parser().parse_args(join_block(sys.argv[1:] if argv is None else argv))
+    return run_command("quant-llm", lambda: arguments.function(arguments), "nothing was written")
+
+
+def run_command(name, function, interrupted):
+    """Calls the function and returns the exit status; whatever goes wrong becomes
+    one message. After a signal nothing is left half-written, `interrupted` is
+    said, and the process ends."""
     outcome = []
 
     # The work is done by a second thread, so that the first one can react to an
     # interrupt at once, even in the middle of a long call of the library.
     def work():
         try:
-            arguments.function(arguments)
+            function()
             sys.stdout.flush()
             outcome.append((0, None))
         except QuantLLMError as error:
@@ -504,24 +512,27 @@ def main(argv=None):
         raise KeyboardInterrupt(number)
 
     thread = threading.Thread(target=work, daemon=True)
+    # Who starts a program with nohup wants it to survive the terminal.
+    signals = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in signals:
             signal.signal(number, interrupt)
         thread.start()
         while thread.is_alive():
             thread.join(0.2)
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
-        for other in (signal.SIGINT, signal.SIGTERM):
+        for other in signals:
             signal.signal(other, signal.SIG_IGN)
         for directory in tuple(model._temporary):
             model.remove_tree(directory)
-        print("\nquant-llm: interrupted, nothing was written", file=sys.stderr)
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"\n{name}: interrupted, {interrupted}", file=sys.stderr)
+            sys.stderr.flush()
         os._exit(128 + number)
     status, message = outcome[0]
     if message is not None:
-        print(f"quant-llm: error: {message}", file=sys.stderr)
+        print(f"{name}: error: {message}", file=sys.stderr)
     return status
 
 

@@ -337,9 +337,13 @@ def slow(source, kind, directory, *rest):
 model._import_into = slow
 sys.exit(cli.main(sys.argv[1:]))
 """
-    for number in (signal.SIGINT, signal.SIGTERM):
+
+    def accept_hangup():  # the tests may run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         command = [sys.executable, "-c", program, "import", str(hf_model), "-o", str(tmp_path / "out")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=accept_hangup)
         assert "model.mlir" in process.stdout.readline()
         assert len(os.listdir(tmp_path)) == 1
         start = time.monotonic()
