@@ -8,6 +8,8 @@
 
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 
+#include "quant-llm/Formats/Fingerprint.h"
+
 #include "mlir/IR/SymbolTable.h"
 
 using namespace mlir;
@@ -180,6 +182,28 @@ FailureOr<LoadedMatrix> ParameterArchives::load(ParameterOp op,
   matrix.view.n = info.shape[0];
   matrix.view.k = info.shape[1];
   return matrix;
+}
+
+FailureOr<std::string> ParameterArchives::computeFingerprint(ModuleOp module) {
+  Fingerprint fingerprint;
+  for (auto op : module.getOps<ParameterOp>()) {
+    std::string name = op.getSymName().str();
+    auto weight = dyn_cast<WeightType>(op.getType());
+    if (!weight) {
+      FailureOr<TensorInfo> info = find(op);
+      if (failed(info))
+        return failure();
+      fingerprint.add(name, *info);
+      continue;
+    }
+    FailureOr<SmallVector<TensorInfo>> infos = findComponents(op);
+    if (failed(infos))
+      return failure();
+    for (auto [component, info] :
+         llvm::zip_equal(weight.getComponentNames(), *infos))
+      fingerprint.add(name + "." + component.str(), info);
+  }
+  return fingerprint.finish();
 }
 
 void ParameterArchives::release(ParameterOp op, const TensorInfo &info) {

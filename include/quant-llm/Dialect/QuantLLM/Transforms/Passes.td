@@ -325,6 +325,30 @@ def SelectKernels : Pass<"quant-llm-select-kernels"> {
   ];
 }
 
+def VerifyCalibration : Pass<"quant-llm-verify-calibration", "::mlir::ModuleOp"> {
+  let summary = "Check that a calibration file fits the module";
+  let description = [{
+    Checks that a calibration file (`docs/Calibration.md`) is of the model of this module, and that
+    it has the given statistics of every `quant_llm.linear` whose weight is a parameter, in the right
+    shapes and with values that can be. A remark (category `quant-llm-verify-calibration`) tells of
+    inputs that were always 0.
+
+    Nothing is changed.
+  }];
+  let options = [
+    Option<"calibration", "calibration", "std::string", "\"\"",
+           "The calibration file; required">,
+    ListOption<"wanted", "statistics", "std::string",
+               "Statistics of inputs that there must be: absmax, absmean, mean, min, max, hessian; by "
+               "default absmax">,
+    Option<"anyModel", "any-model", "bool", "false",
+           "Accept statistics of another model, if the shapes are the same">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+  ];
+}
+
 def VerifyStage : Pass<"quant-llm-verify-stage", "::mlir::ModuleOp"> {
   let summary = "Check the contract of a stage of the compilation";
   let description = [{

@@ -60,6 +60,10 @@ public:
   /// The elements of a parameter of type tensor<NxKxT> with T f16, bf16 or f32.
   mlir::FailureOr<LoadedMatrix> load(ParameterOp op, const TensorInfo &info);
 
+  /// What tells the model of `module` apart from others: the Fingerprint of its
+  /// parameters by symbol, of a weight by component ("<symbol>.codes").
+  mlir::FailureOr<std::string> computeFingerprint(mlir::ModuleOp module);
+
   /// Gives the memory behind the tensor back to the system.
   void release(ParameterOp op, const TensorInfo &info);
 
