@@ -21,8 +21,8 @@ QUANT_LLM_JOBS="${QUANT_LLM_JOBS:-$(nproc)}"
 
 # LLVM 22 is in bookworm-security of Debian 12.
 QUANT_LLM_PACKAGES=(ca-certificates clang-22 cmake g++ git libmlir-22-dev
-  libomp-22-dev lld-22 llvm-22-dev llvm-22-tools mlir-22-tools ninja-build
-  nlohmann-json3-dev python3-dev python3-venv)
+  libeigen3-dev libomp-22-dev lld-22 llvm-22-dev llvm-22-tools mlir-22-tools
+  ninja-build nlohmann-json3-dev python3-dev python3-venv)
 QUANT_LLM_TEST_PACKAGES=(clang-format-22 libgtest-dev)
 
 say() { printf '\n== [%s] %s\n' "$(date +%T)" "$*"; }

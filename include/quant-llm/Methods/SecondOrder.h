@@ -1,0 +1,123 @@
+//===- SecondOrder.h - Rounding by the error of the outputs -----*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Codes of a weight W [n, k] that make the error of its outputs small, not that
+// of its elements:
+//
+//     minimize  tr((Q - W) H (Q - W)^T),   H = X^T X [k, k],
+//
+// X the inputs of the linear over calibration tokens, Q the stored weight. Rows
+// of W are independent of each other, so that they are worked on in parallel;
+// results do not depend on the number of threads.
+//
+// quantizeGPTQ (Frantar et al., arXiv:2210.17323): columns are rounded one
+// after another; the error of each is spread over the columns that follow,
+//     e = (w_i - q_i) / U_ii,    w_j -= U_ij e   (j > i),
+// with U the upper triangular factor U^T U = (H + damping I)^-1.
+//
+// quantizeQuantEase (Behdin et al., arXiv:2309.01885): cyclic coordinate
+// descent on the same objective,
+//     q_j = round(q_j - ((Q - W) H)_j / H_jj),
+// without an inverse, any number of sweeps. Sweeps that leave the columns
+// unrounded come in between, as in the authors' code.
+//
+// A column of inputs that is always zero (H_jj = 0) is rounded to nearest.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_METHODS_SECONDORDER_H
+#define QUANT_LLM_METHODS_SECONDORDER_H
+
+#include "quant-llm/Numerics/GroupQuantizer.h"
+
+#include <cstdint>
+#include <string>
+
+namespace quant_llm {
+
+/// H = X^T X of the inputs of a linear: k * k binary32 values, row-major and
+/// symmetric, scaled by any positive number. Only its upper triangle is read.
+struct HessianView {
+  const float *data = nullptr;
+  int64_t k = 0;
+
+  float at(int64_t i, int64_t j) const {
+    return i <= j ? data[i * k + j] : data[j * k + i];
+  }
+};
+
+struct GPTQOptions {
+  /// Added to the diagonal of H, as a part of its mean.
+  double damping = 0.01;
+  /// Columns in the order of falling H_ii; scales are then those of the
+  /// original groups (staticGroups).
+  bool actOrder = false;
+  /// Scales and zeros from the original weight, and not from the one that the
+  /// errors of earlier columns have changed. Always so for recursive scales and
+  /// for blocks of several rows.
+  bool staticGroups = false;
+};
+
+struct QuantEaseOptions {
+  /// Sweeps over all columns, at least 1.
+  int sweeps = 30;
+  /// Every third of the first 26 sweeps leaves the columns unrounded.
+  bool relax = true;
+  /// Start from the codes of GPTQ instead of the nearest ones, on its scales.
+  bool startFromGPTQ = false;
+  GPTQOptions gptq;
+};
+
+/// What a method did, for reports.
+struct SecondOrderReport {
+  /// tr((Q - W) H (Q - W)^T) / tr(W H W^T), square root: the relative error of
+  /// the outputs on the calibration tokens; of rounding to nearest on the
+  /// original scales, and of the result. 0 if all outputs are 0.
+  double nearestError = 0;
+  double error = 0;
+  /// The damping that was used at last, as a part of the mean diagonal, and how
+  /// many times it had to be raised.
+  double damping = 0;
+  int dampingRetries = 0;
+  /// Inputs that are always zero.
+  int64_t deadColumns = 0;
+};
+
+/// Checks a Hessian by itself and against the columns of a weight: k, finite
+/// values, a diagonal that is not negative.
+Status verifyHessian(const HessianView &hessian, int64_t k,
+                     const std::string &tensorName);
+
+/// Quantizes `matrix` under `scheme`. Errors: those of quantize() and
+/// verifyHessian(), options out of range, and a Hessian that cannot be factored
+/// with ten thousand times the damping; all begin with the tensor's name.
+Result<QuantizedMatrix> quantizeGPTQ(const MatrixView &matrix,
+                                     const Scheme &scheme,
+                                     const HessianView &hessian,
+                                     const GPTQOptions &options,
+                                     const std::string &tensorName, int threads,
+                                     SecondOrderReport *report = nullptr);
+
+Result<QuantizedMatrix>
+quantizeQuantEase(const MatrixView &matrix, const Scheme &scheme,
+                  const HessianView &hessian, const QuantEaseOptions &options,
+                  const std::string &tensorName, int threads,
+                  SecondOrderReport *report = nullptr);
+
+/// tr((A - W) H (A - W)^T) and tr(W H W^T) for n * k values A.
+struct OutputError {
+  double error = 0;
+  double reference = 0;
+};
+OutputError computeOutputError(const MatrixView &matrix,
+                               const float *approximation,
+                               const HessianView &hessian, int threads);
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_METHODS_SECONDORDER_H

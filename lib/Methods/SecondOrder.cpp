@@ -1,0 +1,596 @@
+//===- SecondOrder.cpp - Rounding by the error of the outputs -------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Rows are worked on in panels of 32, stored by columns: [k][32]. All inner
+// loops then run over the rows of a panel, in vectors, and a row's result is
+// the same whichever panel or thread it is in.
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Methods/SecondOrder.h"
+
+#include "quant-llm/Methods/Grid.h"
+#include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Numerics/Packing.h"
+#include "quant-llm/Support/Parallel.h"
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+#include <numeric>
+
+using namespace quant_llm;
+
+static constexpr int64_t panelRows = 32;
+/// Columns whose errors are spread over the columns behind them at once.
+static constexpr int64_t blockColumns = 128;
+/// Each retry has ten times the damping of the one before.
+static constexpr int maxDampingRetries = 4;
+
+// The compiler makes one copy per instruction set, and the loader chooses; none
+// contracts or reassociates, so that all give the same bits.
+#if defined(__x86_64__) && defined(__ELF__) && !defined(__SANITIZE_ADDRESS__)
+#define QUANT_LLM_CLONES                                                       \
+  __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define QUANT_LLM_CLONES
+#endif
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#undef QUANT_LLM_CLONES
+#define QUANT_LLM_CLONES
+#endif
+#endif
+
+/// to[j] -= sum over i < count of matrix[i * stride + j] * from[i], for j in
+/// [begin, end); to and from are [.][panelRows].
+QUANT_LLM_CLONES
+static void subtractProduct(const float *matrix, int64_t stride, int64_t count,
+                            int64_t begin, int64_t end, const float *from,
+                            float *to) {
+  for (int64_t j = begin; j < end; ++j) {
+    float sums[panelRows] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      float factor = matrix[i * stride + j];
+      for (int64_t r = 0; r < panelRows; ++r)
+        sums[r] += factor * from[i * panelRows + r];
+    }
+    for (int64_t r = 0; r < panelRows; ++r)
+      to[j * panelRows + r] -= sums[r];
+  }
+}
+
+/// to[j] -= row[j] * from for j in [begin, end).
+QUANT_LLM_CLONES
+static void subtractOuter(const float *row, int64_t begin, int64_t end,
+                          const float *from, float *to) {
+  for (int64_t j = begin; j < end; ++j)
+    for (int64_t r = 0; r < panelRows; ++r)
+      to[j * panelRows + r] -= row[j] * from[r];
+}
+
+//===----------------------------------------------------------------------===//
+// Hessians
+//===----------------------------------------------------------------------===//
+
+Status quant_llm::verifyHessian(const HessianView &hessian, int64_t k,
+                                const std::string &tensorName) {
+  auto error = [&](const std::string &text) {
+    return Status::error("tensor '" + tensorName + "': " + text);
+  };
+  if (hessian.k != k)
+    return error("expected a Hessian of the " + std::to_string(k) +
+                 " inputs of the weight but got one of " +
+                 std::to_string(hessian.k) +
+                 "; was the calibration made for another model?");
+  for (int64_t i = 0; i < k; ++i) {
+    for (int64_t j = i; j < k; ++j)
+      if (!std::isfinite(hessian.at(i, j)))
+        return error("expected a finite Hessian but the value at (" +
+                     std::to_string(i) + ", " + std::to_string(j) +
+                     ") is not; calibrate again in a wider type");
+    if (hessian.at(i, i) < 0.0f)
+      return error("expected a Hessian X^T X but its diagonal is negative at " +
+                   std::to_string(i));
+  }
+  return Status::success();
+}
+
+/// The whole symmetric matrix, rows and columns in the order given.
+static std::vector<float> reorder(const HessianView &hessian,
+                                  const std::vector<int64_t> &order) {
+  auto k = static_cast<size_t>(hessian.k);
+  std::vector<float> result(k * k);
+  for (size_t i = 0; i < k; ++i)
+    for (size_t j = 0; j < k; ++j)
+      result[i * k + j] = hessian.at(order[i], order[j]);
+  return result;
+}
+
+static std::vector<int64_t> identityOrder(int64_t k) {
+  std::vector<int64_t> order(static_cast<size_t>(k));
+  std::iota(order.begin(), order.end(), 0);
+  return order;
+}
+
+namespace {
+/// U of GPTQ, k * k, row-major, and the damping that it needed.
+struct InverseFactor {
+  std::vector<float> values;
+  double damping = 0;
+  int retries = 0;
+};
+} // namespace
+
+/// With P the reversal of rows and columns, P H P = L L^T gives H = R R^T with
+/// R = P L P upper triangular, and so H^-1 = U^T U with U = R^-1 = P L^-1 P:
+/// one Cholesky factorization and no inverse of H.
+static Result<InverseFactor> factorInverse(const HessianView &hessian,
+                                           const std::vector<int64_t> &order,
+                                           double damping) {
+  int64_t k = hessian.k;
+  double sum = 0;
+  int64_t alive = 0;
+  for (int64_t i = 0; i < k; ++i) {
+    sum += hessian.at(i, i);
+    alive += hessian.at(i, i) > 0.0f;
+  }
+  double mean = alive ? sum / static_cast<double>(alive) : 1.0;
+
+  InverseFactor result;
+  for (int retry = 0; retry <= maxDampingRetries; ++retry) {
+    // Without damping to begin with, a retry begins with the usual one.
+    result.damping = retry == 0       ? damping
+                     : damping == 0.0 ? 0.01 * std::pow(10.0, retry - 1)
+                                      : damping * std::pow(10.0, retry);
+    result.retries = retry;
+    Eigen::MatrixXd matrix(k, k);
+    for (int64_t i = 0; i < k; ++i) {
+      int64_t row = order[static_cast<size_t>(k - 1 - i)];
+      for (int64_t j = 0; j <= i; ++j)
+        matrix(i, j) = hessian.at(row, order[static_cast<size_t>(k - 1 - j)]);
+      matrix(i, i) =
+          (matrix(i, i) > 0.0 ? matrix(i, i) : mean) + result.damping * mean;
+    }
+    Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> factorization(matrix);
+    if (factorization.info() != Eigen::Success)
+      continue;
+    Eigen::MatrixXd inverse = Eigen::MatrixXd::Identity(k, k);
+    factorization.matrixL().solveInPlace(inverse);
+    result.values.assign(static_cast<size_t>(k * k), 0.0f);
+    bool finite = true;
+    for (int64_t i = 0; i < k; ++i)
+      for (int64_t j = i; j < k; ++j) {
+        auto value = static_cast<float>(inverse(k - 1 - i, k - 1 - j));
+        finite &= std::isfinite(value);
+        result.values[static_cast<size_t>(i * k + j)] = value;
+      }
+    for (int64_t i = 0; i < k; ++i)
+      finite &= result.values[static_cast<size_t>(i * k + i)] > 0.0f;
+    if (finite)
+      return result;
+  }
+  return Status::error("the Hessian of its inputs cannot be factored, not even "
+                       "with a damping of " +
+                       std::to_string(result.damping) +
+                       "; use more calibration tokens or round to nearest");
+}
+
+//===----------------------------------------------------------------------===//
+// Panels
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Rows [firstRow, firstRow + rows) of a matrix; rows beyond are zero.
+struct Panel {
+  int64_t firstRow, rows;
+  std::vector<float> values; // [k][panelRows]
+
+  Panel(const MatrixView &matrix, int64_t index,
+        const std::vector<int64_t> &order)
+      : firstRow(index * panelRows),
+        rows(std::min(panelRows, matrix.n - firstRow)),
+        values(static_cast<size_t>(matrix.k * panelRows)) {
+    std::vector<float> row(static_cast<size_t>(matrix.k));
+    for (int64_t r = 0; r < rows; ++r) {
+      loadRow(matrix, firstRow + r, 0, matrix.k, row.data());
+      for (size_t i = 0; i < row.size(); ++i)
+        values[i * panelRows + static_cast<size_t>(r)] =
+            row[static_cast<size_t>(order[i])];
+    }
+  }
+
+  float *at(int64_t column) { return values.data() + column * panelRows; }
+};
+
+/// Sum of the products of two arrays [k][panelRows], row by row and then over
+/// rows, in float64.
+double multiplyPanels(const float *a, const float *b, int64_t k) {
+  double sums[panelRows] = {};
+  for (int64_t i = 0; i < k; ++i)
+    for (int64_t r = 0; r < panelRows; ++r)
+      sums[r] += static_cast<double>(a[i * panelRows + r]) *
+                 static_cast<double>(b[i * panelRows + r]);
+  return std::accumulate(sums, sums + panelRows, 0.0);
+}
+
+int64_t getNumPanels(int64_t n) { return (n - 1) / panelRows + 1; }
+} // namespace
+
+OutputError quant_llm::computeOutputError(const MatrixView &matrix,
+                                          const float *approximation,
+                                          const HessianView &hessian,
+                                          int threads) {
+  int64_t k = matrix.k;
+  std::vector<int64_t> order = identityOrder(k);
+  std::vector<float> symmetric = reorder(hessian, order);
+  MatrixView other{approximation, SourceType::F32, matrix.n, k};
+  int64_t panels = getNumPanels(matrix.n);
+  std::vector<OutputError> parts(static_cast<size_t>(panels));
+  parallelFor(panels, threads, [&](int64_t begin, int64_t end) {
+    std::vector<float> product;
+    for (int64_t index = begin; index < end; ++index) {
+      Panel weights(matrix, index, order), errors(other, index, order);
+      for (size_t i = 0; i < errors.values.size(); ++i)
+        errors.values[i] -= weights.values[i];
+      OutputError &part = parts[static_cast<size_t>(index)];
+      auto square = [&](Panel &panel) {
+        product.assign(panel.values.size(), 0.0f);
+        subtractProduct(symmetric.data(), k, k, 0, k, panel.values.data(),
+                        product.data());
+        return -multiplyPanels(panel.values.data(), product.data(), k);
+      };
+      part.error = square(errors);
+      part.reference = square(weights);
+    }
+  });
+  OutputError result;
+  for (const OutputError &part : parts) {
+    result.error += part.error;
+    result.reference += part.reference;
+  }
+  return result;
+}
+
+/// sqrt(error / reference) of an output error.
+static double getRelativeError(const OutputError &error) {
+  return error.reference > 0.0
+             ? std::sqrt(std::max(0.0, error.error) / error.reference)
+             : 0.0;
+}
+
+static Status computeRelativeError(const MatrixView &matrix,
+                                   const QuantizedMatrix &stored,
+                                   const Scheme &scheme,
+                                   const HessianView &hessian, int threads,
+                                   double &error) {
+  std::vector<float> values(static_cast<size_t>(matrix.n * matrix.k));
+  Status status = dequantize(stored, scheme, values.data(), threads);
+  if (!status.ok())
+    return status;
+  error = getRelativeError(
+      computeOutputError(matrix, values.data(), hessian, threads));
+  return Status::success();
+}
+
+namespace {
+/// What GPTQ and QuantEase share: the result that is being made, its grid, and
+/// the columns' order.
+class SecondOrder {
+public:
+  SecondOrder(const MatrixView &matrix, const Scheme &scheme,
+              const HessianView &hessian, const std::string &tensorName,
+              int threads)
+      : matrix(matrix), scheme(scheme), hessian(hessian),
+        tensorName(tensorName), threads(threads) {}
+
+  /// Checks the input, and rounds to nearest.
+  Status begin(SecondOrderReport *to);
+  Status runGPTQ(const GPTQOptions &options);
+  Status runQuantEase(const QuantEaseOptions &options);
+  Result<QuantizedMatrix> finish();
+
+private:
+  void runGPTQPanel(int64_t index, const InverseFactor &factor,
+                    bool dynamicGroups, Status &status);
+  Status chooseGroup(Panel &panel, int64_t column);
+  void runQuantEasePanel(int64_t index, const std::vector<float> &symmetric,
+                         const QuantEaseOptions &options);
+  void storeCodes(const Panel &panel, const std::vector<uint8_t> &codes);
+  Status withName(const Status &status) const {
+    return status.withContext("tensor '" + tensorName + "'");
+  }
+
+  const MatrixView &matrix;
+  const Scheme &scheme;
+  const HessianView &hessian;
+  const std::string &tensorName;
+  int threads;
+  SecondOrderReport *report = nullptr;
+  QuantizedMatrix stored;
+  std::optional<Grid> grid;
+  std::vector<int64_t> order;
+};
+} // namespace
+
+Status SecondOrder::begin(SecondOrderReport *to) {
+  report = to;
+  Result<QuantizedMatrix> nearest =
+      quantize(matrix, scheme, tensorName, threads);
+  if (!nearest.ok())
+    return nearest.status();
+  Status status = verifyHessian(hessian, matrix.k, tensorName);
+  if (!status.ok())
+    return status;
+  stored = nearest.take();
+  Result<Grid> read = Grid::get(stored.view(), scheme);
+  if (!read.ok())
+    return withName(read.status());
+  grid.emplace(read.take());
+  order = identityOrder(matrix.k);
+  if (!report)
+    return Status::success();
+  *report = SecondOrderReport();
+  for (int64_t i = 0; i < matrix.k; ++i)
+    report->deadColumns += hessian.at(i, i) == 0.0f;
+  return withName(computeRelativeError(matrix, stored, scheme, hessian, threads,
+                                       report->nearestError));
+}
+
+Result<QuantizedMatrix> SecondOrder::finish() {
+  if (report) {
+    Status status = computeRelativeError(matrix, stored, scheme, hessian,
+                                         threads, report->error);
+    if (!status.ok())
+      return withName(status);
+  }
+  return std::move(stored);
+}
+
+/// Packs codes [k][panelRows], columns in `order`.
+void SecondOrder::storeCodes(const Panel &panel,
+                             const std::vector<uint8_t> &codes) {
+  int64_t rowBytes = packedRowBytes(matrix.k, scheme.element.bits);
+  std::vector<uint8_t> row(static_cast<size_t>(matrix.k));
+  for (int64_t r = 0; r < panel.rows; ++r) {
+    for (size_t i = 0; i < row.size(); ++i)
+      row[static_cast<size_t>(order[i])] =
+          codes[i * panelRows + static_cast<size_t>(r)];
+    packRow(row.data(), matrix.k, scheme.element.bits,
+            stored.codes.data() + (panel.firstRow + r) * rowBytes);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// GPTQ
+//===----------------------------------------------------------------------===//
+
+/// Scales and zeros of the group that begins at `column`, from the panel as it
+/// is now.
+Status SecondOrder::chooseGroup(Panel &panel, int64_t column) {
+  const BlockGrid &blocks = grid->blocks();
+  int64_t width = std::min(blocks.blockK, matrix.k - column);
+  std::vector<float> values(static_cast<size_t>(panel.rows * width));
+  for (int64_t i = 0; i < width; ++i)
+    for (int64_t r = 0; r < panel.rows; ++r)
+      values[static_cast<size_t>(r * width + i)] = panel.at(column + i)[r];
+  Scheme group = scheme;
+  group.blockK = -1;
+  Result<QuantizedMatrix> result =
+      quantize({values.data(), SourceType::F32, panel.rows, width}, group,
+               tensorName, /*threads=*/1);
+  if (!result.ok())
+    return Status::error("tensor '" + tensorName +
+                         "': the errors that GPTQ spreads have grown out of "
+                         "bounds; use a higher damping or static groups");
+  Result<Grid> chosen = Grid::get(result->view(), group);
+  if (!chosen.ok())
+    return chosen.status();
+  size_t scaleBytes = floatTypeBytes(scheme.scaleType);
+  size_t zeroBytes =
+      stored.zeros.size() / static_cast<size_t>(blocks.gridN * blocks.gridK);
+  for (int64_t i = 0; i < chosen->blocks().gridN; ++i) {
+    int64_t cell = (panel.firstRow / blocks.blockN + i) * blocks.gridK +
+                   column / blocks.blockK;
+    auto to = static_cast<size_t>(cell), from = static_cast<size_t>(i);
+    std::memcpy(stored.scales.data() + to * scaleBytes,
+                result->scales.data() + from * scaleBytes, scaleBytes);
+    if (zeroBytes)
+      std::memcpy(stored.zeros.data() + to * zeroBytes,
+                  result->zeros.data() + from * zeroBytes, zeroBytes);
+    grid->set(cell, chosen->getScale(i), chosen->getZero(i));
+  }
+  return Status::success();
+}
+
+void SecondOrder::runGPTQPanel(int64_t index, const InverseFactor &factor,
+                               bool dynamicGroups, Status &status) {
+  int64_t k = matrix.k;
+  Panel panel(matrix, index, order);
+  std::vector<uint8_t> codes(static_cast<size_t>(k * panelRows));
+  std::vector<float> errors(static_cast<size_t>(blockColumns * panelRows));
+  // A group has to be seen as a whole, with all errors spread, where it begins.
+  int64_t group = grid->blocks().blockK;
+  int64_t groupBlock = blockColumns / std::min(group, blockColumns) * group;
+  for (int64_t begin = 0; begin < k;) {
+    int64_t end = begin + blockColumns;
+    if (dynamicGroups)
+      end = group < blockColumns ? begin + groupBlock
+                                 : std::min(end, begin / group * group + group);
+    end = std::min(end, k);
+    for (int64_t i = begin; i < end; ++i) {
+      int64_t column = order[static_cast<size_t>(i)];
+      if (dynamicGroups && column % group == 0) {
+        status = chooseGroup(panel, column);
+        if (!status.ok())
+          return;
+      }
+      const float *row = factor.values.data() + i * k;
+      float *error = errors.data() + (i - begin) * panelRows;
+      for (int64_t r = 0; r < panel.rows; ++r) {
+        float weight = panel.at(i)[r];
+        Grid::Rounded rounded = grid->round(panel.firstRow + r, column, weight);
+        codes[static_cast<size_t>(i * panelRows + r)] = rounded.code;
+        error[r] = (weight - rounded.value) / row[i];
+      }
+      std::fill(error + panel.rows, error + panelRows, 0.0f);
+      subtractOuter(row, i + 1, end, error, panel.values.data());
+    }
+    subtractProduct(factor.values.data() + begin * k, k, end - begin, end, k,
+                    errors.data(), panel.values.data());
+    begin = end;
+  }
+  storeCodes(panel, codes);
+}
+
+Status SecondOrder::runGPTQ(const GPTQOptions &options) {
+  if (!(options.damping >= 0.0) || !std::isfinite(options.damping))
+    return withName(Status::error("expected a damping of at least 0 but got " +
+                                  std::to_string(options.damping)));
+  if (options.actOrder)
+    std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+      float atA = hessian.at(a, a), atB = hessian.at(b, b);
+      return atA != atB ? atA > atB : a < b;
+    });
+  Result<InverseFactor> factor = factorInverse(hessian, order, options.damping);
+  if (!factor.ok())
+    return withName(factor.status());
+  if (report) {
+    report->damping = factor->damping;
+    report->dampingRetries = factor->retries;
+  }
+  bool dynamicGroups = !options.actOrder && !options.staticGroups &&
+                       !scheme.scaleScheme && grid->blocks().blockN == 1;
+  int64_t panels = getNumPanels(matrix.n);
+  std::vector<Status> statuses(static_cast<size_t>(panels));
+  parallelFor(panels, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index)
+      runGPTQPanel(index, *factor, dynamicGroups,
+                   statuses[static_cast<size_t>(index)]);
+  });
+  order = identityOrder(matrix.k);
+  for (const Status &status : statuses)
+    if (!status.ok())
+      return status;
+  return Status::success();
+}
+
+//===----------------------------------------------------------------------===//
+// QuantEase
+//===----------------------------------------------------------------------===//
+
+/// Keeps D = Q - W and its product G = D H up to date, by blocks of columns.
+void SecondOrder::runQuantEasePanel(int64_t index,
+                                    const std::vector<float> &symmetric,
+                                    const QuantEaseOptions &options) {
+  int64_t k = matrix.k;
+  auto size = static_cast<size_t>(k * panelRows);
+  Panel weights(matrix, index, order);
+  std::vector<uint8_t> codes(size);
+  std::vector<float> values(size), products(size), changes(size);
+  int64_t rowBytes = packedRowBytes(k, scheme.element.bits);
+  for (int64_t i = 0; i < k; ++i)
+    for (int64_t r = 0; r < weights.rows; ++r) {
+      auto at = static_cast<size_t>(i * panelRows + r);
+      unsigned code =
+          packedCode(stored.codes.data() + (weights.firstRow + r) * rowBytes, i,
+                     scheme.element.bits);
+      codes[at] = static_cast<uint8_t>(code);
+      values[at] = grid->decode(weights.firstRow + r, i, code);
+      changes[at] = weights.values[at] - values[at];
+    }
+  // G = D H; the changes of a block are the negative of what is added to D.
+  subtractProduct(symmetric.data(), k, k, 0, k, changes.data(),
+                  products.data());
+  for (int sweep = 0; sweep < options.sweeps; ++sweep) {
+    bool last = sweep + 1 == options.sweeps;
+    bool relaxed = options.relax && !last && sweep % 3 == 1 && sweep <= 25;
+    for (int64_t begin = 0; begin < k; begin += blockColumns) {
+      int64_t end = std::min(begin + blockColumns, k);
+      for (int64_t j = begin; j < end; ++j) {
+        const float *row = symmetric.data() + j * k;
+        float *change = changes.data() + (j - begin) * panelRows;
+        std::fill(change, change + panelRows, 0.0f);
+        if (row[j] <= 0.0f)
+          continue;
+        for (int64_t r = 0; r < weights.rows; ++r) {
+          auto at = static_cast<size_t>(j * panelRows + r);
+          float wanted = values[at] - products[at] / row[j];
+          float chosen = wanted;
+          if (!relaxed) {
+            Grid::Rounded rounded =
+                grid->round(weights.firstRow + r, j, wanted);
+            codes[at] = rounded.code;
+            chosen = rounded.value;
+          }
+          change[r] = values[at] - chosen;
+          values[at] = chosen;
+        }
+        subtractOuter(row, begin, end, change, products.data());
+      }
+      const float *rows = symmetric.data() + begin * k;
+      subtractProduct(rows, k, end - begin, 0, begin, changes.data(),
+                      products.data());
+      subtractProduct(rows, k, end - begin, end, k, changes.data(),
+                      products.data());
+    }
+  }
+  storeCodes(weights, codes);
+}
+
+Status SecondOrder::runQuantEase(const QuantEaseOptions &options) {
+  if (options.sweeps < 1)
+    return withName(Status::error("expected at least one sweep but got " +
+                                  std::to_string(options.sweeps)));
+  if (options.startFromGPTQ) {
+    Status status = runGPTQ(options.gptq);
+    if (!status.ok())
+      return status;
+  }
+  std::vector<float> symmetric = reorder(hessian, order);
+  parallelFor(getNumPanels(matrix.n), threads, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index)
+      runQuantEasePanel(index, symmetric, options);
+  });
+  return Status::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Entry points
+//===----------------------------------------------------------------------===//
+
+Result<QuantizedMatrix>
+quant_llm::quantizeGPTQ(const MatrixView &matrix, const Scheme &scheme,
+                        const HessianView &hessian, const GPTQOptions &options,
+                        const std::string &tensorName, int threads,
+                        SecondOrderReport *report) {
+  SecondOrder method(matrix, scheme, hessian, tensorName, threads);
+  Status status = method.begin(report);
+  if (status.ok())
+    status = method.runGPTQ(options);
+  if (!status.ok())
+    return status;
+  return method.finish();
+}
+
+Result<QuantizedMatrix> quant_llm::quantizeQuantEase(
+    const MatrixView &matrix, const Scheme &scheme, const HessianView &hessian,
+    const QuantEaseOptions &options, const std::string &tensorName, int threads,
+    SecondOrderReport *report) {
+  SecondOrder method(matrix, scheme, hessian, tensorName, threads);
+  Status status = method.begin(report);
+  if (status.ok())
+    status = method.runQuantEase(options);
+  if (!status.ok())
+    return status;
+  return method.finish();
+}

@@ -1,0 +1,478 @@
+//===- SecondOrderTest.cpp ------------------------------------------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Methods/SecondOrder.h"
+
+#include "quant-llm/Methods/Grid.h"
+#include "quant-llm/Numerics/Packing.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+using namespace quant_llm;
+
+namespace {
+/// A weight, and the Hessian of inputs that go together: sums of a few common
+/// parts and of parts of their own, some of them large.
+struct Problem {
+  int64_t n, k;
+  std::vector<float> weights, hessian;
+
+  Problem(int64_t n, int64_t k, unsigned seed) : n(n), k(k) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    weights.resize(static_cast<size_t>(n * k));
+    for (float &weight : weights)
+      weight = 0.05f * normal(random);
+    std::vector<float> mix(static_cast<size_t>(4 * k)),
+        size(static_cast<size_t>(k));
+    for (float &value : mix)
+      value = normal(random);
+    for (float &value : size)
+      value = std::exp(normal(random));
+    std::vector<double> sum(static_cast<size_t>(k * k));
+    std::vector<double> x(static_cast<size_t>(k));
+    for (int64_t token = 0; token < 4 * k; ++token) {
+      float common[4];
+      for (float &value : common)
+        value = normal(random);
+      for (size_t i = 0; i < x.size(); ++i) {
+        x[i] = normal(random);
+        for (size_t c = 0; c < 4; ++c)
+          x[i] += mix[c * x.size() + i] * common[c];
+        x[i] *= size[i];
+      }
+      for (size_t i = 0; i < x.size(); ++i)
+        for (size_t j = 0; j < x.size(); ++j)
+          sum[i * x.size() + j] += x[i] * x[j];
+    }
+    hessian.assign(sum.begin(), sum.end());
+  }
+
+  MatrixView view() const { return {weights.data(), SourceType::F32, n, k}; }
+  HessianView hessianView() const { return {hessian.data(), k}; }
+
+  /// tr((Q - W) H (Q - W)^T) by its definition.
+  double getObjective(const QuantizedMatrix &stored,
+                      const Scheme &scheme) const {
+    std::vector<float> values(weights.size());
+    EXPECT_TRUE(dequantize(stored, scheme, values.data(), 1).ok());
+    double sum = 0;
+    auto width = static_cast<size_t>(k);
+    for (size_t row = 0; row < static_cast<size_t>(n); ++row)
+      for (size_t i = 0; i < width; ++i)
+        for (size_t j = 0; j < width; ++j)
+          sum += (static_cast<double>(values[row * width + i]) -
+                  weights[row * width + i]) *
+                 static_cast<double>(hessian[i * width + j]) *
+                 (static_cast<double>(values[row * width + j]) -
+                  weights[row * width + j]);
+    return sum;
+  }
+};
+
+Scheme parse(const std::string &text) {
+  Result<Scheme> scheme = parseScheme(text);
+  EXPECT_TRUE(scheme.ok()) << text << ": " << scheme.message();
+  return *scheme;
+}
+
+std::vector<uint8_t> getCodes(const QuantizedMatrix &stored,
+                              const Scheme &scheme) {
+  std::vector<uint8_t> codes;
+  int64_t rowBytes = packedRowBytes(stored.k, scheme.element.bits);
+  for (int64_t row = 0; row < stored.n; ++row)
+    for (int64_t i = 0; i < stored.k; ++i)
+      codes.push_back(static_cast<uint8_t>(packedCode(
+          stored.codes.data() + row * rowBytes, i, scheme.element.bits)));
+  return codes;
+}
+
+/// Optimal brain quantization, one row after another in float64, with an
+/// inverse that loses a row and column in each step; scales are those of
+/// `stored`.
+std::vector<uint8_t> quantizeByDefinition(const Problem &problem,
+                                          const Scheme &scheme,
+                                          const QuantizedMatrix &stored,
+                                          double damping, bool actOrder) {
+  auto k = static_cast<size_t>(problem.k);
+  std::vector<size_t> order(k);
+  std::iota(order.begin(), order.end(), 0);
+  if (actOrder)
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      return problem.hessian[a * k + a] > problem.hessian[b * k + b];
+    });
+  double mean = 0;
+  for (size_t i = 0; i < k; ++i)
+    mean += problem.hessian[i * k + i] / static_cast<double>(k);
+  // Gauss-Jordan elimination of [H | I].
+  std::vector<std::vector<double>> work(k, std::vector<double>(2 * k));
+  for (size_t i = 0; i < k; ++i) {
+    for (size_t j = 0; j < k; ++j)
+      work[i][j] = problem.hessian[order[i] * k + order[j]];
+    work[i][i] += damping * mean;
+    work[i][k + i] = 1;
+  }
+  for (size_t i = 0; i < k; ++i) {
+    double pivot = work[i][i];
+    for (double &value : work[i])
+      value /= pivot;
+    for (size_t j = 0; j < k; ++j) {
+      double factor = work[j][i];
+      for (size_t c = 0; j != i && c < 2 * k; ++c)
+        work[j][c] -= factor * work[i][c];
+    }
+  }
+  Result<Grid> grid = Grid::get(stored.view(), scheme);
+  EXPECT_TRUE(grid.ok());
+  auto rows = static_cast<size_t>(problem.n);
+  std::vector<uint8_t> codes(rows * k);
+  std::vector<std::vector<double>> weights(rows, std::vector<double>(k));
+  for (size_t row = 0; row < rows; ++row)
+    for (size_t i = 0; i < k; ++i)
+      weights[row][i] = problem.weights[row * k + order[i]];
+  for (size_t i = 0; i < k; ++i) {
+    for (size_t row = 0; row < rows; ++row) {
+      Grid::Rounded rounded =
+          grid->round(static_cast<int64_t>(row), static_cast<int64_t>(order[i]),
+                      static_cast<float>(weights[row][i]));
+      codes[row * k + order[i]] = rounded.code;
+      double error = (weights[row][i] - rounded.value) / work[i][k + i];
+      for (size_t j = i; j < k; ++j)
+        weights[row][j] -= error * work[i][k + j];
+    }
+    for (size_t j = i + 1; j < k; ++j) {
+      double factor = work[j][k + i] / work[i][k + i];
+      for (size_t c = i; c < k; ++c)
+        work[j][k + c] -= factor * work[i][k + c];
+    }
+  }
+  return codes;
+}
+
+struct GPTQCase {
+  const char *name;
+  const char *scheme;
+  int64_t n, k;
+  bool actOrder, staticGroups;
+};
+class GPTQ : public ::testing::TestWithParam<GPTQCase> {};
+} // namespace
+
+TEST_P(GPTQ, FollowsOptimalBrainQuantization) {
+  const GPTQCase &param = GetParam();
+  Problem problem(param.n, param.k, 7);
+  Scheme scheme = parse(param.scheme);
+  GPTQOptions options;
+  options.actOrder = param.actOrder;
+  options.staticGroups = param.staticGroups;
+  SecondOrderReport report;
+  Result<QuantizedMatrix> stored = quantizeGPTQ(
+      problem.view(), scheme, problem.hessianView(), options, "w", 2, &report);
+  ASSERT_TRUE(stored.ok()) << stored.message();
+  ASSERT_TRUE(verifyStorage(stored->view(), scheme).ok());
+  EXPECT_EQ(report.damping, 0.01);
+  EXPECT_EQ(report.dampingRetries, 0);
+
+  // The scales of dynamic groups are in the result; where they come from is
+  // tested below. binary32 here against float64 there moves a weight that is
+  // almost between two codes.
+  std::vector<uint8_t> codes = getCodes(*stored, scheme);
+  std::vector<uint8_t> expected = quantizeByDefinition(
+      problem, scheme, *stored, options.damping, param.actOrder);
+  size_t different = 0;
+  for (size_t i = 0; i < codes.size(); ++i)
+    different += codes[i] != expected[i];
+  EXPECT_LE(different, codes.size() / 200);
+
+  Result<QuantizedMatrix> nearest = quantize(problem.view(), scheme, "w", 1);
+  ASSERT_TRUE(nearest.ok());
+  double objective = problem.getObjective(*stored, scheme);
+  double before = problem.getObjective(*nearest, scheme);
+  EXPECT_LT(objective, 0.8 * before);
+  EXPECT_NEAR(report.error / report.nearestError, std::sqrt(objective / before),
+              1e-3);
+
+  for (int threads : {1, 3}) {
+    Result<QuantizedMatrix> again = quantizeGPTQ(
+        problem.view(), scheme, problem.hessianView(), options, "w", threads);
+    ASSERT_TRUE(again.ok());
+    EXPECT_EQ(again->codes, stored->codes);
+    EXPECT_EQ(again->scales, stored->scales);
+    EXPECT_EQ(again->zeros, stored->zeros);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Schemes, GPTQ,
+    ::testing::Values(
+        GPTQCase{"PerChannel", "int4, block = [1, -1]", 40, 70, false, false},
+        GPTQCase{"PerChannelActOrder", "int4, block = [1, -1]", 40, 70, true,
+                 false},
+        GPTQCase{"Group16", "int4, block = [1, 16]", 33, 140, false, false},
+        GPTQCase{"Group48Ragged", "uint4, block = [1, 48], zero = int", 7, 301,
+                 false, false},
+        GPTQCase{"Group192", "int3, block = [1, 192]", 5, 400, false, false},
+        GPTQCase{"GroupsStatic", "int3, block = [1, 32]", 35, 150, false, true},
+        GPTQCase{"GroupsActOrder", "uint3, block = [1, 32], zero = int", 35,
+                 150, true, false},
+        GPTQCase{"FloatZero", "uint4, block = [1, 64], zero = f16", 8, 130,
+                 false, false},
+        GPTQCase{"BlocksOfRows", "int4, block = [8, 16]", 19, 64, false, false},
+        GPTQCase{"FP4", "f4E2M1FN, block = [1, 32], scale = f8E8M0FNU", 9, 96,
+                 false, false},
+        GPTQCase{"NF4", "nf4, block = [1, 64]", 9, 128, false, false},
+        GPTQCase{"RecursiveScales",
+                 "f4E2M1FN, block = [1, 16], scale = scheme<f8E4M3FN, block = "
+                 "[-1, -1], scale = f32>",
+                 9, 64, false, false}),
+    [](const auto &info) { return info.param.name; });
+
+TEST(SecondOrderTest, DynamicGroupsSeeTheErrorsOfEarlierColumns) {
+  Problem problem(6, 32, 3);
+  Scheme scheme = parse("int4, block = [1, 16]");
+  Result<QuantizedMatrix> stored =
+      quantizeGPTQ(problem.view(), scheme, problem.hessianView(), {}, "w", 1);
+  Result<QuantizedMatrix> nearest = quantize(problem.view(), scheme, "w", 1);
+  ASSERT_TRUE(stored.ok() && nearest.ok());
+  for (size_t row = 0; row < 6; ++row) {
+    // [row][group] of f16
+    auto same = [&](size_t group) {
+      size_t at = 2 * (2 * row + group);
+      return stored->scales[at] == nearest->scales[at] &&
+             stored->scales[at + 1] == nearest->scales[at + 1];
+    };
+    EXPECT_TRUE(same(0));
+    EXPECT_FALSE(same(1));
+  }
+}
+
+TEST(SecondOrderTest, InputsOfTheirOwnAreRoundedToNearest) {
+  Problem problem(9, 40, 5);
+  for (int64_t i = 0; i < 40; ++i)
+    for (int64_t j = 0; j < 40; ++j)
+      problem.hessian[static_cast<size_t>(40 * i + j)] =
+          i == j ? 1.0f + static_cast<float>(i) : 0.0f;
+  Scheme scheme = parse("int3, block = [1, 8]");
+  Result<QuantizedMatrix> nearest = quantize(problem.view(), scheme, "w", 1);
+  Result<QuantizedMatrix> gptq =
+      quantizeGPTQ(problem.view(), scheme, problem.hessianView(), {}, "w", 1);
+  QuantEaseOptions options;
+  options.sweeps = 3;
+  Result<QuantizedMatrix> ease = quantizeQuantEase(
+      problem.view(), scheme, problem.hessianView(), options, "w", 1);
+  ASSERT_TRUE(nearest.ok() && gptq.ok() && ease.ok());
+  EXPECT_EQ(gptq->codes, nearest->codes);
+  EXPECT_EQ(gptq->scales, nearest->scales);
+  EXPECT_EQ(ease->codes, nearest->codes);
+}
+
+TEST(SecondOrderTest, InputsThatAreZeroAreRoundedToNearest) {
+  Problem problem(4, 48, 11);
+  for (int64_t dead : {3, 40})
+    for (int64_t i = 0; i < 48; ++i)
+      problem.hessian[static_cast<size_t>(48 * i + dead)] =
+          problem.hessian[static_cast<size_t>(48 * dead + i)] = 0.0f;
+  Scheme scheme = parse("int4, block = [1, -1]");
+  std::vector<uint8_t> nearest =
+      getCodes(*quantize(problem.view(), scheme, "w", 1), scheme);
+  SecondOrderReport report;
+  for (bool useGPTQ : {true, false}) {
+    Result<QuantizedMatrix> stored =
+        useGPTQ ? quantizeGPTQ(problem.view(), scheme, problem.hessianView(),
+                               {}, "w", 1, &report)
+                : quantizeQuantEase(problem.view(), scheme,
+                                    problem.hessianView(), {}, "w", 1, &report);
+    ASSERT_TRUE(stored.ok()) << stored.message();
+    EXPECT_EQ(report.deadColumns, 2);
+    std::vector<uint8_t> codes = getCodes(*stored, scheme);
+    for (size_t row = 0; row < 4; ++row)
+      for (size_t dead : {3, 40})
+        EXPECT_EQ(codes[row * 48 + dead], nearest[row * 48 + dead]);
+    EXPECT_NE(codes, nearest);
+  }
+}
+
+TEST(SecondOrderTest, QuantEaseStopsWhereNoCodeCanBeImproved) {
+  Problem problem(20, 90, 13);
+  for (const char *text :
+       {"int3, block = [1, 32]", "uint2, block = [1, -1], zero = int",
+        "nf4, block = [4, 16]"}) {
+    Scheme scheme = parse(text);
+    QuantEaseOptions options;
+    options.relax = false;
+    double last =
+        problem.getObjective(*quantize(problem.view(), scheme, "w", 1), scheme);
+    Result<QuantizedMatrix> stored = Status::error("no sweep");
+    for (int sweeps : {1, 2, 4, 100}) {
+      options.sweeps = sweeps;
+      stored = quantizeQuantEase(problem.view(), scheme, problem.hessianView(),
+                                 options, "w", 2);
+      ASSERT_TRUE(stored.ok()) << stored.message();
+      double objective = problem.getObjective(*stored, scheme);
+      EXPECT_LE(objective, last * (1 + 1e-6)) << text << ", " << sweeps;
+      last = objective;
+    }
+    // Any other code anywhere is worse, or as good up to rounding.
+    Result<Grid> grid = Grid::get(stored->view(), scheme);
+    ASSERT_TRUE(grid.ok());
+    std::vector<float> values(problem.weights.size());
+    ASSERT_TRUE(dequantize(*stored, scheme, values.data(), 1).ok());
+    auto k = static_cast<size_t>(problem.k);
+    for (size_t row = 0; row < static_cast<size_t>(problem.n); ++row)
+      for (size_t j = 0; j < k; ++j) {
+        double gradient = 0;
+        for (size_t i = 0; i < k; ++i)
+          gradient += (static_cast<double>(values[row * k + i]) -
+                       problem.weights[row * k + i]) *
+                      static_cast<double>(problem.hessian[i * k + j]);
+        for (unsigned code = 0; code < grid->getElement().numCodes(); ++code) {
+          double step = grid->decode(static_cast<int64_t>(row),
+                                     static_cast<int64_t>(j), code) -
+                        static_cast<double>(values[row * k + j]);
+          double change =
+              step * (2 * gradient +
+                      step * static_cast<double>(problem.hessian[j * k + j]));
+          EXPECT_GE(change, -1e-5 * last) << text << " " << row << " " << j;
+        }
+      }
+  }
+}
+
+TEST(SecondOrderTest, QuantEaseRelaxedOrFromGPTQ) {
+  Problem problem(40, 160, 17);
+  Scheme scheme = parse("int3, block = [1, 32]");
+  GPTQOptions gptq;
+  gptq.staticGroups = true;
+  double before =
+      problem.getObjective(*quantizeGPTQ(problem.view(), scheme,
+                                         problem.hessianView(), gptq, "w", 1),
+                           scheme);
+  QuantEaseOptions options;
+  options.relax = false;
+  options.sweeps = 2;
+  options.startFromGPTQ = true;
+  options.gptq = gptq;
+  Result<QuantizedMatrix> refined = quantizeQuantEase(
+      problem.view(), scheme, problem.hessianView(), options, "w", 1);
+  ASSERT_TRUE(refined.ok());
+  EXPECT_LT(problem.getObjective(*refined, scheme), before);
+
+  SecondOrderReport report;
+  Result<QuantizedMatrix> relaxed = quantizeQuantEase(
+      problem.view(), scheme, problem.hessianView(), {}, "w", 1, &report);
+  ASSERT_TRUE(relaxed.ok());
+  EXPECT_LT(problem.getObjective(*relaxed, scheme), before);
+  EXPECT_LT(report.error, 0.8 * report.nearestError);
+  Result<QuantizedMatrix> again = quantizeQuantEase(
+      problem.view(), scheme, problem.hessianView(), {}, "w", 3);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->codes, relaxed->codes);
+}
+
+TEST(SecondOrderTest, TheErrorOfOutputs) {
+  Problem problem(37, 50, 19);
+  Scheme scheme = parse("int4, block = [1, 16]");
+  Result<QuantizedMatrix> stored = quantize(problem.view(), scheme, "w", 1);
+  ASSERT_TRUE(stored.ok());
+  std::vector<float> values(problem.weights.size());
+  ASSERT_TRUE(dequantize(*stored, scheme, values.data(), 1).ok());
+  OutputError one = computeOutputError(problem.view(), values.data(),
+                                       problem.hessianView(), 1);
+  OutputError three = computeOutputError(problem.view(), values.data(),
+                                         problem.hessianView(), 3);
+  EXPECT_EQ(one.error, three.error);
+  EXPECT_EQ(one.reference, three.reference);
+  EXPECT_NEAR(one.error / problem.getObjective(*stored, scheme), 1, 1e-4);
+  std::fill(values.begin(), values.end(), 0.0f);
+  OutputError zero = computeOutputError(problem.view(), values.data(),
+                                        problem.hessianView(), 1);
+  EXPECT_EQ(zero.error, zero.reference);
+  EXPECT_EQ(zero.reference, one.reference);
+}
+
+TEST(SecondOrderTest, TooFewTokens) {
+  // One token: H has rank 1.
+  Problem problem(5, 30, 23);
+  std::vector<float> token(30);
+  for (size_t i = 0; i < 30; ++i)
+    token[i] = static_cast<float>(i % 7) - 3.0f;
+  for (size_t i = 0; i < 30; ++i)
+    for (size_t j = 0; j < 30; ++j)
+      problem.hessian[30 * i + j] = token[i] * token[j];
+  Scheme scheme = parse("int4, block = [1, -1]");
+  SecondOrderReport report;
+  GPTQOptions options;
+  Result<QuantizedMatrix> stored = quantizeGPTQ(
+      problem.view(), scheme, problem.hessianView(), options, "w", 1, &report);
+  ASSERT_TRUE(stored.ok()) << stored.message();
+  EXPECT_LT(report.error, report.nearestError);
+  EXPECT_EQ(report.dampingRetries, 0);
+
+  options.damping = 0.0;
+  stored = quantizeGPTQ(problem.view(), scheme, problem.hessianView(), options,
+                        "w", 1, &report);
+  ASSERT_TRUE(stored.ok()) << stored.message();
+  EXPECT_GE(report.dampingRetries, 1);
+  EXPECT_GE(report.damping, 0.01);
+}
+
+TEST(SecondOrderTest, BadInput) {
+  Problem problem(3, 16, 29);
+  Scheme scheme = parse("int4, block = [1, -1]");
+  auto getMessage = [&](const GPTQOptions &options = {}) {
+    return quantizeGPTQ(problem.view(), scheme, problem.hessianView(), options,
+                        "w", 1)
+        .message();
+  };
+  GPTQOptions options;
+  options.damping = -1;
+  EXPECT_EQ(getMessage(options), "tensor 'w': expected a damping of at least 0 "
+                                 "but got -1.000000");
+  options.damping = std::nan("");
+  EXPECT_NE(getMessage(options), "");
+
+  HessianView other{problem.hessian.data(), 15};
+  EXPECT_EQ(quantizeGPTQ(problem.view(), scheme, other, {}, "w", 1).message(),
+            "tensor 'w': expected a Hessian of the 16 inputs of the weight but "
+            "got one of 15; was the calibration made for another model?");
+  float kept = problem.hessian[5];
+  problem.hessian[5] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(getMessage(),
+            "tensor 'w': expected a finite Hessian but the value at (0, 5) is "
+            "not; calibrate again in a wider type");
+  problem.hessian[5] = kept;
+  kept = problem.hessian[17];
+  problem.hessian[17] = -1.0f;
+  EXPECT_EQ(getMessage(), "tensor 'w': expected a Hessian X^T X but its "
+                          "diagonal is negative at 1");
+  problem.hessian[17] = kept;
+  // Not of any inputs: indefinite.
+  kept = problem.hessian[1];
+  problem.hessian[1] = 1e30f;
+  EXPECT_NE(getMessage().find("cannot be factored"), std::string::npos)
+      << getMessage();
+  problem.hessian[1] = kept;
+
+  QuantEaseOptions ease;
+  ease.sweeps = 0;
+  EXPECT_EQ(quantizeQuantEase(problem.view(), scheme, problem.hessianView(),
+                              ease, "w", 1)
+                .message(),
+            "tensor 'w': expected at least one sweep but got 0");
+  problem.weights[20] = std::nanf("");
+  EXPECT_EQ(getMessage(), "tensor 'w' has nan at row 1, column 4; expected "
+                          "finite weights");
+}
