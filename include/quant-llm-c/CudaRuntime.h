@@ -150,6 +150,9 @@ typedef struct QuantLLMCudaModuleOptions {
    * NULL means that the module allocates it. */
   void *weightMemory;
   uint64_t weightMemoryBytes;
+  /* Not 0: loads only kernels; every launch brings its weights
+   * (quantLLMCudaModuleLaunchWithWeights). */
+  int withoutWeights;
 } QuantLLMCudaModuleOptions;
 
 /* Loads the kernels and copies the weights to the device. `options` may be
@@ -209,6 +212,33 @@ typedef struct QuantLLMCudaOperands {
 QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunch(
     const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
     void *stream, const QuantLLMCudaOperands *operands);
+
+/* A packed weight in device memory of the caller's: what docs/Weights.md calls
+ * its components. `packedZeros` is not looked at if the scheme has no zeros. */
+typedef struct QuantLLMCudaWeight {
+  QuantLLMCudaBuffer packed;
+  QuantLLMCudaBuffer packedScales;
+  QuantLLMCudaBuffer packedZeros;
+  float outputScale;
+} QuantLLMCudaWeight;
+
+/* Bytes that the components of each weight of a linear layer have. */
+typedef struct QuantLLMCudaWeightBytes {
+  uint64_t packed;
+  uint64_t packedScales;
+  uint64_t packedZeros;
+} QuantLLMCudaWeightBytes;
+
+QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaArtifactGetBytesOfWeight(
+    const QuantLLMCudaArtifact *artifact, size_t linear,
+    QuantLLMCudaWeightBytes *result);
+
+/* As quantLLMCudaModuleLaunch, with one or two weights instead of those of the
+ * module. */
+QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunchWithWeights(
+    const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
+    void *stream, const QuantLLMCudaOperands *operands,
+    const QuantLLMCudaWeight *weights, size_t numWeights);
 
 #ifdef __cplusplus
 }

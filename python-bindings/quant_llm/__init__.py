@@ -5,15 +5,17 @@
 
 Modules are exchanged as text (str) or bytecode (bytes), so that no MLIR package
 is needed, and none in the same process is disturbed.
+
+What runs on a GPU (quant_llm.gpu, quant_llm.torch) needs no compiler where its
+artifact exists, so the extension with the compiler is loaded when it is first
+used.
 """
 
+import importlib
 import json
 
-from . import _quant_llm
 from ._check import check_flag, check_handler, check_path, check_source, check_text
 from ._errors import Diagnostic, QuantLLMError
-
-__version__ = _quant_llm.version()
 
 __all__ = [
     "Diagnostic",
@@ -28,6 +30,20 @@ __all__ = [
 ]
 
 
+def __getattr__(name):
+    if name == "__version__":
+        return _compiler().version()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _compiler():
+    """The extension with the compiler."""
+    try:
+        return importlib.import_module("._quant_llm", __name__)
+    except ImportError as error:
+        raise ImportError(f"cannot load the compiler of quant_llm, which needs LLVM and MLIR 22 (libmlir-22): {error}", name=error.name, path=error.path) from None
+
+
 def run_pipeline(source, pipeline, *, name=None, bytecode=False, progress=None, diagnostic=None):
     """Runs a textual pass pipeline on a module and returns the module.
 
@@ -37,7 +53,7 @@ def run_pipeline(source, pipeline, *, name=None, bytecode=False, progress=None, 
     `diagnostic(Diagnostic)` for every remark and warning. Returns str, or
     bytes if `bytecode`. Raises QuantLLMError.
     """
-    result = _quant_llm.compile(
+    result = _compiler().compile(
         check_source(source),
         check_text(name, "name", optional=True),
         check_text(pipeline, "pipeline"),
@@ -58,14 +74,14 @@ def describe_archive(path):
     """What a safetensors file, the index of a sharded one or a GGUF file holds:
     {"path", "format", "files", "tensors": [{"name", "dtype", "shape", "bytes"}],
     "metadata"}. Raises QuantLLMError."""
-    return json.loads(_quant_llm.describe_archive(check_path(path)))
+    return json.loads(_compiler().describe_archive(check_path(path)))
 
 
 def describe_module(source, *, name=None):
     """What a module declares: {"archives": [{"name", "path"}], "parameters":
     [{"name", "archive", "key", "shape", "element_type", "scheme", "bytes"}],
     "functions": [{"name", "type"}]}. Raises QuantLLMError."""
-    return json.loads(_quant_llm.describe_module(check_source(source), check_text(name, "name", optional=True)))
+    return json.loads(_compiler().describe_module(check_source(source), check_text(name, "name", optional=True)))
 
 
 def import_model(input, output, *, blocks_as_f32=False, progress=None, diagnostic=None):
@@ -74,7 +90,7 @@ def import_model(input, output, *, blocks_as_f32=False, progress=None, diagnosti
     of a GGUF file are dequantized (to f16, or to f32 if `blocks_as_f32`) to a
     safetensors file beside `output`, with a config.json. For the handlers see
     run_pipeline. Raises QuantLLMError."""
-    _quant_llm.import_model(
+    _compiler().import_model(
         check_path(input, "input"),
         check_path(output, "output"),
         check_flag(blocks_as_f32, "blocks_as_f32"),
@@ -86,4 +102,4 @@ def import_model(input, output, *, blocks_as_f32=False, progress=None, diagnosti
 def read_gguf_metadata(path):
     """All metadata of a GGUF file, the tokenizer among them, as a dict. Raises
     QuantLLMError."""
-    return json.loads(_quant_llm.read_gguf_metadata(check_path(path)))
+    return json.loads(_compiler().read_gguf_metadata(check_path(path)))

@@ -67,7 +67,7 @@ def compare(stub, real, where):
         assert name in stub, f"{where}{name} is missing in the stub"
 
 
-@pytest.mark.parametrize("name", ["__init__", "_errors", "runtime", "tokenizer", "model"])
+@pytest.mark.parametrize("name", ["__init__", "_errors", "runtime", "tokenizer", "model", "gpu"])
 def test_stub(name):
     module = importlib.import_module("quant_llm" if name == "__init__" else f"quant_llm.{name}")
     with open(os.path.join(PACKAGE, f"{name}.pyi")) as file:

@@ -102,6 +102,8 @@ Result<Reference> Reference::create(const Artifact &artifact, size_t index) {
     return Status::error("expected one weight and no epilogue: what an "
                          "epilogue computes is not in the manifest, so the "
                          "numbers cannot be verified");
+  if (artifact.getWeights(index).empty())
+    return Status::error("expected packed weights in the artifact");
   const PackedWeightFiles &files = artifact.getWeights(index)[0];
   auto toBuffer = [](const PackedTensor &tensor) {
     return QuantizedView::Buffer{tensor.source.data,

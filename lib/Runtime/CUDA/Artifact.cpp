@@ -180,6 +180,21 @@ CudaStatus Artifact::loadWeights(const std::string &directory,
   std::map<std::string, size_t> indexOf;
   for (const LinearDescription &linear : manifest.linears) {
     std::string where = "linear '" + linear.name + "'";
+    Result<FragmentLayout> layout =
+        FragmentLayout::get(linear.scheme, linear.n, linear.k);
+    if (!layout.ok())
+      return artifactError(where, layout.status());
+    PackedWeightBytes bytes;
+    for (const PackedComponentInfo &info : layout->getComponents())
+      if (info.kind != PackedComponentKind::OutputScale)
+        (info.kind == PackedComponentKind::Codes    ? bytes.codes
+         : info.kind == PackedComponentKind::Scales ? bytes.scales
+                                                    : bytes.zeros) =
+            static_cast<uint64_t>(info.bytes);
+    bytesOfWeight.push_back(bytes);
+    weights.emplace_back();
+    if (linear.keys.empty())
+      continue;
     auto [it, isNew] = indexOf.emplace(
         options.archive.empty() ? linear.archive : options.archive,
         archives.size());
@@ -198,11 +213,6 @@ CudaStatus Artifact::loadWeights(const std::string &directory,
       archives.push_back(opened.take());
     }
     size_t archive = it->second;
-    Result<FragmentLayout> layout =
-        FragmentLayout::get(linear.scheme, linear.n, linear.k);
-    if (!layout.ok())
-      return artifactError(where, layout.status());
-    std::vector<PackedWeightFiles> found;
     for (const std::string &key : linear.keys) {
       PackedWeightFiles weight;
       for (const PackedComponentInfo &info : layout->getComponents()) {
@@ -226,9 +236,8 @@ CudaStatus Artifact::loadWeights(const std::string &directory,
                                                     : weight.zeros) =
             tensor.take();
       }
-      found.push_back(std::move(weight));
+      weights.back().push_back(std::move(weight));
     }
-    weights.push_back(std::move(found));
   }
   return {};
 }

@@ -248,6 +248,7 @@ quantLLMCudaModuleCreate(const QuantLLMCudaArtifact *artifact,
         made.driver = options->driver;
       made.memory =
           toBuffer({options->weightMemory, options->weightMemoryBytes});
+      made.withoutWeights = options->withoutWeights != 0;
     }
     auto result = std::make_unique<QuantLLMCudaModule>();
     CudaStatus status =
@@ -293,6 +294,28 @@ QuantLLMCudaStatus quantLLMCudaModulePlan(const QuantLLMCudaModule *module,
   });
 }
 
+static CudaStatus launch(const Module &module, const QuantLLMCudaPlan &plan,
+                         void *stream, const QuantLLMCudaOperands &operands,
+                         const WeightBuffers *weights, size_t numWeights) {
+  LaunchOperands made;
+  made.x = toBuffer(operands.x);
+  made.y = toBuffer(operands.y);
+  made.workspace = toBuffer(operands.workspace);
+  Buffer epilogue[maxArguments];
+  if (operands.epilogue && operands.numEpilogue <= maxArguments) {
+    for (size_t i = 0; i < operands.numEpilogue; ++i)
+      epilogue[i] = toBuffer(operands.epilogue[i]);
+    made.epilogue = epilogue;
+  }
+  made.numEpilogue = operands.numEpilogue;
+  made.weights = weights;
+  made.numWeights = numWeights;
+  Plan chosen;
+  chosen.linear = plan.linear;
+  chosen.m = plan.m;
+  return module.launch(chosen, stream, made);
+}
+
 QuantLLMCudaStatus
 quantLLMCudaModuleLaunch(const QuantLLMCudaModule *module,
                          const QuantLLMCudaPlan *plan, void *stream,
@@ -301,20 +324,41 @@ quantLLMCudaModuleLaunch(const QuantLLMCudaModule *module,
     RETURN_IF_NULL(module);
     RETURN_IF_NULL(plan);
     RETURN_IF_NULL(operands);
-    LaunchOperands made;
-    made.x = toBuffer(operands->x);
-    made.y = toBuffer(operands->y);
-    made.workspace = toBuffer(operands->workspace);
-    Buffer epilogue[maxArguments];
-    if (operands->epilogue && operands->numEpilogue <= maxArguments) {
-      for (size_t i = 0; i < operands->numEpilogue; ++i)
-        epilogue[i] = toBuffer(operands->epilogue[i]);
-      made.epilogue = epilogue;
-    }
-    made.numEpilogue = operands->numEpilogue;
-    Plan chosen;
-    chosen.linear = plan->linear;
-    chosen.m = plan->m;
-    return module->module->launch(chosen, stream, made);
+    return launch(*module->module, *plan, stream, *operands, nullptr, 0);
+  });
+}
+
+QuantLLMCudaStatus
+quantLLMCudaArtifactGetBytesOfWeight(const QuantLLMCudaArtifact *artifact,
+                                     size_t linear,
+                                     QuantLLMCudaWeightBytes *result) {
+  return runGuarded([&]() -> CudaStatus {
+    RETURN_IF_NULL(artifact);
+    RETURN_IF_NULL(result);
+    CudaStatus status = checkIndex(
+        "a linear", linear, artifact->artifact->getManifest().linears.size());
+    if (!status.ok())
+      return status;
+    const PackedWeightBytes &bytes =
+        artifact->artifact->getBytesOfWeight(linear);
+    *result = {bytes.codes, bytes.scales, bytes.zeros};
+    return {};
+  });
+}
+
+QuantLLMCudaStatus quantLLMCudaModuleLaunchWithWeights(
+    const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
+    void *stream, const QuantLLMCudaOperands *operands,
+    const QuantLLMCudaWeight *weights, size_t numWeights) {
+  return runGuarded([&]() -> CudaStatus {
+    RETURN_IF_NULL(module);
+    RETURN_IF_NULL(plan);
+    RETURN_IF_NULL(operands);
+    RETURN_IF_NULL(weights);
+    WeightBuffers made[2];
+    for (size_t i = 0; i < numWeights && i < 2; ++i)
+      made[i] = {toBuffer(weights[i].packed), toBuffer(weights[i].packedScales),
+                 toBuffer(weights[i].packedZeros), weights[i].outputScale};
+    return launch(*module->module, *plan, stream, *operands, made, numWeights);
   });
 }

@@ -444,7 +444,7 @@ readLinear(const json &value, size_t index, const Manifest &manifest,
       return operand.status();
     linear.epilogue.push_back(made);
   }
-  if (const json *packed = fields.require("packed")) {
+  if (const json *packed = fields.find("packed")) {
     Fields files(*packed, where + ": packed");
     linear.archive = readFileName(files, "archive");
     linear.keys = files.texts("keys");

@@ -66,7 +66,7 @@ CudaStatus Module::create(std::shared_ptr<const Artifact> artifact,
   if (!current.status().ok())
     return current.status();
   status = made->loadKernels();
-  if (status.ok())
+  if (status.ok() && !options.withoutWeights)
     status = made->loadWeights(options);
   if (!status.ok())
     return status;
@@ -227,6 +227,7 @@ CudaStatus Module::loadWeights(const Options &options) {
               status.withContext("weight '" + tensor.source.name + "'")};
     artifact->getArchive(tensor.archive).release(tensor.source);
   }
+  hasWeights = true;
   return {};
 }
 
@@ -323,6 +324,16 @@ CudaStatus Module::checkBuffers(const Plan &plan,
             "expected " + std::to_string(linear.epilogue.size()) +
                 " epilogue operands but got " +
                 std::to_string(operands.epilogue ? operands.numEpilogue : 0)};
+  if (!operands.weights &&
+      (!hasWeights || artifact->getWeights(plan.linear).empty()))
+    return {ErrorKind::Argument,
+            "expected weights with the launch of linear '" + linear.name +
+                "': the " + (hasWeights ? "artifact" : "module") +
+                " has none of it"};
+  if (operands.weights && operands.numWeights != linear.weights.size())
+    return {ErrorKind::Argument,
+            "expected " + std::to_string(linear.weights.size()) +
+                " weights but got " + std::to_string(operands.numWeights)};
   uint64_t workspace = plan.geometry.workspaceBytes;
   CudaStatus status = checkBuffer("x", -1, operands.x, plan.xBytes);
   if (status.ok())
@@ -336,6 +347,17 @@ CudaStatus Module::checkBuffers(const Plan &plan,
                      getByteWidth(operand.type);
     status = checkBuffer("epilogue", static_cast<int>(i), operands.epilogue[i],
                          bytes);
+  }
+  const PackedWeightBytes &bytes = artifact->getBytesOfWeight(plan.linear);
+  for (size_t i = 0; operands.weights && i < operands.numWeights; ++i) {
+    const WeightBuffers &weight = operands.weights[i];
+    int index = static_cast<int>(i);
+    if (status.ok())
+      status = checkBuffer("packed", index, weight.codes, bytes.codes);
+    if (status.ok())
+      status = checkBuffer("packed_scales", index, weight.scales, bytes.scales);
+    if (status.ok())
+      status = checkBuffer("packed_zeros", index, weight.zeros, bytes.zeros);
   }
   if (status.ok() &&
       (overlaps(operands.y, plan.yBytes, operands.x, plan.xBytes) ||
@@ -420,8 +442,18 @@ CudaStatus Module::launchWithWeights(const Plan &given, Stream stream,
     return status;
   const LinearDescription &linear =
       artifact->getManifest().linears[plan.linear];
-  const std::vector<PackedWeightFiles> &weights =
-      artifact->getWeights(plan.linear);
+  WeightBuffers weights[2];
+  for (size_t i = 0; i < linear.weights.size(); ++i) {
+    if (operands.weights) {
+      weights[i] = operands.weights[i];
+      continue;
+    }
+    const PackedWeightFiles &files = artifact->getWeights(plan.linear)[i];
+    weights[i].codes.data = weightMemory + files.codes.offset;
+    weights[i].scales.data = weightMemory + files.scales.offset;
+    weights[i].zeros.data = weightMemory + files.zeros.offset;
+    weights[i].outputScale = files.outputScale;
+  }
 
   union Value {
     DevicePointer pointer;
@@ -452,13 +484,13 @@ CudaStatus Module::launchWithWeights(const Plan &given, Stream stream,
       value.pointer = operands.workspace.data;
       break;
     case ArgumentKind::Packed:
-      value.pointer = weightMemory + weights[argument.index].codes.offset;
+      value.pointer = weights[argument.index].codes.data;
       break;
     case ArgumentKind::PackedScales:
-      value.pointer = weightMemory + weights[argument.index].scales.offset;
+      value.pointer = weights[argument.index].scales.data;
       break;
     case ArgumentKind::PackedZeros:
-      value.pointer = weightMemory + weights[argument.index].zeros.offset;
+      value.pointer = weights[argument.index].zeros.data;
       break;
     case ArgumentKind::OutputScale:
       value.number = weights[argument.index].outputScale;

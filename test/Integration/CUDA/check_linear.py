@@ -37,7 +37,7 @@ class Operand(ctypes.Structure):
 
 
 class Options(ctypes.Structure):
-    _fields_ = [("device", ctypes.c_int), ("driver", ctypes.c_char_p), ("memory", ctypes.c_void_p), ("memory_bytes", ctypes.c_uint64)]
+    _fields_ = [("device", ctypes.c_int), ("driver", ctypes.c_char_p), ("memory", ctypes.c_void_p), ("memory_bytes", ctypes.c_uint64), ("without_weights", ctypes.c_int)]
 
 
 class Plan(ctypes.Structure):
@@ -63,7 +63,7 @@ class Runtime:
         self.artifact, self.module = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("quantLLMCudaArtifactOpen", path.encode(), archive.encode() if archive else None, ctypes.byref(self.artifact))
         size = self.library.quantLLMCudaArtifactGetWeightBytes(self.artifact)
-        options = Options(0, driver.encode() if driver else None, None, 0)
+        options = Options(0, driver.encode() if driver else None, None, 0, 0)
         if memory:
             options.memory, options.memory_bytes = memory(size), size
         self.call("quantLLMCudaModuleCreate", self.artifact, ctypes.byref(options), ctypes.byref(self.module))

@@ -106,7 +106,8 @@ struct LinearDescription {
   TensorType output = TensorType::F16;
   std::vector<std::string> weights;
   std::vector<EpilogueOperand> epilogue;
-  /// File of the packed weights and their keys in it, one for each weight.
+  /// File of the packed weights and their keys in it, one for each weight. No
+  /// keys: whoever launches the linear brings the weights.
   std::string archive;
   std::vector<std::string> keys;
   std::vector<LinearVariant> variants;

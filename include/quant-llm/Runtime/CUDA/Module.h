@@ -56,6 +56,14 @@ struct PackedWeightFiles {
   float outputScale = 1.0f;
 };
 
+/// Bytes of the components of each weight of a linear; 0 for zeros if the
+/// scheme has none.
+struct PackedWeightBytes {
+  uint64_t codes = 0;
+  uint64_t scales = 0;
+  uint64_t zeros = 0;
+};
+
 /// A directory with a manifest, everything in it checked; nothing of CUDA.
 class Artifact {
 public:
@@ -79,9 +87,12 @@ public:
     return fileOfKernel[kernel];
   }
   size_t getNumKernelFiles() const { return files.size(); }
-  /// The weights of a linear.
+  /// The weights of a linear; none if they are not part of the artifact.
   const std::vector<PackedWeightFiles> &getWeights(size_t linear) const {
     return weights[linear];
+  }
+  const PackedWeightBytes &getBytesOfWeight(size_t linear) const {
+    return bytesOfWeight[linear];
   }
   /// All packed tensors, each once, at their offsets.
   const std::vector<PackedTensor> &getTensors() const { return tensors; }
@@ -102,6 +113,7 @@ private:
   std::vector<size_t> fileOfKernel;
   std::vector<std::unique_ptr<Archive>> archives;
   std::vector<std::vector<PackedWeightFiles>> weights;
+  std::vector<PackedWeightBytes> bytesOfWeight;
   std::vector<PackedTensor> tensors;
   std::map<std::pair<size_t, std::string>, size_t> tensorIndex;
   uint64_t weightBytes = 0;
@@ -125,12 +137,23 @@ struct Buffer {
   uint64_t bytes = 0;
 };
 
+/// A packed weight in device memory of the caller.
+struct WeightBuffers {
+  Buffer codes;
+  Buffer scales;
+  Buffer zeros;
+  float outputScale = 1.0f;
+};
+
 struct LaunchOperands {
   Buffer x;
   Buffer y;
   Buffer workspace;
   const Buffer *epilogue = nullptr;
   size_t numEpilogue = 0;
+  /// Instead of the weights of the module; null for those.
+  const WeightBuffers *weights = nullptr;
+  size_t numWeights = 0;
 };
 
 class Module {
@@ -142,6 +165,8 @@ public:
     /// Device memory for the weights, of at least Artifact::getWeightBytes()
     /// and aligned to weightAlignment; allocated if `data` is 0.
     Buffer memory;
+    /// Only kernels: every launch brings its weights.
+    bool withoutWeights = false;
   };
 
   static CudaStatus create(std::shared_ptr<const Artifact> artifact,
@@ -205,6 +230,7 @@ private:
   std::vector<Function> functions;
   DevicePointer memory = 0;
   bool ownsMemory = false;
+  bool hasWeights = false;
   mutable std::array<CacheSet, 64> cache;
 };
 

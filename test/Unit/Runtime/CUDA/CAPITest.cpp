@@ -92,6 +92,14 @@ TEST_F(CudaCAPITest, Queries) {
                 QUANT_LLM_CUDA_INVALID_ARGUMENT, "expected a linear below 3");
   expectFailure(quantLLMCudaArtifactGetVariant(artifact, 2, 1, &variant),
                 QUANT_LLM_CUDA_INVALID_ARGUMENT, "expected a variant below 1");
+  QuantLLMCudaWeightBytes bytes;
+  ASSERT_EQ(quantLLMCudaArtifactGetBytesOfWeight(artifact, 0, &bytes),
+            QUANT_LLM_CUDA_OK);
+  EXPECT_EQ(bytes.packed, 4u * 2 * 1024);
+  EXPECT_EQ(bytes.packedScales, 4u * 7 * 16 * 2);
+  EXPECT_EQ(bytes.packedZeros, 0u);
+  expectFailure(quantLLMCudaArtifactGetBytesOfWeight(artifact, 3, &bytes),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "expected a linear below 3");
 }
 
 TEST_F(CudaCAPITest, NullPointers) {
@@ -203,8 +211,31 @@ TEST_F(CudaCAPITest, PlanAndLaunch) {
   expectFailure(quantLLMCudaModuleLaunch(module, &forged, nullptr, &operands),
                 QUANT_LLM_CUDA_INVALID_ARGUMENT,
                 "expected 2 epilogue operands");
-  fake.failures["cuLaunchKernelEx"] = 719;
   operands.numEpilogue = 2;
+  QuantLLMCudaWeight weights[] = {
+      {{base + 100000, 8192}, {base + 110000, 896}, {nullptr, 0}, 2},
+      {{base + 120000, 8192}, {base + 130000, 896}, {nullptr, 0}, 3}};
+  auto launch = [&](const QuantLLMCudaWeight *given, size_t count) {
+    return quantLLMCudaModuleLaunchWithWeights(module, &forged, nullptr,
+                                               &operands, given, count);
+  };
+  ASSERT_EQ(launch(weights, 2), QUANT_LLM_CUDA_OK)
+      << quantLLMCudaGetLastError();
+  ASSERT_EQ(fake.launches.size(), 2u);
+  uint8_t *second = base + 120000;
+  EXPECT_EQ(std::memcmp(fake.launches[1].arguments[5].data(), &second,
+                        sizeof(void *)),
+            0);
+  expectFailure(launch(weights, 1), QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 2 weights but got 1");
+  expectFailure(launch(weights, 3), QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 2 weights but got 3");
+  expectFailure(launch(nullptr, 0), QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 'weights' but got a null pointer");
+  weights[1].packedScales.bytes = 895;
+  expectFailure(launch(weights, 2), QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 'packed_scales1' to have 896 bytes");
+  fake.failures["cuLaunchKernelEx"] = 719;
   expectFailure(quantLLMCudaModuleLaunch(module, &forged, nullptr, &operands),
                 QUANT_LLM_CUDA_DRIVER_ERROR, "cuLaunchKernelEx failed");
 }

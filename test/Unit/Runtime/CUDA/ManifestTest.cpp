@@ -211,7 +211,7 @@ TEST(CudaManifestTest, MissingFields) {
   const std::set<std::string> optional = {
       "producer",        "cluster",  "split",
       "workspace_bytes", "epilogue", "workspace_bytes_per_tile",
-      "tensor_map_x"};
+      "tensor_map_x",    "packed"};
   auto check = [&](const char *list, size_t index) {
     for (const auto &field : artifact.manifest[list][index].items()) {
       if (optional.count(field.key()))

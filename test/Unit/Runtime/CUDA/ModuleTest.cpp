@@ -57,7 +57,7 @@ protected:
     base = (address + 255) / 256 * 256;
   }
 
-  CudaStatus load(Buffer weights = {}) {
+  CudaStatus load(Buffer weights = {}, bool withoutWeights = false) {
     std::shared_ptr<const Artifact> artifact;
     CudaStatus status = openArtifact(files, artifact);
     if (!status.ok())
@@ -65,6 +65,7 @@ protected:
     Module::Options options;
     options.driver = FAKE_CUDA_DRIVER;
     options.memory = weights;
+    options.withoutWeights = withoutWeights;
     status = Module::create(artifact, options, module);
     EXPECT_EQ(status.ok(), module != nullptr);
     return status;
@@ -523,6 +524,66 @@ TEST_F(CudaModuleTest, WeightsElsewhere) {
           .ok());
   EXPECT_EQ(valueOf<uint64_t>(fake.launches.at(0).arguments[1]),
             0x700000 + module->getArtifact().getWeights(2)[0].codes.offset);
+}
+
+TEST_F(CudaModuleTest, WeightsOfTheCaller) {
+  for (bool inArtifact : {true, false}) {
+    if (!inArtifact) {
+      for (size_t i = 0; i < 3; ++i)
+        files.linear(i).erase("packed");
+      files.write();
+    }
+    ASSERT_TRUE(load({}, /*withoutWeights=*/inArtifact).ok());
+    EXPECT_TRUE(fake.allocations.empty());
+    EXPECT_EQ(module->getArtifact().getWeights(0).empty(), !inArtifact);
+    const PackedWeightBytes &bytes = module->getArtifact().getBytesOfWeight(1);
+    EXPECT_EQ(bytes.codes, 4u * 256 * 3);
+    EXPECT_EQ(bytes.scales, 4u * 4 * 16 * 2);
+    EXPECT_EQ(bytes.zeros, 4u * 4 * 16);
+    Plan plan = planOf(1, 9);
+    LaunchOperands operands = operandsOf(plan);
+    expectLaunchError(plan, operands,
+                      inArtifact ? "the module has none of it"
+                                 : "the artifact has none of it");
+    WeightBuffers weight = {{base + 0x100000, bytes.codes},
+                            {base + 0x110000, bytes.scales},
+                            {base + 0x120000, bytes.zeros},
+                            0.25f};
+    operands.weights = &weight;
+    operands.numWeights = 2;
+    expectLaunchError(plan, operands, "expected 1 weights but got 2");
+    operands.numWeights = 1;
+    ASSERT_TRUE(module->launch(plan, nullptr, operands).ok());
+    const FakeLaunch &launch = fake.launches.at(0);
+    EXPECT_EQ(valueOf<uint64_t>(launch.arguments[1]), weight.codes.data);
+    EXPECT_EQ(valueOf<uint64_t>(launch.arguments[2]), weight.scales.data);
+    EXPECT_EQ(valueOf<uint64_t>(launch.arguments[3]), weight.zeros.data);
+    EXPECT_EQ(valueOf<float>(launch.arguments[4]), 0.25f);
+    weight.zeros.bytes -= 1;
+    expectLaunchError(plan, operands, "expected 'packed_zeros0' to have");
+    weight.zeros.bytes += 1;
+    weight.scales.data += 8;
+    expectLaunchError(plan, operands, "expected 'packed_scales0' to have");
+    weight.scales.data -= 8;
+    weight.codes.data = 0;
+    expectLaunchError(plan, operands, "but got a null pointer");
+
+    // Both weights of a gated pair.
+    plan = planOf(0, 3);
+    operands = operandsOf(plan);
+    const PackedWeightBytes &pair = module->getArtifact().getBytesOfWeight(0);
+    EXPECT_EQ(pair.zeros, 0u);
+    WeightBuffers weights[] = {
+        {{base + 0x100000, pair.codes}, {base + 0x110000, pair.scales}, {}, 2},
+        {{base + 0x120000, pair.codes}, {base + 0x130000, pair.scales}, {}, 3}};
+    operands.weights = weights;
+    operands.numWeights = 2;
+    ASSERT_TRUE(module->launch(plan, nullptr, operands).ok());
+    EXPECT_EQ(valueOf<uint64_t>(fake.launches.at(0).arguments[4]),
+              weights[1].codes.data);
+    EXPECT_EQ(valueOf<float>(fake.launches.at(0).arguments[6]), 3.0f);
+    module.reset();
+  }
 }
 
 TEST_F(CudaModuleTest, NoTokens) {
