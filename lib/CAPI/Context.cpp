@@ -8,6 +8,7 @@
 
 #include "Context.h"
 
+#include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Support/Progress.h"
 
 #include "mlir/Bytecode/BytecodeWriter.h"
@@ -55,6 +56,8 @@ CollectingContext::CollectingContext(const QuantLLMHandlers &handlers)
     : handlers(handlers) {
   DialectRegistry registry;
   registerEveryDialect(registry);
+  // A message must not repeat a module of thousands of lines.
+  context.printOpOnDiagnostic(false);
   context.appendDialectRegistry(registry);
   // The operation of an error may be the whole model.
   context.printOpOnDiagnostic(false);
@@ -78,6 +81,12 @@ CollectingContext::~CollectingContext() = default;
 
 OwningOpRef<ModuleOp> CollectingContext::parse(const char *source, size_t size,
                                                const char *name) {
+  if (Status status = checkIfBytecode(std::string_view(source, size));
+      !status.ok()) {
+    emitError(FileLineColLoc::get(&context, name ? name : "<memory>", 0, 0))
+        << status.message();
+    return nullptr;
+  }
   llvm::SourceMgr sourceManager;
   // The parser wants a NUL after the last byte, which callers may lack.
   sourceManager.AddNewSourceBuffer(

@@ -142,6 +142,7 @@ int main(int argc, char **argv) {
     };
   }
   mlir::MLIRContext context;
+  context.printOpOnDiagnostic(false);
   const Status status = importModel(context, input, output, options);
   line.reset();
   return status.ok() ? 0 : fail(status.message());

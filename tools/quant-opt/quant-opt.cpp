@@ -6,22 +6,65 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../Diagnostics.h"
+
 #include "quant-llm/Conversion/QuantLLMToCPU/Bufferization.h"
 #include "quant-llm/InitAllDialects.h"
 #include "quant-llm/InitAllPasses.h"
 #include "quant-llm/Support/AtomicFile.h"
+#include "quant-llm/Support/Bytecode.h"
 
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/InitAllPasses.h"
+#include "mlir/Support/FileUtilities.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/PrettyStackTrace.h"
+#include "llvm/Support/Process.h"
+#include "llvm/Support/ToolOutputFile.h"
+
+#include <cstdio>
+
+using namespace mlir;
+
+/// MlirOptMain with a look at the input before MLIR reads it.
+static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
+  SmallVector<char *> arguments = quant_llm::addDiagnosticDefaults(argc, argv);
+  auto [inputName, outputName] = registerAndParseCLIOptions(
+      static_cast<int>(arguments.size()), arguments.data(),
+      "quant-llm modular optimizer driver\n", registry);
+  MlirOptMainConfig config = MlirOptMainConfig::createFromCLOptions();
+  if (config.shouldShowDialects() || config.shouldListPasses())
+    return MlirOptMain(argc, argv, inputName, outputName, registry);
+  if (inputName == "-" &&
+      llvm::sys::Process::FileDescriptorIsDisplayed(fileno(stdin)))
+    llvm::errs() << "(reading from the terminal; end with ctrl-d)\n";
+  auto fail = [&](const llvm::Twine &message) {
+    llvm::errs() << message << "\n";
+    return failure();
+  };
+  std::string message;
+  auto input = openInputFile(inputName, &message);
+  if (!input)
+    return fail(message);
+  quant_llm::Status status = quant_llm::checkIfBytecode(input->getBuffer());
+  if (!status.ok())
+    return fail(llvm::Twine(inputName) + ": error: " + status.message());
+  auto output = openOutputFile(outputName, &message);
+  if (!output)
+    return fail(message);
+  if (failed(MlirOptMain(output->os(), std::move(input), registry, config)))
+    return failure();
+  output->keep();
+  return success();
+}
 
 int main(int argc, char **argv) {
-  // Passes write archives; an interrupt must not leave parts of them.
-  quant_llm::installInterruptCleanup();
+  llvm::InitLLVM init(argc, argv);
   llvm::setBugReportMsg("please report this with the input, the command line "
                         "and the stack trace to the quant-llm issue tracker\n");
   llvm::cl::AddExtraVersionPrinter([](llvm::raw_ostream &os) {
@@ -31,13 +74,12 @@ int main(int argc, char **argv) {
   // A pass that writes a file leaves nothing behind when it is interrupted.
   quant_llm::installInterruptCleanup();
 
-  mlir::DialectRegistry registry;
-  mlir::registerAllDialects(registry);
-  mlir::registerAllExtensions(registry);
+  DialectRegistry registry;
+  registerAllDialects(registry);
+  registerAllExtensions(registry);
   quant_llm::registerAllDialects(registry);
   quant_llm::registerCpuBufferization(registry);
-  mlir::registerAllPasses();
+  registerAllPasses();
   quant_llm::registerAllPasses();
-  return mlir::asMainReturnCode(mlir::MlirOptMain(
-      argc, argv, "quant-llm modular optimizer driver\n", registry));
+  return asMainReturnCode(run(argc, argv, registry));
 }

@@ -6,18 +6,25 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../Diagnostics.h"
+
 #include "quant-llm/InitAllDialects.h"
+#include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Target/PTX.h"
 #include "quant-llm/Target/Passes.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
 #include "mlir/Tools/mlir-translate/MlirTranslateMain.h"
 #include "mlir/Tools/mlir-translate/Translation.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/PrettyStackTrace.h"
+#include "llvm/Support/SourceMgr.h"
 
 using namespace mlir;
 
@@ -50,11 +57,26 @@ static LogicalResult compile(Operation *op, StringRef format,
   return success();
 }
 
-static void registerDialects(DialectRegistry &registry) {
+/// Parses a module, after a look at it, and compiles it.
+static LogicalResult translate(const std::shared_ptr<llvm::SourceMgr> &sources,
+                               raw_ostream &output, MLIRContext *context,
+                               StringRef format) {
+  const llvm::MemoryBuffer *input =
+      sources->getMemoryBuffer(sources->getMainFileID());
+  quant_llm::Status status = quant_llm::checkIfBytecode(input->getBuffer());
+  if (!status.ok()) {
+    llvm::errs() << input->getBufferIdentifier()
+                 << ": error: " << status.message() << "\n";
+    return failure();
+  }
+  DialectRegistry registry;
   registerAllDialects(registry);
   registerAllExtensions(registry);
   quant_llm::registerAllDialects(registry);
   quant_llm::registerPTXTranslation(registry);
+  context->appendDialectRegistry(registry);
+  OwningOpRef<ModuleOp> module = parseSourceFile<ModuleOp>(sources, context);
+  return module ? compile(*module, format, output) : failure();
 }
 
 int main(int argc, char **argv) {
@@ -63,19 +85,21 @@ int main(int argc, char **argv) {
   llvm::cl::AddExtraVersionPrinter([](llvm::raw_ostream &os) {
     os << "quant-llm " QUANT_LLM_VERSION " on LLVM " LLVM_VERSION_STRING "\n";
   });
-  TranslateFromMLIRRegistration toPTX(
+  TranslateRegistration toPTX(
       "quant-llm-to-ptx", "Print the PTX of the gpu.module of the input",
-      [](ModuleOp op, raw_ostream &output) {
-        return compile(op, "ptx", output);
-      },
-      registerDialects);
-  TranslateFromMLIRRegistration toCubin(
+      [](const std::shared_ptr<llvm::SourceMgr> &sources, raw_ostream &output,
+         MLIRContext *context) {
+        return translate(sources, output, context, "ptx");
+      });
+  TranslateRegistration toCubin(
       "quant-llm-to-cubin",
       "Write the machine code of the gpu.module of the input (needs ptxas)",
-      [](ModuleOp op, raw_ostream &output) {
-        return compile(op, "cubin", output);
-      },
-      registerDialects);
+      [](const std::shared_ptr<llvm::SourceMgr> &sources, raw_ostream &output,
+         MLIRContext *context) {
+        return translate(sources, output, context, "cubin");
+      });
+  SmallVector<char *> arguments = quant_llm::addDiagnosticDefaults(argc, argv);
   return failed(mlirTranslateMain(
-      argc, argv, "translation of quant-llm modules to PTX and machine code"));
+      static_cast<int>(arguments.size()), arguments.data(),
+      "translation of quant-llm modules to PTX and machine code"));
 }

@@ -11,6 +11,7 @@
 #include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Pipelines/Pipelines.h"
+#include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Support/Parallel.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -379,8 +380,11 @@ Result<CompiledModule> cpu::compileModule(std::string_view source,
   DialectRegistry registry;
   registerCpuPipelineDialects(registry);
   MLIRContext context(registry);
+  context.printOpOnDiagnostic(false);
   DiagnosticCollector diagnostics(&context);
 
+  if (Status status = checkIfBytecode(source); !status.ok())
+    return status.withContext("'" + bufferName + "'");
   llvm::SourceMgr sources;
   sources.AddNewSourceBuffer(
       llvm::MemoryBuffer::getMemBufferCopy(
