@@ -4,9 +4,9 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """An independent check: round-to-nearest quantization and perplexity in PyTorch and Transformers alone.
 
-  uniform_reference.py MODEL_DIR --text FILE [--windows 16] [--device cpu|cuda] [--json FILE] SETTING...
+  uniform_reference.py MODEL --text FILE [--windows 16] [--device cpu|cuda] [--json FILE] SETTING...
 
-A SETTING is `fp`, or BITS:GROUP[:asym], where GROUP is a number or `channel`. Nothing here uses quant-llm: the
+MODEL is a Hugging Face directory or a GGUF file. A SETTING is `fp`, or BITS:GROUP[:asym], where GROUP is a number or `channel`. Nothing here uses quant-llm: the
 formulas of docs/Spec.md (rules absmax and minmax, f16 scales, half-to-even) are written again in PyTorch.
 Perplexity: the text tokenized once without special tokens, non-overlapping windows of 1024 tokens.
 """
@@ -57,7 +57,7 @@ def perplexity(model, ids, windows, width=1024):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("settings", nargs="+")
     parser.add_argument("--text", required=True, type=pathlib.Path)
     parser.add_argument("--windows", type=int, default=16)
@@ -66,8 +66,11 @@ def main():
     arguments = parser.parse_args()
 
     torch.backends.cuda.matmul.allow_tf32 = False
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval().to(arguments.device)
+    directory, options = arguments.model, {}
+    if arguments.model.is_file():
+        directory, options = arguments.model.resolve().parent, {"gguf_file": arguments.model.name}
+    tokenizer = AutoTokenizer.from_pretrained(directory, **options)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **options).eval().to(arguments.device)
     ids = tokenizer(arguments.text.read_text(encoding="utf-8"), return_tensors="pt", add_special_tokens=False).input_ids[0]
     original = {
         name: module.weight.detach().clone()

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The command quant-llm.
 
-Exit status: 0 success, 1 failure of the machine (disk, memory) or of the
-program, 2 wrong usage or input, 130 interrupted.
+Exit status: 0 success; 1 out of memory, or a fault of the program; 2 wrong usage
+or input, or a file that cannot be read or written; 128 + N after signal N.
 """
 
 import argparse
@@ -18,11 +18,15 @@ import sys
 import threading
 import traceback
 
-from tqdm import tqdm
+try:
+    from tqdm import tqdm
 
-from . import __version__, model
-from ._errors import QuantLLMError
-from .runtime import MAX_THREADS
+    from . import __version__, model
+    from ._errors import QuantLLMError
+    from .runtime import MAX_THREADS
+except ImportError as missing:
+    # A shared library or a package; the message says which.
+    raise SystemExit(f"quant-llm: error: {missing}") from None
 
 # What the options of the pipeline may be (a test compares them with it).
 _OTHER_ELEMENTS = ("ternary", "nf4", "f4E2M1FN", "f6E2M3FN", "f6E3M2FN", "f8E4M3FN", "f8E5M2")
@@ -390,7 +394,8 @@ def make_parser():
   quant-llm eval model-int4 --text book.txt
   quant-llm generate model-int4 --prompt 'Once upon a time'
 
-exit status: 0 success, 1 failure, 2 wrong usage or input, 130 interrupted""",
+exit status: 0 success; 1 out of memory, or a fault of the program; 2 wrong usage or
+input, or a file that cannot be read or written; 128 + N after signal N (130: Ctrl-C)""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"quant-llm {__version__}")
@@ -502,7 +507,8 @@ def run_command(name, function, interrupted):
         except MemoryError:
             outcome.append((1, "out of memory"))
         except OSError as error:
-            outcome.append((1, str(error)))
+            where = f" '{error.filename}'" if error.filename else ""
+            outcome.append((2, f"cannot read or write{where}: {error.strerror or error}"))
         except BaseException as error:
             if os.environ.get("QUANT_LLM_TRACEBACK"):
                 traceback.print_exc()
@@ -533,6 +539,11 @@ def run_command(name, function, interrupted):
     status, message = outcome[0]
     if message is not None:
         print(f"{name}: error: {message}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What is left cannot be written; the interpreter would try again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 

@@ -355,6 +355,22 @@ sys.exit(cli.main(sys.argv[1:]))
         assert os.listdir(tmp_path) == []
 
 
+def test_incomplete_installation(tmp_path):
+    package = os.path.dirname(quant_llm.__file__)
+    shutil.copytree(package, tmp_path / "quant_llm", ignore=shutil.ignore_patterns("*.so*", "__pycache__"))
+    result = subprocess.run([sys.executable, "-m", "quant_llm", "info", "x"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 1
+    assert result.stderr.startswith("quant-llm: error: cannot load the compiler of quant_llm, which needs LLVM and MLIR 22 (libmlir-22): ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_full_standard_output(hf_model, more):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-m", "quant_llm", "info", str(hf_model), *more], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (2, "quant-llm: error: cannot read or write: No space left on device\n")
+
+
 def test_closed_pipe_is_no_traceback(hf_model):
     command = f'{sys.executable} -m quant_llm info "{hf_model}" --json | true'
     result = subprocess.run(command, shell=True, capture_output=True, text=True)

@@ -494,10 +494,13 @@ int main(int argc, char **argv) {
   Options parsed;
   options = &parsed;
   cl::HideUnrelatedOptions(parsed.category);
-  cl::ParseCommandLineOptions(
-      argc, argv,
-      "Runs a function of an MLIR module on the CPU, times it and compares its "
-      "results.\n");
+  // With a stream for errors, wrong usage is left to us; 1 means a difference.
+  if (!cl::ParseCommandLineOptions(
+          argc, argv,
+          "Runs a function of an MLIR module on the CPU, times it and compares "
+          "its results.\n",
+          &llvm::errs()))
+    return 2;
   if (options->repeat < 0 || options->warmup < 0 || options->threads < 0)
     return fail("expected --repeat, --warmup and --threads of at least 0");
   if (!(options->relativeTolerance >= 0) || !(options->absoluteTolerance >= 0))

@@ -1,0 +1,70 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+# REQUIRES: python
+# RUN: %pytest %s
+"""docs/Commands.md names every command, with the exit status that it has."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "Commands.md").read_text()
+ROWS = {row[0]: row[2:5] for row in (re.split(r"\s*\|\s*", line)[1:-1] for line in PAGE.splitlines() if line.startswith("| `")) if len(row) == 5}
+TOOLS = {f"`{path.name}`" for path in (ROOT / "tools").iterdir() if path.is_dir() and path.name != "quant-plugin"}
+
+
+def status(*command, **options):
+    return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, **options).returncode
+
+
+def test_every_command_has_a_row():
+    scripts = {f"`scripts/{path.name}`" for path in (ROOT / "scripts").glob("*.sh")}
+    assert set(ROWS) == TOOLS | scripts | {"`quant-llm`", "`benchmarks/*.py`"}
+
+
+def documented(command, text):
+    """The status under which the row of a command has these words."""
+    return next(number for number, cell in enumerate(ROWS[f"`{command}`"]) if text in cell)
+
+
+@pytest.mark.parametrize("tool", sorted(name.strip("`") for name in TOOLS))
+def test_tools(tool):
+    usage = "wrong usage" if "wrong usage" in "".join(ROWS[f"`{tool}`"]) else "anything else"
+    file = "input" if "input" in "".join(ROWS[f"`{tool}`"]) else "anything else"
+    assert status(tool, "--help") == 0
+    assert status(tool, "--no-such-option") == documented(tool, usage)
+    assert status(tool, "no/such/file") == documented(tool, file)
+
+
+def test_quant_llm(tmp_path):
+    command = [sys.executable, "-m", "quant_llm"]
+    assert status(*command, "--help") == 0
+    assert status(*command, "--no-such-option") == documented("quant-llm", "wrong usage")
+    assert status(*command, "info", "no/such/file") == documented("quant-llm", "input")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "model.mlir").write_text("")
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([*command, "info", tmp_path], stdout=full, stderr=subprocess.PIPE).returncode == documented("quant-llm", "a file that cannot be")
+    fault = "import quant_llm.cli as c; c.run_info = lambda a: 1 / 0; raise SystemExit(c.main(['info', 'x']))"
+    assert status(sys.executable, "-c", fault) == documented("quant-llm", "a fault of the program")
+
+
+def test_scripts():
+    assert status("bash", ROOT / "scripts" / "quickstart.sh", "--no-such-option") == documented("scripts/quickstart.sh", "wrong argument")
+    assert status("bash", ROOT / "scripts" / "gpu-check.sh", "no-such-word") == documented("scripts/gpu-check.sh", "wrong usage")
+
+
+def test_every_variable_is_named():
+    named = set(re.findall(r"QUANT_LLM_[A-Z0-9_]+", PAGE))
+    read = set()
+    for folder in ("lib", "tools", "python-bindings"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".cpp", ".py"):
+                read |= set(re.findall(r"""(?:getenv\(|environ(?:\.get)?[\[(])"(QUANT_LLM_[A-Z0-9_]+)""", path.read_text()))
+    assert read <= named, read - named
