@@ -1,0 +1,269 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Weights and kernels for the GPU, by the compiler."""
+
+import hashlib
+import json
+import os
+import re
+import struct
+import tempfile
+from typing import NamedTuple
+
+from . import _compiler, describe_module, run_pipeline
+from ._check import check_path
+from ._errors import QuantLLMError
+from ._scheme import parse_scheme
+
+CHIPS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100a", "sm_120a")
+
+
+class Problem(NamedTuple):
+    """What a set of kernels computes: y [m, n] = x [m, k] W^T, plus a bias [n] of
+    the type of x if `bias`. `scheme` is the text of a Scheme."""
+
+    scheme: str
+    n: int
+    k: int
+    activation: str
+    output: str
+    bias: bool
+
+
+class PackedWeight(NamedTuple):
+    """A weight in an archive of packed weights."""
+
+    name: str
+    n: int
+    k: int
+    scheme: str
+
+
+# ---------------------------------------------------------------------------
+# Text of modules and pipelines
+# ---------------------------------------------------------------------------
+
+
+def quote_string(text):
+    """A string of MLIR."""
+    return '"' + "".join(char if char.isprintable() and char.isascii() and char not in '"\\' else "".join(f"\\{byte:02X}" for byte in char.encode()) for char in text) + '"'
+
+
+def quote_option(value):
+    """The value of an option of a pass."""
+    value = str(value)
+    if re.fullmatch(r"[\w.,:+/-]+", value):
+        return value
+    for mark in "'\"":
+        if mark not in value:
+            return mark + value + mark
+    raise QuantLLMError(f"expected at most one kind of quotation marks but got {value}")
+
+
+def options_of(options):
+    """Options of a pass, without those that are None."""
+    return " ".join(f"{name}={quote_option(value)}" for name, value in options.items() if value is not None)
+
+
+def linear_text(function, problem, weight, operand="", attributes="", body=""):
+    """A function with one linear. `operand` and `body` get its weight."""
+    x, y = f"tensor<?x{problem.k}x{problem.activation}>", f"tensor<?x{problem.n}x{problem.output}>"
+    arguments, epilogue = f"%x: {x}{operand}", ""
+    if problem.bias:
+        bias = f"tensor<{problem.n}x{problem.activation}>"
+        arguments += f", %bias: {bias}"
+        truncated = "%sum" if problem.output == "f32" else "%y"
+        epilogue = (
+            f" epilogue(%bias : {bias}) {{\n  ^bb0(%acc: f32, %b: {problem.activation}):\n    %wide = arith.extf %b : {problem.activation} to f32\n    %sum = arith.addf %acc, %wide : f32\n"
+            + ("" if problem.output == "f32" else f"    %y = arith.truncf %sum : f32 to {problem.output}\n")
+            + f"    quant_llm.yield {truncated} : {problem.output}\n  }}"
+        )
+    return f"func.func @{quote_string(function)}({arguments}) -> {y} {{\n{body}  %r = quant_llm.linear %x, %w{attributes}{epilogue} : ({x}, {weight}) -> {y}\n  return %r : {y}\n}}\n"
+
+
+# ---------------------------------------------------------------------------
+# Kernels
+# ---------------------------------------------------------------------------
+
+
+def compiler_identity():
+    """Changes with the compiler: kernels of another one are other kernels."""
+    global _identity
+    if _identity is None:
+        _compiler()
+        digest = hashlib.sha256()
+        # The library is found by the loader; here it is.
+        with open("/proc/self/maps") as maps:
+            paths = sorted({line.split(None, 5)[5].strip() for line in maps if "/libQuantLLMC.so" in line})
+        for path in paths:
+            with open(path, "rb") as file:
+                digest.update(file.read())
+        _identity = digest.hexdigest()[:16]
+    return _identity
+
+
+_identity = None
+
+
+def compile_kernels(problem, chip, directory):
+    """Writes an artifact without weights whose only linear is `problem`."""
+    scheme = parse_scheme(problem.scheme)
+    weight = f"!quant_llm.weight<{problem.n}x{problem.k}x{problem.activation}, {scheme.attribute}, #quant_llm.fragment_layout>"
+    text = linear_text("linear", problem, weight, operand=f", %w: {weight}")
+    run_pipeline(text, f"builtin.module(quant-llm-to-gpu{{{options_of({'chip': chip, 'output': directory})}}})")
+    path = os.path.join(directory, "manifest.json")
+    manifest = _read_manifest(path)
+    (linear,) = manifest["linears"]
+    linear["name"] = "linear"
+    del linear["packed"]
+    _note_bias(linear, problem.bias)
+    _write_manifest(path, manifest)
+
+
+def _read_manifest(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _write_manifest(path, manifest):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+
+
+def _note_bias(linear, bias):
+    """The manifest has the types of operands, not what becomes of them."""
+    if bias:
+        linear["epilogue_steps"] = ["bias"]
+
+
+# ---------------------------------------------------------------------------
+# Weights
+# ---------------------------------------------------------------------------
+
+_DTYPES = {"f16": "F16", "bf16": "BF16", "f32": "F32"}
+
+
+def write_tensors(path, tensors):
+    """A safetensors file of (name, type, shape, function that returns the
+    bytes); each begins at a multiple of 64 bytes."""
+    header, offset = {}, 0
+    for name, kind, shape, _ in tensors:
+        size = {"f16": 2, "bf16": 2, "f32": 4}[kind]
+        for extent in shape:
+            size *= extent
+        header[name] = {"dtype": _DTYPES[kind], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-(len(text) + 8) % 64)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, _, _, data in tensors:
+            file.write(data())
+
+
+def finequant_options(recipe, options):
+    """(the options of quant-llm-finequant, a scheme): one of both is None.
+    `recipe` is an element such as int4, or a whole scheme."""
+    if "," not in recipe and "=" not in recipe and "<" not in recipe:
+        return {"element": recipe, **(options or {})}, None
+    if options:
+        raise QuantLLMError(f"expected no options beside a whole scheme but got {', '.join(options)}")
+    return None, parse_scheme(recipe)
+
+
+def quantize_weights(weights, directory, recipe, options=None, *, progress=None, diagnostic=None):
+    """Quantizes dense weights and packs them: `weights` are (name, type, shape,
+    function that returns the bytes) as for write_tensors. Returns the path of
+    the archive of packed weights and a list of PackedWeight."""
+    options, scheme = finequant_options(recipe, options)
+    dense = os.path.join(directory, "dense.safetensors")
+    write_tensors(dense, weights)
+    text = f"quant_llm.archive @dense {quote_string(dense)}\n"
+    for i, (name, kind, (n, k), _) in enumerate(weights):
+        symbol, weight = f"@{quote_string(name)}", f"tensor<{n}x{k}x{kind}>"
+        text += f"quant_llm.parameter {symbol} from @dense : {weight}\n"
+        attributes = f" {{scheme = {scheme.attribute}}}" if scheme else ""
+        text += linear_text(f"linear{i}", Problem("", n, k, "f32", "f32", False), weight, attributes=attributes, body=f"  %w = quant_llm.get_parameter {symbol} : {weight}\n")
+    quantize = "quant-llm-quantize" if scheme else "quant-llm-finequant"
+    codes, packed = os.path.join(directory, "codes.safetensors"), os.path.join(directory, "packed.safetensors")
+    options = options_of({**(options or {}), "output": codes})
+    result = run_pipeline(text, f"builtin.module({quantize}{{{options}}},quant-llm-prepack{{{options_of({'output': packed})}}})", name=os.path.join(directory, "weights.mlir"), progress=progress, diagnostic=diagnostic)
+    os.remove(dense)
+    os.remove(codes)
+    return packed, list_quantized(describe_module(result, name=os.path.join(directory, "weights.mlir")))
+
+
+def list_quantized(description):
+    """The quantized matrices of a module's description."""
+    return [PackedWeight(parameter["name"], *parameter["shape"], parse_scheme(parameter["scheme"]).text) for parameter in description["parameters"] if parameter["scheme"] and len(parameter["shape"]) == 2]
+
+
+def read_module(source):
+    """Text and description of the model.mlir of a directory that `quant-llm
+    quantize` wrote."""
+    path = os.path.join(check_path(source, "source"), "model.mlir")
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        raise QuantLLMError(f"expected a directory that quant-llm quantize wrote but cannot read '{path}': {error.strerror}") from None
+    return describe_module(text, name=path)
+
+
+def pack_model(source, directory, *, chip=None, activation="f16", progress=None, diagnostic=None):
+    """Packs the quantized weights of a directory that `quant-llm quantize` wrote
+    to `directory`/packed.safetensors, and compiles their kernels and a manifest
+    if there is a chip. Returns path and list as quantize_weights."""
+    description = read_module(source)
+    weights = list_quantized(description)
+    if not weights:
+        raise QuantLLMError(f"expected quantized weights in '{source}'; quantize the model first (quant-llm quantize)")
+    parameters = {parameter["name"]: parameter for parameter in description["parameters"]}
+    text = "".join(f"quant_llm.archive @{quote_string(archive['name'])} {quote_string(os.path.abspath(archive['path']))}\n" for archive in description["archives"])
+    biases = {}
+    for i, (name, n, k, scheme) in enumerate(weights):
+        parameter = parameters[name]
+        weight = f"!quant_llm.weight<{n}x{k}x{activation}, {parse_scheme(scheme).attribute}>"
+        symbol = f"@{quote_string(name)}"
+        text += f"quant_llm.parameter {symbol} from @{quote_string(parameter['archive'])} key {quote_string(parameter['key'])} : {weight}\n"
+        bias = name.removesuffix(".weight") + ".bias"
+        biases[name] = bias in parameters and parameters[bias]["shape"] == [n]
+        text += linear_text(f"linear{i}", Problem(scheme, n, k, activation, activation, biases[name]), weight, body=f"  %w = quant_llm.get_parameter {symbol} : {weight}\n")
+    packed = os.path.join(directory, "packed.safetensors")
+    pipeline = f"quant-llm-prepack{{{options_of({'output': packed})}}}"
+    if chip:
+        pipeline += f",quant-llm-to-gpu{{{options_of({'chip': chip, 'output': directory})}}}"
+    run_pipeline(text, f"builtin.module({pipeline})", name=os.path.join(directory, "weights.mlir"), progress=progress, diagnostic=diagnostic)
+    if chip:
+        path = os.path.join(directory, "manifest.json")
+        manifest = _read_manifest(path)
+        for linear in manifest["linears"]:
+            _note_bias(linear, biases[linear["weights"][0]])
+        _write_manifest(path, manifest)
+    return packed, weights
+
+
+def build_artifact(source, output, *, chip="sm_90a", activation="f16", replace=False, progress=None, diagnostic=None):
+    """Compiles what quant_llm.torch.load_quantized and the GPU runtime load: the
+    packed weights of a directory that `quant-llm quantize` wrote and kernels for
+    `chip`, a linear for every weight, to the new directory `output` (see
+    docs/GPURuntime.md). It appears complete or not at all. Raises
+    QuantLLMError."""
+    output = os.path.abspath(check_path(output, "output"))
+    if chip not in CHIPS:
+        raise QuantLLMError(f"expected a chip of {', '.join(CHIPS)} but got '{chip}'")
+    if activation not in ("f16", "bf16"):
+        raise QuantLLMError(f"expected activations of f16 or bf16 but got '{activation}'")
+    if os.path.lexists(output) and not (replace and os.path.isfile(os.path.join(output, "manifest.json"))):
+        raise QuantLLMError(f"'{output}' exists already; {'it is no artifact' if replace else 'choose another name, or replace it'}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".artifact-", dir=os.path.dirname(output)) as scratch:
+            made = os.path.join(scratch, "artifact")
+            os.mkdir(made)
+            pack_model(source, made, chip=chip, activation=activation, progress=progress, diagnostic=diagnostic)
+            if os.path.lexists(output):
+                os.rename(output, os.path.join(scratch, "replaced"))
+            os.rename(made, output)
+    except OSError as error:
+        raise QuantLLMError(f"cannot write '{output}': {error.strerror or error}") from None
