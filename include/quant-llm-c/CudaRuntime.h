@@ -103,7 +103,8 @@ typedef struct QuantLLMCudaLinear {
   const char *output;
 } QuantLLMCudaLinear;
 
-/* An operand of the epilogue: [n], or [m, n] if `perElement` is not 0. */
+/* An operand of the epilogue: [n], or [m, n] if `perElement` is not 0. Of a
+ * grouped layer [numExperts * n], or [m, n]. */
 typedef struct QuantLLMCudaEpilogueOperand {
   const char *type;
   int perElement;
@@ -121,6 +122,21 @@ quantLLMCudaArtifactGetNumLinears(const QuantLLMCudaArtifact *artifact);
 QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus
 quantLLMCudaArtifactGetLinear(const QuantLLMCudaArtifact *artifact,
                               size_t linear, QuantLLMCudaLinear *result);
+/* The experts of a grouped linear layer (a mixture of experts): tokens are
+ * sorted by expert, and n are the outputs of one. */
+typedef struct QuantLLMCudaGrouping {
+  /* 0 for a layer that is not grouped. */
+  int64_t numExperts;
+  /* "i32" or "i64"; "" for a layer that is not grouped. */
+  const char *offsets;
+  /* Bytes of numExperts + 1 offsets. */
+  uint64_t offsetsBytes;
+} QuantLLMCudaGrouping;
+
+QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus
+quantLLMCudaArtifactGetGrouping(const QuantLLMCudaArtifact *artifact,
+                                size_t linear, QuantLLMCudaGrouping *result);
+
 QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaArtifactFindLinear(
     const QuantLLMCudaArtifact *artifact, const char *name, size_t *linear);
 QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus
@@ -239,6 +255,16 @@ QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunchWithWeights(
     const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
     void *stream, const QuantLLMCudaOperands *operands,
     const QuantLLMCudaWeight *weights, size_t numWeights);
+
+/* The same for a plan of a grouped layer. Tokens offsets[e] to before
+ * offsets[e + 1] of x are those of expert e: offsets ascend from 0 to m, and
+ * are device memory at a multiple of their size. They are read by the kernel,
+ * which makes one launch of all experts; if they are wrong, some of y is not
+ * written or has other values, but no other memory is touched. */
+QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunchGrouped(
+    const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
+    void *stream, const QuantLLMCudaOperands *operands,
+    const QuantLLMCudaBuffer *offsets);
 
 #ifdef __cplusplus
 }

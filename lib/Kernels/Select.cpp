@@ -21,6 +21,7 @@
 #include "quant-llm/Kernels/ScaleMode.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <optional>
 
@@ -42,8 +43,15 @@ constexpr TokenRange tokenRanges[] = {
 /// is: it makes 64 tokens or more at a time.
 constexpr int64_t mostFewTokens = 64;
 constexpr int64_t leastWgmmaTokens = 33;
-/// The number of tokens that "many" stands for.
-constexpr int64_t manyTokens = 4096;
+
+/// The same for experts: the first ranges are for so few tokens that not every
+/// expert has any; the others end at these numbers of tokens per expert, up to
+/// which nearly all experts have one tile of 8, 16, 24, 32, 48 or 64 tokens.
+constexpr int64_t fewRoutedTokens[] = {2, 8};
+constexpr int64_t routedTokens[] = {1, 4, 9, 16, 22, 36, 49, 100, 200, 400};
+constexpr int64_t fewTokensTiles[] = {8, 16, 24, 32, 48, 64};
+/// The number of tokens that "many" stands for; with experts, for each.
+constexpr int64_t manyTokens = 4096, manyRoutedTokens = 512;
 
 /// Tiles of the wgmma family: rows, tokens, warpgroups along rows and k, and
 /// the share of the tensor cores' time that the main loop uses.
@@ -120,9 +128,12 @@ public:
 
   std::optional<Choice> choose(const TokenRange &range) {
     std::optional<Choice> choice;
-    if (range.max <= mostFewTokens)
+    // Of an expert, if there are several.
+    int64_t most = getLikelyTokens(range.max);
+    if (most <= mostFewTokens)
       choice = chooseFewTokens(range);
-    if (range.min >= leastWgmmaTokens) {
+    if (getLikelyTokens(range.min) >= leastWgmmaTokens ||
+        (problem.isGrouped() && most >= leastWgmmaTokens)) {
       std::optional<Choice> wgmma = chooseWgmma(range);
       if (wgmma && (!choice || wgmma->microseconds < choice->microseconds))
         choice = wgmma;
@@ -154,6 +165,25 @@ private:
   std::optional<Choice> chooseWgmma(const TokenRange &range) const;
   std::optional<Choice> chooseMultistage(const TokenRange &range) const;
 
+  /// @{ Tokens are routed as if each expert were as likely as any other.
+  /// Experts that have some of `tokens`; how many one of these has, on average,
+  /// and rarely more than; tiles of `tile` tokens of all of them. Without
+  /// experts all tokens are of one.
+  int64_t getActiveExperts(int64_t tokens) const;
+  int64_t getMeanTokens(int64_t tokens) const;
+  int64_t getLikelyTokens(int64_t tokens) const;
+  int64_t getTokenTiles(int64_t tokens, int64_t tile) const;
+  /// @}
+
+  /// The number of tokens that a range stands for.
+  int64_t getTypicalTokens(const TokenRange &range) const {
+    return std::min(range.max, problem.isGrouped()
+                                   ? manyRoutedTokens * problem.experts
+                                   : manyTokens);
+  }
+
+  FewTokensCost estimate(const KernelConfig &config, int64_t tokens) const;
+
   /// CTAs that run at once, one per multiprocessor, in clusters of `cluster`.
   int64_t getResident(int64_t cluster) const;
   double getWgmmaCycles(const KernelConfig &config, double efficiency,
@@ -167,6 +197,42 @@ private:
 };
 
 } // namespace
+
+//===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+int64_t Selector::getActiveExperts(int64_t tokens) const {
+  if (!problem.isGrouped())
+    return 1;
+  double experts = double(problem.experts);
+  double idle = std::pow(1 - 1 / experts, double(tokens));
+  return std::max<int64_t>(1, std::llround(experts * (1 - idle)));
+}
+
+int64_t Selector::getMeanTokens(int64_t tokens) const {
+  return ceilDiv(tokens, getActiveExperts(tokens));
+}
+
+/// Two standard deviations above the mean.
+int64_t Selector::getLikelyTokens(int64_t tokens) const {
+  if (!problem.isGrouped() || problem.experts == 1)
+    return tokens;
+  double experts = double(problem.experts), mean = double(tokens) / experts;
+  return int64_t(std::ceil(mean + 2 * std::sqrt(mean * (1 - 1 / experts))));
+}
+
+int64_t Selector::getTokenTiles(int64_t tokens, int64_t tile) const {
+  if (!problem.isGrouped() || problem.experts == 1)
+    return ceilDiv(tokens, tile);
+  // The last tile of an expert is half full, unless one holds all of them.
+  int64_t active = getActiveExperts(tokens);
+  return getLikelyTokens(tokens) <= tile
+             ? active
+             : active +
+                   ceilDiv(std::max<int64_t>(0, tokens - active * tile / 2),
+                           tile);
+}
 
 bool Selector::chooseStages(KernelConfig &config, int64_t largest) const {
   int64_t step = kUnitColumns * config.warpsK;
@@ -195,13 +261,26 @@ bool Selector::chooseShared(KernelConfig &config, int64_t largest) const {
 // Few tokens
 //===----------------------------------------------------------------------===//
 
+/// Of experts those with tokens count, as if they were one weight.
+FewTokensCost Selector::estimate(const KernelConfig &config,
+                                 int64_t tokens) const {
+  if (!problem.isGrouped())
+    return estimateFewTokens(problem, config, chip, tokens);
+  KernelProblem active = problem;
+  active.experts = 0;
+  active.n = getActiveExperts(tokens) * ceilDiv(problem.n, config.rowTile) *
+             config.rowTile;
+  return estimateFewTokens(active, config, chip, getMeanTokens(tokens));
+}
+
 template <typename Visitor>
 void Selector::forEachFewTokens(KernelConfig config, int64_t leastStages,
                                 Visitor visit) const {
   int64_t units = ceilDiv(problem.k, kUnitColumns);
+  int64_t experts = getActiveExperts(config.maxTokens);
   for (int64_t strips = 1; strips <= fewTokensStrips; ++strips) {
     config.rowTile = strips * kStripRows;
-    int64_t tiles = ceilDiv(problem.n, config.rowTile);
+    int64_t tiles = experts * ceilDiv(problem.n, config.rowTile);
     for (int64_t perWarp = 1; perWarp <= fewTokensStripsPerWarp; ++perWarp) {
       if (strips % perWarp != 0)
         continue;
@@ -241,6 +320,12 @@ std::optional<Choice> Selector::chooseFewTokens(const TokenRange &range) const {
   start.family = KernelFamily::FewTokens;
   start.copy = ActivationCopy::Tensor;
   start.tokenTile = range.max;
+  if (problem.isGrouped())
+    for (int64_t tile : fewTokensTiles) {
+      start.tokenTile = tile;
+      if (tile >= getLikelyTokens(range.max))
+        break;
+    }
   start.minTokens = range.min;
   start.maxTokens = range.max;
 
@@ -251,10 +336,9 @@ std::optional<Choice> Selector::chooseFewTokens(const TokenRange &range) const {
     if (best)
       break;
     forEachFewTokens(start, least, [&](KernelConfig config) {
-      auto estimate = [&](int64_t tokens) {
-        return estimateFewTokens(problem, config, chip, tokens).total;
-      };
-      double time = (estimate(range.min) + estimate(range.max)) / 2;
+      double time = (estimate(config, range.min).total +
+                     estimate(config, range.max).total) /
+                    2;
       if (best && time >= bestTime)
         return;
       if (!fits(config))
@@ -267,7 +351,7 @@ std::optional<Choice> Selector::chooseFewTokens(const TokenRange &range) const {
   }
   if (!best)
     return std::nullopt;
-  FewTokensCost cost = estimateFewTokens(problem, *best, chip, range.max);
+  FewTokensCost cost = estimate(*best, range.max);
   char time[32];
   std::snprintf(time, sizeof(time), "%.1f", cost.total);
   std::string tiles =
@@ -297,8 +381,8 @@ int64_t Selector::getResident(int64_t cluster) const {
 
 double Selector::getWgmmaCycles(const KernelConfig &config, double efficiency,
                                 int64_t tokens) const {
-  int64_t tiles =
-      ceilDiv(problem.n, config.rowTile) * ceilDiv(tokens, config.tokenTile);
+  int64_t tiles = ceilDiv(problem.n, config.rowTile) *
+                  getTokenTiles(tokens, config.tokenTile);
   int64_t waves = ceilDiv(tiles * config.split, getResident(config.split));
   int64_t units = ceilDiv(ceilDiv(problem.k, kUnitColumns), config.split);
   double rows = double(config.rowTile) * problem.numWeights;
@@ -310,9 +394,9 @@ double Selector::getWgmmaCycles(const KernelConfig &config, double efficiency,
             area / (128 * 128) *
                 (wgmmaMeeting + (config.split > 1 ? wgmmaClusterMeeting : 0));
   else
-    tile += wgmmaTileOverhead;
-  double bytes = double(problem.n) * problem.k * problem.numWeights *
-                 problem.scheme.element.bits / 8;
+    tile += problem.isGrouped() ? wgmmaLoneTileOverhead : wgmmaTileOverhead;
+  double bytes = double(getActiveExperts(tokens)) * problem.n * problem.k *
+                 problem.numWeights * problem.scheme.element.bits / 8;
   double reading = bytes / (wgmmaBytesPerCycle * chip.multiprocessors);
   return wgmmaStart + std::max(waves * tile, reading);
 }
@@ -320,7 +404,7 @@ double Selector::getWgmmaCycles(const KernelConfig &config, double efficiency,
 std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
   if (!chip.hasWgmma || !alignedRows)
     return std::nullopt;
-  int64_t tokens = std::min(range.max, manyTokens);
+  int64_t tokens = getTypicalTokens(range);
   std::optional<Choice> best;
   double bestCycles = 0;
   for (const WgmmaTile &tile : wgmmaTiles)
@@ -345,7 +429,7 @@ std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
       if (config.stages <= 2)
         continue;
       int64_t ctas = ceilDiv(problem.n, config.rowTile) *
-                     ceilDiv(tokens, tile.tokens) * split;
+                     getTokenTiles(tokens, tile.tokens) * split;
       bestCycles = cycles;
       best = Choice{config,
                     text(ctas) + " CTAs of which " + text(getResident(split)) +
@@ -368,15 +452,15 @@ Selector::chooseMultistage(const TokenRange &range) const {
   config.minTokens = range.min;
   config.maxTokens = range.max;
 
-  int64_t tokens = std::min(range.max, manyTokens);
+  int64_t tokens = getTypicalTokens(range);
   std::optional<KernelConfig> best;
   double bestCycles = 0;
   for (int64_t tokenTile : {8, 16, 32, 64, 128}) {
     // The last one holds all tokens of the range.
-    if (tokenTile / 2 >= range.max)
+    if (tokenTile > 8 && tokenTile / 2 >= getLikelyTokens(range.max))
       break;
     // A grid has at most 65535 tiles of tokens.
-    if (tokenTile < 64 && range.max > manyTokens)
+    if (tokenTile < 64 && range.max > tokens)
       continue;
     config.tokenTile = tokenTile;
     for (const MultistageTile &tile : multistageTiles) {
@@ -398,7 +482,7 @@ Selector::chooseMultistage(const TokenRange &range) const {
     return std::nullopt;
   return Choice{*best,
                 text(ceilDiv(problem.n, best->rowTile) *
-                     ceilDiv(tokens, best->tokenTile)) +
+                     getTokenTiles(tokens, best->tokenTile)) +
                     " tiles on " + text(chip.multiprocessors) +
                     " multiprocessors, about " +
                     text(int64_t(bestCycles / 1000)) + " thousand cycles at " +
@@ -408,8 +492,8 @@ Selector::chooseMultistage(const TokenRange &range) const {
 
 double Selector::getMultistageCycles(const KernelConfig &config,
                                      int64_t tokens) const {
-  int64_t tiles =
-      ceilDiv(problem.n, config.rowTile) * ceilDiv(tokens, config.tokenTile);
+  int64_t tiles = ceilDiv(problem.n, config.rowTile) *
+                  getTokenTiles(tokens, config.tokenTile);
   // CTAs that share a multiprocessor share its time, too.
   int64_t perSM =
       std::min(config.ctasPerSM, ceilDiv(tiles, chip.multiprocessors));
@@ -436,12 +520,32 @@ static bool isSameKernel(const KernelConfig &a, const KernelConfig &b) {
   return a.family == b.family && a.copy == b.copy;
 }
 
+/// The ranges that kernels are chosen for.
+static std::vector<TokenRange> getTokenRanges(const KernelProblem &problem) {
+  if (!problem.isGrouped())
+    return {std::begin(tokenRanges), std::end(tokenRanges)};
+  std::vector<int64_t> ends(std::begin(fewRoutedTokens),
+                            std::end(fewRoutedTokens));
+  for (int64_t tokens : routedTokens)
+    ends.push_back(tokens * problem.experts);
+  ends.push_back(INT64_MAX);
+  std::sort(ends.begin(), ends.end());
+  std::vector<TokenRange> ranges;
+  int64_t next = 1;
+  for (int64_t end : ends)
+    if (end >= next) {
+      ranges.push_back({next, end});
+      next = end == INT64_MAX ? end : end + 1;
+    }
+  return ranges;
+}
+
 std::vector<KernelConfig>
 quant_llm::selectKernels(const KernelProblem &problem, const ChipLimits &chip,
                          std::vector<std::string> *reasons) {
   std::vector<Choice> choices;
   Selector selector(problem, chip);
-  for (const TokenRange &range : tokenRanges) {
+  for (const TokenRange &range : getTokenRanges(problem)) {
     std::optional<Choice> choice = selector.choose(range);
     // Whatever the tokens: the same things that cannot be built.
     if (!choice)

@@ -71,6 +71,10 @@ int64_t quant_llm::getSharedBytes(const KernelProblem &problem,
 static Status verifyProblem(const KernelProblem &problem) {
   if (problem.n < 1 || problem.n > maxExtent)
     return expected("1 to " + text(maxExtent) + " rows of a weight", problem.n);
+  if (problem.experts < 0 || problem.experts > maxExtent / problem.n)
+    return expected("at most " + text(maxExtent / problem.n) + " experts of " +
+                        text(problem.n) + " rows",
+                    problem.experts);
   if (problem.k < 1 || problem.k > maxExtent)
     return expected("1 to " + text(maxExtent) + " columns of a weight",
                     problem.k);
@@ -84,7 +88,7 @@ static Status verifyProblem(const KernelProblem &problem) {
                         " operands of an epilogue",
                     operands);
   Result<FragmentLayout> layout =
-      FragmentLayout::get(problem.scheme, problem.n, problem.k);
+      FragmentLayout::get(problem.scheme, problem.getRows(), problem.k);
   return layout.status();
 }
 
@@ -182,6 +186,10 @@ static Status verifyWgmma(const KernelProblem &problem,
   if (!chip.hasWgmma)
     return Status::error("expected sm_90a for the family wgmma but got " +
                          chip.name);
+  // Blocks of 64 rows begin where an expert does.
+  if (problem.isGrouped() && problem.n % 64 != 0)
+    return expected("experts with a multiple of 64 rows for the family wgmma",
+                    problem.n);
   Result<WgmmaPlan> plan = planWgmma(problem, config);
   if (!plan.ok())
     return plan.status();

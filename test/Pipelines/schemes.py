@@ -4,7 +4,7 @@
 
 # RUN: rm -rf %t && mkdir -p %t
 # RUN: %python %s %t
-"""Linears of random schemes: the fast path, the reference path and NumPy agree.
+"""Linears of random schemes, and of experts: the fast path, the reference path and NumPy agree.
 
 NumPy evaluates the formula of the scheme in float64 on codes that it unpacks
 itself, so nothing is shared with what is tested.
@@ -68,7 +68,8 @@ def expand(matrix, bn, bk, n, k):
     return np.repeat(np.repeat(matrix, bn, 0), bk, 1)[:n, :k]
 
 
-def run(case, element, n, k, m, block, scale, zero, recursive=False, epilogue=False, leading=()):
+def run(case, element, n, k, m, block, scale, zero, recursive=False, epilogue=False, leading=(), experts=None):
+    """`experts`, if given, are the numbers of tokens of experts, m in all, that share the n rows of the weight."""
     bits, table = values_of(element)
     bn, bk = (n if block[0] == -1 else block[0]), (k if block[1] == -1 else block[1])
     grid = (-(-n // bn), -(-k // bk))
@@ -110,7 +111,13 @@ def run(case, element, n, k, m, block, scale, zero, recursive=False, epilogue=Fa
     else:
         weight = s * value
     x = rng.normal(0, 1, (*leading, m, k)).astype("f4")
-    y = x.astype("f8") @ weight.T
+    if experts is None:
+        y = x.astype("f8") @ weight.T
+        outputs, owner, rows = n, None, slice(None)
+    else:
+        outputs, owner = n // len(experts), np.repeat(np.arange(len(experts)), experts)
+        rows = owner[:, None] * outputs + np.arange(outputs)
+        y = np.einsum("tk,tnk->tn", x.astype("f8"), weight[rows])
     name = element if element != "codebook" else "codebook<3, [-2.5, -1.0, -0.25, 0.0, 0.125, 0.5, 1.5, 3.0]>"
     scheme = f"#quant_llm.scheme<{name}, block = [{block[0]}, {block[1]}], scale = {scale_text}{zero_text}, rule = mse, rounding = half_even>"
     extra, region = "", ""
@@ -119,9 +126,9 @@ def run(case, element, n, k, m, block, scale, zero, recursive=False, epilogue=Fa
         bias = rng.normal(0, 1, n).astype("f4")
         residual = rng.normal(0, 1, y.shape).astype("f4")
         arrays += [bias, residual]
-        types += [f"tensor<{n}xf32>", f"tensor<{lead}?x{n}xf32>"]
+        types += [f"tensor<{n}xf32>", f"tensor<{lead}?x{outputs}xf32>"]
         a = len(arrays)
-        y = np.tanh(y + bias) + residual
+        y = np.tanh(y + bias[rows]) + residual
         region = f"""epilogue(%a{a - 2}, %a{a - 1} : {types[-2]}, {types[-1]}) {{
   ^bb0(%acc: f32, %b: f32, %r: f32):
     %1 = arith.addf %acc, %b : f32
@@ -130,13 +137,18 @@ def run(case, element, n, k, m, block, scale, zero, recursive=False, epilogue=Fa
     quant_llm.yield %3 : f32
   }} """
     parts = 2 + recursive + bool(zero)
+    op, offsets = "linear", ""
+    if experts is not None:
+        op, offsets = "grouped_linear", f"offsets(%a{len(arrays)} : tensor<{len(experts) + 1}xi32>) "
+        arrays.append(np.cumsum([0] + experts).astype("i4"))
+        types.append(f"tensor<{len(experts) + 1}xi32>")
     arguments = "".join(f", %a{i}: {t}" for i, t in enumerate(types))
     weights = ", ".join(f"%a{i}" for i in range(parts))
     module = f"""#s = {scheme}
-func.func @main(%x: tensor<{lead}?x{k}xf32>{arguments}) -> tensor<{lead}?x{n}xf32> {{
+func.func @main(%x: tensor<{lead}?x{k}xf32>{arguments}) -> tensor<{lead}?x{outputs}xf32> {{
   %w = quant_llm.assemble {weights} : ({", ".join(types[:parts])}) -> !quant_llm.weight<{n}x{k}xf16, #s>
-  %y = quant_llm.linear %x, %w {region}: (tensor<{lead}?x{k}xf32>, !quant_llm.weight<{n}x{k}xf16, #s>) -> tensor<{lead}?x{n}xf32>
-  return %y : tensor<{lead}?x{n}xf32>
+  %y = quant_llm.{op} %x, %w {offsets}{region}: (tensor<{lead}?x{k}xf32>, !quant_llm.weight<{n}x{k}xf16, #s>) -> tensor<{lead}?x{outputs}xf32>
+  return %y : tensor<{lead}?x{outputs}xf32>
 }}
 """
     path = f"{directory}/{case}"
@@ -163,7 +175,7 @@ def save(path, tensors):
     import struct
 
     names = {
-        "float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8",
+        "float32": "F32", "int32": "I32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8",
         "float8_e8m0fnu": "F8_E8M0", "float8_e4m3fn": "F8_E4M3",
     }
     header, offset = {}, 0
@@ -192,4 +204,13 @@ run("recursive", "int4", 40, 64, 3, (1, 16), None, None, recursive=True)
 run("epilogue", "int4", 48, 64, 6, (1, 64), "f16", None, epilogue=True)
 run("batch", "int4", 24, 32, 3, (1, 32), "f16", None, leading=(2, 2))
 run("empty", "int4", 24, 32, 0, (1, 32), "f16", None)
+run("experts", "int4", 4 * 48, 64, 11, (1, 64), "f16", None, experts=[3, 0, 7, 1])
+run("experts_one", "uint4", 20, 48, 5, (1, 16), "f16", "int", experts=[5])
+run("experts_epilogue", "int4", 3 * 17, 50, 6, (1, 32), "bf16", None, epilogue=True, experts=[0, 6, 0])
+run("experts_blocks", "int8", 4 * 12, 40, 9, (4, 16), "f32", "f32", experts=[2, 2, 2, 3])
+run("experts_shared_blocks", "int4", 4 * 9, 40, 9, (6, 16), "f16", None, experts=[9, 0, 0, 0])
+run("experts_tensor", "int8", 60 * 3, 24, 70, (-1, -1), "f32", None, experts=50 * [1] + 10 * [2])
+run("experts_mx", "f4E2M1FN", 8 * 16, 64, 20, (1, 32), "f8E8M0FNU", None, experts=[20] + 7 * [0])
+run("experts_recursive", "int4", 5 * 8, 64, 8, (1, 16), None, None, recursive=True, experts=[1, 2, 0, 4, 1])
+run("experts_empty", "int4", 64, 32, 0, (1, 32), "f16", None, experts=[0, 0])
 print("all equal")

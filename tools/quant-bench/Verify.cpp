@@ -98,6 +98,10 @@ std::vector<uint16_t> bench::makeActivations(int64_t count, TensorType type,
 
 Result<Reference> Reference::create(const Artifact &artifact, size_t index) {
   const LinearDescription &linear = artifact.getManifest().linears[index];
+  if (linear.isGrouped())
+    return Status::error("expected a linear without experts; "
+                         "test/Integration/CUDA/check_grouped.py checks and "
+                         "times grouped ones");
   if (linear.weights.size() != 1 || !linear.epilogue.empty())
     return Status::error("expected one weight and no epilogue: what an "
                          "epilogue computes is not in the manifest, so the "

@@ -125,7 +125,7 @@ def ConvertQuantLLMToCPU
     contraction of linalg (the products of attention) becomes a `quant_llm.dispatch` of a
     kernel: a private function on memrefs in the dialects scf, vector, memref, arith
     and math. Equal ops share one kernel. The dequantization is part of the kernel; the
-    dense matrix never exists.
+    dense matrix never exists. A `quant_llm.grouped_linear` is a loop over its experts.
 
     Quantized weights must come from an `assemble`: run `quant-llm-decompose-weights` before.
     Scales that have a scheme themselves are dequantized in front of the dispatch.
@@ -197,12 +197,13 @@ def ConvertQuantLLMToGPU : Pass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> 
 }
 
 def ConvertQuantLLMToLinalg : Pass<"convert-quant-llm-to-linalg"> {
-  let summary = "Lower dequantize and linear to their formulas in linalg";
+  let summary = "Lower dequantize and linears to their formulas in linalg";
   let description = [{
     The reference: `quant_llm.dequantize` becomes a `linalg.generic` that takes every code from
     its bits, looks up its value and applies scale and zero in f32;
     `quant_llm.linear` becomes that, a contraction in f32, and a pointwise op for the
-    epilogue. Any scheme works, nothing is fast.
+    epilogue; `quant_llm.grouped_linear` becomes a loop over the experts with the same on the
+    tokens of each. Any scheme works, nothing is fast.
 
     Example (`test/Conversion/QuantLLMToLinalg/linear.mlir`):
     ```mlir
@@ -216,7 +217,8 @@ def ConvertQuantLLMToLinalg : Pass<"convert-quant-llm-to-linalg"> {
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
-    "::mlir::tensor::TensorDialect", "::quant_llm::QuantLLMDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+    "::quant_llm::QuantLLMDialect",
   ];
 }
 

@@ -32,8 +32,8 @@ namespace quant_llm {
 /// Floating-point types of activations and outputs.
 enum class TensorType { F16, BF16, F32 };
 
-/// An operand of the epilogue: one value per output row, or one per element of
-/// the result.
+/// An operand of the epilogue: one value per row of the weight, or one per
+/// element of the result.
 struct EpilogueOperand {
   TensorType type = TensorType::F16;
   bool perElement = false;
@@ -42,16 +42,27 @@ struct EpilogueOperand {
 /// y[m, n] = epilogue(sum_k x[m, k] * W_j[n, k]) for a static N and K and any
 /// number m of tokens. The body of the epilogue is a region of IR and not part
 /// of this structure.
+///
+/// With experts, tokens are sorted by expert, and n are the outputs of one: a
+/// weight has the rows of all experts on top of each other.
 struct KernelProblem {
   Scheme scheme;
   int64_t n = 0;
   int64_t k = 0;
+  /// 0 for a linear; for a grouped linear the number of experts, 1 included.
+  int64_t experts = 0;
+  /// Offsets of the experts' tokens are i64, not i32.
+  bool wideOffsets = false;
   /// F16 or BF16: also what weights are rounded to before the product.
   TensorType activation = TensorType::F16;
   TensorType output = TensorType::F16;
   /// 1, or 2 for a gated pair.
   unsigned numWeights = 1;
   std::vector<EpilogueOperand> epilogue;
+
+  bool isGrouped() const { return experts > 0; }
+  /// Rows of a weight.
+  int64_t getRows() const { return isGrouped() ? n * experts : n; }
 };
 
 /// What a chip offers to a kernel.

@@ -57,7 +57,7 @@ struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
     SmallVector<Operation *> ops;
     for (auto function : module.getOps<func::FuncOp>())
       function.walk<WalkOrder::PreOrder>([&](Operation *op) {
-        if (isa<linalg::LinalgOp, LinearOp>(op)) {
+        if (isa<linalg::LinalgOp, LinearOpInterface>(op)) {
           ops.push_back(op);
           return WalkResult::skip();
         }
@@ -118,7 +118,7 @@ private:
     if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op)) {
       if (linalgOp.hasPureTensorSemantics())
         checkLoops(builder, linalgOp);
-    } else if (auto linear = dyn_cast<LinearOp>(op)) {
+    } else if (auto linear = dyn_cast<LinearOpInterface>(op)) {
       checkLinear(builder, linear);
     } else if (auto slice = dyn_cast<tensor::ExtractSliceOp>(op)) {
       checkSlice(builder, op, slice.getSource(), slice.getMixedOffsets(),
@@ -244,12 +244,12 @@ private:
     }
   }
 
-  void checkLinear(OpBuilder &builder, LinearOp op) {
+  void checkLinear(OpBuilder &builder, LinearOpInterface op) {
     auto type = cast<RankedTensorType>(op.getResult().getType());
     for (Value operand : op.getEpilogueOperands())
       if (cast<RankedTensorType>(operand.getType()).getRank() == type.getRank())
         for (int64_t i = 0; i + 1 < type.getRank(); ++i)
-          requireEqual(builder, op, "quant_llm.linear",
+          requireEqual(builder, op, op->getName().getStringRef(),
                        getExtent(op.getInput(), i), getExtent(operand, i));
     SmallVector<OpFoldResult> sizes;
     for (int64_t i = 0; i + 1 < type.getRank(); ++i)
@@ -360,7 +360,7 @@ private:
       return getExtent(insert.getDest(), dim);
     if (auto insert = tensor.getDefiningOp<tensor::InsertOp>())
       return getExtent(insert.getDest(), dim);
-    if (auto linear = tensor.getDefiningOp<LinearOp>())
+    if (auto linear = tensor.getDefiningOp<LinearOpInterface>())
       return getExtent(linear.getInput(), dim);
     if (auto expand = tensor.getDefiningOp<tensor::ExpandShapeOp>())
       return resolve(expand.getMixedOutputShape()[dim]);

@@ -78,6 +78,13 @@ struct ConvertQuantLLMToCPU
     }
     KernelLibrary library(module);
     parametersOfBytes.clear();
+    SmallVector<GroupedLinearOp> grouped;
+    module.walk([&](GroupedLinearOp op) { grouped.push_back(op); });
+    IRRewriter rewriter(&getContext());
+    for (GroupedLinearOp op : grouped) {
+      rewriter.setInsertionPoint(op);
+      expandGroupedLinear(rewriter, op);
+    }
     SmallVector<Operation *> ops;
     module.walk([&](Operation *op) {
       if (isa<LinearOp>(op) || isContraction(op))

@@ -29,7 +29,7 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
                          const KernelProblem &problem,
                          const KernelConfig &config, Region *epilogue,
                          const LaunchShape &shape)
-    : b(b), problem(problem), epilogue(epilogue) {
+    : b(b), problem(problem), config(config), epilogue(epilogue) {
   MLIRContext *context = b.getContext();
   Type global = b.pointer(kGlobalSpace);
   SmallVector<Type> types;
@@ -51,6 +51,8 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
       argument(global, "packed_zeros" + Twine(j));
     argument(b.f32Type(), "output_scale" + Twine(j));
   }
+  if (problem.isGrouped())
+    argument(global, "offsets");
   argument(global, "y");
   for (unsigned i = 0; i != problem.epilogue.size(); ++i)
     argument(global, "epilogue" + Twine(i));
@@ -127,6 +129,8 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
       zeros.push_back(value);
     else if (kind == "output_scale")
       outputScales.push_back(value);
+    else if (kind == "offsets")
+      offsets = value;
     else if (kind == "y")
       y = value;
     else if (kind == "epilogue")
@@ -134,12 +138,98 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
     else
       m = value;
   }
+  tokensEnd = m;
 }
+
+//===----------------------------------------------------------------------===//
+// The tokens of a CTA
+//===----------------------------------------------------------------------===//
+
+/// Every lane looks at some neighbouring experts; their numbers of tiles, added
+/// up over the lanes, say which of them has the tile of this CTA.
+void KernelFrame::findGroup() {
+  PTXBuilder::Scope scope(b, "experts");
+  constexpr int64_t kMostUnrolled = 8;
+  int64_t perLane = (problem.experts + kWarpLanes - 1) / kWarpLanes;
+  Value firstExpert = b.mul(b.laneIndex(), perLane);
+  // Whatever the offsets are, tokens are those of x. Of wide offsets the low
+  // word is enough.
+  auto offsetAt = [&](Value expert) {
+    int64_t bytes = problem.wideOffsets ? 8 : 4;
+    Value at = b.mul(b.min(expert, problem.experts), bytes);
+    return b.min(b.load(b.i32Type(), b.offsetPointer(offsets, at), bytes), m);
+  };
+  auto tilesOf = [&](Value begin, Value end) {
+    Value tokens = b.select(b.less(begin, end), b.sub(end, begin), b.i32(0));
+    return b.div(b.add(tokens, config.tokenTile - 1), config.tokenTile);
+  };
+  // Carries values, of which the last is the end of the expert before.
+  auto walk = [&](Values carried,
+                  function_ref<Values(Value expert, Value begin, Value end,
+                                      ValueRange carried)>
+                      body) {
+    carried.push_back(offsetAt(firstExpert));
+    auto visit = [&](Value index, ValueRange carried) {
+      Value expert = b.add(firstExpert, index);
+      Value end = offsetAt(b.add(expert, 1));
+      Values next = body(expert, carried.back(), end, carried.drop_back());
+      next.push_back(end);
+      return next;
+    };
+    if (perLane > kMostUnrolled)
+      return b.loop(b.i32(0), b.i32(perLane), b.i32(1), carried, visit);
+    for (int64_t index = 0; index != perLane; ++index)
+      carried = visit(b.i32(index), carried);
+    return carried;
+  };
+
+  Value own =
+      walk({b.i32(0)},
+           [&](Value, Value begin, Value end, ValueRange carried) -> Values {
+             return {b.add(carried[0], tilesOf(begin, end))};
+           })[0];
+  Value before = b.sub(b.sumOfLanes(own), own);
+  // Unsigned: tiles before those of this lane are above all of its own.
+  Value tile = b.sub(b.blockIndexY(), before);
+  Value lanes = b.ballot(b.less(tile, own));
+  isTile = b.compare(arith::CmpIPredicate::ne, lanes, b.i32(0));
+
+  Values zero(3, b.i32(0));
+  zero.push_back(tile);
+  Values found = walk(
+      zero,
+      [&](Value expert, Value begin, Value end, ValueRange carried) -> Values {
+        Value tile = carried[3], tiles = tilesOf(begin, end);
+        Value isHere = b.less(tile, tiles);
+        Value first = b.add(begin, b.mul(tile, config.tokenTile));
+        return {b.select(isHere, expert, carried[0]),
+                b.select(isHere, first, carried[1]),
+                b.select(isHere, end, carried[2]), b.sub(tile, tiles)};
+      });
+  Value source = b.trailingZeros(lanes);
+  expertRow = b.mul(b.broadcastLane(found[0], source), problem.n);
+  firstToken = b.broadcastLane(found[1], source);
+  tokensEnd = b.broadcastLane(found[2], source);
+}
+
+void KernelFrame::withTile(function_ref<void()> body) {
+  if (!problem.isGrouped()) {
+    firstToken = b.mul(b.blockIndexY(), config.tokenTile);
+    return body();
+  }
+  findGroup();
+  b.ifThen(isTile, body);
+}
+
+//===----------------------------------------------------------------------===//
+// Results
+//===----------------------------------------------------------------------===//
 
 Value KernelFrame::sumFactor(Dequantizer &dequantizer, unsigned j, Value row) {
   Value factor = b.mulF(outputScales[j], b.f32(dequantizer.outputFactor()));
   if (dequantizer.mode() == ScaleMode::Channel)
-    factor = b.mulF(dequantizer.channelScale(scales[j], row), factor);
+    factor =
+        b.mulF(dequantizer.channelScale(scales[j], weightRow(row)), factor);
   return factor;
 }
 
@@ -157,8 +247,9 @@ Type KernelFrame::operandType(unsigned i) {
 }
 
 Value KernelFrame::operandPointer(unsigned i, Value row, Value token) {
-  return elementPointer(epilogueOperands[i], row,
-                        problem.epilogue[i].perElement ? token : Value(),
+  if (problem.epilogue[i].perElement)
+    return elementPointer(epilogueOperands[i], row, token, operandType(i));
+  return elementPointer(epilogueOperands[i], weightRow(row), Value(),
                         operandType(i));
 }
 

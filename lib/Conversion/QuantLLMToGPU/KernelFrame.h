@@ -7,8 +7,9 @@
 //===----------------------------------------------------------------------===//
 //
 // What every kernel family has in common at its two ends: the function with its
-// arguments and the description that the host reads, and the way from f32 sums
-// to stored results (scales of mode Channel, the user's epilogue, edges).
+// arguments and the description that the host reads, the tokens of a CTA, and
+// the way from f32 sums to stored results (scales of mode Channel, the user's
+// epilogue, edges).
 //
 //===----------------------------------------------------------------------===//
 
@@ -49,19 +50,35 @@ public:
   llvm::SmallVector<mlir::Value, 2> packed;
   llvm::SmallVector<mlir::Value, 2> scales;
   llvm::SmallVector<mlir::Value, 2> zeros;
+  mlir::Value offsets;
   mlir::Value y;
   mlir::Value m;
   /// @}
 
+  /// Builds the body of a kernel whose CTA (x, y) works on tile y of the
+  /// tokens. Without experts the tile begins at y * tokenTile. With experts the
+  /// tiles of one follow those of the one before, where no tile has tokens of
+  /// two; the grid has as many as there can be, and CTAs beyond the last leave.
+  void withTile(llvm::function_ref<void()> body);
+
+  /// @{ In the body: the first token of the tile; the end of the tokens that
+  /// the weights are for; the row of the weight where the expert's begin, null
+  /// without experts.
+  mlir::Value firstToken;
+  mlir::Value tokensEnd;
+  mlir::Value expertRow;
+  /// @}
+
   /// Number of strips of a weight, padding included.
-  int64_t numStrips() const { return (problem.n + 63) / 64 * 4; }
+  int64_t numStrips() const { return (problem.getRows() + 63) / 64 * 4; }
   /// Number of units.
   int64_t numUnits() const {
     return (problem.k + kUnitColumns - 1) / kUnitColumns;
   }
 
   /// Stores y[token, row] = epilogue(sums) for a position inside the result:
-  /// one raw sum (f32) of products per weight.
+  /// one raw sum (f32) of products per weight. Here and below, rows are outputs
+  /// (of an expert).
   void storeResult(Dequantizer &dequantizer, mlir::Value row, mlir::Value token,
                    mlir::ValueRange sums);
 
@@ -76,13 +93,21 @@ public:
   /// @}
 
 private:
+  void findGroup();
+  /// The row of the weight of an output.
+  mlir::Value weightRow(mlir::Value row) {
+    return expertRow ? b.add(expertRow, row) : row;
+  }
   mlir::Value elementPointer(mlir::Value base, mlir::Value row,
                              mlir::Value token, mlir::Type type);
 
   PTXBuilder &b;
   const KernelProblem &problem;
+  const KernelConfig &config;
   mlir::Region *epilogue;
   mlir::LLVM::LLVMFuncOp func;
+  /// Whether the CTA has a tile of tokens.
+  mlir::Value isTile;
   llvm::SmallVector<mlir::Value, 2> outputScales;
   llvm::SmallVector<mlir::Value> epilogueOperands;
 };

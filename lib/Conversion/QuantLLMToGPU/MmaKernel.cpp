@@ -47,6 +47,7 @@ public:
   LLVM::LLVMFuncOp emit();
 
 private:
+  void emitTile();
   bool hasProducer() const { return config.family == KernelFamily::FewTokens; }
   int64_t numWarps() const { return config.warpsRows * config.warpsK; }
   int64_t numThreads() const {
@@ -63,7 +64,13 @@ private:
   /// rows of the packed weight.
   bool hangsOver() const {
     return problem.n % config.rowTile != 0 ||
-           frame.numStrips() * kStripRows != problem.n;
+           (!problem.isGrouped() &&
+            frame.numStrips() * kStripRows != problem.n);
+  }
+  /// Whether experts begin inside of strips; their first tile then has rows of
+  /// the expert before.
+  bool splitsStrips() const {
+    return problem.isGrouped() && problem.n % kStripRows != 0;
   }
   bool hasRaggedChunk() const { return frame.numUnits() % layout.units != 0; }
   /// Independent sums, so that a lone tile does not wait for its own product.
@@ -106,9 +113,10 @@ private:
   /// The strip of the weight for a strip of the tile; tiles may hang over.
   Value stripOf(Value inTile) {
     Value strip = b.add(firstStrip, inTile);
-    return frame.numStrips() % layout.strips == 0
-               ? strip
-               : b.min(strip, frame.numStrips() - 1);
+    bool isInside = problem.isGrouped()
+                        ? problem.n % config.rowTile == 0
+                        : frame.numStrips() % layout.strips == 0;
+    return isInside ? strip : b.min(strip, frame.numStrips() - 1);
   }
 
   /// The barrier that tells consumers that the mbarriers are there; the
@@ -183,7 +191,8 @@ private:
   Dequantizer dequantizer;
 
   Value base, thread, lane, warp, warpRow, warpK;
-  Value firstStrip, firstToken;
+  /// The first strip: of the weight, and of the outputs.
+  Value firstStrip, firstOutput;
   /// Of the cluster: this CTA, the chunks it works on, and which comes first.
   Value rank, firstChunk, chunkCount, rotation;
   SmallVector<SmallVector<ScaleRegisters>, 2> channelRegisters;
@@ -237,7 +246,7 @@ void MmaKernel::produce(Value chunk, Value slot) {
     Value column = b.mul(
         b.add(b.mul(chunk, layout.units * kUnitColumns / 64), segment), 64);
     b.tensorCopy(b.add(stage, b.mul(segment, segmentBytes())), frame.tensorMapX,
-                 column, firstToken, full);
+                 column, frame.firstToken, full);
   });
   Value policy = b.evictFirstPolicy();
   for (unsigned j = 0; j != problem.numWeights; ++j) {
@@ -345,13 +354,13 @@ void MmaKernel::copyActivations(Value chunk, Value stage) {
   Value firstColumn = b.mul(chunk, config.stageK);
   auto source = [&](Value token, Value column) {
     Value element = b.createOrFold<arith::MulIOp>(
-        b.toI64(b.add(firstToken, token)), b.i64(problem.k));
+        b.toI64(b.add(frame.firstToken, token)), b.i64(problem.k));
     element = b.createOrFold<arith::AddIOp>(element, b.toI64(column));
     return b.offsetPointer(frame.x,
                            b.createOrFold<arith::ShLIOp>(element, b.i64(1)));
   };
   auto isInside = [&](Value token, Value column) {
-    return b.both(b.less(b.add(firstToken, token), frame.m),
+    return b.both(b.less(b.add(frame.firstToken, token), frame.tokensEnd),
                   b.less(column, problem.k));
   };
   /// Where element `column` of the stage lies.
@@ -700,13 +709,16 @@ void MmaKernel::finish(ValueRange sums) {
     Value fragment = isSplit ? b.add(b.mul(own, config.split), rank) : own;
     Value strip = b.div(fragment, tokenTiles());
     Value tile = b.rem(fragment, tokenTiles());
-    Value globalRow = b.add(b.mul(b.add(firstStrip, strip), kStripRows), row);
+    Value output = b.add(b.mul(b.add(firstOutput, strip), kStripRows), row);
+    if (splitsStrips())
+      output = b.sub(output, b.rem(frame.expertRow, kStripRows));
     for (unsigned two = 0; two != 4; ++two) {
-      Value token =
-          b.add(b.add(firstToken, b.mul(tile, 8)), b.add(tokenHalf, 2 * two));
-      Value inside = b.less(token, frame.m);
-      if (hangsOver())
-        inside = b.both(inside, b.less(globalRow, problem.n));
+      Value token = b.add(b.add(frame.firstToken, b.mul(tile, 8)),
+                          b.add(tokenHalf, 2 * two));
+      Value inside = b.less(token, frame.tokensEnd);
+      // Unsigned: rows before the first of an expert are beyond the last, too.
+      if (hangsOver() || splitsStrips())
+        inside = b.both(inside, b.less(output, problem.n));
       b.ifThen(inside, [&] {
         Values totals;
         Value offset = b.add(b.add(owner, 16 * two), b.mul(tokenHalf, 4));
@@ -720,13 +732,18 @@ void MmaKernel::finish(ValueRange sums) {
           }
           totals.push_back(total);
         }
-        frame.storeResult(dequantizer, globalRow, token, totals);
+        frame.storeResult(dequantizer, output, token, totals);
       });
     }
   });
 }
 
 LLVM::LLVMFuncOp MmaKernel::emit() {
+  frame.withTile([&] { emitTile(); });
+  return frame.function();
+}
+
+void MmaKernel::emitTile() {
   base = b.dynamicSharedMemory();
   thread = b.threadIndex();
   lane = b.laneIndex();
@@ -742,8 +759,9 @@ LLVM::LLVMFuncOp MmaKernel::emit() {
     chunkCount = b.select(b.less(rank, more), b.i32(perCTA + 1), chunkCount);
   }
   rotation = b.rem(tile, chunkCount);
-  firstStrip = b.mul(tile, layout.strips);
-  firstToken = b.mul(b.blockIndexY(), config.tokenTile);
+  firstStrip = firstOutput = b.mul(tile, layout.strips);
+  if (problem.isGrouped())
+    firstStrip = b.add(b.div(frame.expertRow, kStripRows), firstOutput);
 
   auto compute = [&](function_ref<Values()> consume) {
     warpRow = b.rem(warp, config.warpsRows);
@@ -767,7 +785,7 @@ LLVM::LLVMFuncOp MmaKernel::emit() {
   };
   if (!hasProducer()) {
     compute([&] { return consumeCopied(); });
-    return frame.function();
+    return;
   }
   b.ifElse(
       b.equal(warp, numWarps()),
@@ -779,7 +797,6 @@ LLVM::LLVMFuncOp MmaKernel::emit() {
         compute([&] { return consumeProduced(); });
         return {};
       });
-  return frame.function();
 }
 
 LLVM::LLVMFuncOp quant_llm::emitMmaKernel(gpu::GPUModuleOp module,

@@ -257,9 +257,31 @@ Value PTXBuilder::warpIndex() {
 }
 Value PTXBuilder::laneIndex() { return bitAnd(threadIndex(), 31); }
 Value PTXBuilder::broadcastLane0(Value value) {
-  return NVVM::ShflOp::create(*this, value.getType(), i32(-1), value, i32(0),
+  return broadcastLane(value, i32(0));
+}
+Value PTXBuilder::broadcastLane(Value value, Value source) {
+  return NVVM::ShflOp::create(*this, value.getType(), i32(-1), value, source,
                               i32(31), NVVM::ShflKind::idx,
                               /*return_value_and_is_valid=*/UnitAttr());
+}
+Value PTXBuilder::sumOfLanes(Value value) {
+  Value lane = laneIndex();
+  for (int64_t distance = 1; distance != 32; distance *= 2) {
+    Value before =
+        NVVM::ShflOp::create(*this, value.getType(), i32(-1), value,
+                             i32(distance), i32(0), NVVM::ShflKind::up,
+                             /*return_value_and_is_valid=*/UnitAttr());
+    value = add(value, select(less(lane, distance), i32(0), before));
+  }
+  return value;
+}
+Value PTXBuilder::ballot(Value condition) {
+  return NVVM::VoteSyncOp::create(*this, i32Type(), i32(-1), condition,
+                                  NVVM::VoteSyncKind::ballot);
+}
+Value PTXBuilder::trailingZeros(Value word) {
+  return LLVM::CountTrailingZerosOp::create(*this, i32Type(), word,
+                                            /*is_zero_poison=*/false);
 }
 
 //===----------------------------------------------------------------------===//

@@ -151,8 +151,15 @@ public:
   /// threadIndex() / 32, known to be the same in the whole warp.
   mlir::Value warpIndex();
   mlir::Value laneIndex();
-  /// The value of the first lane, for all lanes.
+  /// The value of the first lane, or of lane `source`, for all lanes.
   mlir::Value broadcastLane0(mlir::Value value);
+  mlir::Value broadcastLane(mlir::Value value, mlir::Value source);
+  /// The sum of a value (i32) of this lane and of all lanes before it.
+  mlir::Value sumOfLanes(mlir::Value value);
+  /// The bits of the lanes for which the condition holds.
+  mlir::Value ballot(mlir::Value condition);
+  /// The number of zeros below the lowest bit that is set.
+  mlir::Value trailingZeros(mlir::Value word);
   /// @}
 
   /// @{ Memory. `align` is in bytes.

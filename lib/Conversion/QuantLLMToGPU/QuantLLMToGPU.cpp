@@ -49,9 +49,10 @@ private:
     Region *epilogue;
   };
 
-  LogicalResult convert(LinearOp op, const ChipLimits &limits,
+  LogicalResult convert(LinearOpInterface op, const ChipLimits &limits,
                         NVVM::NVVMTargetAttr target);
-  FlatSymbolRefAttr findOrGenerate(LinearOp op, const KernelProblem &problem,
+  FlatSymbolRefAttr findOrGenerate(LinearOpInterface op,
+                                   const KernelProblem &problem,
                                    const KernelConfig &config);
 
   gpu::GPUModuleOp kernels;
@@ -68,20 +69,25 @@ static std::string getKey(const KernelProblem &problem,
   llvm::raw_string_ostream os(key);
   os << schemeName(problem.scheme) << ' ' << problem.n << 'x' << problem.k
      << ' ' << getName(problem.activation) << ' ' << getName(problem.output)
-     << ' ' << problem.numWeights;
+     << ' ' << problem.numWeights << ' ' << problem.experts
+     << (problem.wideOffsets ? " i64" : "");
   for (const EpilogueOperand &operand : problem.epilogue)
     os << ' ' << getName(operand.type) << (operand.perElement ? "[]" : "");
   os << ' ' << describe(config);
   return key;
 }
 
-/// linear_4096x4096_int4_few_tokens_16x8
+/// linear_4096x4096_int4_few_tokens_16x8, with experts grouped_linear_8x...
 static std::string getKernelName(const KernelProblem &problem,
                                  const KernelConfig &config) {
   std::string name;
   llvm::raw_string_ostream os(name);
-  os << (problem.numWeights == 2 ? "gated_" : "linear_") << problem.n << 'x'
-     << problem.k << '_';
+  if (problem.isGrouped())
+    os << "grouped_";
+  os << (problem.numWeights == 2 ? "gated_" : "linear_");
+  if (problem.isGrouped())
+    os << problem.experts << 'x';
+  os << problem.n << 'x' << problem.k << '_';
   // Elements such as codebook<4, [...]> would not be a name.
   std::string element = elementName(problem.scheme.element);
   os << StringRef(element).take_while([](char c) { return llvm::isAlnum(c); })
@@ -90,8 +96,10 @@ static std::string getKernelName(const KernelProblem &problem,
   return name;
 }
 
-FlatSymbolRefAttr ConvertQuantLLMToGPUPass::findOrGenerate(
-    LinearOp op, const KernelProblem &problem, const KernelConfig &config) {
+FlatSymbolRefAttr
+ConvertQuantLLMToGPUPass::findOrGenerate(LinearOpInterface op,
+                                         const KernelProblem &problem,
+                                         const KernelConfig &config) {
   Region *epilogue = op.hasEpilogue() ? &op.getEpilogue() : nullptr;
   SmallVector<Generated> &alike = generated[getKey(problem, config)];
   for (const Generated &kernel : alike)
@@ -111,10 +119,10 @@ FlatSymbolRefAttr ConvertQuantLLMToGPUPass::findOrGenerate(
   return symbol;
 }
 
-LogicalResult ConvertQuantLLMToGPUPass::convert(LinearOp op,
+LogicalResult ConvertQuantLLMToGPUPass::convert(LinearOpInterface op,
                                                 const ChipLimits &limits,
                                                 NVVM::NVVMTargetAttr target) {
-  if (op.getKernelSymbols())
+  if (op.getKernelSymbolsAttr())
     return op.emitOpError("has kernels already; expected the pass to run once");
   Result<KernelProblem> problem = getKernelProblem(op);
   if (!problem.ok())
@@ -154,8 +162,8 @@ void ConvertQuantLLMToGPUPass::runOnOperation() {
     emitError(getOperation().getLoc(), "option 'chip': ") << target.message();
     return signalPassFailure();
   }
-  WalkResult result = getOperation().walk([&](LinearOp op) {
-    if (!op.getKernels())
+  WalkResult result = getOperation().walk([&](LinearOpInterface op) {
+    if (!op.getKernelsAttr())
       return WalkResult::advance();
     return WalkResult(convert(op, *limits, *target));
   });

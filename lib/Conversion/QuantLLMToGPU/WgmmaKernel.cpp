@@ -17,7 +17,8 @@
 // back, is the program of the plan (Kernels/WgmmaPlan.h).
 //
 // If the columns of a tile are shared, a cluster works on one tile: its sums
-// meet in shared memory, and every warpgroup finishes some of the tokens.
+// meet in shared memory, and every warpgroup finishes some of the tokens. With
+// experts, too, a CTA has one tile, whose tokens are found on the device.
 //
 //===----------------------------------------------------------------------===//
 
@@ -42,7 +43,8 @@ struct Cursor {
   Value slot, parity;
 };
 
-/// Rows and tokens of a tile, in units of tiles.
+/// Rows and tokens of a tile, in units of tiles. Without `tokens` they are
+/// those of the CTA's place in the grid.
 struct Tile {
   Value rows, tokens;
 };
@@ -86,6 +88,13 @@ private:
 
   Value numTiles();
   Tile tileAt(Value index);
+  /// Calls `body` for every tile of this CTA.
+  Values walkTiles(ValueRange carried,
+                   function_ref<Values(const Tile &, ValueRange)> body);
+  Value firstTokenOf(const Tile &tile) {
+    return tile.tokens ? b.mul(tile.tokens, config.tokenTile)
+                       : frame.firstToken;
+  }
   /// Of a kernel whose sums meet: the tile of the cluster, the units of this
   /// CTA.
   Tile tileOfCluster();
@@ -247,8 +256,19 @@ Tile WgmmaEmitter::tileAt(Value index) {
   return {rows, b.add(first, b.sub(inBand, b.mul(rows, width)))};
 }
 
+Values
+WgmmaEmitter::walkTiles(ValueRange carried,
+                        function_ref<Values(const Tile &, ValueRange)> body) {
+  if (problem.isGrouped())
+    return body(tileOfCluster(), carried);
+  return b.loop(b.blockIndexX(), numTiles(), b.gridSizeX(), carried,
+                [&](Value index, ValueRange carried) {
+                  return body(tileAt(index), carried);
+                });
+}
+
 Tile WgmmaEmitter::tileOfCluster() {
-  return {b.div(b.blockIndexX(), plan.split), b.blockIndexY()};
+  return {b.div(b.blockIndexX(), plan.split), Value()};
 }
 
 Value WgmmaEmitter::firstUnit(Value rank) {
@@ -293,7 +313,10 @@ void WgmmaEmitter::copyWeights(const Tile &tile, Value unit, Value slot) {
   for (unsigned index = 0; index < plan.blocks; ++index) {
     unsigned weight = index % problem.numWeights;
     Value block = globalBlock(tile, b.i32(index / problem.numWeights));
-    Value strip = b.toI64(b.mul(block, 4));
+    Value firstStrip = b.mul(block, 4);
+    if (problem.isGrouped())
+      firstStrip = b.add(b.div(frame.expertRow, kStripRows), firstStrip);
+    Value strip = b.toI64(firstStrip);
     auto copy = [&](Value pointer, int64_t offset, int64_t stripStride,
                     Value unitOffset, int64_t unitBytes, Value validBytes) {
       Value base =
@@ -327,7 +350,7 @@ void WgmmaEmitter::copyActivations(const Tile &tile, Value column, Value slot) {
   // leftovers: they are columns of the product that are not stored.
   b.arriveExpect(barrier, activationBytes);
   b.tensorCopy(slotAddress(WgmmaPlan::kActivations, slot), frame.tensorMapX,
-               column, b.mul(tile.tokens, config.tokenTile), barrier);
+               column, firstTokenOf(tile), barrier);
 }
 
 /// A producer waits for the other parity.
@@ -413,10 +436,8 @@ void WgmmaEmitter::emitProducer() {
     return;
   }
 
-  Values left = b.loop(
-      b.blockIndexX(), numTiles(), b.gridSizeX(), toValues(start),
-      [&](Value index, ValueRange atTile) {
-        Tile tile = tileAt(index);
+  Values left =
+      walkTiles(toValues(start), [&](const Tile &tile, ValueRange atTile) {
         return b.loop(b.i32(0), b.i32(plan.units), b.i32(1), atTile,
                       [&](Value unit, ValueRange values) {
                         Cursors cursors = fromValues(values);
@@ -669,14 +690,13 @@ void WgmmaEmitter::emitConsumer() {
     meet(tileOfCluster(), state.sums);
     return;
   }
-  b.loop(b.blockIndexX(), numTiles(), b.gridSizeX(), flatten(start),
-         [&](Value index, ValueRange atTile) {
-           ConsumerState state =
-               unflatten(consumeUnits(b.i32(0), b.i32(plan.units), atTile));
-           endTile(state);
-           finishTile(tileAt(index), state.sums);
-           return flatten(state);
-         });
+  walkTiles(flatten(start), [&](const Tile &tile, ValueRange atTile) {
+    ConsumerState state =
+        unflatten(consumeUnits(b.i32(0), b.i32(plan.units), atTile));
+    endTile(state);
+    finishTile(tile, state.sums);
+    return flatten(state);
+  });
 }
 
 //===----------------------------------------------------------------------===//
@@ -739,8 +759,7 @@ void WgmmaEmitter::finishTile(const Tile &tile, ArrayRef<Values> sums) {
       else
         stagePairs(planes.front());
       b.syncNamed(barrier, 128);
-      storePass(firstRow, b.add(b.mul(tile.tokens, config.tokenTile), first),
-                tokens);
+      storePass(firstRow, b.add(firstTokenOf(tile), first), tokens);
     }
   }
 }
@@ -835,7 +854,7 @@ void WgmmaEmitter::storePass(Value firstRow, Value firstToken, int64_t tokens) {
   auto store = [&](Value step) {
     Value inPass = b.add(token, step);
     Value globalToken = b.add(firstToken, inPass);
-    Value isInside = b.both(isRow, b.less(globalToken, frame.m));
+    Value isInside = b.both(isRow, b.less(globalToken, frame.tokensEnd));
     b.ifThen(isInside, [&] {
       if (plan.stagesSums) {
         Values sums;
@@ -987,9 +1006,9 @@ void WgmmaEmitter::storeMet(unsigned rowBlock, Value firstRow,
       sums.push_back(ofWeights);
     }
     for (auto [i, token] : llvm::enumerate(inTile)) {
-      Value globalToken = b.add(b.mul(tile.tokens, config.tokenTile), token);
-      Value isInside =
-          b.both(b.less(globalRow, problem.n), b.less(globalToken, frame.m));
+      Value globalToken = b.add(firstTokenOf(tile), token);
+      Value isInside = b.both(b.less(globalRow, problem.n),
+                              b.less(globalToken, frame.tokensEnd));
       if (tokens * parts != config.tokenTile)
         isInside = b.both(isInside, b.less(token, config.tokenTile));
       if (steps % together != 0)
@@ -1077,8 +1096,9 @@ LLVM::LLVMFuncOp quant_llm::emitWgmmaKernel(gpu::GPUModuleOp module,
   shape.threads = plan->threads;
   shape.sharedBytes = plan->sharedBytes;
   shape.boxColumns = WgmmaPlan::kHalf;
-  shape.persistent = !plan->sumsMeet();
+  shape.persistent = !plan->sumsMeet() && !problem.isGrouped();
   KernelFrame frame(b, module, name, problem, config, epilogue, shape);
-  WgmmaEmitter(b, frame, problem, config, *plan).emit();
+  frame.withTile(
+      [&] { WgmmaEmitter(b, frame, problem, config, *plan).emit(); });
   return frame.function();
 }

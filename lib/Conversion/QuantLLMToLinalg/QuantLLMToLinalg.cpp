@@ -19,6 +19,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
@@ -39,7 +40,7 @@ static WeightLayoutAttrInterface getLayout(Value weight) {
 
 LogicalResult quant_llm::verifyCanonicalWeights(Operation *root) {
   WalkResult walked = root->walk([](Operation *op) {
-    if (!isa<LinearOp, DequantizeOp>(op))
+    if (!isa<LinearOpInterface, DequantizeOp>(op))
       return WalkResult::advance();
     for (Value operand : op->getOperands())
       if (WeightLayoutAttrInterface layout = getLayout(operand)) {
@@ -219,6 +220,149 @@ Value quant_llm::emitDequantizedMatrix(OpBuilder &builder, Location loc,
 }
 
 //===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+/// Whether no block of scales has rows of two experts.
+static bool canSplitRows(const Scheme &scheme, int64_t rows, int64_t experts) {
+  if (scheme.blockN < 0)
+    return true;
+  if (rows / experts % scheme.blockN != 0)
+    return false;
+  return !scheme.scaleScheme ||
+         canSplitRows(*scheme.scaleScheme, rows / scheme.blockN, experts);
+}
+
+/// Rows number `part` * `rows` and following of a matrix.
+static Value sliceRows(OpBuilder &builder, Location loc, Value matrix,
+                       Value part, int64_t rows) {
+  auto type = cast<RankedTensorType>(matrix.getType());
+  Value first = arith::MulIOp::create(
+      builder, loc, part, arith::ConstantIndexOp::create(builder, loc, rows));
+  SmallVector<OpFoldResult> offsets{first}, sizes{builder.getIndexAttr(rows)};
+  if (type.getRank() == 2) {
+    offsets.push_back(builder.getIndexAttr(0));
+    sizes.push_back(builder.getIndexAttr(type.getDimSize(1)));
+  }
+  SmallVector<OpFoldResult> strides(offsets.size(), builder.getIndexAttr(1));
+  return tensor::ExtractSliceOp::create(builder, loc, matrix, offsets, sizes,
+                                        strides);
+}
+
+/// The components of the `rows` rows of an expert, from those of all experts.
+static void sliceComponents(OpBuilder &builder, Location loc,
+                            const Scheme &scheme, ValueRange components,
+                            Value expert, int64_t rows,
+                            SmallVectorImpl<Value> &slices) {
+  slices.push_back(sliceRows(builder, loc, components[0], expert, rows));
+  ValueRange grids = components.drop_front();
+  if (scheme.blockN < 0) {
+    // All rows share the scales.
+    llvm::append_range(slices, grids);
+    return;
+  }
+  int64_t gridRows = rows / scheme.blockN;
+  if (scheme.scaleScheme) {
+    sliceComponents(builder, loc, *scheme.scaleScheme, grids.take_front(2),
+                    expert, gridRows, slices);
+    grids = grids.drop_front(2);
+  }
+  for (Value grid : grids)
+    slices.push_back(sliceRows(builder, loc, grid, expert, gridRows));
+}
+
+void quant_llm::expandGroupedLinear(RewriterBase &rewriter,
+                                    GroupedLinearOp op) {
+  Location loc = op.getLoc();
+  int64_t n = op.getN(), experts = op.getNumExperts();
+  Value input = op.getInput(), offsets = op.getOffsets();
+  auto resultType = cast<RankedTensorType>(op.getResult().getType());
+
+  // Weights that cannot be divided become matrices.
+  SmallVector<SmallVector<Value>> components;
+  for (Value weight : op.getWeights()) {
+    auto type = dyn_cast<WeightType>(weight.getType());
+    if (!type) {
+      components.push_back({weight});
+      continue;
+    }
+    components.push_back(getWeightComponents(rewriter, loc, weight));
+    Scheme scheme = type.getScheme().toNumerics();
+    if (!canSplitRows(scheme, type.getN(), experts))
+      components.back() = {emitDequantizedMatrix(
+          rewriter, loc, type.getN(), type.getK(), scheme, components.back())};
+  }
+
+  auto constant = [&](int64_t value) -> Value {
+    return arith::ConstantIndexOp::create(rewriter, loc, value);
+  };
+  Value zero = constant(0), one = constant(1);
+  Value tokens = tensor::DimOp::create(rewriter, loc, input, zero);
+  SmallVector<OpFoldResult> sizes = tensor::getMixedSizes(rewriter, loc, input);
+  sizes.back() = rewriter.getIndexAttr(n);
+  Value init = tensor::EmptyOp::create(rewriter, loc, sizes,
+                                       resultType.getElementType());
+  auto loop = scf::ForOp::create(
+      rewriter, loc, zero, constant(experts), one, init,
+      [&](OpBuilder &b, Location loc, Value expert, ValueRange carried) {
+        // Offsets that do not ascend must not lead out of the operands.
+        auto readOffset = [&](Value index, Value least) -> Value {
+          Value offset = tensor::ExtractOp::create(b, loc, offsets, index);
+          offset = arith::IndexCastOp::create(b, loc, b.getIndexType(), offset);
+          offset = arith::MaxSIOp::create(b, loc, offset, least);
+          return arith::MinSIOp::create(b, loc, offset, tokens);
+        };
+        Value next = arith::AddIOp::create(b, loc, expert, one);
+        Value begin = readOffset(expert, zero);
+        Value end = readOffset(next, begin);
+        Value count = arith::SubIOp::create(b, loc, end, begin);
+
+        SmallVector<OpFoldResult> first{begin, b.getIndexAttr(0)};
+        SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+        auto sizesOf = [&](int64_t columns) {
+          return SmallVector<OpFoldResult>{count, b.getIndexAttr(columns)};
+        };
+        auto sliceTokens = [&](Value tensor) -> Value {
+          auto type = cast<RankedTensorType>(tensor.getType());
+          return tensor::ExtractSliceOp::create(
+              b, loc, tensor, first, sizesOf(type.getDimSize(1)), strides);
+        };
+        SmallVector<Value> weights, operands;
+        for (auto [weight, parts] :
+             llvm::zip_equal(op.getWeights(), components)) {
+          if (parts.size() == 1) {
+            weights.push_back(sliceRows(b, loc, parts.front(), expert, n));
+            continue;
+          }
+          auto type = cast<WeightType>(weight.getType());
+          SmallVector<Value> slices;
+          sliceComponents(b, loc, type.getScheme().toNumerics(), parts, expert,
+                          n, slices);
+          auto ofExpert = WeightType::get(
+              {n, type.getK()}, type.getElementType(), type.getScheme());
+          weights.push_back(AssembleOp::create(b, loc, ofExpert, slices));
+        }
+        for (Value operand : op.getEpilogueOperands()) {
+          bool perRow =
+              cast<RankedTensorType>(operand.getType()).getRank() == 1;
+          operands.push_back(perRow ? sliceRows(b, loc, operand, expert, n)
+                                    : sliceTokens(operand));
+        }
+        auto type = RankedTensorType::get({ShapedType::kDynamic, n},
+                                          resultType.getElementType());
+        auto linear = LinearOp::create(b, loc, type, sliceTokens(input),
+                                       weights, operands, nullptr);
+        IRMapping mapping;
+        op.getEpilogue().cloneInto(&linear.getEpilogue(), mapping);
+        Value inserted = tensor::InsertSliceOp::create(
+            b, loc, linear.getResult(), carried.front(), first, sizesOf(n),
+            strides);
+        scf::YieldOp::create(b, loc, inserted);
+      });
+  rewriter.replaceOp(op, loop.getResults());
+}
+
+//===----------------------------------------------------------------------===//
 // Patterns
 //===----------------------------------------------------------------------===//
 
@@ -366,6 +510,18 @@ struct LinearConversion : public OpRewritePattern<LinearOp> {
   }
 };
 
+struct GroupedLinearExpansion : public OpRewritePattern<GroupedLinearOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(GroupedLinearOp op,
+                                PatternRewriter &rewriter) const override {
+    if (llvm::any_of(op.getWeights(), getLayout))
+      return rewriter.notifyMatchFailure(op, "a weight has a layout");
+    expandGroupedLinear(rewriter, op);
+    return success();
+  }
+};
+
 struct ConvertQuantLLMToLinalg
     : public quant_llm::impl::ConvertQuantLLMToLinalgBase<
           ConvertQuantLLMToLinalg> {
@@ -384,5 +540,6 @@ struct ConvertQuantLLMToLinalg
 } // namespace
 
 void quant_llm::populateQuantLLMToLinalgPatterns(RewritePatternSet &patterns) {
-  patterns.add<DequantizeConversion, LinearConversion>(patterns.getContext());
+  patterns.add<DequantizeConversion, LinearConversion, GroupedLinearExpansion>(
+      patterns.getContext());
 }

@@ -492,7 +492,7 @@ struct ConvertQuantLLMToQuant
   void runOnOperation() override {
     SmallVector<Operation *> ops;
     getOperation()->walk([&](Operation *op) {
-      if (isa<DequantizeOp, QuantizeOp, LinearOp>(op))
+      if (isa<DequantizeOp, QuantizeOp>(op) || isa<LinearOpInterface>(op))
         ops.push_back(op);
     });
     for (Operation *op : ops) {
@@ -502,7 +502,7 @@ struct ConvertQuantLLMToQuant
       else if (isa<QuantizeOp>(op))
         status = Status::error("its scales follow from the values, those of a "
                                "quant type are literals");
-      else if (llvm::any_of(cast<LinearOp>(op).getWeights().getTypes(),
+      else if (llvm::any_of(cast<LinearOpInterface>(op).getWeights().getTypes(),
                             llvm::IsaPred<WeightType>))
         status =
             Status::error("it uses the unrounded values of a weight; quant "

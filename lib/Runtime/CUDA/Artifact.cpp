@@ -181,7 +181,7 @@ CudaStatus Artifact::loadWeights(const std::string &directory,
   for (const LinearDescription &linear : manifest.linears) {
     std::string where = "linear '" + linear.name + "'";
     Result<FragmentLayout> layout =
-        FragmentLayout::get(linear.scheme, linear.n, linear.k);
+        FragmentLayout::get(linear.scheme, linear.getRows(), linear.k);
     if (!layout.ok())
       return artifactError(where, layout.status());
     PackedWeightBytes bytes;

@@ -166,6 +166,29 @@ quantLLMCudaArtifactGetLinear(const QuantLLMCudaArtifact *artifact,
 }
 
 QuantLLMCudaStatus
+quantLLMCudaArtifactGetGrouping(const QuantLLMCudaArtifact *artifact,
+                                size_t linear, QuantLLMCudaGrouping *result) {
+  return runGuarded([&]() -> CudaStatus {
+    RETURN_IF_NULL(artifact);
+    RETURN_IF_NULL(result);
+    const Manifest &manifest = artifact->artifact->getManifest();
+    CudaStatus status = checkIndex("a linear", linear, manifest.linears.size());
+    if (!status.ok())
+      return status;
+    const LinearDescription &from = manifest.linears[linear];
+    *result = {};
+    result->offsets = "";
+    if (from.isGrouped()) {
+      result->numExperts = from.experts;
+      result->offsets = from.offsetBytes == 8 ? "i64" : "i32";
+      result->offsetsBytes =
+          static_cast<uint64_t>(from.experts + 1) * from.offsetBytes;
+    }
+    return {};
+  });
+}
+
+QuantLLMCudaStatus
 quantLLMCudaArtifactFindLinear(const QuantLLMCudaArtifact *artifact,
                                const char *name, size_t *linear) {
   return runGuarded([&]() -> CudaStatus {
@@ -296,10 +319,12 @@ QuantLLMCudaStatus quantLLMCudaModulePlan(const QuantLLMCudaModule *module,
 
 static CudaStatus launch(const Module &module, const QuantLLMCudaPlan &plan,
                          void *stream, const QuantLLMCudaOperands &operands,
+                         const QuantLLMCudaBuffer &offsets,
                          const WeightBuffers *weights, size_t numWeights) {
   LaunchOperands made;
   made.x = toBuffer(operands.x);
   made.y = toBuffer(operands.y);
+  made.offsets = toBuffer(offsets);
   made.workspace = toBuffer(operands.workspace);
   Buffer epilogue[maxArguments];
   if (operands.epilogue && operands.numEpilogue <= maxArguments) {
@@ -324,7 +349,22 @@ quantLLMCudaModuleLaunch(const QuantLLMCudaModule *module,
     RETURN_IF_NULL(module);
     RETURN_IF_NULL(plan);
     RETURN_IF_NULL(operands);
-    return launch(*module->module, *plan, stream, *operands, nullptr, 0);
+    return launch(*module->module, *plan, stream, *operands, {}, nullptr, 0);
+  });
+}
+
+QuantLLMCudaStatus
+quantLLMCudaModuleLaunchGrouped(const QuantLLMCudaModule *module,
+                                const QuantLLMCudaPlan *plan, void *stream,
+                                const QuantLLMCudaOperands *operands,
+                                const QuantLLMCudaBuffer *offsets) {
+  return runGuarded([&]() -> CudaStatus {
+    RETURN_IF_NULL(module);
+    RETURN_IF_NULL(plan);
+    RETURN_IF_NULL(operands);
+    RETURN_IF_NULL(offsets);
+    return launch(*module->module, *plan, stream, *operands, *offsets, nullptr,
+                  0);
   });
 }
 
@@ -359,6 +399,7 @@ QuantLLMCudaStatus quantLLMCudaModuleLaunchWithWeights(
     for (size_t i = 0; i < numWeights && i < 2; ++i)
       made[i] = {toBuffer(weights[i].packed), toBuffer(weights[i].packedScales),
                  toBuffer(weights[i].packedZeros), weights[i].outputScale};
-    return launch(*module->module, *plan, stream, *operands, made, numWeights);
+    return launch(*module->module, *plan, stream, *operands, {}, made,
+                  numWeights);
   });
 }

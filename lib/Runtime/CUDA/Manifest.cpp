@@ -227,6 +227,7 @@ static const std::pair<const char *, ArgumentKind> plainArguments[] = {
     {"tensor_map_x", ArgumentKind::TensorMapX},
     {"x", ArgumentKind::X},
     {"y", ArgumentKind::Y},
+    {"offsets", ArgumentKind::Offsets},
     {"workspace", ArgumentKind::Workspace},
     {"m", ArgumentKind::M},
 };
@@ -270,9 +271,9 @@ static void readArguments(Fields &fields, KernelDescription &kernel) {
   for (const std::string &name : names) {
     std::optional<KernelArgument> argument = parseArgument(name);
     if (!argument)
-      fields.fail("expected an argument (tensor_map_x, x, y, workspace, m, "
-                  "packedI, packed_scalesI, packed_zerosI, output_scaleI, "
-                  "epilogueI) but got '" +
+      fields.fail("expected an argument (tensor_map_x, x, y, offsets, "
+                  "workspace, m, packedI, packed_scalesI, packed_zerosI, "
+                  "output_scaleI, epilogueI) but got '" +
                   name + "'");
     else if (!seen.insert(name).second)
       fields.fail("expected every argument once but got '" + name + "' again");
@@ -356,6 +357,7 @@ static Status verifyArguments(const LinearDescription &linear,
     return Status::error("kernel '" + kernel.name + "' has an argument '" +
                          argumentName(argument) + "' but " + reason);
   };
+  bool findsTokens = false;
   for (const KernelArgument &argument : kernel.arguments)
     switch (argument.kind) {
     case ArgumentKind::TensorMapX: {
@@ -377,6 +379,11 @@ static Status verifyArguments(const LinearDescription &linear,
     case ArgumentKind::Workspace:
     case ArgumentKind::M:
       break;
+    case ArgumentKind::Offsets:
+      if (!linear.isGrouped())
+        return error(argument, "the linear has no experts");
+      findsTokens = true;
+      break;
     case ArgumentKind::PackedZeros:
       if (linear.scheme.zero == ZeroKind::None)
         return error(argument, "the scheme has no zeros");
@@ -396,6 +403,10 @@ static Status verifyArguments(const LinearDescription &linear,
                                    " operands");
       break;
     }
+  if (linear.isGrouped() && (!findsTokens || kernel.persistent))
+    return Status::error("kernel '" + kernel.name +
+                         "' is for a linear without experts: expected an "
+                         "argument 'offsets' and the grid tiles");
   return Status::success();
 }
 
@@ -411,13 +422,25 @@ readLinear(const json &value, size_t index, const Manifest &manifest,
   Fields fields(value, where);
   linear.n = fields.integer("n", 1, maxExtent);
   linear.k = fields.integer("k", 1, maxExtent);
+  std::string kind = fields.textOr("kind", "linear");
+  if (fields.ok() && kind != "linear" && kind != "grouped_linear")
+    fields.fail("expected 'kind' to be linear or grouped_linear but got '" +
+                kind + "'");
+  if (fields.ok() && kind == "grouped_linear") {
+    linear.experts = fields.integer("experts", 1, maxExtent / linear.n);
+    std::string offsets = fields.text("offsets");
+    if (fields.ok() && offsets != "i32" && offsets != "i64")
+      fields.fail("expected 'offsets' to be i32 or i64 but got '" + offsets +
+                  "'");
+    linear.offsetBytes = offsets == "i64" ? 8 : 4;
+  }
   std::string scheme = fields.text("scheme");
   if (fields.ok()) {
     Result<Scheme> parsed = parseScheme(scheme);
     if (!parsed.ok())
       return parsed.status().withContext(where + ": scheme");
     linear.scheme = parsed.take();
-    Status valid = verifyScheme(linear.scheme, linear.n, linear.k);
+    Status valid = verifyScheme(linear.scheme, linear.getRows(), linear.k);
     if (!valid.ok())
       return valid.withContext(where);
   }
@@ -543,11 +566,19 @@ static int64_t ceilDiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
 Status cuda::getLaunchGeometry(const KernelDescription &kernel, int64_t n,
                                int64_t m, int64_t multiprocessors,
-                               LaunchGeometry &geometry) {
+                               LaunchGeometry &geometry, int64_t experts) {
   // All factors are at most 2^31, so products of two fit.
   int64_t columns = ceilDiv(m, kernel.tokenTile);
   int64_t rows =
       ceilDiv(kernel.persistent ? n : ceilDiv(n, 64) * 64, kernel.rowTile);
+  if (experts > 0) {
+    // Where the tokens are is known on the device only. c of them, 1 or more,
+    // have 1 + (c - 1) / tile tiles at most, so most tiles come of most experts
+    // with tokens. An expert may begin inside a strip of 16 rows.
+    int64_t active = std::min(experts, m);
+    columns = active + (m - active) / kernel.tokenTile;
+    rows = ceilDiv(n % 16 == 0 ? n : n + 15, kernel.rowTile);
+  }
   int64_t tiles = rows * columns;
   int64_t x, y;
   if (kernel.persistent) {

@@ -253,6 +253,9 @@ CudaStatus Module::plan(size_t linear, int64_t m, Plan &plan) const {
                 getByteWidth(description.activation);
   made.yBytes = static_cast<uint64_t>(m) * description.n *
                 getByteWidth(description.output);
+  if (description.isGrouped())
+    made.offsetsBytes = static_cast<uint64_t>(description.experts + 1) *
+                        description.offsetBytes;
   if (m > 0) {
     const LinearVariant *chosen = nullptr;
     for (const LinearVariant &variant : description.variants)
@@ -272,7 +275,8 @@ CudaStatus Module::plan(size_t linear, int64_t m, Plan &plan) const {
     made.kernelIndex = chosen->kernel;
     made.kernel = &manifest.kernels[chosen->kernel];
     Status status = getLaunchGeometry(*made.kernel, description.n, m,
-                                      device->multiprocessors, made.geometry);
+                                      device->multiprocessors, made.geometry,
+                                      description.experts);
     if (!status.ok())
       return {ErrorKind::Argument,
               status.withContext("linear '" + description.name + "'")};
@@ -288,7 +292,8 @@ CudaStatus Module::plan(size_t linear, int64_t m, Plan &plan) const {
 /// Rejects a buffer that is too small or not aligned. The name is put together
 /// only for an error: a launch must not allocate.
 static CudaStatus checkBuffer(const char *name, int index, const Buffer &buffer,
-                              uint64_t bytes) {
+                              uint64_t bytes,
+                              uint64_t alignment = bufferAlignment) {
   if (bytes == 0)
     return {};
   std::string message;
@@ -296,16 +301,16 @@ static CudaStatus checkBuffer(const char *name, int index, const Buffer &buffer,
     message = "a null pointer";
   else if (buffer.bytes < bytes)
     message = std::to_string(buffer.bytes) + " bytes";
-  else if (buffer.data % bufferAlignment != 0)
-    message = "an address that is not a multiple of " +
-              std::to_string(bufferAlignment);
+  else if (buffer.data % alignment != 0)
+    message =
+        "an address that is not a multiple of " + std::to_string(alignment);
   else
     return {};
   return {ErrorKind::Argument,
           "expected '" + std::string(name) +
               (index < 0 ? "" : std::to_string(index)) + "' to have " +
               std::to_string(bytes) + " bytes, aligned to " +
-              std::to_string(bufferAlignment) + ", but got " + message};
+              std::to_string(alignment) + ", but got " + message};
 }
 
 static bool overlaps(const Buffer &a, uint64_t aBytes, const Buffer &b,
@@ -338,13 +343,17 @@ CudaStatus Module::checkBuffers(const Plan &plan,
   CudaStatus status = checkBuffer("x", -1, operands.x, plan.xBytes);
   if (status.ok())
     status = checkBuffer("y", -1, operands.y, plan.yBytes);
+  if (status.ok() && linear.isGrouped())
+    status = checkBuffer("offsets", -1, operands.offsets, plan.offsetsBytes,
+                         linear.offsetBytes);
   if (status.ok())
     status = checkBuffer("workspace", -1, operands.workspace, workspace);
   for (size_t i = 0; i < operands.numEpilogue && status.ok(); ++i) {
     const EpilogueOperand &operand = linear.epilogue[i];
-    uint64_t bytes = static_cast<uint64_t>(linear.n) *
-                     (operand.perElement ? plan.m : 1) *
-                     getByteWidth(operand.type);
+    uint64_t bytes =
+        static_cast<uint64_t>(operand.perElement ? linear.n * plan.m
+                                                 : linear.getRows()) *
+        getByteWidth(operand.type);
     status = checkBuffer("epilogue", static_cast<int>(i), operands.epilogue[i],
                          bytes);
   }
@@ -361,10 +370,11 @@ CudaStatus Module::checkBuffers(const Plan &plan,
   }
   if (status.ok() &&
       (overlaps(operands.y, plan.yBytes, operands.x, plan.xBytes) ||
+       overlaps(operands.y, plan.yBytes, operands.offsets, plan.offsetsBytes) ||
        overlaps(operands.y, plan.yBytes, operands.workspace, workspace) ||
        overlaps(operands.x, plan.xBytes, operands.workspace, workspace)))
     return {ErrorKind::Argument,
-            "expected x, y and workspace to be different memory"};
+            "expected x, y, offsets and workspace to be different memory"};
   return status;
 }
 
@@ -479,6 +489,9 @@ CudaStatus Module::launchWithWeights(const Plan &given, Stream stream,
       break;
     case ArgumentKind::Y:
       value.pointer = operands.y.data;
+      break;
+    case ArgumentKind::Offsets:
+      value.pointer = operands.offsets.data;
       break;
     case ArgumentKind::Workspace:
       value.pointer = operands.workspace.data;

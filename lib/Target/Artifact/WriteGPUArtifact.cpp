@@ -86,9 +86,11 @@ private:
   LogicalResult writeFile(const std::string &name, StringRef data);
   FailureOr<json> describeKernels(gpu::BinaryOp binary, gpu::ObjectAttr object,
                                   const std::string &file);
-  FailureOr<json> describeLinear(LinearOp op, SymbolTableCollection &tables);
+  FailureOr<json> describeLinear(LinearOpInterface op,
+                                 SymbolTableCollection &tables);
   /// The archive's path relative to the directory.
-  FailureOr<std::string> getRelativePath(LinearOp op, ArchiveOp archive);
+  FailureOr<std::string> getRelativePath(LinearOpInterface op,
+                                         ArchiveOp archive);
 
   /// Names of linears so far.
   llvm::StringSet<> names;
@@ -141,7 +143,7 @@ FailureOr<json> WriteGPUArtifactPass::describeKernels(gpu::BinaryOp binary,
 }
 
 FailureOr<std::string>
-WriteGPUArtifactPass::getRelativePath(LinearOp op, ArchiveOp archive) {
+WriteGPUArtifactPass::getRelativePath(LinearOpInterface op, ArchiveOp archive) {
   SmallString<256> directory, file;
   std::string path = resolveArchivePath(archive, baseDir);
   if (std::error_code error = llvm::sys::fs::real_path(output, directory))
@@ -163,7 +165,7 @@ WriteGPUArtifactPass::getRelativePath(LinearOp op, ArchiveOp archive) {
 }
 
 FailureOr<json>
-WriteGPUArtifactPass::describeLinear(LinearOp op,
+WriteGPUArtifactPass::describeLinear(LinearOpInterface op,
                                      SymbolTableCollection &tables) {
   Result<KernelProblem> problem = getKernelProblem(op);
   if (!problem.ok())
@@ -214,7 +216,7 @@ WriteGPUArtifactPass::describeLinear(LinearOp op,
                        op.getKernelSymbolsAttr().getAsRange<SymbolRefAttr>()))
     variants.push_back({{"tokens", {config.minTokens, config.maxTokens}},
                         {"kernel", symbol.getLeafReference().str()}});
-  return json{{"name", unique},
+  json linear{{"name", unique},
               {"n", problem->n},
               {"k", problem->k},
               {"scheme", schemeName(problem->scheme)},
@@ -224,6 +226,12 @@ WriteGPUArtifactPass::describeLinear(LinearOp op,
               {"epilogue", epilogue},
               {"packed", {{"archive", archiveFile}, {"keys", keys}}},
               {"variants", variants}};
+  if (problem->isGrouped()) {
+    linear["kind"] = "grouped_linear";
+    linear["experts"] = problem->experts;
+    linear["offsets"] = problem->wideOffsets ? "i64" : "i32";
+  }
+  return linear;
 }
 
 LogicalResult WriteGPUArtifactPass::write() {
@@ -232,14 +240,14 @@ LogicalResult WriteGPUArtifactPass::write() {
   if (output.empty())
     return emitError(module.getLoc(), "expected the option 'output': the "
                                       "directory to write");
-  SmallVector<LinearOp> linears;
-  module.walk([&](LinearOp op) {
-    if (op.getKernelSymbols())
+  SmallVector<LinearOpInterface> linears;
+  module.walk([&](LinearOpInterface op) {
+    if (op.getKernelSymbolsAttr())
       linears.push_back(op);
   });
   SymbolTableCollection tables;
   gpu::BinaryOp binary;
-  for (LinearOp op : linears)
+  for (LinearOpInterface op : linears)
     for (auto symbol : op.getKernelSymbolsAttr().getAsRange<SymbolRefAttr>()) {
       auto holder = tables.lookupNearestSymbolFrom<gpu::BinaryOp>(
           op, symbol.getRootReference());
@@ -271,7 +279,7 @@ LogicalResult WriteGPUArtifactPass::write() {
   if (failed(kernels))
     return failure();
   json linearList = json::array();
-  for (LinearOp op : linears) {
+  for (LinearOpInterface op : linears) {
     FailureOr<json> linear = describeLinear(op, tables);
     if (failed(linear))
       return failure();

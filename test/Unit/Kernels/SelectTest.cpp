@@ -73,6 +73,43 @@ TEST(SelectTest, EveryScheme) {
         }
 }
 
+TEST(SelectTest, Experts) {
+  for (int64_t experts : {1, 4, 8, 60, 64, 128, 1000})
+    for (int64_t n : {17, 192, 1408, 14336})
+      for (int64_t k : {172, 2048})
+        for (const char *chip : chipNames) {
+          KernelProblem problem;
+          problem.scheme.blockK = 128;
+          problem.experts = experts;
+          problem.n = n;
+          problem.k = k;
+          SCOPED_TRACE(std::to_string(experts) + " experts of " +
+                       std::to_string(n) + "x" + std::to_string(k));
+          expectComplete(problem, chip);
+        }
+}
+
+// A tile of tokens fits what an expert has, not what all have together.
+TEST(SelectTest, TilesOfExperts) {
+  Result<ChipLimits> chip = getChipLimits("sm_90a");
+  KernelProblem problem;
+  problem.scheme.blockK = 128;
+  problem.experts = 64;
+  problem.n = 1408;
+  problem.k = 2048;
+  auto tileFor = [&](int64_t tokens) -> int64_t {
+    for (const KernelConfig &config : selectKernels(problem, *chip, nullptr))
+      if (config.minTokens <= tokens && tokens <= config.maxTokens)
+        return config.tokenTile;
+    return 0;
+  };
+  EXPECT_EQ(tileFor(1), 8);
+  EXPECT_EQ(tileFor(64), 8);
+  EXPECT_EQ(tileFor(4 * 64), 8);
+  EXPECT_EQ(tileFor(8 * 64), 16);
+  EXPECT_GE(tileFor(400 * 64), 64);
+}
+
 TEST(SelectTest, WhatHasNoKernel) {
   Result<ChipLimits> chip = getChipLimits("sm_90a");
   KernelProblem problem;

@@ -182,6 +182,28 @@ TEST(VerifyTest, Tiles) {
           "multiples of 16 bytes, but got tensor");
 }
 
+TEST(VerifyTest, Experts) {
+  KernelProblem problem = makeProblem(96, 2048);
+  problem.experts = 8;
+  EXPECT_TRUE(verifyKernel(problem, makeFewTokens(), chip("sm_90a")).ok());
+  KernelConfig config;
+  config.family = KernelFamily::Wgmma;
+  config.copy = ActivationCopy::Tensor;
+  config.tokenTile = 64;
+  config.stageK = 64;
+  config.warpsRows = 1;
+  expectRefused(problem, config, "sm_90a",
+                "expected experts with a multiple of 64 rows for the family "
+                "wgmma but got 96");
+  problem.n = 128;
+  Status status = verifyKernel(problem, config, chip("sm_90a"));
+  EXPECT_TRUE(status.ok()) << status.message();
+  problem.experts = int64_t(1) << 30;
+  expectRefused(problem, config, "sm_90a",
+                "expected at most 8388608 experts of 128 rows but got "
+                "1073741824");
+}
+
 TEST(VerifyTest, ChipLimits) {
   KernelProblem problem = makeProblem();
   KernelConfig config = makeFewTokens();

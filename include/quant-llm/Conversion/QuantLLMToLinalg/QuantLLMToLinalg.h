@@ -32,8 +32,12 @@ mlir::Value emitDequantizedMatrix(mlir::OpBuilder &builder, mlir::Location loc,
                                   int64_t n, int64_t k, const Scheme &scheme,
                                   mlir::ValueRange components);
 
-/// `dequantize` and `linear` to linalg on the components of weights without a
-/// layout.
+/// Replaces the op by a loop over its experts with a `linear` on the tokens of
+/// each; its weights have no layout.
+void expandGroupedLinear(mlir::RewriterBase &rewriter, GroupedLinearOp op);
+
+/// `dequantize`, `linear` and `grouped_linear` to linalg on the components of
+/// weights without a layout.
 void populateQuantLLMToLinalgPatterns(mlir::RewritePatternSet &patterns);
 
 } // namespace quant_llm

@@ -36,6 +36,7 @@ enum class ArgumentKind {
   TensorMapX, ///< 128 bytes by value
   X,          ///< the others: pointers, except
   Y,
+  Offsets, ///< of a grouped linear
   Workspace,
   Packed, ///< of weight `index`, as the two that follow
   PackedScales,
@@ -96,11 +97,17 @@ struct LinearVariant {
   size_t kernel = 0;
 };
 
-/// y = epilogue(x * W^T): one or two weights of one shape and scheme.
+/// y = epilogue(x * W^T): one or two weights of one shape and scheme. With
+/// experts, tokens are sorted by expert, n are the outputs of one, and a weight
+/// has the rows of all.
 struct LinearDescription {
   std::string name;
   int64_t n = 0;
   int64_t k = 0;
+  /// 0 for a linear; of a grouped linear, 1 included.
+  int64_t experts = 0;
+  /// Bytes of an offset: 4 or 8; 0 for a linear.
+  int64_t offsetBytes = 0;
   Scheme scheme;
   TensorType activation = TensorType::F16;
   TensorType output = TensorType::F16;
@@ -111,6 +118,10 @@ struct LinearDescription {
   std::string archive;
   std::vector<std::string> keys;
   std::vector<LinearVariant> variants;
+
+  bool isGrouped() const { return experts > 0; }
+  /// Rows of a weight.
+  int64_t getRows() const { return isGrouped() ? n * experts : n; }
 };
 
 struct Manifest {
@@ -138,10 +149,11 @@ struct LaunchGeometry {
   uint64_t workspaceBytes = 0;
 };
 
-/// The grid of a kernel for `m` > 0 tokens on a device; an error if the device
-/// cannot launch so many blocks.
+/// The grid of a kernel for `m` > 0 tokens on a device, of all of the `experts`
+/// of a grouped linear; an error if the device cannot launch so many blocks.
 Status getLaunchGeometry(const KernelDescription &kernel, int64_t n, int64_t m,
-                         int64_t multiprocessors, LaunchGeometry &geometry);
+                         int64_t multiprocessors, LaunchGeometry &geometry,
+                         int64_t experts = 0);
 
 } // namespace cuda
 } // namespace quant_llm

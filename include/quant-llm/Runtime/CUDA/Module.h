@@ -129,6 +129,8 @@ struct Plan {
   LaunchGeometry geometry;
   uint64_t xBytes = 0;
   uint64_t yBytes = 0;
+  /// Of a grouped linear, for any m.
+  uint64_t offsetsBytes = 0;
 };
 
 /// Device memory of the caller.
@@ -148,6 +150,8 @@ struct WeightBuffers {
 struct LaunchOperands {
   Buffer x;
   Buffer y;
+  /// Of a grouped linear: where the tokens of each expert begin, and the end.
+  Buffer offsets;
   Buffer workspace;
   const Buffer *epilogue = nullptr;
   size_t numEpilogue = 0;

@@ -23,6 +23,8 @@
 using namespace mlir;
 using namespace quant_llm;
 
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMOpInterfaces.cpp.inc"
+
 #define GET_OP_CLASSES
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMOps.cpp.inc"
 
@@ -249,27 +251,30 @@ void ComponentsOp::getAsmResultNames(OpAsmSetValueNameFn setNameFn) {
 }
 
 //===----------------------------------------------------------------------===//
-// LinearOp
+// LinearOp and GroupedLinearOp
 //===----------------------------------------------------------------------===//
 
-/// The shape [N, K] of a weight, dense or quantized.
-static ArrayRef<int64_t> getWeightShape(Type type) {
+ArrayRef<int64_t> quant_llm::getWeightShape(Type type) {
   if (auto weight = dyn_cast<WeightType>(type))
     return weight.getShape();
   return cast<RankedTensorType>(type).getShape();
 }
 
-int64_t LinearOp::getN() {
-  return getWeightShape(getWeights().front().getType())[0];
-}
-
-int64_t LinearOp::getK() {
-  return getWeightShape(getWeights().front().getType())[1];
-}
-
-bool LinearOp::isQuantized() {
-  return llvm::all_of(getWeights().getTypes(),
-                      [](Type type) { return isa<WeightType>(type); });
+/// Adds the region of the epilogue, which `body` fills unless it is null.
+static void
+buildEpilogue(OpBuilder &builder, OperationState &state, size_t numWeights,
+              ValueRange epilogueOperands,
+              function_ref<void(OpBuilder &, Location, ValueRange)> body) {
+  Region *region = state.addRegion();
+  if (!body)
+    return;
+  OpBuilder::InsertionGuard guard(builder);
+  SmallVector<Type> types(numWeights, builder.getF32Type());
+  for (Type type : epilogueOperands.getTypes())
+    types.push_back(cast<RankedTensorType>(type).getElementType());
+  SmallVector<Location> locs(types.size(), state.location);
+  Block *block = builder.createBlock(region, region->end(), types, locs);
+  body(builder, state.location, block->getArguments());
 }
 
 void LinearOp::build(OpBuilder &builder, OperationState &state, Type result,
@@ -294,19 +299,31 @@ void LinearOp::build(OpBuilder &builder, OperationState &state, Type result,
       static_cast<int32_t>(epilogueOperands.size())};
   properties.scheme = scheme;
   properties.reason = reason;
-  Region *region = state.addRegion();
-  if (!body)
-    return;
-  OpBuilder::InsertionGuard guard(builder);
-  SmallVector<Type> types(weights.size(), builder.getF32Type());
-  for (Type type : epilogueOperands.getTypes())
-    types.push_back(cast<RankedTensorType>(type).getElementType());
-  SmallVector<Location> locs(types.size(), state.location);
-  Block *block = builder.createBlock(region, region->end(), types, locs);
-  body(builder, state.location, block->getArguments());
+  buildEpilogue(builder, state, weights.size(), epilogueOperands, body);
 }
 
-ParseResult LinearOp::parse(OpAsmParser &parser, OperationState &result) {
+void GroupedLinearOp::build(
+    OpBuilder &builder, OperationState &state, Type result, Value input,
+    ValueRange weights, Value offsets, ValueRange epilogueOperands,
+    function_ref<void(OpBuilder &, Location, ValueRange)> body,
+    SchemeAttr scheme, StringAttr reason) {
+  state.addOperands(input);
+  state.addOperands(weights);
+  state.addOperands(offsets);
+  state.addOperands(epilogueOperands);
+  state.addTypes(result);
+  Properties &properties = state.getOrAddProperties<Properties>();
+  properties.operandSegmentSizes = {
+      1, static_cast<int32_t>(weights.size()), 1,
+      static_cast<int32_t>(epilogueOperands.size())};
+  properties.scheme = scheme;
+  properties.reason = reason;
+  buildEpilogue(builder, state, weights.size(), epilogueOperands, body);
+}
+
+template <typename OpTy>
+static ParseResult parseLinear(OpAsmParser &parser, OperationState &result) {
+  constexpr bool isGrouped = std::is_same_v<OpTy, GroupedLinearOp>;
   SmallVector<OpAsmParser::UnresolvedOperand> operands, epilogueOperands;
   SmallVector<Type> epilogueTypes;
   SMLoc operandsLoc = parser.getCurrentLocation();
@@ -316,9 +333,16 @@ ParseResult LinearOp::parse(OpAsmParser &parser, OperationState &result) {
     return parser.emitError(operandsLoc,
                             "expected an input and one or two weights");
 
+  OpAsmParser::UnresolvedOperand offsets;
+  Type offsetsType;
+  if (isGrouped && (parser.parseKeyword("offsets") || parser.parseLParen() ||
+                    parser.parseOperand(offsets) ||
+                    parser.parseColonType(offsetsType) || parser.parseRParen()))
+    return failure();
+
   SMLoc attributesLoc = parser.getCurrentLocation();
   if (parser.parseOptionalAttrDict(result.attributes) ||
-      failed(verifyInherentAttrs(result.name, result.attributes, [&]() {
+      failed(OpTy::verifyInherentAttrs(result.name, result.attributes, [&]() {
         return parser.emitError(attributesLoc)
                << "'" << result.name.getStringRef() << "' op ";
       })))
@@ -346,154 +370,264 @@ ParseResult LinearOp::parse(OpAsmParser &parser, OperationState &result) {
            << operands.size() << " operand types and one result type but got "
            << type.getNumInputs() << " and " << type.getNumResults();
   result.addTypes(type.getResults());
-  Properties &properties = result.getOrAddProperties<Properties>();
-  properties.operandSegmentSizes = {
-      1, static_cast<int32_t>(operands.size() - 1),
-      static_cast<int32_t>(epilogueOperands.size())};
-  return failure(parser.resolveOperands(operands, type.getInputs(), operandsLoc,
-                                        result.operands) ||
-                 parser.resolveOperands(epilogueOperands, epilogueTypes,
-                                        epilogueLoc, result.operands));
+  auto &properties = result.getOrAddProperties<typename OpTy::Properties>();
+  int32_t numWeights = static_cast<int32_t>(operands.size() - 1);
+  int32_t numEpilogue = static_cast<int32_t>(epilogueOperands.size());
+  if (parser.resolveOperands(operands, type.getInputs(), operandsLoc,
+                             result.operands))
+    return failure();
+  if constexpr (isGrouped) {
+    properties.operandSegmentSizes = {1, numWeights, 1, numEpilogue};
+    if (parser.resolveOperand(offsets, offsetsType, result.operands))
+      return failure();
+  } else {
+    properties.operandSegmentSizes = {1, numWeights, numEpilogue};
+  }
+  return parser.resolveOperands(epilogueOperands, epilogueTypes, epilogueLoc,
+                                result.operands);
+}
+
+ParseResult LinearOp::parse(OpAsmParser &parser, OperationState &result) {
+  return parseLinear<LinearOp>(parser, result);
+}
+
+ParseResult GroupedLinearOp::parse(OpAsmParser &parser,
+                                   OperationState &result) {
+  return parseLinear<GroupedLinearOp>(parser, result);
+}
+
+/// `offsets` is null in an op without.
+static void printLinear(OpAsmPrinter &printer, LinearOpInterface op,
+                        Value offsets, StringRef segmentSizes) {
+  printer << ' ' << op.getInput() << ", " << op.getWeights();
+  if (offsets)
+    printer << " offsets(" << offsets << " : " << offsets.getType() << ')';
+  printer.printOptionalAttrDict(op->getAttrs(), {segmentSizes});
+  if (op.hasEpilogue()) {
+    printer << " epilogue";
+    if (!op.getEpilogueOperands().empty())
+      printer << '(' << op.getEpilogueOperands() << " : "
+              << op.getEpilogueOperands().getTypes() << ')';
+    printer << ' ';
+    printer.printRegion(op.getEpilogue());
+  }
+  printer << " : (" << op.getInput().getType();
+  for (Type type : op.getWeights().getTypes())
+    printer << ", " << type;
+  printer << ") -> " << op.getResult().getType();
 }
 
 void LinearOp::print(OpAsmPrinter &printer) {
-  printer << ' ' << getInput() << ", " << getWeights();
-  printer.printOptionalAttrDict((*this)->getAttrs(),
-                                {getOperandSegmentSizeAttr()});
-  if (hasEpilogue()) {
-    printer << " epilogue";
-    if (!getEpilogueOperands().empty())
-      printer << '(' << getEpilogueOperands() << " : "
-              << getEpilogueOperands().getTypes() << ')';
-    printer << ' ';
-    printer.printRegion(getEpilogue());
-  }
-  printer << " : (" << getInput().getType();
-  for (Type type : getWeights().getTypes())
-    printer << ", " << type;
-  printer << ") -> " << getResult().getType();
+  printLinear(printer, *this, Value(), getOperandSegmentSizeAttr());
 }
 
-LogicalResult LinearOp::verify() {
-  // QL-LINEAR-C1
-  if (getWeights().empty() || getWeights().size() > 2)
-    return emitOpError("expected one or two weights but got ")
-           << getWeights().size();
-  // QL-LINEAR-C2
-  ArrayRef<int64_t> shape = getWeightShape(getWeights().front().getType());
-  for (Type type : getWeights().getTypes())
+void GroupedLinearOp::print(OpAsmPrinter &printer) {
+  printLinear(printer, *this, getOffsets(), getOperandSegmentSizeAttr());
+}
+
+/// One or two weights, of the same shape.
+static LogicalResult verifyWeights(LinearOpInterface op) {
+  if (op.getWeights().empty() || op.getWeights().size() > 2)
+    return op->emitOpError("expected one or two weights but got ")
+           << op.getWeights().size();
+  ArrayRef<int64_t> shape = getWeightShape(op.getWeights().front().getType());
+  for (Type type : op.getWeights().getTypes())
     if (getWeightShape(type) != shape)
-      return emitOpError("expected weights of the same shape but got ")
-             << getWeights().front().getType() << " and " << type;
-  // QL-LINEAR-C3
-  auto inputType = cast<RankedTensorType>(getInput().getType());
-  if (inputType.getRank() == 0 || inputType.getShape().back() != shape[1])
-    return emitOpError("expected the last dimension of the input to be ")
-           << shape[1] << ", the inputs of the weight, but got " << inputType;
-  // QL-LINEAR-C4
-  auto resultType = cast<RankedTensorType>(getResult().getType());
-  SmallVector<int64_t> expected(inputType.getShape());
-  expected.back() = shape[0];
-  if (resultType.getShape() != ArrayRef<int64_t>(expected))
-    return emitOpError("expected the result to have the shape ")
-           << RankedTensorType::get(expected, resultType.getElementType())
-           << " but got " << resultType;
-  // QL-LINEAR-C5
-  if (!hasEpilogue()) {
-    if (getWeights().size() == 2)
-      return emitOpError("expected an epilogue that combines the two weights");
-    if (!getEpilogueOperands().empty())
-      return emitOpError("expected an epilogue that uses its operands");
-  }
-  // QL-LINEAR-C6
-  for (auto [index, operand] : llvm::enumerate(getEpilogueOperands())) {
-    auto type = cast<RankedTensorType>(operand.getType());
-    bool perOutput = type.getRank() == 1 && type.getDimSize(0) == shape[0];
-    if (!perOutput && type.getShape() != resultType.getShape())
-      return emitOpError("expected operand ")
-             << index << " of the epilogue to have one value per output ("
-             << shape[0] << ") or the shape of the result, " << resultType
-             << ", but got " << type;
-  }
-  // QL-LINEAR-C10
-  if (SchemeAttr scheme = getSchemeAttr())
-    for (Type type : getWeights().getTypes())
-      if (auto weight = dyn_cast<WeightType>(type);
-          weight && weight.getScheme() != scheme)
-        return emitOpError("expected a quantized weight to have the scheme ")
-               << scheme << " of the op but got " << weight.getScheme();
-  // QL-LINEAR-C11
-  SmallVector<KernelConfig> kernels = getKernelConfigs();
-  if (getKernels()) {
-    Status covered = verifyCoverage({kernels.begin(), kernels.end()});
-    if (!covered.ok())
-      return emitOpError("has wrong kernels: ") << covered.message();
-  }
-  // QL-LINEAR-C12
-  if (ArrayAttr symbols = getKernelSymbolsAttr();
-      symbols && symbols.size() != kernels.size())
-    return emitOpError("expected a symbol for each of ")
-           << kernels.size() << " kernels but got " << symbols.size();
+      return op->emitOpError("expected weights of the same shape but got ")
+             << op.getWeights().front().getType() << " and " << type;
   return success();
 }
 
-SmallVector<KernelConfig> LinearOp::getKernelConfigs() {
-  SmallVector<KernelConfig> configs;
-  if (ArrayAttr kernels = getKernelsAttr())
-    for (KernelConfigAttr kernel : kernels.getAsRange<KernelConfigAttr>())
-      configs.push_back(kernel.getConfig());
-  return configs;
+/// The last dimension of the input is that of the weights, and the result has
+/// N in the place of it.
+static LogicalResult verifyInputAndResult(LinearOpInterface op) {
+  auto inputType = cast<RankedTensorType>(op.getInput().getType());
+  if (inputType.getRank() == 0 || inputType.getShape().back() != op.getK())
+    return op->emitOpError("expected the last dimension of the input to be ")
+           << op.getK() << ", the inputs of the weight, but got " << inputType;
+  auto resultType = cast<RankedTensorType>(op.getResult().getType());
+  SmallVector<int64_t> expected(inputType.getShape());
+  expected.back() = op.getN();
+  if (resultType.getShape() != ArrayRef<int64_t>(expected))
+    return op->emitOpError("expected the result to have the shape ")
+           << RankedTensorType::get(expected, resultType.getElementType())
+           << " but got " << resultType;
+  return success();
 }
 
-LogicalResult LinearOp::verifyRegions() {
-  if (!hasEpilogue())
+/// There is an epilogue where one is needed, and its operands have one value
+/// per row of the weights (`rowName`) or the shape of the result.
+static LogicalResult verifyEpilogueOperands(LinearOpInterface op,
+                                            StringRef rowName) {
+  if (!op.hasEpilogue()) {
+    if (op.getWeights().size() == 2)
+      return op->emitOpError(
+          "expected an epilogue that combines the two weights");
+    if (!op.getEpilogueOperands().empty())
+      return op->emitOpError("expected an epilogue that uses its operands");
+  }
+  int64_t rows = getWeightShape(op.getWeights().front().getType())[0];
+  auto resultType = cast<RankedTensorType>(op.getResult().getType());
+  for (auto [index, operand] : llvm::enumerate(op.getEpilogueOperands())) {
+    auto type = cast<RankedTensorType>(operand.getType());
+    bool perRow = type.getRank() == 1 && type.getDimSize(0) == rows;
+    if (!perRow && type.getShape() != resultType.getShape())
+      return op->emitOpError("expected operand ")
+             << index << " of the epilogue to have one value per " << rowName
+             << " (" << rows << ") or the shape of the result, " << resultType
+             << ", but got " << type;
+  }
+  return success();
+}
+
+/// A quantized weight has the scheme of the op.
+static LogicalResult verifyChosenScheme(LinearOpInterface op) {
+  if (SchemeAttr scheme = op.getSchemeAttr())
+    for (Type type : op.getWeights().getTypes())
+      if (auto weight = dyn_cast<WeightType>(type);
+          weight && weight.getScheme() != scheme)
+        return op->emitOpError(
+                   "expected a quantized weight to have the scheme ")
+               << scheme << " of the op but got " << weight.getScheme();
+  return success();
+}
+
+/// Kernels cover the token counts.
+static LogicalResult verifyKernels(LinearOpInterface op) {
+  if (!op.getKernelsAttr())
     return success();
-  Block &block = getEpilogue().front();
-  // QL-LINEAR-C7
-  SmallVector<Type> expected(getWeights().size(),
-                             Float32Type::get(getContext()));
-  for (Type type : getEpilogueOperands().getTypes())
+  SmallVector<KernelConfig> kernels = op.getKernelConfigs();
+  Status covered = verifyCoverage({kernels.begin(), kernels.end()});
+  if (!covered.ok())
+    return op->emitOpError("has wrong kernels: ") << covered.message();
+  return success();
+}
+
+/// There is a symbol for each of the kernels.
+static LogicalResult verifyKernelSymbols(LinearOpInterface op) {
+  ArrayAttr symbols = op.getKernelSymbolsAttr();
+  size_t kernels = op.getKernelsAttr() ? op.getKernelsAttr().size() : 0;
+  if (symbols && symbols.size() != kernels)
+    return op->emitOpError("expected a symbol for each of ")
+           << kernels << " kernels but got " << symbols.size();
+  return success();
+}
+
+LogicalResult LinearOp::verify() {
+  // The generic form can say anything about the segments of operands.
+  if (getODSOperandIndexAndLength(0).second != 1)
+    return emitOpError("expected one input");
+  // QL-LINEAR-C1, QL-LINEAR-C2
+  if (failed(verifyWeights(*this)))
+    return failure();
+  // QL-LINEAR-C3, QL-LINEAR-C4
+  if (failed(verifyInputAndResult(*this)))
+    return failure();
+  // QL-LINEAR-C5, QL-LINEAR-C6
+  if (failed(verifyEpilogueOperands(*this, "output")))
+    return failure();
+  // QL-LINEAR-C10
+  if (failed(verifyChosenScheme(*this)))
+    return failure();
+  // QL-LINEAR-C11, QL-LINEAR-C12
+  if (failed(verifyKernels(*this)))
+    return failure();
+  return verifyKernelSymbols(*this);
+}
+
+LogicalResult GroupedLinearOp::verify() {
+  // The generic form can say anything about the segments of operands.
+  if (getODSOperandIndexAndLength(0).second != 1 ||
+      getODSOperandIndexAndLength(2).second != 1)
+    return emitOpError("expected one input and one tensor of offsets");
+  // QL-GROUPED-LINEAR-C1, QL-GROUPED-LINEAR-C2
+  if (failed(verifyWeights(*this)))
+    return failure();
+  // QL-GROUPED-LINEAR-C3
+  Type weight = getWeights().front().getType();
+  if (getWeightShape(weight)[0] % getNumExperts() != 0)
+    return emitOpError("expected the rows of a weight to be those of ")
+           << getNumExperts() << " experts, one less than the offsets, but got "
+           << weight;
+  // QL-GROUPED-LINEAR-C4
+  if (auto input = cast<RankedTensorType>(getInput().getType());
+      input.getRank() != 2)
+    return emitOpError("expected an input of two dimensions but got ") << input;
+  // QL-GROUPED-LINEAR-C4, QL-GROUPED-LINEAR-C5
+  if (failed(verifyInputAndResult(*this)))
+    return failure();
+  // QL-GROUPED-LINEAR-C6, QL-GROUPED-LINEAR-C7
+  if (failed(verifyEpilogueOperands(*this, "row of the weight")))
+    return failure();
+  // QL-GROUPED-LINEAR-C11
+  if (failed(verifyChosenScheme(*this)))
+    return failure();
+  // QL-GROUPED-LINEAR-C12, QL-GROUPED-LINEAR-C13
+  if (failed(verifyKernels(*this)))
+    return failure();
+  return verifyKernelSymbols(*this);
+}
+
+/// Checks the arguments, the operations and the end of an epilogue.
+static LogicalResult verifyEpilogue(LinearOpInterface op) {
+  if (!op.hasEpilogue())
+    return success();
+  Block &block = op.getEpilogue().front();
+  // The arguments.
+  SmallVector<Type> expected(op.getWeights().size(),
+                             Float32Type::get(op->getContext()));
+  for (Type type : op.getEpilogueOperands().getTypes())
     expected.push_back(cast<RankedTensorType>(type).getElementType());
   if (!llvm::equal(block.getArgumentTypes(), expected))
-    return emitOpError("expected the arguments of the epilogue to be (")
+    return op->emitOpError("expected the arguments of the epilogue to be (")
            << expected << ") but got (" << block.getArgumentTypes() << ")";
-  // QL-LINEAR-C9
+  // The end.
   auto yield = block.empty() ? YieldOp() : dyn_cast<YieldOp>(block.back());
-  Type element = getElementTypeOrSelf(getResult().getType());
+  Type element = getElementTypeOrSelf(op.getResult().getType());
   if (!yield)
-    return emitOpError("expected the epilogue to end with quant_llm.yield");
+    return op->emitOpError("expected the epilogue to end with quant_llm.yield");
   if (yield.getValues().size() != 1 ||
       yield.getValues().front().getType() != element) {
-    auto diag = emitOpError("expected the epilogue to yield one value of type ")
-                << element;
+    auto diag =
+        op->emitOpError("expected the epilogue to yield one value of type ")
+        << element;
     diag.attachNote(yield.getLoc())
         << "it yields (" << yield.getValues().getTypes() << ")";
     return diag;
   }
-  // QL-LINEAR-C8
-  for (Operation &op : block.without_terminator()) {
-    StringRef dialect = op.getName().getDialectNamespace();
+  // The operations.
+  for (Operation &inner : block.without_terminator()) {
+    StringRef dialect = inner.getName().getDialectNamespace();
     auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
-    if ((dialect != "arith" && dialect != "math") || op.getNumRegions() != 0 ||
-        !llvm::all_of(op.getOperandTypes(), isScalar) ||
-        !llvm::all_of(op.getResultTypes(), isScalar) || !isPure(&op)) {
-      auto diag = emitOpError("expected the epilogue to hold only pure scalar "
-                              "operations of arith and math but got '")
-                  << op.getName() << "'";
-      diag.attachNote(op.getLoc()) << "the operation is here";
+    if ((dialect != "arith" && dialect != "math") ||
+        inner.getNumRegions() != 0 ||
+        !llvm::all_of(inner.getOperandTypes(), isScalar) ||
+        !llvm::all_of(inner.getResultTypes(), isScalar) || !isPure(&inner)) {
+      auto diag =
+          op->emitOpError("expected the epilogue to hold only pure scalar "
+                          "operations of arith and math but got '")
+          << inner.getName() << "'";
+      diag.attachNote(inner.getLoc()) << "the operation is here";
       return diag;
     }
   }
   return success();
 }
 
+// QL-LINEAR-C7, QL-LINEAR-C8, QL-LINEAR-C9
+LogicalResult LinearOp::verifyRegions() { return verifyEpilogue(*this); }
+
+// QL-GROUPED-LINEAR-C8, QL-GROUPED-LINEAR-C9, QL-GROUPED-LINEAR-C10
+LogicalResult GroupedLinearOp::verifyRegions() { return verifyEpilogue(*this); }
+
 namespace {
 
 /// Drops operands of the epilogue whose argument has no use.
-struct DropUnusedEpilogueOperands : public OpRewritePattern<LinearOp> {
-  using OpRewritePattern::OpRewritePattern;
+template <typename OpTy>
+struct DropUnusedEpilogueOperands : public OpRewritePattern<OpTy> {
+  using OpRewritePattern<OpTy>::OpRewritePattern;
 
-  LogicalResult matchAndRewrite(LinearOp op,
+  LogicalResult matchAndRewrite(OpTy op,
                                 PatternRewriter &rewriter) const override {
     if (!op.hasEpilogue() || op.getKernelSymbols())
       return rewriter.notifyMatchFailure(op, "no epilogue, or one in a kernel");
@@ -519,10 +653,11 @@ struct DropUnusedEpilogueOperands : public OpRewritePattern<LinearOp> {
 };
 
 /// Drops an epilogue that yields the accumulator as it would be without one.
-struct DropIdentityEpilogue : public OpRewritePattern<LinearOp> {
-  using OpRewritePattern::OpRewritePattern;
+template <typename OpTy>
+struct DropIdentityEpilogue : public OpRewritePattern<OpTy> {
+  using OpRewritePattern<OpTy>::OpRewritePattern;
 
-  LogicalResult matchAndRewrite(LinearOp op,
+  LogicalResult matchAndRewrite(OpTy op,
                                 PatternRewriter &rewriter) const override {
     if (!op.hasEpilogue() || op.getWeights().size() != 1 ||
         !op.getEpilogueOperands().empty() || op.getKernelSymbols())
@@ -538,11 +673,7 @@ struct DropIdentityEpilogue : public OpRewritePattern<LinearOp> {
       value = trunc.getIn();
     if (value != block.getArgument(0))
       return rewriter.notifyMatchFailure(op, "the epilogue computes something");
-    auto plain = LinearOp::create(
-        rewriter, op.getLoc(), op.getResult().getType(), op.getInput(),
-        op.getWeights(), op.getSchemeAttr(), op.getReasonAttr());
-    plain.setKernelsAttr(op.getKernelsAttr());
-    rewriter.replaceOp(op, plain);
+    rewriter.modifyOpInPlace(op, [&] { rewriter.eraseBlock(&block); });
     return success();
   }
 };
@@ -551,7 +682,14 @@ struct DropIdentityEpilogue : public OpRewritePattern<LinearOp> {
 
 void LinearOp::getCanonicalizationPatterns(RewritePatternSet &results,
                                            MLIRContext *context) {
-  results.add<DropUnusedEpilogueOperands, DropIdentityEpilogue>(context);
+  results.add<DropUnusedEpilogueOperands<LinearOp>,
+              DropIdentityEpilogue<LinearOp>>(context);
+}
+
+void GroupedLinearOp::getCanonicalizationPatterns(RewritePatternSet &results,
+                                                  MLIRContext *context) {
+  results.add<DropUnusedEpilogueOperands<GroupedLinearOp>,
+              DropIdentityEpilogue<GroupedLinearOp>>(context);
 }
 
 //===----------------------------------------------------------------------===//

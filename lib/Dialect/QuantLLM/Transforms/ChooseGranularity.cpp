@@ -39,7 +39,7 @@ namespace {
 /// A parameter that is the weight of linears, and what becomes of it.
 struct Candidate {
   ParameterOp parameter;
-  SmallVector<LinearOp> linears;
+  SmallVector<LinearOpInterface> linears;
   /// Null: stays dense.
   SchemeAttr scheme;
   std::string reason;
@@ -81,7 +81,7 @@ private:
   std::shared_ptr<llvm::Regex> includeRegex, excludeRegex;
   llvm::MapVector<Operation *, Candidate> candidates;
   /// Linears that have a scheme already, or whose weights are no parameters.
-  SmallVector<LinearOp> others;
+  SmallVector<LinearOpInterface> others;
 };
 
 } // namespace
@@ -187,13 +187,13 @@ void ChooseGranularity::collect() {
   // Where one linear has a scheme that somebody wrote, it holds for every
   // linear of the parameter.
   llvm::DenseMap<Operation *, SchemeAttr> given;
-  getOperation()->walk([&](LinearOp op) {
+  getOperation()->walk([&](LinearOpInterface op) {
     if (SchemeAttr scheme = op.getSchemeAttr())
       for (Value weight : op.getWeights())
         if (ParameterOp parameter = getParameterOf(weight, &tables))
           given.try_emplace(parameter, scheme);
   });
-  getOperation()->walk([&](LinearOp op) {
+  getOperation()->walk([&](LinearOpInterface op) {
     if (op.getSchemeAttr() || op.isQuantized()) {
       others.push_back(op);
       return;
@@ -280,7 +280,7 @@ LogicalResult ChooseGranularity::run() {
     SymbolTableCollection tables;
     getOperation()->walk([&](GetParameterOp op) {
       for (OpOperand &use : op->getUses()) {
-        auto linear = dyn_cast<LinearOp>(use.getOwner());
+        auto linear = dyn_cast<LinearOpInterface>(use.getOwner());
         if (!linear ||
             !llvm::is_contained(linear.getWeights(), op.getResult()) ||
             linear.getInput() == op.getResult())
@@ -319,7 +319,7 @@ LogicalResult ChooseGranularity::run() {
   llvm::EquivalenceClasses<Operation *> classes;
   for (auto &[key, candidate] : candidates) {
     classes.insert(key);
-    for (LinearOp linear : candidate.linears)
+    for (LinearOpInterface linear : candidate.linears)
       for (Value weight : linear.getWeights())
         classes.unionSets(key, getParameterOf(weight));
   }
@@ -350,7 +350,7 @@ LogicalResult ChooseGranularity::run() {
   MLIRContext *context = &getContext();
   for (auto &[key, candidate] : candidates) {
     ParameterOp parameter = candidate.parameter;
-    for (LinearOp linear : candidate.linears) {
+    for (LinearOpInterface linear : candidate.linears) {
       std::string reason = candidate.reason;
       if (linear.getWeights().size() == 2) {
         // Both reasons of a pair, in the order of the weights.
@@ -382,7 +382,7 @@ LogicalResult ChooseGranularity::run() {
                              : Arg("scheme", StringRef("none")))
         << Arg("reason", candidate.reason);
   }
-  for (LinearOp linear : others)
+  for (LinearOpInterface linear : others)
     if (!linear.getSchemeAttr() && !linear.isQuantized() &&
         !linear.getReasonAttr())
       linear.setReasonAttr(StringAttr::get(

@@ -25,7 +25,7 @@ void quant_llm::findOtherUses(ModuleOp module,
     if (!weight)
       return;
     for (OpOperand &use : get->getUses()) {
-      auto linear = dyn_cast<LinearOp>(use.getOwner());
+      auto linear = dyn_cast<LinearOpInterface>(use.getOwner());
       if (!linear || !llvm::is_contained(weight->linears, linear) ||
           use.get() == linear.getInput())
         weight->keepOld = true;
@@ -220,7 +220,7 @@ void NewArchive::move(const MovedWeight &weight, StringRef suffix) {
   parameter.setTypeAttr(TypeAttr::get(weight.type));
   move(parameter, weight.key);
   OpBuilder builder(module.getContext());
-  for (LinearOp linear : weight.linears) {
+  for (LinearOpInterface linear : weight.linears) {
     for (OpOperand &operand : linear.getWeightsMutable()) {
       auto get = operand.get().getDefiningOp<GetParameterOp>();
       if (!get || get.getParameter() != old.getSymName() ||

@@ -35,7 +35,7 @@ namespace quant_llm {
 struct MovedWeight {
   ParameterOp parameter;
   /// The linears that have it as a weight and shall have the new one.
-  llvm::SmallVector<LinearOp> linears;
+  llvm::SmallVector<LinearOpInterface> linears;
   WeightType type;
   /// In the new archive.
   std::string key;

@@ -70,7 +70,7 @@ LogicalResult Prepack::collect() {
   SymbolTableCollection tables;
   auto layout = FragmentLayoutAttr::get(&getContext());
   bool ok = true;
-  getOperation()->walk([&](LinearOp linear) {
+  getOperation()->walk([&](LinearOpInterface linear) {
     for (Value weight : linear.getWeights()) {
       auto type = dyn_cast<WeightType>(weight.getType());
       ParameterOp parameter = getParameterOf(weight, &tables);

@@ -96,7 +96,7 @@ LogicalResult QuantizeWeights::collect() {
 
   SymbolTableCollection tables;
   bool ok = true;
-  getOperation()->walk([&](LinearOp linear) {
+  getOperation()->walk([&](LinearOpInterface linear) {
     SchemeAttr scheme = linear.getSchemeAttr();
     if (!scheme)
       return;
@@ -337,7 +337,7 @@ std::string QuantizeWeights::makeReport() {
   }
   int64_t denseBytes = 0;
   llvm::DenseMap<Operation *, std::string> denseReasons;
-  getOperation()->walk([&](LinearOp linear) {
+  getOperation()->walk([&](LinearOpInterface linear) {
     for (Value weight : linear.getWeights())
       if (ParameterOp parameter = getParameterOf(weight);
           parameter && !linear.getSchemeAttr() && linear.getReasonAttr())
@@ -405,8 +405,8 @@ void QuantizeWeights::rewrite(NewArchive &newArchive) {
   }
   // The scheme is in the types now; the reason stays.
   for (auto &[key, entry] : quantized)
-    for (LinearOp linear : entry.linears)
-      linear.removeSchemeAttr();
+    for (LinearOpInterface linear : entry.linears)
+      linear.setSchemeAttr({});
   newArchive.endRewrite();
 }
 

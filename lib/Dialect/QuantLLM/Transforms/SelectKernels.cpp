@@ -52,15 +52,16 @@ struct SelectKernelsPass
     FailureOr<Tuning> tuning = readTuning();
     if (failed(tuning))
       return signalPassFailure();
-    WalkResult result = getOperation()->walk(
-        [&](LinearOp op) { return WalkResult(select(op, *limits, *tuning)); });
+    WalkResult result = getOperation()->walk([&](LinearOpInterface op) {
+      return WalkResult(select(op, *limits, *tuning));
+    });
     if (result.wasInterrupted())
       signalPassFailure();
   }
 
 private:
   FailureOr<Tuning> readTuning();
-  LogicalResult select(LinearOp op, const ChipLimits &limits,
+  LogicalResult select(LinearOpInterface op, const ChipLimits &limits,
                        const Tuning &tuning);
 
   InFlightDiagnostic fileError() {
@@ -117,7 +118,8 @@ static bool haveSameStorage(SchemeAttr a, SchemeAttr b) {
          a.getZeroType() == b.getZeroType();
 }
 
-LogicalResult SelectKernelsPass::select(LinearOp op, const ChipLimits &limits,
+LogicalResult SelectKernelsPass::select(LinearOpInterface op,
+                                        const ChipLimits &limits,
                                         const Tuning &tuning) {
   auto leave = [&](const std::string &reason) {
     remark::missed(op.getLoc(),
@@ -128,12 +130,12 @@ LogicalResult SelectKernelsPass::select(LinearOp op, const ChipLimits &limits,
   };
   Result<KernelProblem> problem = getKernelProblem(op);
   if (!problem.ok())
-    return op.getKernels()
+    return op.getKernelsAttr()
                ? op.emitOpError("has kernels but ") << problem.message()
                : leave(problem.message());
 
   // Written by hand, or by this pass for some chip.
-  if (op.getKernels()) {
+  if (op.getKernelsAttr()) {
     for (auto [index, config] : llvm::enumerate(op.getKernelConfigs())) {
       Status status = verifyKernel(*problem, config, limits);
       if (!status.ok())
@@ -154,8 +156,9 @@ LogicalResult SelectKernelsPass::select(LinearOp op, const ChipLimits &limits,
   SchemeAttr scheme =
       cast<WeightType>(op.getWeights().front().getType()).getScheme();
   for (auto [index, entry] : llvm::enumerate(tuning.entries)) {
-    if (entry.chip != chip || entry.n != problem->n || entry.k != problem->k ||
-        entry.weights != problem->numWeights ||
+    // What was measured for a linear says little about experts.
+    if (problem->isGrouped() || entry.chip != chip || entry.n != problem->n ||
+        entry.k != problem->k || entry.weights != problem->numWeights ||
         !haveSameStorage(tuning.schemes[index], scheme))
       continue;
     configs = entry.kernels;

@@ -77,8 +77,8 @@ bool VerifyStage::verifyRaised() {
 bool VerifyStage::verifyChosen() {
   bool ok = true;
   SymbolTableCollection tables;
-  llvm::DenseMap<Operation *, LinearOp> first;
-  getOperation()->walk([&](LinearOp op) {
+  llvm::DenseMap<Operation *, LinearOpInterface> first;
+  getOperation()->walk([&](LinearOpInterface op) {
     if (!op.getSchemeAttr() && !op.getReasonAttr() && !op.isQuantized()) {
       op.emitOpError(
           "has neither a scheme nor a reason for having none, as stage "
@@ -104,7 +104,7 @@ bool VerifyStage::verifyChosen() {
 
 bool VerifyStage::verifyQuantized() {
   bool ok = true;
-  getOperation()->walk([&](LinearOp op) {
+  getOperation()->walk([&](LinearOpInterface op) {
     for (auto [index, weight] : llvm::enumerate(op.getWeights())) {
       if (isa<WeightType>(weight.getType()))
         continue;

@@ -23,7 +23,7 @@ static quant_llm::TensorType getTensorType(Type type) {
   return quant_llm::TensorType::F32;
 }
 
-Result<KernelProblem> quant_llm::getKernelProblem(LinearOp op) {
+Result<KernelProblem> quant_llm::getKernelProblem(LinearOpInterface op) {
   if (!op.isQuantized())
     return Status::error("expected quantized weights but got dense ones");
   auto first = cast<WeightType>(op.getWeights().front().getType());
@@ -35,6 +35,11 @@ Result<KernelProblem> quant_llm::getKernelProblem(LinearOp op) {
   problem.scheme = first.getScheme().toNumerics();
   problem.n = op.getN();
   problem.k = op.getK();
+  if (auto grouped = dyn_cast<GroupedLinearOp>(op.getOperation())) {
+    problem.experts = grouped.getNumExperts();
+    problem.wideOffsets =
+        grouped.getOffsets().getType().getElementType().isInteger(64);
+  }
   problem.activation = getTensorType(op.getInput().getType());
   problem.output = getTensorType(op.getResult().getType());
   problem.numWeights = op.getWeights().size();

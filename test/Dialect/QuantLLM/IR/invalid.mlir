@@ -212,6 +212,14 @@ func.func @f(%x: tensor<?x64xf32>) {
 
 // -----
 
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<8x64xf32>) {
+  // expected-error @below {{expected one input}}
+  %0 = "quant_llm.linear"(%x, %w) <{operandSegmentSizes = array<i32: 0, 2, 0>}> ({}) : (tensor<8x64xf32>, tensor<8x64xf32>) -> tensor<8x8xf32>
+  return
+}
+
+// -----
+
 func.func @f(%x: tensor<?x64xf32>, %w: tensor<8x64xf32>, %v: tensor<9x64xf32>) {
   // QL-LINEAR-C2
   // expected-error @below {{expected weights of the same shape but got 'tensor<8x64xf32>' and 'tensor<9x64xf32>'}}
@@ -578,7 +586,7 @@ func.func @f(%x: tensor<4xf32>) {
 // -----
 
 func.func @f(%x: f32) {
-  // expected-error @below {{expects parent op to be one of 'quant_llm.linear, quant_llm.block, quant_llm.cross_block'}}
+  // expected-error @below {{expects parent op to be one of 'quant_llm.linear, quant_llm.grouped_linear, quant_llm.block, quant_llm.cross_block'}}
   quant_llm.yield %x : f32
 }
 

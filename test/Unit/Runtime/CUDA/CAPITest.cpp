@@ -127,6 +127,60 @@ TEST_F(CudaCAPITest, NullPointers) {
   quantLLMCudaModuleDestroy(nullptr);
 }
 
+TEST_F(CudaCAPITest, Experts) {
+  QuantLLMCudaGrouping grouping = {1, nullptr, 1};
+  ASSERT_EQ(quantLLMCudaArtifactGetGrouping(artifact, 2, &grouping),
+            QUANT_LLM_CUDA_OK);
+  EXPECT_EQ(grouping.numExperts, 0);
+  EXPECT_STREQ(grouping.offsets, "");
+  EXPECT_EQ(grouping.offsetsBytes, 0u);
+  expectFailure(quantLLMCudaArtifactGetGrouping(artifact, 3, &grouping),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "expected a linear below 3");
+  expectFailure(quantLLMCudaArtifactGetGrouping(artifact, 0, nullptr),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT, "'result'");
+
+  TestArtifact experts;
+  experts.makeExperts();
+  experts.linear(2)["offsets"] = "i64";
+  experts.write();
+  quantLLMCudaArtifactDestroy(artifact);
+  ASSERT_EQ(quantLLMCudaArtifactOpen(experts.directory.path.c_str(), nullptr,
+                                     &artifact),
+            QUANT_LLM_CUDA_OK)
+      << quantLLMCudaGetLastError();
+  ASSERT_EQ(quantLLMCudaArtifactGetGrouping(artifact, 2, &grouping),
+            QUANT_LLM_CUDA_OK);
+  EXPECT_EQ(grouping.numExperts, 4);
+  EXPECT_STREQ(grouping.offsets, "i64");
+  EXPECT_EQ(grouping.offsetsBytes, 40u);
+  ASSERT_EQ(quantLLMCudaModuleCreate(artifact, &options, &module),
+            QUANT_LLM_CUDA_OK)
+      << quantLLMCudaGetLastError();
+  QuantLLMCudaPlan plan;
+  ASSERT_EQ(quantLLMCudaModulePlan(module, 2, 5, &plan), QUANT_LLM_CUDA_OK);
+  std::vector<uint8_t> memory(10000);
+  uint8_t *base = memory.data();
+  base += -reinterpret_cast<uintptr_t>(base) % 16;
+  QuantLLMCudaBuffer bias = {base, 96}, offsets = {base + 104, 40};
+  QuantLLMCudaOperands operands = {};
+  operands.x = {base + 1600, 2000};
+  operands.y = {base + 4000, 120};
+  operands.epilogue = &bias;
+  operands.numEpilogue = 1;
+  ASSERT_EQ(quantLLMCudaModuleLaunchGrouped(module, &plan, nullptr, &operands,
+                                            &offsets),
+            QUANT_LLM_CUDA_OK)
+      << quantLLMCudaGetLastError();
+  EXPECT_EQ(fake.launches.size(), 1u);
+  expectFailure(quantLLMCudaModuleLaunchGrouped(module, &plan, nullptr,
+                                                &operands, nullptr),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 'offsets' but got a null pointer");
+  expectFailure(quantLLMCudaModuleLaunch(module, &plan, nullptr, &operands),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 'offsets' to have 40 bytes");
+}
+
 TEST_F(CudaCAPITest, KindsOfErrors) {
   QuantLLMCudaArtifact *other = nullptr;
   expectFailure(quantLLMCudaArtifactOpen("/nonexistent", nullptr, &other),

@@ -69,6 +69,47 @@ TEST(CudaManifestTest, EverythingIsRead) {
   EXPECT_EQ(manifest->linears[1].scheme.zero, ZeroKind::Integer);
 }
 
+TEST(CudaManifestTest, Experts) {
+  TestArtifact artifact;
+  artifact.makeExperts();
+  Result<Manifest> manifest = parseManifest(artifact.manifest.dump());
+  ASSERT_TRUE(manifest.ok()) << manifest.message();
+  const LinearDescription &linear = manifest->linears[2];
+  EXPECT_TRUE(linear.isGrouped());
+  EXPECT_EQ(linear.experts, 4);
+  EXPECT_EQ(linear.n, 12);
+  EXPECT_EQ(linear.getRows(), 48);
+  EXPECT_EQ(linear.offsetBytes, 4);
+  EXPECT_FALSE(manifest->linears[0].isGrouped());
+  EXPECT_EQ(manifest->linears[0].getRows(), 48);
+
+  struct Case {
+    std::function<void(json &linear, json &kernel)> change;
+    const char *message;
+  };
+  const Case cases[] = {
+      {[](json &linear, json &) { linear["experts"] = 0; },
+       "linear 'shared': expected 'experts' to be an integer from 1 to "
+       "178956970 but got 0"},
+      {[](json &linear, json &) { linear["experts"] = 178956971; },
+       "but got 178956971"},
+      {[](json &linear, json &) { linear.erase("offsets"); },
+       "expected a field 'offsets'"},
+      {[](json &linear, json &) { linear["offsets"] = "f32"; },
+       "expected 'offsets' to be i32 or i64 but got 'f32'"},
+      {[](json &, json &kernel) { kernel["args"].erase(4); },
+       "kernel 'plain' is for a linear without experts"},
+      {[](json &, json &kernel) { kernel["grid"] = "persistent"; },
+       "expected an argument 'offsets' and the grid tiles"},
+  };
+  for (const Case &test : cases) {
+    json changed = artifact.manifest;
+    test.change(changed["linears"][2], changed["kernels"][3]);
+    Result<Manifest> manifest = parseManifest(changed.dump());
+    expectError(manifest.status(), test.message);
+  }
+}
+
 TEST(CudaManifestTest, Errors) {
   TestArtifact artifact;
   struct Case {
@@ -125,8 +166,13 @@ TEST(CudaManifestTest, Errors) {
       {[&](json &m) { kernel(m, "workspace_bytes") = -1; },
        "'workspace_bytes'"},
       {[&](json &m) { kernel(m, "args").push_back("z"); },
-       "expected an argument (tensor_map_x, x, y, workspace, m, packedI, "
-       "packed_scalesI, packed_zerosI, output_scaleI, epilogueI) but got 'z'"},
+       "expected an argument (tensor_map_x, x, y, offsets, workspace, m, "
+       "packedI, packed_scalesI, packed_zerosI, output_scaleI, epilogueI) but "
+       "got 'z'"},
+      {[&](json &m) { kernel(m, "args").push_back("offsets"); },
+       "kernel 'few' has an argument 'offsets' but the linear has no experts"},
+      {[&](json &m) { linear(m, "kind") = "conv"; },
+       "expected 'kind' to be linear or grouped_linear but got 'conv'"},
       {[&](json &m) { kernel(m, "args").push_back("packed99"); },
        "but got 'packed99'"},
       {[&](json &m) { kernel(m, "args").push_back("y"); },
@@ -252,9 +298,11 @@ TEST(CudaManifestTest, DamagedText) {
 //===----------------------------------------------------------------------===//
 
 static LaunchGeometry geometryOf(const KernelDescription &kernel, int64_t n,
-                                 int64_t m, int64_t multiprocessors = 132) {
+                                 int64_t m, int64_t multiprocessors = 132,
+                                 int64_t experts = 0) {
   LaunchGeometry geometry;
-  Status status = getLaunchGeometry(kernel, n, m, multiprocessors, geometry);
+  Status status =
+      getLaunchGeometry(kernel, n, m, multiprocessors, geometry, experts);
   EXPECT_TRUE(status.ok()) << status.message();
   return geometry;
 }
@@ -276,6 +324,38 @@ TEST(CudaGeometryTest, Tiles) {
   kernel.split = 4;
   kernel.cluster = 4;
   EXPECT_EQ(geometryOf(kernel, 100, 1).grid, (Grid{12, 1, 1}));
+}
+
+// As many tiles of tokens as the worst routing has.
+TEST(CudaGeometryTest, Experts) {
+  KernelDescription kernel;
+  kernel.rowTile = 48;
+  kernel.tokenTile = 8;
+  auto gridOf = [&](int64_t n, int64_t m, int64_t experts) {
+    return geometryOf(kernel, n, m, 132, experts).grid;
+  };
+  EXPECT_EQ(gridOf(96, 1, 1), (Grid{2, 1, 1}));
+  EXPECT_EQ(gridOf(96, 16, 1), (Grid{2, 2, 1}));
+  EXPECT_EQ(gridOf(96, 17, 1), (Grid{2, 3, 1}));
+  EXPECT_EQ(gridOf(96, 3, 64), (Grid{2, 3, 1}));
+  EXPECT_EQ(gridOf(96, 64, 64), (Grid{2, 64, 1}));
+  EXPECT_EQ(gridOf(96, 64 + 7, 64), (Grid{2, 64, 1}));
+  EXPECT_EQ(gridOf(96, 64 + 8, 64), (Grid{2, 65, 1}));
+  // Experts that begin inside of strips may touch one more.
+  EXPECT_EQ(gridOf(100, 1, 4), (Grid{3, 1, 1}));
+  EXPECT_EQ(gridOf(33, 1, 4), (Grid{1, 1, 1}));
+  EXPECT_EQ(gridOf(34, 1, 4), (Grid{2, 1, 1}));
+  kernel.split = kernel.cluster = 4;
+  EXPECT_EQ(gridOf(96, 3, 64), (Grid{8, 3, 1}));
+  // No routing has more.
+  for (int64_t m = 1; m <= 40; ++m)
+    for (int64_t first = 0; first <= m; ++first)
+      for (int64_t second = 0; first + second <= m; ++second) {
+        int64_t tiles = 0;
+        for (int64_t tokens : {first, second, m - first - second})
+          tiles += (tokens + 7) / 8;
+        EXPECT_LE(tiles, int64_t(gridOf(96, m, 3)[1]));
+      }
 }
 
 TEST(CudaGeometryTest, Persistent) {

@@ -628,7 +628,7 @@ TEST_F(CudaModuleTest, WrongBuffers) {
   check([](LaunchOperands &o) { o.epilogue = nullptr; },
         "expected 2 epilogue operands but got 0");
   check([](LaunchOperands &o) { o.y.data = o.x.data + 15984; },
-        "expected x, y and workspace to be different memory");
+        "expected x, y, offsets and workspace to be different memory");
   check([](LaunchOperands &o) { o.workspace.data = o.y.data; },
         "different memory");
   // Touching is no overlap.
@@ -638,6 +638,51 @@ TEST_F(CudaModuleTest, WrongBuffers) {
   // A plan of nobody.
   plan.linear = 17;
   expectLaunchError(plan, operandsOf(plan), "expected a linear below 3");
+}
+
+TEST_F(CudaModuleTest, Experts) {
+  files.makeExperts();
+  files.write();
+  CudaStatus status = load();
+  ASSERT_TRUE(status.ok()) << status.message();
+  Plan plan = planOf(2, 20);
+  EXPECT_EQ(plan.xBytes, 20u * 200 * 2);
+  EXPECT_EQ(plan.yBytes, 20u * 12 * 2);
+  EXPECT_EQ(plan.offsetsBytes, 20u);
+  // Two tokens more than two tiles of 8, over four experts.
+  EXPECT_EQ(plan.geometry.grid, (std::array<uint32_t, 3>{1, 6, 1}));
+  LaunchOperands operands = operandsOf(plan);
+  operands.offsets = {base + 0x90004, 20};
+  // One value for every row of the weight.
+  epilogue[0] = {base + 0xa0000, 48 * 2};
+  operands.epilogue = epilogue;
+  operands.numEpilogue = 1;
+  status = module->launch(plan, nullptr, operands);
+  ASSERT_TRUE(status.ok()) << status.message();
+  const FakeLaunch &launch = fake.launches.at(0);
+  EXPECT_EQ(valueOf<uint64_t>(launch.arguments[4]), operands.offsets.data);
+  EXPECT_EQ(valueOf<int32_t>(launch.arguments[7]), 20);
+
+  auto check = [&](const std::function<void(LaunchOperands &)> &change,
+                   const std::string &part) {
+    LaunchOperands changed = operands;
+    change(changed);
+    expectLaunchError(plan, changed, part);
+  };
+  check([](LaunchOperands &o) { o.offsets = {}; },
+        "expected 'offsets' to have 20 bytes, aligned to 4, but got a null "
+        "pointer");
+  check([](LaunchOperands &o) { o.offsets.bytes = 19; }, "but got 19 bytes");
+  check([](LaunchOperands &o) { o.offsets.data += 2; },
+        "an address that is not a multiple of 4");
+  check([](LaunchOperands &o) { o.offsets.data = o.y.data + 16; },
+        "different memory");
+  check(
+      [&](LaunchOperands &o) {
+        epilogue[0].bytes = 95;
+        o.epilogue = epilogue;
+      },
+      "expected 'epilogue0' to have 96 bytes");
 }
 
 TEST_F(CudaModuleTest, DriverErrorsOfLaunches) {

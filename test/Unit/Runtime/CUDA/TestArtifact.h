@@ -165,6 +165,23 @@ public:
     ASSERT_TRUE(status.ok()) << status.message();
   }
 
+  /// Makes four experts of 12 rows of the linear `shared`, whose kernel then
+  /// has the offsets before y; to be written.
+  void makeExperts() {
+    linear(2).update({{"kind", "grouped_linear"},
+                      {"n", 12},
+                      {"experts", 4},
+                      {"offsets", "i32"},
+                      {"epilogue", {{{"type", "f16"}}}}});
+    kernel(3)["args"] = {
+        "x",       "packed0", "packed_scales0", "output_scale0",
+        "offsets", "y",       "epilogue0",      "m"};
+    kernelFile.replace(kernelFile.find("plain:"), std::string::npos,
+                       "plain:8,8,8,4,8,8,8,4");
+    for (nlohmann::json &kernel : manifest["kernels"])
+      kernel["sha256"] = sha256Hex(kernelFile.data(), kernelFile.size());
+  }
+
   nlohmann::json &kernel(size_t i) { return manifest["kernels"][i]; }
   nlohmann::json &linear(size_t i) { return manifest["linears"][i]; }
 

@@ -1,4 +1,4 @@
-//===- Interfaces.td - Interface of layouts ----------------*- tablegen -*-===//
+//===- Interfaces.td - Interfaces of quant_llm -------------*- tablegen -*-===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -33,6 +33,70 @@ def QuantLLM_WeightLayoutAttrInterface
       "::llvm::SmallVector<::quant_llm::WeightComponent>", "getComponents",
       (ins "const ::quant_llm::Scheme &":$scheme, "int64_t":$n, "int64_t":$k)>,
   ];
+}
+
+def QuantLLM_LinearOpInterface : OpInterface<"LinearOpInterface"> {
+  let cppNamespace = "::quant_llm";
+  let description = [{
+    What `linear` and `grouped_linear` have in common: weights that are multiplied with an input,
+    an epilogue, and the notes of the passes that quantize weights and choose kernels.
+  }];
+  let methods = [
+    InterfaceMethod<"The input, one row per token.",
+      "::mlir::Value", "getInput">,
+    InterfaceMethod<"One weight, or two of a gated pair.",
+      "::mlir::OperandRange", "getWeights">,
+    InterfaceMethod<"The weights, to be replaced.",
+      "::mlir::MutableOperandRange", "getWeightsMutable">,
+    InterfaceMethod<"The number of experts whose rows a weight has; 1 of a `linear`.",
+      "int64_t", "getNumExperts", (ins), "", "return 1;">,
+    InterfaceMethod<"The operands of the epilogue.",
+      "::mlir::OperandRange", "getEpilogueOperands">,
+    InterfaceMethod<"The region of the epilogue; empty if there is none.",
+      "::mlir::Region &", "getEpilogue">,
+    InterfaceMethod<"The result.", "::mlir::Value", "getResult">,
+    InterfaceMethod<"The scheme chosen for the weights; null if none is.",
+      "::quant_llm::SchemeAttr", "getSchemeAttr">,
+    InterfaceMethod<"Sets the scheme.",
+      "void", "setSchemeAttr", (ins "::quant_llm::SchemeAttr":$scheme)>,
+    InterfaceMethod<"Why the scheme, or none, was chosen; may be null.",
+      "::mlir::StringAttr", "getReasonAttr">,
+    InterfaceMethod<"Sets the reason.",
+      "void", "setReasonAttr", (ins "::mlir::StringAttr":$reason)>,
+    InterfaceMethod<"The configurations of kernels; may be null.",
+      "::mlir::ArrayAttr", "getKernelsAttr">,
+    InterfaceMethod<"Sets the configurations of kernels.",
+      "void", "setKernelsAttr", (ins "::mlir::ArrayAttr":$kernels)>,
+    InterfaceMethod<"The generated kernels; may be null.",
+      "::mlir::ArrayAttr", "getKernelSymbolsAttr">,
+    InterfaceMethod<"Sets the generated kernels.",
+      "void", "setKernelSymbolsAttr", (ins "::mlir::ArrayAttr":$symbols)>,
+  ];
+  let extraSharedClassDeclaration = [{
+    bool hasEpilogue() { return !$_op.getEpilogue().empty(); }
+    /// Outputs and inputs of the weights, of one expert.
+    int64_t getN() {
+      return ::quant_llm::getWeightShape($_op.getWeights().front().getType())[0] /
+             $_op.getNumExperts();
+    }
+    int64_t getK() {
+      return ::quant_llm::getWeightShape($_op.getWeights().front().getType())[1];
+    }
+    /// True if every weight has a quantized type.
+    bool isQuantized() {
+      return ::llvm::all_of($_op.getWeights().getTypes(), [](::mlir::Type type) {
+        return ::llvm::isa<::quant_llm::WeightType>(type);
+      });
+    }
+    /// The configurations in `kernels`; none if there are none.
+    ::llvm::SmallVector<::quant_llm::KernelConfig> getKernelConfigs() {
+      ::llvm::SmallVector<::quant_llm::KernelConfig> configs;
+      if (::mlir::ArrayAttr kernels = $_op.getKernelsAttr())
+        for (auto kernel : kernels.getAsRange<::quant_llm::KernelConfigAttr>())
+          configs.push_back(kernel.getConfig());
+      return configs;
+    }
+  }];
 }
 
 #endif // QUANT_LLM_DIALECT_QUANTLLM_IR_INTERFACES_TD

@@ -52,6 +52,13 @@ def QuantLLM_FloatTensor
     : ConfinedType<RankedTensorOf<[F16, BF16, F32]>, [QuantLLM_PlainPred],
                    "ranked tensor of f16, bf16 or f32 without encoding",
                    "::mlir::RankedTensorType">;
+/// Where the tokens of each expert begin, and where those of the last one end.
+def QuantLLM_Offsets
+    : ConfinedType<1DTensorOf<[I32, I64]>,
+                   [QuantLLM_PlainPred,
+                    CPred<"::llvm::cast<::mlir::RankedTensorType>($_self).getDimSize(0) >= 2">],
+                   "1D tensor of i32 or i64 with at least two elements, a static number, and no encoding",
+                   "::mlir::RankedTensorType">;
 def QuantLLM_AnyWeight
     : AnyTypeOf<[QuantLLM_Matrix, QuantLLM_WeightType]>;
 
@@ -238,7 +245,8 @@ def QuantLLM_ComponentsOp : QuantLLM_Op<"components", [
 }
 
 def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
-    Pure, IsolatedFromAbove, AttrSizedOperandSegments]> {
+    Pure, IsolatedFromAbove, AttrSizedOperandSegments,
+    QuantLLM_LinearOpInterface]> {
   let summary = "The linear layer, with an epilogue";
   let description = [{
     For every index m of the leading dimensions of the input x and every output n:
@@ -320,15 +328,89 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
   let hasVerifier = 1;
   let hasRegionVerifier = 1;
   let hasCanonicalizer = 1;
+}
+
+def QuantLLM_GroupedLinearOp : QuantLLM_Op<"grouped_linear", [
+    Pure, IsolatedFromAbove, AttrSizedOperandSegments,
+    QuantLLM_LinearOpInterface]> {
+  let summary = "The linear layers of experts, each on its own tokens";
+  let description = [{
+    The layer of a mixture of experts. Tokens (rows of the input x) are sorted by expert:
+    expert e has the tokens `offsets[e]` to before `offsets[e+1]`, any number of them, also
+    none. The weights of the E experts stand on top of each other: rows e*N to before
+    (e+1)*N of a weight are those of expert e. For every token t of expert e and output n:
+
+    ```
+    acc_j[t, n] = sum over k of f32(x[t, k]) * f32(W_j[e*N + n, k])
+    y[t, n]     = epilogue(acc_0[t, n] [, acc_1[t, n]], ...)
+    ```
+
+    Values of weights, sums, epilogue and rounding are those of `quant_llm.linear`; a scheme holds for the
+    weight as a whole, so that `block = [-1, -1]` is one scale for all experts. An operand of the epilogue is either one value for every row of the
+    weight, such as a bias of each expert (`tensor<E*N x T>`, `e[e*N + n]`), or has the shape of the result.
+
+    `offsets` must ascend from 0 to the number of tokens. If they do not, elements of the
+    result are unspecified, but nothing outside of the operands is read. The
+    number of tokens may be 0.
+
+    `scheme`, `reason`, `kernels` and `kernel_symbols` are as in `quant_llm.linear`; the
+    token counts of kernels are those of all experts together.
+
+    Constraints:
+    - QL-GROUPED-LINEAR-C1: there are one or two weights.
+    - QL-GROUPED-LINEAR-C2: the weights have the same shape.
+    - QL-GROUPED-LINEAR-C3: `offsets` has E+1 elements, and E divides the rows of a weight: its shape is `[E*N, K]`.
+    - QL-GROUPED-LINEAR-C4: the input has two dimensions, and the last one is K, static.
+    - QL-GROUPED-LINEAR-C5: the result's shape is the input's with N in the place of K.
+    - QL-GROUPED-LINEAR-C6: two weights, or operands of the epilogue, need an epilogue.
+    - QL-GROUPED-LINEAR-C7: an operand of the epilogue has the shape `[E*N]` or that of the result.
+    - QL-GROUPED-LINEAR-C8: the region's arguments are one f32 per weight, then the element
+      type of each operand.
+    - QL-GROUPED-LINEAR-C9: the region holds only pure scalar operations of `arith` and `math`.
+    - QL-GROUPED-LINEAR-C10: the region yields one value of the result's element type.
+    - QL-GROUPED-LINEAR-C11: if `scheme` is given, a quantized weight has this scheme.
+    - QL-GROUPED-LINEAR-C12: `kernels`, if given, cover the token counts from 1 on in their order,
+      without gaps.
+    - QL-GROUPED-LINEAR-C13: `kernel_symbols`, if given, has one symbol for each of `kernels`.
+
+    Example:
+    ```mlir
+    %y = quant_llm.grouped_linear %x, %w offsets(%o : tensor<9xi32>) : (tensor<?x64xf16>, !quant_llm.weight<128x64xf16, #scheme>) -> tensor<?x16xf16>
+    %z = quant_llm.grouped_linear %x, %gate, %up offsets(%o : tensor<9xi32>) epilogue {
+    ^bb0(%g: f32, %u: f32):
+      %0 = arith.mulf %g, %u : f32
+      quant_llm.yield %0 : f32
+    } : (tensor<?x64xf16>, tensor<128x64xf16>, tensor<128x64xf16>) -> tensor<?x16xf32>
+    ```
+  }];
+  let arguments = (ins
+    QuantLLM_FloatTensor:$input,
+    Variadic<QuantLLM_AnyWeight>:$weights,
+    QuantLLM_Offsets:$offsets,
+    Variadic<QuantLLM_FloatTensor>:$epilogue_operands,
+    OptionalAttr<QuantLLM_SchemeAttr>:$scheme,
+    OptionalAttr<StrAttr>:$reason,
+    OptionalAttr<QuantLLM_KernelConfigArrayAttr>:$kernels,
+    OptionalAttr<SymbolRefArrayAttr>:$kernel_symbols
+  );
+  let results = (outs QuantLLM_FloatTensor:$result);
+  let regions = (region MaxSizedRegion<1>:$epilogue);
+  let builders = [
+    // `body` builds and yields the epilogue; none if it is null.
+    OpBuilder<(ins "::mlir::Type":$result, "::mlir::Value":$input,
+                   "::mlir::ValueRange":$weights, "::mlir::Value":$offsets,
+                   CArg<"::mlir::ValueRange", "{}">:$epilogueOperands,
+                   CArg<"::llvm::function_ref<void(::mlir::OpBuilder &, ::mlir::Location, ::mlir::ValueRange)>", "{}">:$body,
+                   CArg<"::quant_llm::SchemeAttr", "{}">:$scheme,
+                   CArg<"::mlir::StringAttr", "{}">:$reason)>
+  ];
+  let skipDefaultBuilders = 1;
+  let hasCustomAssemblyFormat = 1;
+  let hasVerifier = 1;
+  let hasRegionVerifier = 1;
+  let hasCanonicalizer = 1;
   let extraClassDeclaration = [{
-    bool hasEpilogue() { return !getEpilogue().empty(); }
-    /// Outputs and inputs of the weights.
-    int64_t getN();
-    int64_t getK();
-    /// True if every weight has a quantized type.
-    bool isQuantized();
-    /// The configurations in `kernels`; none if there are none.
-    ::llvm::SmallVector<::quant_llm::KernelConfig> getKernelConfigs();
+    int64_t getNumExperts() { return getOffsets().getType().getDimSize(0) - 1; }
   }];
 }
 
@@ -432,7 +514,7 @@ def QuantLLM_CrossBlockOp : QuantLLM_RegionOp<"cross_block"> {
 
 def QuantLLM_YieldOp : QuantLLM_Op<"yield", [
     Pure, ReturnLike, Terminator,
-    ParentOneOf<["LinearOp", "BlockOp", "CrossBlockOp"]>]> {
+    ParentOneOf<["LinearOp", "GroupedLinearOp", "BlockOp", "CrossBlockOp"]>]> {
   let summary = "Ends an epilogue or a block";
   let description = [{
     Example:

@@ -52,6 +52,15 @@ llvm::hash_code hash_value(const KernelConfig &config);
 #define GET_TYPEDEF_CLASSES
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMTypes.h.inc"
 
+namespace quant_llm {
+
+/// The shape [N, K] of the type of a weight, dense or quantized.
+llvm::ArrayRef<int64_t> getWeightShape(mlir::Type type);
+
+} // namespace quant_llm
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMOpInterfaces.h.inc"
+
 #define GET_OP_CLASSES
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMOps.h.inc"
 

@@ -17,7 +17,7 @@ namespace quant_llm {
 /// What a kernel of the linear computes, beside the body of its epilogue. An
 /// error for what no kernel does: dense weights, weights under different
 /// schemes. Further rules are those of verifyKernel.
-Result<KernelProblem> getKernelProblem(LinearOp op);
+Result<KernelProblem> getKernelProblem(LinearOpInterface op);
 
 } // namespace quant_llm
 

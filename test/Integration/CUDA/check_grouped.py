@@ -1,0 +1,300 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Checks grouped linears (experts) that make_grouped.py compiled through libQuantLLMRuntime on a GPU, against float64.
+
+Random weights are packed here. Tokens are routed at random, all to one expert, to few experts, and by offsets that make no sense (nothing may
+then be touched but y). --time compares with a loop over the experts, whose token counts the host then has to know.
+
+    check_grouped.py DIR... --library libQuantLLMRuntime.so [--m 0,1,8,100,600] [--time]
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import struct
+import sys
+import time
+
+from check_kernel import supervise, work
+from check_linear import Buffer, Operands, Runtime
+
+NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "uint8": "U8"}
+FLOAT8 = {"f8E8M0FNU": "F8_E8M0", "f8E4M3FN": "F8_E4M3"}
+
+
+def save(path, tensors):
+    """A safetensors file of {name: (type, tensor)}."""
+    header, offset = {}, 0
+    for name, (kind, tensor) in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 64)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, tensor in tensors.values():
+            import torch
+
+            file.write(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def components(key, packed):
+    """The tensors of a packed weight."""
+    import torch
+
+    def plain(tensor):
+        return NAMES[str(tensor.dtype).split(".")[1]], tensor
+
+    result = {key + ".packed": plain(packed.packed.view(torch.uint8)), key + ".packed_scales": (FLOAT8.get(packed.scale_type) or plain(packed.scales)[0], packed.scales)}
+    if packed.zeros is not None:
+        result[key + ".packed_zeros"] = plain(packed.zeros)
+    result[key + ".output_scale"] = plain(torch.tensor(packed.output_scale))
+    return result
+
+
+def make_weights(options, directory, case):
+    """Weights of a case; their archive is written beside the manifest, and beside that of the loop."""
+    import torch
+
+    import schemes
+
+    scheme = schemes.Scheme.parse(case["scheme"])
+    generator = torch.Generator(device="cuda").manual_seed(options.seed)
+    weights = [schemes.random_weight(case["experts"] * case["n"], case["k"], scheme, generator, "cuda") for _ in range(2 if "gate" in case["steps"] else 1)]
+    packed = [schemes.pack_weight(weight) for weight in weights]
+    tensors = {}
+    for i, weight in enumerate(packed):
+        tensors.update(components(f"w{i}", weight))
+    save(os.path.join(directory, "packed.safetensors"), tensors)
+    loop = directory.rstrip("/") + "-loop"
+    if options.time and os.path.isdir(loop):
+        tensors, strips = {}, case["n"] // 16
+        for expert in range(case["experts"]):
+            part = slice(expert * strips, (expert + 1) * strips)
+            one = packed[0]
+            tensors.update(components(f"w{expert}", schemes.Packed(one.packed[part], one.scales[part], one.scale_type, None, one.output_scale)))
+        save(os.path.join(loop, "packed.safetensors"), tensors)
+    return weights
+
+
+class GroupedRuntime(Runtime):
+    def prepare_grouped(self, plan, x, y, offsets, epilogue):
+        """launch(stream) of a plan on (address, bytes) pairs."""
+        buffers = (Buffer * max(1, len(epilogue)))(*[Buffer(*pair) for pair in epilogue])
+        operands, where = Operands(Buffer(*x), Buffer(*y), Buffer(None, 0), buffers, len(epilogue)), Buffer(*offsets)
+
+        def launch(stream):
+            self.call("quantLLMCudaModuleLaunchGrouped", self.module, ctypes.byref(plan), ctypes.c_void_p(stream), ctypes.byref(operands), ctypes.byref(where))
+
+        launch.keep = buffers
+        return launch
+
+
+def routings(experts, m, generator):
+    """{name: tokens of every expert}."""
+    import torch
+
+    def count(chosen):
+        return torch.bincount(chosen, minlength=experts).tolist()
+
+    device = generator.device
+    result = {"random": count(torch.randint(experts, (m,), generator=generator, device=device))}
+    if experts > 1:
+        result["first"] = count(torch.zeros(m, dtype=torch.int64, device=device))
+        result["last"] = count(torch.full((m,), experts - 1, device=device))
+        few = torch.randperm(experts, generator=generator, device=device)[: max(2, experts // 4)]
+        result["few"] = count(few[torch.randint(len(few), (m,), generator=generator, device=device)])
+    return result
+
+
+def make_problem(case, weights):
+    import torch
+
+    import harness
+
+    class Problem(harness.Problem):
+        """The product of tokens with the weights of their experts."""
+
+        def __init__(self):
+            steps = [step for step in case["steps"].split(",") if step]
+            bias = "bias" in steps
+            super().__init__(weights, case["act"], case["out"], steps, ["f32"] * bias, [False] * bias)
+            self.experts, self.n = case["experts"], case["n"]
+
+        def route(self, counts):
+            self.counts = counts
+            self.owner = torch.repeat_interleave(torch.arange(self.experts, device="cuda"), torch.tensor(counts, device="cuda"))
+            self.offsets = torch.tensor([0] + counts, device="cuda").cumsum(0).to(torch.int64 if case["offsets"] == "i64" else torch.int32)
+
+        def product(self, x, weight):
+            parts, begin = [], 0
+            for expert, count in enumerate(self.counts):
+                if count:
+                    parts.append(x[begin : begin + count] @ weight[expert * self.n : (expert + 1) * self.n].T)
+                begin += count
+            return torch.cat(parts)
+
+        def operands(self, m, generator):
+            return [torch.randn((self.experts * self.n,), generator=generator, device="cuda") for _ in self.operand_types]
+
+        def own(self, operands):
+            return [operand.reshape(self.experts, self.n)[self.owner] for operand in operands]
+
+        def reference(self, x, operands):
+            return harness.apply_epilogue(self.steps, [self.product(x.double(), weight) for weight in self.exact], self.own(operands))
+
+        def dense_product(self, x, operands):
+            return harness.apply_epilogue(self.steps, [self.product(x, weight).double() for weight in self.dense], self.own(operands)).to(self.output)
+
+        def tolerance(self, x, operands, reference):
+            norm = float(reference.norm())
+            allowed = 2 * float((self.dense_product(x, operands).double() - reference).norm())
+            unit = 0.2 * torch.finfo(self.activation).eps
+            square = float(self.product(x.double().square(), sum(self.rounding)).sum()) + float((reference * unit).square().sum())
+            if reference.numel() < 1024:
+                allowed = max(allowed, 4 * square**0.5)
+            return allowed / 2 / max(norm, 1e-30), allowed / max(norm, 1e-30)
+
+    return Problem()
+
+
+def worker(options):
+    import torch
+
+    import harness
+
+    harness.start()
+
+    def check(runtime, problem, case, label, m, name, counts, memory):
+        problem.route(counts)
+        plan = runtime.plan(0, m)
+        if m == 0:
+            offsets = harness.Guarded.of(problem.offsets, offset=8)
+            rows = [(harness.Guarded(4 * problem.experts * problem.n).address, 4 * problem.experts * problem.n) for _ in problem.operand_types]
+            runtime.prepare_grouped(plan, (None, 0), (None, 0), (offsets.address, offsets.size), rows)(0)
+            torch.cuda.synchronize()
+            return f"ok   {label} m=0", {"case": label, "m": 0, "passed": True}
+        data = harness.Case(problem, m, options)
+        offsets = harness.Guarded.of(problem.offsets, offset=8)
+        operands = [(buffer.address, buffer.size) for buffer in data.operand_buffers]
+        launch = runtime.prepare_grouped(plan, (data.x_buffer.address, data.x_buffer.size), (data.y_buffer.address, data.y_buffer.size), (offsets.address, offsets.size), operands)
+        text, record = data.check(launch, {"offsets": offsets, "weights": memory})
+        # Offsets that make no sense: results are unspecified, but nothing else may change.
+        kept = offsets.bytes.clone()
+        generator = torch.Generator(device="cuda").manual_seed(m)
+        for low, high in ((-5, m + 5), (-(1 << 31), (1 << 31) - 1)):
+            wrong = torch.randint(low, high, problem.offsets.shape, generator=generator, device="cuda").to(problem.offsets.dtype)
+            offsets.bytes.copy_(wrong.view(torch.uint8))
+            data.run(launch, torch.cuda.current_stream())
+            broken = [what for what, buffer in (("x", data.x_buffer), ("y", data.y_buffer), ("offsets", offsets), ("weights", memory)) if not buffer.intact()]
+            if broken:
+                text, record["passed"] = text + " | wrong offsets: written outside of " + ", ".join(broken), False
+        offsets.bytes.copy_(kept)
+        record.update({"case": label, "experts": problem.experts, "n": problem.n, "k": problem.k, "scheme": case["scheme"], "routing": name, "kernel": plan.kernel.decode()})
+        return f"{'ok  ' if record['passed'] else 'FAIL'} {label} {problem.experts}x{problem.n}x{problem.k} m={m} {name} {plan.kernel.decode()} {text}", record
+
+    def measure(problem, case, directory, m):
+        """Both ways over copies of the weights that exceed the L2 cache, and over several routings."""
+        size = os.path.getsize(os.path.join(directory, "packed.safetensors"))
+        active = min(1.0, m / problem.experts)
+        copies = min(8, harness.num_copies(int(size * active), limit=8))
+        generator = torch.Generator(device="cuda").manual_seed(m)
+        x = torch.randn((m, problem.k), generator=generator, device="cuda").to(problem.activation)
+        y = torch.empty((m, problem.n), device="cuda", dtype=problem.output)
+        width = problem.output.itemsize
+        grouped, loops, keep, launches = [], [], [], 0
+        for copy in range(copies):
+            runtime = GroupedRuntime(options.library, directory)
+            separate = Runtime(options.library, directory.rstrip("/") + "-loop")
+            plan = runtime.plan(0, m)
+            for _ in range(-(-8 // copies)):
+                counts = routings(problem.experts, m, generator)["random"]
+                problem.route(counts)
+                keep.append((runtime, separate, problem.offsets))
+                grouped.append(runtime.prepare_grouped(plan, (x.data_ptr(), x.nbytes), (y.data_ptr(), y.nbytes), (problem.offsets.data_ptr(), problem.offsets.nbytes), []))
+                own, begin = [], 0
+                for expert, count in enumerate(counts):
+                    if count:
+                        at = separate.plan(expert, count)
+                        own.append(separate.prepare(at, (x.data_ptr() + 2 * begin * problem.k, 2 * count * problem.k), (y.data_ptr() + width * begin * problem.n, width * count * problem.n), (None, 0), []))
+                    begin += count
+                launches += len(own)
+                loops.append(lambda stream, own=own: [launch(stream) for launch in own])
+        together = harness.time_graph(grouped, replays=20)
+        apart = harness.time_graph(loops, replays=20)
+        for runtime, separate in {id(pair[0]): pair[:2] for pair in keep}.values():
+            runtime.close()
+            separate.close()
+        return {"us": together[0], "us_min": together[1], "us_max": together[2], "loop_us": apart[0], "loop_launches": launches / len(loops), "weight_bytes": size * active}
+
+    def run(entry):
+        label, directory = entry[0], entry[1]
+        with open(os.path.join(directory, "case.json")) as file:
+            case = json.load(file)
+        weights = make_weights(options, directory, case)
+        problem = make_problem(case, weights)
+        memory = None
+
+        def allocate(size):
+            nonlocal memory
+            memory = harness.Guarded(size)
+            return memory.address
+
+        runtime = GroupedRuntime(options.library, directory, memory=allocate)
+        before = memory.bytes.clone()
+        generator = torch.Generator(device="cuda").manual_seed(options.seed)
+        for m in options.tokens:
+            for name, counts in routings(case["experts"], m, generator).items():
+                if (m == 0 or options.time) and name != "random":
+                    continue
+                text, record = check(runtime, problem, case, label, m, name, counts, memory)
+                if not torch.equal(memory.bytes, before):
+                    text, record["passed"] = text + " | weights overwritten", False
+                if options.time and record["passed"] and m:
+                    record.update(measure(problem, case, directory, m))
+                    text += f" | {record['us']:.1f} us ({record['us_min']:.1f}..{record['us_max']:.1f}), {record['loop_launches']:.1f} launches of a loop {record['loop_us']:.1f} us"
+                yield text, record
+        runtime.close()
+
+    work([(name, path) for name, path in load_cases(options)], options.start, run)
+
+
+def load_cases(options):
+    return [(os.path.basename(os.path.normpath(path)), path) for path in options.directories if not os.path.normpath(path).endswith("-loop")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="directory that make_grouped.py wrote; those that end with -loop are skipped")
+    parser.add_argument("--library", required=True, help="libQuantLLMRuntime.so")
+    parser.add_argument("--m", default="0,1,8,40,100,600", help="token counts, of all experts together (default: %(default)s)")
+    parser.add_argument("--time", action="store_true", help="time random routings beside a loop over the experts")
+    parser.add_argument("--repeat", type=int, default=6, help="launches compared bitwise (default: 6)")
+    parser.add_argument("--offset", type=int, default=16, help="bytes by which x, y and operands miss an alignment of 256 (default: 16)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--timeout", type=float, default=60, help="seconds without a line after which a kernel hangs (default: 60)")
+    parser.add_argument("--limit", type=float, default=0, help="seconds for the whole run (default: none)")
+    parser.add_argument("--json", help="write all records here")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.tokens = [int(piece) for piece in options.m.split(",")]
+    if options.worker:
+        worker(options)
+        return 0
+    count = len(load_cases(options))
+    begin = time.monotonic()
+    records, failures = supervise(options, count, os.path.abspath(__file__))
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(records, file, indent=1)
+    passed = sum(record["passed"] for record in records)
+    print(f"{count} grouped linears, {len(records)} cases checked, {passed} passed, {failures} failures, {time.monotonic() - begin:.0f} s")
+    return 0 if failures == 0 and records else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
