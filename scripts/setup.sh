@@ -130,8 +130,10 @@ install_packages() {
     *) die "no package $package; enable bookworm main in /etc/apt/sources.list (and check the network)" ;;
     esac
   done
+  # An installation that was interrupted must be brought to an end first.
+  as_root dpkg --configure -a || die "dpkg --configure -a failed; see the messages above"
   # shellcheck disable=SC2086
-  as_root apt-get install -y --no-install-recommends $missing ||
+  as_root apt-get install -y --fix-broken --no-install-recommends $missing ||
     die "apt-get could not install: $missing (no network, no space or no privileges?)"
 }
 

@@ -21,6 +21,7 @@ import pytest
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 SCRIPTS = TESTS.parent / "scripts"
+DISTRIBUTION = subprocess.run(["bash", "-c", '. "$1"; distribution', "-", SCRIPTS / "setup.sh"], capture_output=True, text=True).stdout.split()
 sys.path.insert(0, str(TESTS / "Python"))
 from conftest import tiny_checkpoint, write_tokenizer
 
@@ -202,6 +203,17 @@ def test_a_signal_removes_what_was_being_fetched(checkout):
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
     assert os.listdir(checkout / ".cache") == ["lock"]
+
+
+@pytest.mark.skipif("debian 12" not in " ".join(DISTRIBUTION), reason="packages are installed on Debian 12 only")
+def test_an_interrupted_installation_is_ended_first(checkout):
+    log = checkout / "log"
+    write_program(checkout / "bin" / "dpkg-query", f'[ ! -e "{log}" ] || ! grep -q "apt-get install" "{log}" || printf installed\n')
+    write_program(checkout / "bin" / "sudo", 'exec "$@"\n')
+    for name in ("dpkg", "apt-get", "apt-cache"):
+        write_program(checkout / "bin" / name, f'[ {name} = apt-cache ] || echo {name} $1 $2 >> "{log}"\n')
+    assert run(checkout, *USUAL)[0] == 0
+    assert log.read_text().splitlines() == ["apt-get update -q", "dpkg --configure -a", "apt-get install -y"]
 
 
 def test_the_second_of_two_runs_waits(checkout):
