@@ -74,6 +74,20 @@ def check_integer(value, name, low, high=2**31 - 1):
     return number
 
 
+# As many threads as there may be.
+MAX_THREADS = 4096
+
+
+def check_threads(value):
+    """A number of threads; 0 leaves it to $QUANT_LLM_THREADS, which must then be
+    one, too."""
+    number = check_integer(value, "threads", 0, MAX_THREADS)
+    text = os.environ.get("QUANT_LLM_THREADS", "")
+    if number == 0 and text and not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_THREADS):
+        raise QuantLLMError(f"QUANT_LLM_THREADS: expected an integer from 1 to {MAX_THREADS} but got '{text}'")
+    return number
+
+
 def check_number(value, name, low, high, open_low=False):
     """A float in [low, high], or in (low, high]."""
     if isinstance(value, (str, bytes)):

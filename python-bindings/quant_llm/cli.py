@@ -22,8 +22,8 @@ try:
     from tqdm import tqdm
 
     from . import __version__, model
+    from ._check import MAX_THREADS, check_threads
     from ._errors import QuantLLMError
-    from .runtime import MAX_THREADS
 except ImportError as missing:
     # A shared library or a package; the message says which.
     raise SystemExit(f"quant-llm: error: {missing}") from None
@@ -79,6 +79,7 @@ def run_import(arguments):
 
 
 def run_quantize(arguments):
+    check_threads(arguments.threads)
     with Bars() as bars:
         report = model.quantize_directory(
             arguments.model,

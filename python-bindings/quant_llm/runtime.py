@@ -9,11 +9,8 @@ from collections import namedtuple
 import numpy as np
 
 from . import _quant_llm
-from ._check import check_flag, check_integer, check_path, check_text
+from ._check import check_flag, check_integer, check_path, check_text, check_threads
 from ._errors import QuantLLMError
-
-# As for $QUANT_LLM_THREADS.
-MAX_THREADS = 4096
 
 # Names of element types in safetensors and in NumPy (those of the second group
 # come from the package ml_dtypes, if it is installed).
@@ -98,7 +95,7 @@ class Engine:
         if base_directory is not None:
             base_directory = check_path(base_directory, "base_directory")
         name = check_text(name, "name", optional=True)
-        options = (check_flag(reference, "reference"), check_integer(threads, "threads", 0, MAX_THREADS), base_directory, check_flag(cache, "cache"))
+        options = (check_flag(reference, "reference"), check_threads(threads), base_directory, check_flag(cache, "cache"))
         if isinstance(source, (bytes, bytearray)):
             self._engine = _quant_llm.Engine.from_memory(bytes(source), name, *options)
         else:

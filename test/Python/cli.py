@@ -278,6 +278,16 @@ def test_quantize_what_was_imported(capsys, hf_model, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "4097", "9" * 5000])
+def test_bad_number_of_threads_in_the_environment(capsys, hf_model, tmp_path, monkeypatch, value):
+    monkeypatch.setenv("QUANT_LLM_THREADS", value)
+    message = f"quant-llm: error: QUANT_LLM_THREADS: expected an integer from 1 to 4096 but got '{value}'\n"
+    for command in (["quantize", hf_model, "-o", tmp_path / "q"], ["generate", hf_model, "--prompt", "the"]):
+        assert run(capsys, *command) == (2, "", message)
+    assert os.listdir(tmp_path) == []
+    assert run(capsys, "quantize", hf_model, "-o", tmp_path / "q", "--threads", "1")[0] == 0
+
+
 def test_include_and_exclude(capsys, hf_model, tmp_path):
     run(capsys, "quantize", hf_model, "-o", tmp_path / "q", "--include", "mlp[.](up|down)", "--exclude", "layers[.]0")
     report = json.loads((tmp_path / "q" / "report.json").read_text())
