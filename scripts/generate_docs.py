@@ -11,6 +11,7 @@ The pages are committed; the test test/Docs/generated.test fails when they are s
 """
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -47,11 +48,63 @@ def dialect_page(tblgen):
     return text + run(tblgen, DIALECT / "Ops.td", "-gen-dialect-doc", "-dialect=quant_llm")
 
 
+# The operations that passes run on, by their C++ classes in Passes.td.
+ANCHORS = {
+    "": "any operation",
+    "::mlir::ModuleOp": "`builtin.module`",
+    "::mlir::func::FuncOp": "`func.func`",
+    "::mlir::gpu::GPUModuleOp": "`gpu.module`",
+    "::mlir::FunctionOpInterface": "any function",
+}
+PASS = re.compile(r'^def \w+\s*:\s*(?:Interface)?Pass<\s*"([^"]+)"(?:,\s*"([^"]+)")?', re.M)
+
+
 def passes_page(tblgen):
-    text = NOTE.format("the Passes.td files") + "# Passes\n"
+    text = NOTE.format("the Passes.td files and Pipelines.h") + "# Passes\n"
     for source in sorted(INCLUDE.glob("quant-llm/**/Passes.td")):
         text += f"\n## {source.parent.relative_to(INCLUDE / 'quant-llm')}\n\n"
-        text += run(tblgen, source, "-gen-pass-doc")
+        page = run(tblgen, source, "-gen-pass-doc")
+        for name, anchor in PASS.findall(source.read_text()):
+            if anchor not in ANCHORS:
+                sys.exit(f"error: {source}: say in generate_docs.py what {anchor} is for readers")
+            page, count = re.subn(rf"(### `-{re.escape(name)}`\n\n_.*_\n)", rf"\1\nRuns on {ANCHORS[anchor]}.\n", page)
+            if count != 1:
+                sys.exit(f"error: {source}: expected one section of the pass {name} but got {count}")
+        text += page
+    return text + pipelines_section()
+
+
+# A struct of options, and one option in it: name, description, default.
+STRUCT = re.compile(r"struct (\w+)\s*:\s*public mlir::PassPipelineOptions<\w+> \{(.*?)^\};", re.S | re.M)
+STRING = r'"(?:[^"\\]|\\.)*"'
+OPTION = re.compile(
+    rf"^  (?:List)?Option<[^;]*?\{{?\s*\*this,\s*({STRING}),\s*llvm::cl::desc\(\s*((?:{STRING}\s*)+)\)"
+    r"(?:,\s*llvm::cl::init\(([^()]*)\))?", re.M)
+REGISTRATION = re.compile(
+    rf"PassPipelineRegistration<(\w+)>\(\s*({STRING}),\s*((?:{STRING}\s*)+),", re.S)
+
+
+def unquote(text):
+    return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', text))
+
+
+def pipelines_section():
+    """The registered pipelines with their options, which are structs and not TableGen."""
+    structs = {name: body for name, body in STRUCT.findall((INCLUDE / "quant-llm/Pipelines/Pipelines.h").read_text())}
+    text = "\n## Pipelines\n\nThese run on `builtin.module`, in passes of their own for what is inside.\n"
+    for source in sorted((ROOT / "lib/Pipelines").glob("*.cpp")):
+        for struct, name, summary in REGISTRATION.findall(source.read_text()):
+            body = structs[struct]
+            options = OPTION.findall(body)
+            if len(options) != body.count("{*this,") + body.count("{\n      *this,"):
+                sys.exit(f"error: Pipelines.h: cannot read every option of {struct}")
+            text += f"\n### `-{unquote(name)}`\n\n_{unquote(summary)}_\n\n#### Options\n\n```\n"
+            width = max(len(unquote(option)) for option, _, _ in options)
+            for option, description, default in options:
+                default = default.strip().rsplit("::", 1)[-1].strip('"')
+                note = f" (default: {default.lower() if default[:1].isupper() else default})" if default else ""
+                text += f"-{unquote(option):{width}} : {unquote(description)}{note}\n"
+            text += "```\n"
     return text
 
 

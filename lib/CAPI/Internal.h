@@ -10,6 +10,7 @@
 #define QUANT_LLM_LIB_CAPI_INTERNAL_H
 
 #include "quant-llm-c/Support.h"
+#include "quant-llm/Support/Parallel.h"
 #include "quant-llm/Support/Status.h"
 
 #include <cstdint>
@@ -70,7 +71,8 @@ inline QuantLLMStatus reportException(QuantLLMError **error,
 template <typename Body>
 QuantLLMStatus runGuarded(QuantLLMError **error, Body body) {
   try {
-    Outcome outcome = body();
+    Status setting = checkThreadSetting();
+    Outcome outcome = setting.ok() ? body() : Outcome(setting);
     if (outcome.status.ok())
       return QUANT_LLM_OK;
     if (error)

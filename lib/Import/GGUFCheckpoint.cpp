@@ -21,6 +21,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <set>
 
@@ -476,16 +477,25 @@ static Status readRows(const StoredTensor &tensor, const TensorInfo &info,
       return failure;
   const int64_t width = vector ? 1 : columns;
   const int64_t bad = findNonFinite(out, tensor.type, count * width);
-  if (bad >= 0)
-    return Status::error(
-        "tensor '" + tensor.source + "', row " +
-        std::to_string(first + bad / width) + ", column " +
-        std::to_string(bad % width) + ": expected a finite number" +
-        (info.blockType && tensor.type == StorageType::F16
-             ? " within the range of f16; try again with blocks dequantized to "
-               "f32"
-             : " but got an infinity or NaN; the file is damaged"));
-  return Status::success();
+  if (bad < 0)
+    return Status::success();
+  std::string message = "tensor '" + tensor.source + "', row " +
+                        std::to_string(first + bad / width) + ", column " +
+                        std::to_string(bad % width) +
+                        ": expected a finite number";
+  // f32 helps only if the number is a finite one.
+  if (info.blockType && tensor.type == StorageType::F16) {
+    std::vector<float> row(static_cast<size_t>(columns));
+    Status status = readRowsAsF32(
+        info, getStoredRow(tensor, first + bad / width), 1, row.data());
+    if (!status.ok())
+      return status;
+    if (std::isfinite(row[static_cast<size_t>(bad % width)]))
+      return Status::error(message + " within the range of f16; try again with "
+                                     "blocks dequantized to f32");
+  }
+  return Status::error(message +
+                       " but got an infinity or NaN; the file is damaged");
 }
 
 Result<SafetensorsWriter>

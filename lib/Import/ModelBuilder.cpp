@@ -28,6 +28,7 @@
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -80,6 +81,8 @@ private:
                ArrayRef<OpFoldResult> sizes, ArrayRef<unsigned> order,
                ArrayRef<int64_t> headShape);
   Value activate(OpBuilder &b, Location loc, Value x);
+  void require(Value x, arith::CmpIPredicate predicate, Value bound,
+               const char *otherwise);
 
   // Shorthand for upstream ops.
   Value constant(TypedAttr value);
@@ -284,15 +287,18 @@ Value ModelBuilder::add(Value x, Value y) {
 Value ModelBuilder::embed(Value tokens) {
   at("model.embed_tokens");
   Value table = parameter("model.embed_tokens.weight");
-  Value first = constant(b.getI64IntegerAttr(0));
-  Value last = constant(b.getI64IntegerAttr(config.vocabSize - 1));
+  Value size = constant(b.getI64IntegerAttr(config.vocabSize));
   return generic(
       tokens, empty({count, attr(config.hiddenSize)}),
       {map(2, {0}), map(2, {0, 1})},
       [&](OpBuilder &b, Location loc, ValueRange args) -> Value {
-        Value token = arith::MaxSIOp::create(b, loc, args[0], first);
-        token = arith::MinSIOp::create(b, loc, token, last);
-        Value row = arith::IndexCastOp::create(b, loc, b.getIndexType(), token);
+        // Negative numbers are large unsigned ones.
+        Value isToken = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult,
+                                              args[0], size);
+        cf::AssertOp::create(b, loc, isToken,
+                             "a token is not in the vocabulary");
+        Value row =
+            arith::IndexCastOp::create(b, loc, b.getIndexType(), args[0]);
         Value column = linalg::IndexOp::create(b, loc, 1);
         Value element =
             tensor::ExtractOp::create(b, loc, table, ValueRange{row, column});
@@ -637,6 +643,13 @@ void ModelBuilder::addParameters(llvm::StringRef archivePath) {
   }
 }
 
+/// Makes it an error of the call if the comparison does not hold.
+void ModelBuilder::require(Value x, arith::CmpIPredicate predicate, Value bound,
+                           const char *otherwise) {
+  Value holds = arith::CmpIOp::create(b, loc, predicate, x, bound);
+  cf::AssertOp::create(b, loc, holds, otherwise);
+}
+
 void ModelBuilder::buildForward() {
   const int64_t dynamic = ShapedType::kDynamic;
   auto tokensType = RankedTensorType::get({dynamic}, b.getI64Type());
@@ -653,25 +666,25 @@ void ModelBuilder::buildForward() {
   keyCache = entry->getArgument(1);
   valueCache = entry->getArgument(2);
 
-  // What fits: count = min(tokens, capacity), 0 <= position <= capacity -
-  // count.
+  // The caches are of one size, and 0 <= position <= size - count.
   at("model");
-  Value keyCapacity = tensor::DimOp::create(b, loc, keyCache, indexConstant(2));
+  Value capacity = tensor::DimOp::create(b, loc, keyCache, indexConstant(2));
   Value valueCapacity =
       tensor::DimOp::create(b, loc, valueCache, indexConstant(2));
-  Value capacity = arith::MinSIOp::create(b, loc, keyCapacity, valueCapacity);
-  Value given = tensor::DimOp::create(b, loc, tokens, indexConstant(0));
-  count = arith::MinSIOp::create(b, loc, given, capacity);
-  Value room = arith::SubIOp::create(b, loc, capacity, count);
+  require(valueCapacity, arith::CmpIPredicate::eq, capacity,
+          "the cache of values has not the size of that of keys");
+  count = tensor::DimOp::create(b, loc, tokens, indexConstant(0));
   position = arith::IndexCastOp::create(b, loc, b.getIndexType(),
                                         entry->getArgument(3));
-  position = arith::MaxSIOp::create(b, loc, position, indexConstant(0));
-  position = arith::MinSIOp::create(b, loc, position, room);
+  require(position, arith::CmpIPredicate::sge, indexConstant(0),
+          "the position of the first token is negative");
+  require(count, arith::CmpIPredicate::sle, capacity,
+          "there are more tokens than the caches hold");
+  Value room = arith::SubIOp::create(b, loc, capacity, count);
+  require(position, arith::CmpIPredicate::sle, room,
+          "the tokens do not fit into the caches from the position on");
   length = arith::AddIOp::create(b, loc, position, count);
   queryRows = arith::MulIOp::create(b, loc, count, indexConstant(group));
-  tokens = tensor::ExtractSliceOp::create(
-      b, loc, tokensType, tokens, ArrayRef<OpFoldResult>{attr(0)},
-      ArrayRef<OpFoldResult>{count}, ArrayRef<OpFoldResult>{attr(1)});
 
   Value x = embed(tokens);
   cosine = rotaryTable(/*isSine=*/false);
@@ -700,9 +713,10 @@ OwningOpRef<ModuleOp> ModelBuilder::build(llvm::StringRef archivePath) {
 }
 
 void quant_llm::loadModelDialects(MLIRContext &context) {
-  context.loadDialect<arith::ArithDialect, func::FuncDialect,
-                      linalg::LinalgDialect, math::MathDialect,
-                      tensor::TensorDialect, QuantLLMDialect>();
+  context
+      .loadDialect<arith::ArithDialect, cf::ControlFlowDialect,
+                   func::FuncDialect, linalg::LinalgDialect, math::MathDialect,
+                   tensor::TensorDialect, QuantLLMDialect>();
 }
 
 OwningOpRef<ModuleOp>

@@ -17,15 +17,34 @@
 
 using namespace quant_llm;
 
+constexpr const char *kThreadsVariable = "QUANT_LLM_THREADS";
+
+/// The number in the environment variable, or 0.
+static unsigned getThreadSetting() {
+  const char *text = std::getenv(kThreadsVariable);
+  if (!text || *text < '0' || *text > '9')
+    return 0;
+  char *end = nullptr;
+  long value = std::strtol(text, &end, 10);
+  return *end == '\0' && value <= kMostThreads ? static_cast<unsigned>(value)
+                                               : 0;
+}
+
+Status quant_llm::checkThreadSetting() {
+  const char *text = std::getenv(kThreadsVariable);
+  if (!text || *text == '\0' || getThreadSetting() != 0)
+    return Status::success();
+  return Status::error(
+      "expected the environment variable " + std::string(kThreadsVariable) +
+      " to be a number from 1 to " + std::to_string(kMostThreads) +
+      " but got '" + text + "'; unset it to use every processor");
+}
+
 unsigned quant_llm::resolveThreadCount(int requested) {
   if (requested > 0)
-    return static_cast<unsigned>(requested);
-  if (const char *text = std::getenv("QUANT_LLM_THREADS")) {
-    char *end = nullptr;
-    long value = std::strtol(text, &end, 10);
-    if (end != text && *end == '\0' && value > 0 && value <= 4096)
-      return static_cast<unsigned>(value);
-  }
+    return static_cast<unsigned>(std::min(requested, kMostThreads));
+  if (unsigned setting = getThreadSetting())
+    return setting;
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0)
     return std::max(1, CPU_COUNT(&set));

@@ -78,6 +78,20 @@ def test_overflow_of_f16_names_the_place(model, tmp_path):
     import_model(path, str(tmp_path / "model.mlir"), "--dequantize-to=f32")
 
 
+def test_infinite_scales_are_damage(model, tmp_path):
+    with torch.no_grad():
+        row = model.model.layers[1].mlp.up_proj.weight[5]
+        saved = row.clone()
+        row[:] = 3.0e8  # of a scale that f16 has not
+    path = tiny_gguf.write(str(tmp_path / "model.gguf"), model, "Q8_0")
+    with torch.no_grad():
+        row[:] = saved
+    for option in ("f16", "f32"):
+        result = run_tool("quant-import", path, "-o", tmp_path / "model.mlir", f"--dequantize-to={option}")
+        assert result.returncode == 1
+        assert "'blk.1.ffn_up.weight', row 5, column 0: expected a finite number but got an infinity or NaN; the file is damaged" in result.stderr
+
+
 def test_files_of_others_are_not_replaced(model, tmp_path):
     path = tiny_gguf.write(str(tmp_path / "model.gguf"), model)
     output = tmp_path / "out"

@@ -113,16 +113,30 @@ def test_older_form_of_the_configuration(tmp_path):
     check(directory, tmp_path)
 
 
-def test_what_does_not_fit_is_clamped(tmp_path):
-    """A wrong position, length or token is no crash (ModelBuilder.h)."""
+def test_what_does_not_fit_is_an_error(tmp_path):
+    """A wrong position, length or token, or caches of two sizes (ModelBuilder.h)."""
     directory = make_model(str(tmp_path / "model"), "llama")
-    module = import_model(directory, str(tmp_path / "model.mlir"))
-    tokens = np.arange(8)
-    expected = Module(module, capacity=8)(tokens, 0)
-    for position in (-1, -(2**62), 1, 2**62):
-        assert np.array_equal(Module(module, capacity=8)(tokens, position), expected)
-    assert np.array_equal(Module(module, capacity=8)(np.arange(20), 0), expected)
+    path = import_model(directory, str(tmp_path / "model.mlir"))
     vocabulary = 61
-    actual = Module(module, capacity=8)([-5, vocabulary + 10**9], 0)
-    assert np.array_equal(actual, Module(module, capacity=8)([0, vocabulary - 1], 0))
-    assert Module(module, capacity=8)([], 0).shape == (0, vocabulary)
+    module = Module(path, capacity=8)
+
+    def fault(tokens, position):
+        before = np.load(module.keys)
+        result = module.run(tokens, position)
+        assert result.returncode == 2, result.stderr
+        assert np.array_equal(np.load(module.keys), before)
+        return result.stderr
+
+    tokens = np.arange(8)
+    for position in (-1, -(2**62)):
+        assert f"position of the first token is negative: expected at least 0 but got {position}" in fault(tokens, position)
+    for position in (1, 2**62):
+        assert f"do not fit into the caches from the position on: expected at most 0 but got {position}" in fault(tokens, position)
+    assert "more tokens than the caches hold: expected at most 8 but got 20" in fault(np.arange(20), 0)
+    for token in (-5, vocabulary, vocabulary + 10**9):
+        assert f"a token is not in the vocabulary: expected less than {vocabulary} but got {token}" in fault([1, token, 2], 0)
+    assert module([], 0).shape == (0, vocabulary)
+    assert module([0, vocabulary - 1], 6).shape == (2, vocabulary)
+    values = np.load(module.values)
+    np.save(module.values, values[:, :, :7])
+    assert "the cache of values has not the size of that of keys: expected 8 but got 7" in fault(tokens[:2], 0)

@@ -9,6 +9,7 @@
 
 #include "quant-llm/Import/Import.h"
 #include "quant-llm/Support/AtomicFile.h"
+#include "quant-llm/Support/Parallel.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/Support/CommandLine.h"
@@ -112,6 +113,8 @@ int main(int argc, char **argv) {
   cl::extrahelp moreHelp(examples);
   cl::ParseCommandLineOptions(argc, argv, overview);
 
+  if (Status setting = checkThreadSetting(); !setting.ok())
+    return fail(setting.message());
   if (input.empty())
     return fail(
         "expected a model directory or a GGUF file; see quant-import --help");

@@ -13,6 +13,7 @@
 #include "quant-llm/InitAllPasses.h"
 #include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/Bytecode.h"
+#include "quant-llm/Support/Parallel.h"
 
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
@@ -73,6 +74,12 @@ int main(int argc, char **argv) {
 
   // A pass that writes a file leaves nothing behind when it is interrupted.
   quant_llm::installInterruptCleanup();
+
+  quant_llm::Status setting = quant_llm::checkThreadSetting();
+  if (!setting.ok()) {
+    llvm::errs() << "quant-opt: error: " << setting.message() << "\n";
+    return EXIT_FAILURE;
+  }
 
   DialectRegistry registry;
   registerAllDialects(registry);

@@ -11,7 +11,9 @@
 #include "quant-llm/Runtime/CPU/Npy.h"
 #include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/MappedFile.h"
+#include "quant-llm/Support/Parallel.h"
 
+#include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/raw_ostream.h"
@@ -494,6 +496,9 @@ int main(int argc, char **argv) {
   Options parsed;
   options = &parsed;
   cl::HideUnrelatedOptions(parsed.category);
+  cl::AddExtraVersionPrinter([](llvm::raw_ostream &os) {
+    os << "quant-llm " QUANT_LLM_VERSION " on LLVM " LLVM_VERSION_STRING "\n";
+  });
   // With a stream for errors, wrong usage is left to us; 1 means a difference.
   if (!cl::ParseCommandLineOptions(
           argc, argv,
@@ -501,10 +506,18 @@ int main(int argc, char **argv) {
           "its results.\n",
           &llvm::errs()))
     return 2;
+  if (Status setting = checkThreadSetting(); !setting.ok())
+    return fail(setting.message());
+  if (options->threads > kMostThreads)
+    return fail("expected --threads of at most " +
+                std::to_string(kMostThreads));
   if (options->repeat < 0 || options->warmup < 0 || options->threads < 0)
     return fail("expected --repeat, --warmup and --threads of at least 0");
   if (!(options->relativeTolerance >= 0) || !(options->absoluteTolerance >= 0))
     return fail("expected --rtol and --atol of at least 0");
+  if (options->frobeniusTolerance.getNumOccurrences() != 0 &&
+      !(options->frobeniusTolerance >= 0))
+    return fail("expected --max-relative-error of at least 0");
 
   CpuEngineOptions engineOptions;
   engineOptions.reference = options->reference;

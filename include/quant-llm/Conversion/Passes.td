@@ -324,7 +324,7 @@ def GuardParallel : Pass<"quant-llm-guard-parallel", "::mlir::func::FuncOp"> {
 }
 
 def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
-  let summary = "Check at run time that dynamic shapes fit together";
+  let summary = "Check at run time what compiled code relies on";
   let description = [{
     In front of linalg ops, linears, slices, casts and element accesses on tensors, compares
     the extents that must agree and are not known to. A failed check calls
@@ -334,12 +334,16 @@ def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
     of new tensors must not be negative and must fit into memory.
 
     `cf.assert` becomes such a check, too; in the body of a linalg op a call
-    of `__quant_llm_require`, whose argument is negative if all is well.
+    of `__quant_llm_require`, whose first argument is negative if all is well. If the condition is a
+    comparison of integers, the message ends with what was expected and what was got. Divisions and
+    remainders of integers are checked as well where the divisor may be zero, or may be -1 when the
+    least number is divided; such divisions of tensors become linalg ops.
 
     Example (`test/Conversion/QuantLLMToCPU/insert-checks.mlir`).
   }];
   let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::linalg::LinalgDialect",
     "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
   ];
 }

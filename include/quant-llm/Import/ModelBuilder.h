@@ -18,10 +18,8 @@
 // dimension; the results are the logits of all tokens and the updated caches.
 // All arithmetic is in float32; weights keep the type of their file.
 //
-// The function is memory safe for every input: a position or a number of tokens
-// that does not fit the cache is clamped (then fewer rows of logits than tokens
-// are returned), a token outside the vocabulary reads the nearest row. Callers
-// check their input first; these rules only keep a mistake from being a crash.
+// What a caller can get wrong is asserted (cf.assert): caches of one size,
+// tokens of the vocabulary, and 0 <= position <= C - number of tokens.
 //
 // Only upstream dialects are used, besides the archive, parameter and
 // get_parameter ops of quant_llm, so that passes see what they would see of a

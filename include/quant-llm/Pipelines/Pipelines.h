@@ -125,10 +125,15 @@ struct FineQuantPipelineOptions
                      "of an adaptive one")};
   Option<double> alpha{
       *this, "alpha",
-      llvm::cl::desc("Split groups while the ratio of their ranges is below"),
+      llvm::cl::desc("Split groups while the ratio of their ranges is below "
+                     "this, a number in (0, 2]"),
       llvm::cl::init(0.75)};
   Option<RangeStatistic> statistic{
-      *this, "statistic", llvm::cl::desc("What is compared with alpha"),
+      *this, "statistic",
+      llvm::cl::desc(
+          "What is compared with alpha: raw, the ratio of ranges, or "
+          "gaussian, that ratio divided by the one of normal "
+          "numbers"),
       llvm::cl::init(RangeStatistic::Raw),
       llvm::cl::values(
           clEnumValN(RangeStatistic::Raw, "raw", "the ratio of ranges"),
@@ -136,7 +141,9 @@ struct FineQuantPipelineOptions
                      "that ratio divided by the one expected of "
                      "normal numbers"))};
   Option<RangeAggregation> aggregation{
-      *this, "aggregation", llvm::cl::desc("Over the rows of a matrix"),
+      *this, "aggregation",
+      llvm::cl::desc("Over the rows of a matrix: min, the smallest ratio of a "
+                     "row, or mean, the ratio of the mean ranges"),
       llvm::cl::init(RangeAggregation::Min),
       llvm::cl::values(clEnumValN(RangeAggregation::Mean, "mean",
                                   "the ratio of the mean ranges"),

@@ -9,14 +9,24 @@
 #ifndef QUANT_LLM_SUPPORT_PARALLEL_H
 #define QUANT_LLM_SUPPORT_PARALLEL_H
 
+#include "quant-llm/Support/Status.h"
+
 #include <cstdint>
 #include <functional>
 
 namespace quant_llm {
 
+/// No more threads than this are ever used.
+constexpr int kMostThreads = 4096;
+
+/// An error unless the environment variable QUANT_LLM_THREADS is unset, empty,
+/// or a number from 1 to kMostThreads. For the entry points of tools and of the
+/// C API: resolveThreadCount() ignores any other value.
+Status checkThreadSetting();
+
 /// Number of threads to use for a request: `requested` if positive, else the
-/// environment variable QUANT_LLM_THREADS if it is a positive number, else the
-/// number of processors this process may run on. At least 1.
+/// environment variable QUANT_LLM_THREADS if it is a number as above, else the
+/// number of processors this process may run on. From 1 to kMostThreads.
 unsigned resolveThreadCount(int requested);
 
 /// Calls `body(begin, end)` on disjoint, consecutive ranges that cover

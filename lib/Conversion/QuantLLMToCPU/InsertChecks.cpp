@@ -18,14 +18,19 @@
 #include "quant-llm/Conversion/Passes.h"
 #include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/Dialect/Affine/Utils.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Index/IR/IndexOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Matchers.h"
 
 #include <set>
 #include <tuple>
@@ -44,6 +49,18 @@ static constexpr int64_t kMostBytes = int64_t(1) << 62;
 
 namespace {
 
+/// What a failed check says: with `got` and `bound`, numbers that are known at
+/// run time (kGotValue).
+struct Message {
+  Message(const Twine &text) : text(text.str()) {}
+  Message(std::string text) : text(std::move(text)) {}
+  Message(StringRef text) : text(text.str()) {}
+  Message(const char *text) : text(text) {}
+
+  std::string text;
+  Value got, bound;
+};
+
 struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
   using InsertChecksBase::InsertChecksBase;
 
@@ -52,7 +69,7 @@ struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
     // The messages of an earlier run keep their numbers.
     if (auto earlier = module->getAttrOfType<ArrayAttr>(kChecksAttrName))
       llvm::append_range(messages, earlier);
-    if (failed(replaceAsserts(module)))
+    if (failed(replaceAsserts(module)) || failed(guardDivisions(module)))
       return signalPassFailure();
     SmallVector<Operation *> ops;
     for (auto function : module.getOps<func::FuncOp>())
@@ -74,7 +91,8 @@ struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
     if (messages.empty())
       return;
     Builder builder(&getContext());
-    FunctionType type = builder.getFunctionType({builder.getI64Type()}, {});
+    Type i64 = builder.getI64Type();
+    FunctionType type = builder.getFunctionType({i64, i64, i64}, {});
     if ((callsFail &&
          failed(getRuntimeFunction(module, kFailCheckFunction, type))) ||
         (callsRequire &&
@@ -94,23 +112,230 @@ private:
                               "can be reported");
       OpBuilder builder(op);
       Location loc = op.getLoc();
+      Message message = describe(builder, loc, op);
       if (!op->getParentOfType<linalg::LinalgOp>()) {
         Value yes = arith::ConstantIntOp::create(builder, loc, 1, /*width=*/1);
         Value wrong = arith::XOrIOp::create(builder, loc, op.getArg(), yes);
-        fail(builder, loc, wrong, op.getMsg());
+        fail(builder, loc, wrong, message);
       } else {
-        // Without a region, so that the op stays one of scalars.
-        Value none = arith::ConstantIntOp::create(builder, loc, -1, 64);
-        Value number = addMessage(builder, loc, op.getMsg());
-        Value check =
-            arith::SelectOp::create(builder, loc, op.getArg(), none, number);
-        func::CallOp::create(builder, loc, kRequireFunction, TypeRange{},
-                             ValueRange{check});
-        callsRequire = true;
+        require(builder, loc, op.getArg(), message);
       }
       op.erase();
     }
     return success();
+  }
+
+  /// The message of an assertion. A comparison of integers says what it got.
+  Message describe(OpBuilder &builder, Location loc, cf::AssertOp op) {
+    Message message = op.getMsg();
+    auto compare = op.getArg().getDefiningOp<arith::CmpIOp>();
+    Type type = compare ? compare.getLhs().getType() : Type();
+    if (!compare || !(type.isIndex() ||
+                      (type.isInteger() && type.getIntOrFloatBitWidth() <= 64)))
+      return message;
+    StringRef bound;
+    switch (compare.getPredicate()) {
+    case arith::CmpIPredicate::eq:
+      bound = "{1}";
+      break;
+    case arith::CmpIPredicate::ne:
+      bound = "something else than {1}";
+      break;
+    case arith::CmpIPredicate::slt:
+    case arith::CmpIPredicate::ult:
+      bound = "less than {1}";
+      break;
+    case arith::CmpIPredicate::sle:
+    case arith::CmpIPredicate::ule:
+      bound = "at most {1}";
+      break;
+    case arith::CmpIPredicate::sgt:
+    case arith::CmpIPredicate::ugt:
+      bound = "more than {1}";
+      break;
+    case arith::CmpIPredicate::sge:
+    case arith::CmpIPredicate::uge:
+      bound = "at least {1}";
+      break;
+    }
+    message.text += (": expected " + bound + kGotValue).str();
+    auto number = [&](Value value) -> Value {
+      Type i64 = builder.getI64Type();
+      if (type.isIndex())
+        return arith::IndexCastOp::create(builder, loc, i64, value);
+      if (type == i64)
+        return value;
+      bool isSigned = arith::CmpIPredicate::ult > compare.getPredicate();
+      if (isSigned && !type.isInteger(1))
+        return arith::ExtSIOp::create(builder, loc, i64, value);
+      return arith::ExtUIOp::create(builder, loc, i64, value);
+    };
+    message.got = number(compare.getLhs());
+    message.bound = number(compare.getRhs());
+    return message;
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Divisions
+  //===--------------------------------------------------------------------===//
+
+  static bool isSignedDivision(Operation *op) {
+    return isa<arith::DivSIOp, arith::CeilDivSIOp, arith::FloorDivSIOp,
+               arith::RemSIOp, index::DivSOp, index::CeilDivSOp,
+               index::FloorDivSOp, index::RemSOp>(op);
+  }
+
+  static bool isDivision(Operation *op) {
+    return isSignedDivision(op) ||
+           isa<arith::DivUIOp, arith::CeilDivUIOp, arith::RemUIOp,
+               index::DivUOp, index::CeilDivUOp, index::RemUOp>(op);
+  }
+
+  /// Whether a division is defined whatever is divided.
+  static bool isDefined(Operation *op) {
+    APInt divisor;
+    return matchPattern(op->getOperand(1), m_ConstantInt(&divisor)) &&
+           !divisor.isZero() && !(isSignedDivision(op) && divisor.isAllOnes());
+  }
+
+  /// The processor traps at divisions by zero, and of the least number by -1.
+  LogicalResult guardDivisions(ModuleOp module) {
+    IRRewriter rewriter(&getContext());
+    SmallVector<Operation *> divisions;
+    SmallVector<linalg::LinalgOp> named;
+    SmallVector<affine::AffineApplyOp> maps;
+    for (auto function : module.getOps<func::FuncOp>())
+      function.walk([&](Operation *op) {
+        if (auto apply = dyn_cast<affine::AffineApplyOp>(op)) {
+          if (!apply.getAffineMap().getResult(0).isPureAffine())
+            maps.push_back(apply);
+        } else if (isDivision(op) && !isDefined(op)) {
+          auto parent = dyn_cast<linalg::LinalgOp>(op->getParentOp());
+          if (parent &&
+              !isa<linalg::GenericOp, linalg::MapOp, linalg::ReduceOp>(
+                  parent.getOperation()))
+            named.push_back(parent);
+          else
+            divisions.push_back(op);
+        }
+      });
+    // The bodies of named ops are not to be changed.
+    for (linalg::LinalgOp op : named) {
+      rewriter.setInsertionPoint(op);
+      FailureOr<linalg::GenericOp> generic =
+          linalg::generalizeNamedOp(rewriter, op);
+      if (failed(generic))
+        return op->emitOpError("expected an op whose divisions can be checked; "
+                               "write it as linalg.generic");
+      generic->walk([&](Operation *inner) {
+        if (isDivision(inner))
+          divisions.push_back(inner);
+      });
+    }
+    for (affine::AffineApplyOp op : maps) {
+      rewriter.setInsertionPoint(op);
+      Operation *before = op->getPrevNode();
+      auto values =
+          affine::expandAffineMap(rewriter, op.getLoc(), op.getAffineMap(),
+                                  llvm::to_vector<8>(op.getMapOperands()));
+      if (!values)
+        return failure(); // reported
+      Operation *first =
+          before ? before->getNextNode() : &op->getBlock()->front();
+      for (; first != op; first = first->getNextNode())
+        if (isDivision(first) && !isDefined(first))
+          divisions.push_back(first);
+      rewriter.replaceOp(op, *values);
+    }
+    for (Operation *op : divisions) {
+      Type type = op->getResult(0).getType();
+      if (isa<RankedTensorType>(type))
+        op = writeAsGeneric(rewriter, op);
+      else if (isa<ShapedType>(type))
+        return op->emitOpError("expected a division of numbers or tensors, "
+                               "which can be checked, but got one of ")
+               << type;
+      if (op->getParentOfType<LinearOpInterface>())
+        return op->emitOpError(
+            "expected a divisor in an epilogue to be a constant, other than "
+            "zero, since it cannot be checked there");
+      guardDivision(op);
+      // Upstream's lowering of these divides the difference to a neighbour,
+      // which may be the least number where the dividend is not.
+      rewriter.setInsertionPoint(op);
+      if (isa<index::FloorDivSOp>(op))
+        rewriter.replaceOpWithNewOp<arith::FloorDivSIOp>(op, op->getOperand(0),
+                                                         op->getOperand(1));
+      else if (isa<index::CeilDivSOp>(op))
+        rewriter.replaceOpWithNewOp<arith::CeilDivSIOp>(op, op->getOperand(0),
+                                                        op->getOperand(1));
+    }
+    return success();
+  }
+
+  /// A division of tensors as one of scalars in a linalg.generic.
+  Operation *writeAsGeneric(IRRewriter &rewriter, Operation *op) {
+    rewriter.setInsertionPoint(op);
+    Location loc = op->getLoc();
+    auto type = cast<RankedTensorType>(op->getResult(0).getType());
+    Value init = tensor::EmptyOp::create(
+        rewriter, loc, tensor::getMixedSizes(rewriter, loc, op->getOperand(0)),
+        type.getElementType());
+    if (init.getType() != type)
+      init = tensor::CastOp::create(rewriter, loc, type, init);
+    AffineMap map = rewriter.getMultiDimIdentityMap(type.getRank());
+    Operation *scalar = nullptr;
+    auto generic = linalg::GenericOp::create(
+        rewriter, loc, TypeRange{type}, op->getOperands(), ValueRange{init},
+        SmallVector<AffineMap>(3, map),
+        SmallVector<utils::IteratorType>(type.getRank(),
+                                         utils::IteratorType::parallel),
+        [&](OpBuilder &nested, Location loc, ValueRange arguments) {
+          scalar = nested.create(
+              loc, op->getName().getIdentifier(), arguments.take_front(2),
+              TypeRange{type.getElementType()}, op->getAttrs());
+          linalg::YieldOp::create(nested, loc, scalar->getResults());
+        });
+    rewriter.replaceOp(op, generic);
+    return scalar;
+  }
+
+  void guardDivision(Operation *op) {
+    OpBuilder builder(op);
+    Location loc = op->getLoc();
+    if (isa<UnknownLoc>(loc)) // in what was the body of a named op
+      loc = op->getParentOp()->getLoc();
+    Value dividend = op->getOperand(0), divisor = op->getOperand(1);
+    Type type = divisor.getType();
+    auto constant = [&](const APInt &value) -> Value {
+      return arith::ConstantOp::create(builder, loc,
+                                       builder.getIntegerAttr(type, value));
+    };
+    auto equal = [&](Value a, const APInt &b) -> Value {
+      return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::eq, a,
+                                   constant(b));
+    };
+    unsigned bits = type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
+    Value wrong = equal(divisor, APInt::getZero(bits));
+    std::string message = "expected a divisor other than zero";
+    if (isSignedDivision(op)) {
+      Value least = equal(dividend, APInt::getSignedMinValue(bits));
+      Value negates = equal(divisor, APInt::getAllOnes(bits));
+      wrong = arith::OrIOp::create(
+          builder, loc, wrong,
+          arith::AndIOp::create(builder, loc, least, negates));
+      message += ", and not the least number divided by -1,";
+    }
+    message += (" in " + op->getName().getStringRef()).str();
+    if (!op->getParentOfType<linalg::LinalgOp>())
+      return fail(builder, loc, wrong, message);
+    // A kernel goes on after a fault.
+    Value yes = arith::ConstantIntOp::create(builder, loc, 1, /*width=*/1);
+    require(builder, loc, arith::XOrIOp::create(builder, loc, wrong, yes),
+            message);
+    op->setOperand(1,
+                   arith::SelectOp::create(builder, loc, wrong,
+                                           constant(APInt(bits, 1)), divisor));
   }
 
   void check(Operation *op) {
@@ -546,16 +771,42 @@ private:
     return number;
   }
 
+  /// The arguments of the functions of the runtime but for the number.
+  SmallVector<Value> getValues(OpBuilder &builder, Location loc,
+                               const Message &message) {
+    Value none;
+    if (!message.got || !message.bound)
+      none = arith::ConstantIntOp::create(builder, loc, 0, /*width=*/64);
+    return {message.got ? message.got : none,
+            message.bound ? message.bound : none};
+  }
+
+  /// Ends the call if `wrong`.
   void fail(OpBuilder &builder, Location loc, Value wrong,
-            const Twine &message) {
-    Value number = addMessage(builder, loc, message);
+            const Message &message) {
+    SmallVector<Value> arguments{addMessage(builder, loc, message.text)};
+    llvm::append_range(arguments, getValues(builder, loc, message));
     callsFail = true;
     scf::IfOp::create(builder, loc, wrong,
                       [&](OpBuilder &nested, Location loc) {
                         func::CallOp::create(nested, loc, kFailCheckFunction,
-                                             TypeRange{}, ValueRange{number});
+                                             TypeRange{}, arguments);
                         scf::YieldOp::create(nested, loc);
                       });
+  }
+
+  /// In the body of a linalg op, where no region may be: a fault unless
+  /// `holds`.
+  void require(OpBuilder &builder, Location loc, Value holds,
+               const Message &message) {
+    Value none = arith::ConstantIntOp::create(builder, loc, -1, /*width=*/64);
+    Value number = addMessage(builder, loc, message.text);
+    SmallVector<Value> arguments{
+        arith::SelectOp::create(builder, loc, holds, none, number)};
+    llvm::append_range(arguments, getValues(builder, loc, message));
+    func::CallOp::create(builder, loc, kRequireFunction, TypeRange{},
+                         arguments);
+    callsRequire = true;
   }
 
   struct Key {

@@ -422,7 +422,7 @@ private:
                                ValueRange carried);
   Value writeExtract(linalg::LinalgOp op, tensor::ExtractOp extract,
                      ArrayRef<Value> at);
-  void writeRequire(Value check);
+  void writeRequire(ArrayRef<Value> arguments);
   Value getCallState();
   Value load(Value tensor, AffineMap map, ArrayRef<Value> indices);
   void store(linalg::LinalgOp op, unsigned result, ArrayRef<Value> indices,
@@ -945,7 +945,9 @@ SmallVector<Value> KernelWriter::writeBody(linalg::LinalgOp op,
       continue;
     }
     if (isRequire(inner)) {
-      writeRequire(mapping.lookupOrDefault(inner.getOperand(0)));
+      writeRequire(llvm::map_to_vector(inner.getOperands(), [&](Value value) {
+        return mapping.lookupOrDefault(value);
+      }));
       continue;
     }
     Operation *copy = builder.clone(inner, mapping);
@@ -1013,17 +1015,18 @@ Value KernelWriter::writeExtract(linalg::LinalgOp op, tensor::ExtractOp extract,
   return choice.getResult(0);
 }
 
-/// Notes a check that failed, which `check` is the number of unless it is
-/// negative.
-void KernelWriter::writeRequire(Value check) {
+/// Notes a check that failed, which the first of `arguments` is the number of
+/// unless it is negative.
+void KernelWriter::writeRequire(ArrayRef<Value> arguments) {
   Value none = arith::ConstantIntOp::create(builder, loc, 0, /*width=*/64);
   Value failed = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::sge,
-                                       check, none);
+                                       arguments.front(), none);
   auto choice = scf::IfOp::create(builder, loc, failed);
   OpBuilder::InsertionGuard guard(builder);
   builder.setInsertionPointToStart(choice.thenBlock());
-  func::CallOp::create(builder, loc, kCheckFaultFunction, TypeRange{},
-                       ValueRange{getCallState(), check});
+  SmallVector<Value> noted{getCallState()};
+  llvm::append_range(noted, arguments);
+  func::CallOp::create(builder, loc, kCheckFaultFunction, TypeRange{}, noted);
   callsCheckFault = true;
 }
 
@@ -1133,9 +1136,10 @@ struct OutlineKernels
          failed(getRuntimeFunction(
              module, kIndexFaultFunction,
              builder.getFunctionType({pointer, i64, i64}, {})))) ||
-        (callsCheckFault && failed(getRuntimeFunction(
-                                module, kCheckFaultFunction,
-                                builder.getFunctionType({pointer, i64}, {})))))
+        (callsCheckFault &&
+         failed(getRuntimeFunction(
+             module, kCheckFaultFunction,
+             builder.getFunctionType({pointer, i64, i64, i64}, {})))))
       return signalPassFailure();
     if ((callsIndexFault || callsCheckFault) &&
         !module.lookupSymbol(kCallState))

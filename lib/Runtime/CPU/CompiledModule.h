@@ -11,6 +11,7 @@
 
 #include "quant-llm/Runtime/CPU/CpuEngine.h"
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,10 +28,12 @@ struct ParameterBinding {
   std::vector<int64_t> shape;
 };
 
+using ParameterBindings = std::vector<ParameterBinding>;
+
 /// Objects and everything needed to link and call them.
 struct CompiledModule {
   std::vector<FunctionSignature> functions;
-  std::vector<ParameterBinding> parameters;
+  ParameterBindings parameters;
   /// Names of the kernels that a profile counts, by number.
   std::vector<std::string> kernels;
   /// Messages of the checks in the code, by number.
@@ -40,9 +43,11 @@ struct CompiledModule {
 };
 
 /// Parses, lowers and compiles. `bufferName` names the source in diagnostics.
-Result<CompiledModule> compileModule(std::string_view source,
-                                     const std::string &bufferName,
-                                     const CpuEngineOptions &options);
+/// Asks `checkParameters` before what takes long.
+Result<CompiledModule> compileModule(
+    std::string_view source, const std::string &bufferName,
+    const CpuEngineOptions &options,
+    const std::function<Status(const ParameterBindings &)> &checkParameters);
 
 /// The symbol of the entry point that the engine calls for `function`: it takes
 /// an array of pointers, one to each scalar or memref descriptor, the last one

@@ -374,9 +374,10 @@ static std::vector<std::string> collectStrings(ModuleOp module,
   return strings;
 }
 
-Result<CompiledModule> cpu::compileModule(std::string_view source,
-                                          const std::string &bufferName,
-                                          const CpuEngineOptions &options) {
+Result<CompiledModule> cpu::compileModule(
+    std::string_view source, const std::string &bufferName,
+    const CpuEngineOptions &options,
+    const std::function<Status(const ParameterBindings &)> &checkParameters) {
   DialectRegistry registry;
   registerCpuPipelineDialects(registry);
   MLIRContext context(registry);
@@ -442,6 +443,8 @@ Result<CompiledModule> cpu::compileModule(std::string_view source,
   }
   if (failed(collectParameters(*module, result.parameters)))
     return Status::error(diagnostics.take("cannot bind the parameters"));
+  if (Status status = checkParameters(result.parameters); !status.ok())
+    return status;
   result.kernels = collectStrings(*module, kProfiledKernelsAttrName);
   result.checks = collectStrings(*module, kChecksAttrName);
 

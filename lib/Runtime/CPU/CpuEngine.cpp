@@ -91,6 +91,9 @@ namespace {
 struct CallState {
   std::atomic<bool> outOfMemory{false};
   std::atomic<int64_t> failedCheck{-1};
+  /// What the check got, and the bound of that.
+  int64_t checkedValue = 0;
+  int64_t checkedBound = 0;
   std::atomic<bool> indexFailed{false};
   int64_t index = 0;
   int64_t bound = 0;
@@ -156,23 +159,28 @@ static void quantLLMRelease(CallState *state, void *block) {
     leaveCall();
 }
 
-static void quantLLMCheckFault(CallState *state, int64_t check) {
+static void quantLLMCheckFault(CallState *state, int64_t check, int64_t value,
+                               int64_t bound) {
   int64_t none = -1;
-  state->failedCheck.compare_exchange_strong(none, check);
+  if (!state->failedCheck.compare_exchange_strong(none, check))
+    return;
+  // Read after the kernel.
+  state->checkedValue = value;
+  state->checkedBound = bound;
 }
 
-static void quantLLMFailCheck(int64_t check) {
+static void quantLLMFailCheck(int64_t check, int64_t value, int64_t bound) {
   if (currentCall)
-    quantLLMCheckFault(&currentCall->state, check);
+    quantLLMCheckFault(&currentCall->state, check, value, bound);
   leaveCall();
   // quant-llm-serialize-loops keeps calls of this out of parallel regions.
   std::fprintf(stderr, "quant-llm: a check failed in a parallel region\n");
   std::abort();
 }
 
-static void quantLLMRequire(int64_t check) {
+static void quantLLMRequire(int64_t check, int64_t value, int64_t bound) {
   if (check >= 0)
-    quantLLMFailCheck(check);
+    quantLLMFailCheck(check, value, bound);
 }
 
 static void quantLLMIndexFault(CallState *state, int64_t index, int64_t bound) {
@@ -213,11 +221,14 @@ struct CpuEngine::Impl {
   std::unique_ptr<llvm::orc::LLJIT> jit;
 
   Status link(const std::string &directory);
+  Result<TensorInfo> findParameter(const std::string &directory,
+                                   const ParameterBinding &parameter);
   Status bindParameters(const std::string &directory,
                         llvm::orc::SymbolMap &symbols);
   Result<std::vector<Tensor>> invoke(const FunctionSignature &signature,
                                      const std::vector<Argument> &arguments);
   bool call(void (*entry)(void **), void **slots, CallFrame &frame);
+  std::string describeFailedCheck() const;
   void printProfile() const;
 
   ~Impl() {
@@ -300,33 +311,44 @@ Status CpuEngine::Impl::link(const std::string &directory) {
   return Status::success();
 }
 
+/// The tensor in its archive, of the type and shape that the module has.
+Result<TensorInfo>
+CpuEngine::Impl::findParameter(const std::string &directory,
+                               const ParameterBinding &parameter) {
+  std::unique_ptr<Archive> &archive = archives[parameter.archive];
+  if (!archive) {
+    Result<std::unique_ptr<Archive>> opened =
+        Archive::open(resolvePath(directory, parameter.archive));
+    if (!opened.ok())
+      return opened.status();
+    archive = opened.take();
+  }
+  Result<TensorInfo> found = archive->find(parameter.key);
+  if (!found.ok())
+    return found;
+  ValueSignature wanted;
+  wanted.dtype = parameter.dtype;
+  wanted.shape = parameter.shape;
+  if (!isReadableAs(found->dtype, parameter.dtype) ||
+      found->shape != parameter.shape)
+    return Status::error("'" + archive->path() + "': expected tensor '" +
+                         parameter.key + "' to be " + wanted.describe() +
+                         " but got " +
+                         std::string(elementTypeName(found->dtype)) + " " +
+                         describeShape(found->shape));
+  return found;
+}
+
 Status CpuEngine::Impl::bindParameters(const std::string &directory,
                                        llvm::orc::SymbolMap &symbols) {
   for (const ParameterBinding &parameter : module.parameters) {
-    std::unique_ptr<Archive> &archive = archives[parameter.archive];
-    if (!archive) {
-      Result<std::unique_ptr<Archive>> opened =
-          Archive::open(resolvePath(directory, parameter.archive));
-      if (!opened.ok())
-        return opened.status();
-      archive = opened.take();
-    }
-    Result<TensorInfo> found = archive->find(parameter.key);
+    Result<TensorInfo> found = findParameter(directory, parameter);
     if (!found.ok())
       return found.status();
-    ValueSignature wanted;
-    wanted.dtype = parameter.dtype;
-    wanted.shape = parameter.shape;
-    if (!isReadableAs(found->dtype, parameter.dtype) ||
-        found->shape != parameter.shape)
-      return Status::error("'" + archive->path() + "': expected tensor '" +
-                           parameter.key + "' to be " + wanted.describe() +
-                           " but got " +
-                           std::string(elementTypeName(found->dtype)) + " " +
-                           describeShape(found->shape));
     Result<TensorBuffer> loaded = loadTensor(*found);
     if (!loaded.ok())
-      return loaded.status().withContext("'" + archive->path() + "'");
+      return loaded.status().withContext(
+          "'" + archives[parameter.archive]->path() + "'");
     if (loaded->storage)
       copies.push_back(loaded->storage);
     // A tensor without elements has no data; no code reads it, but its symbol
@@ -355,8 +377,17 @@ CpuEngine::fromMemory(std::string_view source, const CpuEngineOptions &options,
     impl->fromCache = true;
   } else {
     int64_t begin = now();
+    auto checkParameters = [&](const ParameterBindings &parameters) {
+      for (const ParameterBinding &parameter : parameters) {
+        Result<TensorInfo> found =
+            impl->findParameter(options.baseDirectory, parameter);
+        if (!found.ok())
+          return found.status();
+      }
+      return Status::success();
+    };
     Result<CompiledModule> compiled =
-        compileModule(source, name, impl->options);
+        compileModule(source, name, impl->options, checkParameters);
     if (!compiled.ok())
       return makeError(compiled.status());
     impl->module = compiled.take();
@@ -504,6 +535,21 @@ static Status checkResult(const ValueSignature &expected,
   return Status::success();
 }
 
+/// The message of a failed check with its numbers.
+std::string CpuEngine::Impl::describeFailedCheck() const {
+  size_t check = static_cast<size_t>(state.failedCheck);
+  if (check >= module.checks.size())
+    return "a check failed";
+  llvm::StringRef message = module.checks[check];
+  if (!message.consume_back(kGotValue))
+    return message.str();
+  auto [text, rest] = message.rsplit("{1}");
+  std::string bound =
+      text.size() == message.size() ? "" : std::to_string(state.checkedBound);
+  return (text + bound + rest + " but got ").str() +
+         std::to_string(state.checkedValue);
+}
+
 bool CpuEngine::Impl::call(void (*entry)(void **), void **slots,
                            CallFrame &frame) {
   // Nothing here has a destructor that a jump could skip.
@@ -599,14 +645,14 @@ CpuEngine::Impl::invoke(const FunctionSignature &signature,
   Status status;
   if (state.outOfMemory) {
     status = Status::error("not enough memory");
+  } else if (state.failedCheck >= 0) {
+    status = Status::error(describeFailedCheck());
   } else if (state.indexFailed) {
     status = Status::error("index " + std::to_string(state.index) +
                            " is out of range: expected 0 to " +
                            std::to_string(state.bound - 1));
-  } else if (!completed || state.failedCheck >= 0) {
-    size_t check = static_cast<size_t>(state.failedCheck);
-    status = Status::error(check < module.checks.size() ? module.checks[check]
-                                                        : "a check failed");
+  } else if (!completed) {
+    status = Status::error("a check failed");
   }
   // What is wrong with the results is found before any of them is given away.
   std::vector<std::vector<int64_t>> resultDescriptors(signature.results.size());

@@ -57,7 +57,7 @@ func.func @empty(%n: index) -> (tensor<?xf32>, tensor<?xf32>, tensor<?x0xf32>) {
 // CHECK-NEXT: func.call @__quant_llm_fail_check
 // CHECK: linalg.generic
 // CHECK: %[[CHECK:.*]] = arith.select
-// CHECK-NEXT: func.call @__quant_llm_require(%[[CHECK]])
+// CHECK: func.call @__quant_llm_require(%[[CHECK]], %{{.*}}, %{{.*}})
 func.func @assert(%x: tensor<4xf32>, %ok: i1) -> tensor<4xf32> {
   cf.assert %ok, "not good"
   %zero = arith.constant 0.0 : f32
@@ -70,4 +70,31 @@ func.func @assert(%x: tensor<4xf32>, %ok: i1) -> tensor<4xf32> {
     linalg.yield %a : f32
   } -> tensor<4xf32>
   return %0 : tensor<4xf32>
+}
+
+// A comparison of integers is told with its numbers.
+// CHECK-LABEL: func.func @comparison
+// CHECK: %[[GOT:.*]] = arith.extui %arg0 : i8 to i64
+// CHECK: scf.if
+// CHECK-NEXT: func.call @__quant_llm_fail_check(%{{.*}}, %[[GOT]], %{{.*}})
+func.func @comparison(%x: i8) {
+  %c9 = arith.constant 9 : i8
+  %ok = arith.cmpi ule, %x, %c9 : i8
+  cf.assert %ok, "large"
+  return
+}
+
+// CHECK-LABEL: func.func @divide
+// CHECK: %[[ZERO:.*]] = arith.cmpi eq, %arg1
+// CHECK: arith.ori %[[ZERO]]
+// CHECK: scf.if
+// CHECK: arith.divsi %arg0, %arg1
+// CHECK-NOT: scf.if
+// CHECK: return
+func.func @divide(%x: i32, %y: i32) -> (i32, i32, i32) {
+  %c3 = arith.constant 3 : i32
+  %0 = arith.divsi %x, %y : i32
+  %1 = arith.divsi %x, %c3 : i32
+  %2 = arith.remui %x, %c3 : i32
+  return %0, %1, %2 : i32, i32, i32
 }

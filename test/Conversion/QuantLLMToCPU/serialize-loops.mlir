@@ -1,6 +1,6 @@
 // RUN: quant-opt %s --split-input-file --verify-diagnostics --quant-llm-serialize-loops | FileCheck %s
 
-func.func private @__quant_llm_fail_check(i64)
+func.func private @__quant_llm_fail_check(i64, i64, i64)
 
 // CHECK-LABEL: func.func @check
 // CHECK-NOT: scf.parallel
@@ -12,7 +12,7 @@ func.func @check(%x: memref<?x4xf32>, %n: index, %bad: i1) {
   %number = arith.constant 0 : i64
   scf.parallel (%i, %j) = (%c0, %c0) to (%n, %n) step (%c1, %c1) {
     scf.if %bad {
-      func.call @__quant_llm_fail_check(%number) : (i64) -> ()
+      func.call @__quant_llm_fail_check(%number, %number, %number) : (i64, i64, i64) -> ()
     }
   }
   return

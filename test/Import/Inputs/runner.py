@@ -39,12 +39,15 @@ class Module:
 
     def __call__(self, tokens, position):
         """The logits of the tokens; the caches are updated."""
+        result = self.run(tokens, position)
+        assert result.returncode == 0, result.stderr
+        return np.load(os.path.join(self.folder, "0.npy"))
+
+    def run(self, tokens, position):
         tokens_file = os.path.join(self.folder, "tokens.npy")
         np.save(tokens_file, np.asarray(tokens, np.int64))
-        result = run_tool(
+        return run_tool(
             "quant-run", self.path, "--function", "forward", "--input", tokens_file,
             "--input", self.keys, "--input", self.values, f"--input={position}",
             "--output", self.folder, "--cache-dir", os.path.join(self.folder, "cache"),
         )
-        assert result.returncode == 0, result.stderr
-        return np.load(os.path.join(self.folder, "0.npy"))

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <limits>
 #include <mutex>
+#include <string>
 #include <vector>
 
 using namespace quant_llm;
@@ -50,7 +51,26 @@ TEST(ResolveThreadCountTest, RequestWinsOverEnvironment) {
   setenv("QUANT_LLM_THREADS", "7", 1);
   EXPECT_EQ(resolveThreadCount(3), 3u);
   EXPECT_EQ(resolveThreadCount(0), 7u);
-  setenv("QUANT_LLM_THREADS", "many", 1);
-  EXPECT_GE(resolveThreadCount(0), 1u);
   unsetenv("QUANT_LLM_THREADS");
+  EXPECT_EQ(resolveThreadCount(std::numeric_limits<int>::max()),
+            static_cast<unsigned>(kMostThreads));
+}
+
+TEST(ResolveThreadCountTest, WrongSettingsAreErrors) {
+  for (const char *text : {"abc", "0", "-1", "99999999", "4097", "2x", " 2",
+                           "1e3", "99999999999999999999"}) {
+    setenv("QUANT_LLM_THREADS", text, 1);
+    Status status = checkThreadSetting();
+    EXPECT_EQ(status.message(),
+              "expected the environment variable QUANT_LLM_THREADS to be a "
+              "number from 1 to 4096 but got '" +
+                  std::string(text) + "'; unset it to use every processor");
+    EXPECT_GE(resolveThreadCount(0), 1u);
+  }
+  for (const char *text : {"", "1", "4096"}) {
+    setenv("QUANT_LLM_THREADS", text, 1);
+    EXPECT_TRUE(checkThreadSetting().ok());
+  }
+  unsetenv("QUANT_LLM_THREADS");
+  EXPECT_TRUE(checkThreadSetting().ok());
 }

@@ -20,18 +20,22 @@ namespace quant_llm {
 
 inline constexpr llvm::StringLiteral kRuntimePrefix = "__quant_llm_";
 
-/// (i64) -> (): ends the call with a message of `quant_llm.checks`. Not to be
-/// called in parallel regions.
+/// (i64, i64, i64) -> (): ends the call with a message of `quant_llm.checks`
+/// and two numbers for it. Not to be called in parallel regions.
 inline constexpr llvm::StringLiteral kFailCheckFunction =
     "__quant_llm_fail_check";
-/// (i64) -> (): the same unless the number is negative.
+/// (i64, i64, i64) -> (): the same unless the first number is negative.
 inline constexpr llvm::StringLiteral kRequireFunction = "__quant_llm_require";
+
+/// The end of messages that say what a check got, {0}, and the bound of that,
+/// {1} (the last one of the message).
+inline constexpr llvm::StringLiteral kGotValue = " but got {0}";
 
 /// A variable that stands for the call in progress.
 inline constexpr llvm::StringLiteral kCallState = "__quant_llm_call_state";
-/// @{ (state, i64) -> () and (state, index as i64, extent as i64) -> (): note a
-/// failed check or an index out of range. They return, on any thread; the call
-/// fails when the kernel is done.
+/// @{ (state, i64, i64, i64) -> () and (state, index as i64, extent as i64) ->
+/// (): note a failed check or an index out of range. They return, on any
+/// thread; the call fails when the kernel is done.
 inline constexpr llvm::StringLiteral kCheckFaultFunction =
     "__quant_llm_check_fault";
 inline constexpr llvm::StringLiteral kIndexFaultFunction =

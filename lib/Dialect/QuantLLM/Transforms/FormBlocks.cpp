@@ -19,6 +19,7 @@
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 
+#include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/IR/Remarks.h"
@@ -410,6 +411,23 @@ Operation *wrap(OpBuilder &builder, ArrayRef<Operation *> ops, Create create) {
 
 } // namespace
 
+/// Assertions about the arguments stay in front of the layers, or move into one
+/// with what they are about; their order is of no matter.
+static bool isEffectFreeButForAsserts(Operation *op) {
+  if (isMemoryEffectFree(op) || isa<cf::AssertOp>(op))
+    return true;
+  if (!op->hasTrait<OpTrait::HasRecursiveMemoryEffects>())
+    return false;
+  auto effects = dyn_cast<MemoryEffectOpInterface>(op);
+  if (effects && !effects.hasNoEffect())
+    return false;
+  for (Region &region : op->getRegions())
+    for (Operation &inner : region.getOps())
+      if (!isEffectFreeButForAsserts(&inner))
+        return false;
+  return true;
+}
+
 LogicalResult FormBlocks::formBlocks(FunctionOpInterface function) {
   if (function.isExternal())
     return success();
@@ -439,7 +457,7 @@ LogicalResult FormBlocks::formBlocks(FunctionOpInterface function) {
            << "; blocks of layers can only be formed of structured code";
   Block &body = function.getFunctionBody().front();
   for (Operation &op : body.without_terminator()) {
-    if (!isMemoryEffectFree(&op)) {
+    if (!isEffectFreeButForAsserts(&op)) {
       effect = &op;
       break;
     }

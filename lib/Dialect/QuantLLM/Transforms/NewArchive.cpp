@@ -62,6 +62,11 @@ LogicalResult NewArchive::verifyOptions(ParameterArchives &archives) {
     diag.attachNote(archiveOp.getLoc()) << "the archive is here";
     return diag;
   }
+  // Readers tell the formats of files by their names.
+  if (!StringRef(output).ends_with(".safetensors"))
+    return fail() << "expected the option 'output' to name a .safetensors file "
+                     "but got '"
+                  << output << "'";
   if (Operation *other = module.lookupSymbol(options.archiveName)) {
     InFlightDiagnostic diag =
         fail() << "the option 'archive-name' is '" << options.archiveName

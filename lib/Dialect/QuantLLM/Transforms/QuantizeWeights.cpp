@@ -70,6 +70,7 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
 private:
   LogicalResult run();
   LogicalResult collect();
+  LogicalResult failNothingToDo();
   LogicalResult plan(ParameterArchives &archives, NewArchive &newArchive);
   LogicalResult write(ParameterArchives &archives, NewArchive &newArchive);
   std::string makeReport();
@@ -78,6 +79,9 @@ private:
   llvm::MapVector<Operation *, Quantized> quantized;
   std::vector<Copied> copied;
   std::vector<ParameterOp> untouched;
+  /// Weights that are negative and cannot be.
+  int64_t numNegative = 0, numCounted = 0;
+  SchemeAttr schemeWithoutSign;
 };
 
 } // namespace
@@ -89,10 +93,36 @@ static std::string getKind(StringRef name) {
   return name.substr(name.rfind('.') + 1).str();
 }
 
+/// Says why there is nothing to quantize.
+LogicalResult QuantizeWeights::failNothingToDo() {
+  LinearOpInterface dense, done;
+  getOperation()->walk([&](LinearOpInterface linear) {
+    if (linear.isQuantized())
+      done = done ? done : linear;
+    else if (linear.getReasonAttr())
+      dense = dense ? dense : linear;
+  });
+  InFlightDiagnostic diag = getOperation().emitError() << kPassName << ": ";
+  if (dense) {
+    diag << "no linear has a scheme to apply: ";
+    if (ParameterOp parameter = getParameterOf(dense.getWeights().front()))
+      diag << "'" << parameter.getSymName() << "' stays ";
+    diag << dense.getReasonAttr().getValue();
+  } else if (done) {
+    diag << "the linears of the module are quantized already; start from the "
+            "module with the dense weights";
+  } else {
+    diag << "no linear has a scheme to apply; run "
+            "quant-llm-choose-granularity first";
+  }
+  return diag;
+}
+
 LogicalResult QuantizeWeights::collect() {
   quantized.clear();
   copied.clear();
   untouched.clear();
+  numNegative = numCounted = 0;
 
   SymbolTableCollection tables;
   bool ok = true;
@@ -136,10 +166,7 @@ LogicalResult QuantizeWeights::collect() {
   if (!ok)
     return failure();
   if (quantized.empty())
-    return getOperation().emitError()
-           << kPassName
-           << ": no linear has a scheme to apply; run "
-              "quant-llm-choose-granularity first";
+    return failNothingToDo();
 
   findOtherUses(getOperation(), [&](ParameterOp parameter) -> MovedWeight * {
     auto entry = quantized.find(parameter);
@@ -225,6 +252,17 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
   return success();
 }
 
+/// Adds the numbers of negative and of all weights.
+static void countNegative(const MatrixView &matrix, int64_t &negative,
+                          int64_t &all) {
+  std::vector<float> row(static_cast<size_t>(matrix.k));
+  for (int64_t n = 0; n < matrix.n; ++n) {
+    loadRow(matrix, n, 0, matrix.k, row.data());
+    negative += llvm::count_if(row, [](float x) { return x < 0; });
+  }
+  all += matrix.n * matrix.k;
+}
+
 LogicalResult QuantizeWeights::write(ParameterArchives &archives,
                                      NewArchive &newArchive) {
   Progress progress{"quantizing weights", "", 0, 0};
@@ -271,6 +309,11 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
     if (!errors.ok())
       return parameter.emitOpError("cannot be compared: ") << errors.message();
     entry.errors = *errors;
+    if (scheme.element.kind == ElementKind::UInt &&
+        scheme.zero == ZeroKind::None) {
+      schemeWithoutSign = entry.type.getScheme();
+      countNegative(matrix->view, numNegative, numCounted);
+    }
     for (const ComponentInfo &component :
          getComponents(scheme, entry.type.getN(), entry.type.getK())) {
       const std::vector<uint8_t> &bytes = stored->get(component.kind);
@@ -419,6 +462,12 @@ LogicalResult QuantizeWeights::run() {
       failed(write(archives, newArchive)) ||
       failed(newArchive.finish([&] { return makeReport(); })))
     return failure();
+  if (numNegative != 0)
+    getOperation().emitWarning()
+        << kPassName << ": " << numNegative << " of " << numCounted
+        << " weights are negative, which " << schemeWithoutSign
+        << " cannot represent: they become zero; use an element with a sign "
+           "or a zero (zero = int)";
   rewrite(newArchive);
   return success();
 }

@@ -1,5 +1,5 @@
 // Every wrong option or file of the passes is one message, and nothing is written.
-// RUN: rm -rf %t && %python %S/Inputs/make_archive.py %t && cp %S/Inputs/model.mlir %t
+// RUN: rm -rf %t && %python %S/Inputs/make_archive.py %t && cp %S/Inputs/model.mlir %t && mkdir -p %t/done/directory.safetensors
 // RUN: quant-opt %t/model.mlir -quant-llm-choose-granularity=block=1,64 -o %t/chosen.mlir
 
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='element=int9' 2>&1 | FileCheck %s --check-prefix=ELEMENT
@@ -34,6 +34,15 @@
 
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize 2>&1 | FileCheck %s --check-prefix=OUTPUT
 // OUTPUT: error: quant-llm-quantize: expected the option 'output', the safetensors file to write
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.txt' 2>&1 | FileCheck %s --check-prefix=SUFFIX
+// SUFFIX: error: quant-llm-quantize: expected the option 'output' to name a .safetensors file but got '{{.*}}q.txt'
+// RUN: not quant-opt %t/model.mlir -quant-llm-finequant='output=%t/q.safetensors include=nomatch' 2>&1 | FileCheck %s --check-prefix=NOMATCH
+// NOMATCH: model.mlir:{{.*}}error: quant-llm-quantize: no linear has a scheme to apply: '{{.*}}' stays dense: the name does not match the include expression 'nomatch'
+// RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/done/q.safetensors block=1,64' -o %t/done/model.mlir
+// RUN: not quant-opt %t/done/model.mlir -quant-llm-finequant='output=%t/q.safetensors' 2>&1 | FileCheck %s --check-prefix=DONE
+// DONE: error: quant-llm-quantize: {{the linears of the module are quantized already; start from the module with the dense weights|no linear has a scheme to apply: .* stays dense}}
+// RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/done/u.safetensors block=1,64 element=uint4 zero=none rule=absmax' -o %t/done/u.mlir 2>&1 | FileCheck %s --check-prefix=SIGN
+// SIGN: warning: quant-llm-quantize: {{[0-9]+}} of {{[0-9]+}} weights are negative, which #quant_llm.scheme<uint4, {{.*}}> cannot represent: they become zero; use an element with a sign or a zero (zero = int)
 // RUN: not quant-opt %t/model.mlir -quant-llm-quantize='output=%t/q.safetensors' 2>&1 | FileCheck %s --check-prefix=NOSCHEME
 // NOSCHEME: error: quant-llm-quantize: no linear has a scheme to apply; run quant-llm-choose-granularity first
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/model.safetensors' 2>&1 | FileCheck %s --check-prefix=SELF
@@ -47,7 +56,7 @@
 // NODIR: error: quant-llm-quantize: cannot write '{{[^ ]*}}nowhere/q.safetensors': No such file or directory{{$}}
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors report=%t/nowhere/r.json' 2>&1 | FileCheck %s --check-prefix=NOREPORT
 // NOREPORT: error: quant-llm-quantize: cannot write '{{[^ ]*}}nowhere/r.json': No such file or directory{{$}}
-// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t' 2>&1 | FileCheck %s --check-prefix=ISDIR
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/done/directory.safetensors' 2>&1 | FileCheck %s --check-prefix=ISDIR
 // ISDIR: error: quant-llm-quantize: cannot write '{{[^ ]*}}': expected a regular file or a new name but got a directory{{$}}
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors threads=-1' 2>&1 | FileCheck %s --check-prefix=THREADS
 // THREADS: '-1' value invalid for uint argument
@@ -60,6 +69,7 @@
 // RUN: not test -e %t/q.safetensors
 // RUN: ls -A %t | FileCheck %s --check-prefix=LEFT
 // LEFT:     chosen.mlir
+// LEFT-NEXT: done
 // LEFT-NEXT: inf.safetensors
 // LEFT-NEXT: model.mlir
 // LEFT-NEXT: model.safetensors

@@ -376,8 +376,14 @@ func.func @window(%x: tensor<8xf32>, %k: tensor<3xf32>) -> tensor<6xf32> {
       return (*engine)->invoke(function, arguments).message();
     };
     EXPECT_EQ(message("outside", {index(8)}), "");
-    EXPECT_EQ(message("outside", {index(9)}),
-              "function 'outside': test.mlir:9:3: x is not small");
+    EXPECT_EQ(
+        message("outside", {index(9)}),
+        "function 'outside': test.mlir:9:3: x is not small: expected less "
+        "than 9 but got 9");
+    EXPECT_EQ(
+        message("outside", {index(INT64_MAX)}),
+        "function 'outside': test.mlir:9:3: x is not small: expected less "
+        "than 9 but got 9223372036854775807");
     // On one thread and on several.
     for (int64_t size : {int64_t(10), int64_t(1) << 20}) {
       Tensor x = makeVector(size, 1);
@@ -393,6 +399,120 @@ func.func @window(%x: tensor<8xf32>, %k: tensor<3xf32>) -> tensor<6xf32> {
               "function 'window': test.mlir:37:5: an element of the window is "
               "negative");
     EXPECT_EQ(getRuntimeMemoryUse().live, before);
+  }
+}
+
+TEST(CpuEngineTest, DivisionsThatTrapAreErrorsOfTheCall) {
+  for (bool reference : {false, true}) {
+    auto engine = compile(R"mlir(
+#id = affine_map<(i) -> (i)>
+func.func @div(%x: i64, %y: i64) -> i64 {
+  %0 = arith.divsi %x, %y : i64
+  return %0 : i64
+}
+func.func @rem(%x: i64, %y: i64) -> i64 {
+  %0 = arith.remsi %x, %y : i64
+  return %0 : i64
+}
+func.func @ceil(%x: i64, %y: i64) -> i64 {
+  %0 = arith.ceildivsi %x, %y : i64
+  return %0 : i64
+}
+func.func @unsigned(%x: i64, %y: i64) -> i64 {
+  %0 = arith.divui %x, %y : i64
+  %1 = arith.remui %x, %y : i64
+  %2 = arith.addi %0, %1 : i64
+  return %2 : i64
+}
+func.func @index(%x: index, %y: index) -> index {
+  %0 = index.floordivs %x, %y
+  return %0 : index
+}
+func.func @map(%x: index, %y: index) -> index {
+  %0 = affine.apply affine_map<(d0)[s0] -> (d0 floordiv s0)>(%x)[%y]
+  return %0 : index
+}
+func.func @loop(%x: i64, %n: index, %y: i64) -> i64 {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %r = scf.for %i = %c0 to %n step %c1 iter_args(%s = %x) -> i64 {
+    %t = arith.divsi %x, %y : i64
+    %u = arith.addi %s, %t : i64
+    scf.yield %u : i64
+  }
+  return %r : i64
+}
+func.func @tensors(%x: tensor<?xi32>, %y: tensor<?xi32>) -> tensor<?xi32> {
+  %0 = arith.divsi %x, %y : tensor<?xi32>
+  return %0 : tensor<?xi32>
+}
+func.func @named(%x: tensor<4xi32>, %y: tensor<4xi32>) -> tensor<4xi32> {
+  %e = tensor.empty() : tensor<4xi32>
+  %0 = linalg.div ins(%x, %y : tensor<4xi32>, tensor<4xi32>) outs(%e : tensor<4xi32>) -> tensor<4xi32>
+  return %0 : tensor<4xi32>
+}
+func.func @body(%x: tensor<4xi32>, %y: i32) -> tensor<4xi32> {
+  %e = tensor.empty() : tensor<4xi32>
+  %0 = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel"]}
+      ins(%x : tensor<4xi32>) outs(%e : tensor<4xi32>) {
+  ^bb0(%a: i32, %o: i32):
+    %r = arith.remsi %a, %y : i32
+    linalg.yield %r : i32
+  } -> tensor<4xi32>
+  return %0 : tensor<4xi32>
+}
+)mlir",
+                          reference);
+    ASSERT_TRUE(engine.ok()) << engine.message();
+    auto call = [&](const char *function, std::vector<Argument> arguments) {
+      return (*engine)->invoke(function, arguments).message();
+    };
+    auto expectFault = [&](const char *function,
+                           std::vector<Argument> arguments) {
+      std::string message = call(function, std::move(arguments));
+      EXPECT_NE(message.find("expected a divisor other than zero"),
+                std::string::npos)
+          << function << ": " << message;
+    };
+    for (const char *function : {"div", "rem", "ceil", "unsigned", "index"}) {
+      EXPECT_EQ(call(function, {index(7), index(2)}), "") << function;
+      expectFault(function, {index(7), index(0)});
+    }
+    for (const char *function : {"div", "rem", "ceil", "index"}) {
+      expectFault(function, {index(INT64_MIN), index(-1)});
+      EXPECT_EQ(call(function, {index(INT64_MIN + 1), index(-1)}), "");
+    }
+    EXPECT_EQ(call("unsigned", {index(INT64_MIN), index(-1)}), "");
+    EXPECT_EQ(call("map", {index(7), index(2)}), "");
+    expectFault("map", {index(7), index(0)});
+    EXPECT_EQ(call("loop", {index(7), index(3), index(2)}), "");
+    // What is not executed does not fail.
+    EXPECT_EQ(call("loop", {index(7), index(0), index(0)}), "");
+    expectFault("loop", {index(7), index(3), index(0)});
+
+    auto make = [](std::initializer_list<int32_t> values) {
+      Tensor tensor =
+          Tensor::allocate(DType::I32, {int64_t(values.size())}).take();
+      std::copy(values.begin(), values.end(),
+                static_cast<int32_t *>(tensor.data()));
+      return tensor;
+    };
+    Tensor x = make({7, -7, INT32_MIN, 0});
+    for (const char *function : {"tensors", "named"}) {
+      auto results = (*engine)->invoke(function, {x, make({2, 2, 1, 5})});
+      ASSERT_TRUE(results.ok()) << results.message();
+      const int32_t *y = static_cast<const int32_t *>((*results)[0].data());
+      EXPECT_EQ(y[0], 3);
+      EXPECT_EQ(y[1], -3);
+      EXPECT_EQ(y[2], INT32_MIN);
+      expectFault(function, {x, make({2, 2, 1, 0})});
+      expectFault(function, {x, make({2, 2, -1, 1})});
+    }
+    Tensor divisor = Tensor::allocate(DType::I32, {}).take();
+    *static_cast<int32_t *>(divisor.data()) = 4;
+    EXPECT_EQ(call("body", {x, divisor}), "");
+    *static_cast<int32_t *>(divisor.data()) = 0;
+    expectFault("body", {x, divisor});
   }
 }
 

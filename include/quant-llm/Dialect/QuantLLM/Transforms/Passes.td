@@ -55,16 +55,20 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
                "Give every weight this block [outputs, inputs] (-1: the whole dimension) "
                "instead of an adaptive one">,
     Option<"alpha", "alpha", "double", "0.75",
-           "Split groups while the ratio of their ranges is below">,
+           "Split groups while the ratio of their ranges is below this, a number in (0, 2]">,
     Option<"statistic", "statistic", "::quant_llm::RangeStatistic",
-           "::quant_llm::RangeStatistic::Raw", "What is compared with alpha",
+           "::quant_llm::RangeStatistic::Raw",
+           "What is compared with alpha: raw, the ratio of ranges, or gaussian, that "
+           "ratio divided by the one of normal numbers",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::RangeStatistic::Raw, "raw",
                         "the ratio of ranges after and before a split"),
              clEnumValN(::quant_llm::RangeStatistic::Gaussian, "gaussian",
                         "that ratio divided by the one expected of normal numbers"))}]>,
     Option<"aggregation", "aggregation", "::quant_llm::RangeAggregation",
-           "::quant_llm::RangeAggregation::Min", "Over the rows of a matrix",
+           "::quant_llm::RangeAggregation::Min",
+           "Over the rows of a matrix: min, the smallest ratio of a row, or mean, the "
+           "ratio of the mean ranges",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::RangeAggregation::Mean, "mean",
                         "the ratio of the mean ranges"),
@@ -365,7 +369,7 @@ def VerifyStage : Pass<"quant-llm-verify-stage", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"stage", "stage", "::quant_llm::Stage", "::quant_llm::Stage::Raised",
-           "The stage that has been reached",
+           "The stage that has been reached: raised, chosen or quantized",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::Stage::Raised, "raised", "contractions are linears"),
              clEnumValN(::quant_llm::Stage::Chosen, "chosen", "linears have schemes"),
