@@ -10,7 +10,6 @@
 #define QUANT_LLM_LIB_CAPI_INTERNAL_H
 
 #include "quant-llm-c/Support.h"
-#include "quant-llm/Support/Parallel.h"
 #include "quant-llm/Support/Status.h"
 
 #include <cstdint>
@@ -71,8 +70,7 @@ inline QuantLLMStatus reportException(QuantLLMError **error,
 template <typename Body>
 QuantLLMStatus runGuarded(QuantLLMError **error, Body body) {
   try {
-    Status setting = checkThreadSetting();
-    Outcome outcome = setting.ok() ? body() : Outcome(setting);
+    Outcome outcome = body();
     if (outcome.status.ok())
       return QUANT_LLM_OK;
     if (error)

@@ -506,8 +506,9 @@ int main(int argc, char **argv) {
           "its results.\n",
           &llvm::errs()))
     return 2;
-  if (Status setting = checkThreadSetting(); !setting.ok())
-    return fail(setting.message());
+  if (options->threads == 0)
+    if (Status setting = checkThreadSetting(); !setting.ok())
+      return fail(setting.message());
   if (options->threads > kMostThreads)
     return fail("expected --threads of at most " +
                 std::to_string(kMostThreads));

@@ -20,8 +20,9 @@ namespace quant_llm {
 constexpr int kMostThreads = 4096;
 
 /// An error unless the environment variable QUANT_LLM_THREADS is unset, empty,
-/// or a number from 1 to kMostThreads. For the entry points of tools and of the
-/// C API: resolveThreadCount() ignores any other value.
+/// or a number from 1 to kMostThreads. For the beginning of tools that are
+/// given no number of threads (Python checks it, too): resolveThreadCount()
+/// ignores any other value.
 Status checkThreadSetting();
 
 /// Number of threads to use for a request: `requested` if positive, else the
