@@ -499,3 +499,9 @@ def test_cache_of_the_environment(monkeypatch, tmp_path):
 def test_torch_is_only_imported_where_it_is_used():
     code = "import sys, quant_llm, quant_llm.gpu, quant_llm.model, quant_llm._build; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_program_of_the_page(hf_model, tmp_path):
+    program = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "Examples", "model.py")
+    result = subprocess.run([sys.executable, program, hf_model, tmp_path / "quantized", tmp_path / "artifact"], check=True, capture_output=True, text=True)
+    assert result.stdout == "[1, 8, 32]\n[1, 8, 32]\n"
