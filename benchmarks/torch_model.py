@@ -130,6 +130,7 @@ def main():
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--prompts", default="16,128,1024", help="lengths of prompts to time (default: %(default)s)")
     parser.add_argument("--context", type=int, default=512, help="tokens before the one that is decoded (default: 512)")
+    parser.add_argument("--compile", action="store_true", help="also time decoding under torch.compile")
     parser.add_argument("--json")
     options = parser.parse_args()
     with open(options.tokens, "rb") as file:
@@ -153,6 +154,11 @@ def main():
             median, low, high, _ = time_graph(lambda: decoder(following, position), 200)
             entry["decode"] = {"us": median * 1e6, "us_min": low * 1e6, "us_max": high * 1e6, "tokens_per_s": 1 / median}
             print(name, "decode", entry["decode"], flush=True)
+            if options.compile:
+                compiled = torch.compile(decoder, fullgraph=True)
+                median, low, high, _ = time_graph(lambda: compiled(following, position), 200)
+                entry["decode_compiled"] = {"us": median * 1e6, "us_min": low * 1e6, "us_max": high * 1e6, "tokens_per_s": 1 / median}
+                print(name, "decode, torch.compile", entry["decode_compiled"], flush=True)
             for count in map(int, options.prompts.split(",")):
                 ids, positions = tokens[:count].to(DEVICE)[None], torch.arange(count, device=DEVICE)
                 median, low, high, _ = time_graph(lambda: decoder(ids, positions), 30)

@@ -53,7 +53,9 @@ class Variant(NamedTuple):
 
 class Linear(NamedTuple):
     """y [m, n] = epilogue(x [m, k] W^T) with one or two weights W [n, k].
-    `weight_bytes` are those of packed codes, scales and zeros of each weight."""
+    `weight_bytes` are those of packed codes, scales and zeros of each weight. A
+    grouped linear has `num_experts` of them, with the rows of all in one, and
+    offsets of the type `offsets`, i32 or i64; else these are 0 and ""."""
 
     index: int
     name: str
@@ -66,6 +68,8 @@ class Linear(NamedTuple):
     epilogue: tuple
     variants: tuple
     weight_bytes: tuple
+    num_experts: int
+    offsets: str
 
 
 class Weight(NamedTuple):
@@ -98,6 +102,10 @@ class _WeightBytes(ctypes.Structure):
     _fields_ = [("packed", c_uint64), ("packed_scales", c_uint64), ("packed_zeros", c_uint64)]
 
 
+class _Grouping(ctypes.Structure):
+    _fields_ = [("num_experts", c_int64), ("offsets", c_char_p), ("offsets_bytes", c_uint64)]
+
+
 class _Options(ctypes.Structure):
     _fields_ = [("device", c_int), ("driver", c_char_p), ("memory", c_void_p), ("memory_bytes", c_uint64), ("without_weights", c_int)]
 
@@ -124,11 +132,13 @@ _CALLS = {
     "quantLLMCudaArtifactGetLinear": [c_void_p, c_size_t, POINTER(_Linear)],
     "quantLLMCudaArtifactGetEpilogueOperand": [c_void_p, c_size_t, c_size_t, POINTER(_Operand)],
     "quantLLMCudaArtifactGetVariant": [c_void_p, c_size_t, c_size_t, POINTER(_Variant)],
+    "quantLLMCudaArtifactGetGrouping": [c_void_p, c_size_t, POINTER(_Grouping)],
     "quantLLMCudaArtifactGetBytesOfWeight": [c_void_p, c_size_t, POINTER(_WeightBytes)],
     "quantLLMCudaModuleCreate": [c_void_p, POINTER(_Options), POINTER(c_void_p)],
     "quantLLMCudaModulePlan": [c_void_p, c_size_t, c_int64, POINTER(_Plan)],
     "quantLLMCudaModuleLaunch": [c_void_p, POINTER(_Plan), c_void_p, POINTER(_Operands)],
     "quantLLMCudaModuleLaunchWithWeights": [c_void_p, POINTER(_Plan), c_void_p, POINTER(_Operands), POINTER(_Weight), c_size_t],
+    "quantLLMCudaModuleLaunchGrouped": [c_void_p, POINTER(_Plan), c_void_p, POINTER(_Operands), POINTER(_Buffer)],
 }
 _OTHERS = {
     "quantLLMCudaGetLastError": (c_char_p, []),
@@ -220,7 +230,7 @@ class Artifact:
             self._library.call(f"quantLLMCudaArtifactGet{name}", self._handle, index, *more, ctypes.byref(result))
             return result
 
-        linear, size = get("Linear", _Linear), get("BytesOfWeight", _WeightBytes)
+        linear, size, grouping = get("Linear", _Linear), get("BytesOfWeight", _WeightBytes), get("Grouping", _Grouping)
         operands = [get("EpilogueOperand", _Operand, i) for i in range(linear.num_operands)]
         variants = [get("Variant", _Variant, i) for i in range(linear.num_variants)]
         return Linear(
@@ -235,6 +245,8 @@ class Artifact:
             tuple(Operand(operand.type.decode(), bool(operand.per_element)) for operand in operands),
             tuple(Variant(variant.min_tokens, variant.max_tokens, variant.kernel.decode(errors="replace")) for variant in variants),
             (size.packed, size.packed_scales, size.packed_zeros),
+            grouping.num_experts,
+            grouping.offsets.decode(),
         )
 
     def find(self, name):
@@ -296,18 +308,25 @@ class Module:
         self._library.call("quantLLMCudaModulePlan", self._handle, linear.index, m, ctypes.byref(raw))
         return Plan(linear, raw)
 
-    def launch(self, plan, x, y, *, stream=0, workspace=(0, 0), epilogue=(), weights=None):
+    def launch(self, plan, x, y, *, stream=0, workspace=(0, 0), epilogue=(), weights=None, offsets=None):
         """Launches a plan on a CUDA stream (its address; 0 is the default stream).
 
         Buffers are pairs (address, bytes) of device memory, at addresses that
         are multiples of 16: x [m, k], y [m, n], one for every operand of the
         epilogue, and a workspace of `plan.workspace_bytes`, filled with zeros
         once. `weights` are one or two Weight instead of those of the module.
+        A grouped linear needs `offsets` [num_experts + 1], of its type: where the
+        tokens of each expert begin in x, and m.
         Neither allocates nor waits: the memory must live until the launch is
         done. Raises GPUError.
         """
         buffers = (_Buffer * len(epilogue))(*epilogue) if epilogue else None
         operands = _Operands(_Buffer(*x), _Buffer(*y), _Buffer(*workspace), buffers, len(epilogue))
+        if offsets is not None:
+            if weights is not None:
+                raise GPUError("expected the weights of the module for a grouped linear", "argument")
+            self._library.call("quantLLMCudaModuleLaunchGrouped", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands), ctypes.byref(_Buffer(*offsets)))
+            return
         if weights is None:
             self._library.call("quantLLMCudaModuleLaunch", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands))
             return

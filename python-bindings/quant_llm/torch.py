@@ -235,7 +235,7 @@ class _Store:
     def computes(linear, problem, path):
         """Whether a linear of an artifact is that problem."""
         same = (parse_scheme(linear.scheme).text, linear.n, linear.k, linear.activation, linear.output) == problem[:5]
-        if not same or linear.num_weights != 1:
+        if not same or linear.num_weights != 1 or linear.num_experts:
             return False
         if not problem.bias:
             return not linear.epilogue
@@ -551,6 +551,8 @@ def _load_artifact(model, path, strict):
     artifact = gpu.Artifact(path)
     archives, found, seen = {}, [], set()
     for linear, entry in zip(artifact.linears, _read_manifest(path)["linears"]):
+        if linear.num_experts:
+            raise QuantLLMError(f"expected linears but '{linear.name}' is a grouped linear, which has no module here")
         if "packed" not in entry:
             raise QuantLLMError(f"expected an artifact with weights but '{path}' has only kernels of '{linear.name}'")
         file = entry["packed"]["archive"]

@@ -8,6 +8,7 @@
 
 import ctypes
 import gc
+import hashlib
 import json
 import os
 import shutil
@@ -62,6 +63,7 @@ def test_artifact(artifact):
     assert artifact.chip == "sm_90a" and artifact.weight_bytes > N * K // 2
     assert (linear.name, linear.n, linear.k, linear.activation, linear.output, linear.num_weights) == ("layer", N, K, "f16", "f16", 1)
     assert linear.scheme.startswith("int4, block = [1, 32], scale = f16")
+    assert (linear.num_experts, linear.offsets) == (0, "")
     assert linear.epilogue == () and linear.variants == (gpu.Variant(1, 100, "product"),)
     assert linear.weight_bytes == (8 * 2 * 1024, 8 * 7 * 16 * 2, 0)
     assert artifact.find("layer") is linear
@@ -155,6 +157,29 @@ def test_kernels_without_weights(tmp_path):
     assert artifact.weight_bytes == 0 and artifact.linears[0].weight_bytes[0] > 0
 
 
+def test_grouped(tmp_path):
+    """Experts of 36 rows each, in a kernel that does nothing."""
+    shutil.copytree(ARTIFACT, tmp_path, dirs_exist_ok=True)
+    code = b"\x7fELF product:8,8,8,4,8,8,4"
+    (tmp_path / "kernels.cubin").write_bytes(code)
+    manifest = json.load(open(os.path.join(ARTIFACT, "manifest.json")))
+    manifest["kernels"][0].update(sha256=hashlib.sha256(code).hexdigest(), args=["x", "packed0", "packed_scales0", "output_scale0", "y", "offsets", "m"])
+    manifest["linears"][0].update(n=N // 2, kind="grouped_linear", experts=2, offsets="i32")
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    artifact = gpu.Artifact(tmp_path)
+    assert (artifact.linears[0].num_experts, artifact.linears[0].offsets, artifact.linears[0].n) == (2, "i32", N // 2)
+    module = gpu.Module(artifact)
+    plan = module.plan("layer", 5)
+    x, y, offsets = aligned(np.zeros((5, K), np.float16)), aligned(np.zeros((5, N // 2), np.float16)), aligned(np.array([0, 2, 5], np.int32))
+    module.launch(plan, pair(x), pair(y), offsets=pair(offsets))
+    with pytest.raises(gpu.GPUError, match="expected 'offsets' to have 12 bytes"):
+        module.launch(plan, pair(x), pair(y), offsets=(offsets.ctypes.data, 8))
+    with pytest.raises(gpu.GPUError, match="expected the weights of the module"):
+        module.launch(plan, pair(x), pair(y), offsets=pair(offsets), weights=[])
+    with pytest.raises(gpu.GPUError, match="grouped|offsets"):
+        module.launch(plan, pair(x), pair(y))
+
+
 def test_libraries(monkeypatch, tmp_path):
     assert gpu.load_library() is gpu.load_library()
     with pytest.raises(gpu.GPUError, match="cannot load the GPU runtime 'libno-runtime.so'") as info:
@@ -192,4 +217,4 @@ except ImportError as error:
 
 
 def test_the_structures_are_those_of_the_header():
-    assert [ctypes.sizeof(struct) for struct in (gpu._Linear, gpu._Operand, gpu._Variant, gpu._WeightBytes, gpu._Options, gpu._Plan, gpu._Buffer, gpu._Operands, gpu._Weight)] == [72, 16, 24, 24, 40, 72, 16, 64, 56]
+    assert [ctypes.sizeof(struct) for struct in (gpu._Linear, gpu._Operand, gpu._Variant, gpu._WeightBytes, gpu._Options, gpu._Plan, gpu._Buffer, gpu._Operands, gpu._Weight, gpu._Grouping)] == [72, 16, 24, 24, 40, 72, 16, 64, 56, 24]
