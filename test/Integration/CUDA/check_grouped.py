@@ -188,7 +188,7 @@ def worker(options):
         for low, high in ((-5, m + 5), (-(1 << 31), (1 << 31) - 1)):
             wrong = torch.randint(low, high, problem.offsets.shape, generator=generator, device="cuda").to(problem.offsets.dtype)
             offsets.bytes.copy_(wrong.view(torch.uint8))
-            data.run(launch, torch.cuda.current_stream())
+            data.run(launch, torch.cuda.Stream())
             broken = [what for what, buffer in (("x", data.x_buffer), ("y", data.y_buffer), ("offsets", offsets), ("weights", memory)) if not buffer.intact()]
             if broken:
                 text, record["passed"] = text + " | wrong offsets: written outside of " + ", ".join(broken), False

@@ -99,9 +99,10 @@ def module(case, loop):
     lines += [f"quant_llm.parameter @w{i} from @packed : {weight}" for i in range(count)]
     gets = [f"  %w{i} = quant_llm.get_parameter @w{i} : {weight}" for i in range(count)]
     if loop:
-        lines += [f"func.func @main(%x: {x}) {{", *gets]
+        lines += [f"func.func @main(%x: {x}) -> ({', '.join([y] * count)}) {{", *gets]
         lines += [f"  %y{i} = quant_llm.linear %x, %w{i} : ({x}, {weight}) -> {y}" for i in range(count)]
-        return "\n".join(lines + ["  return", "}", ""])
+        results = ", ".join(f"%y{i}" for i in range(count))
+        return "\n".join(lines + [f"  return {results} : {', '.join([y] * count)}", "}", ""])
     region, types = epilogue(case)
     offsets = f"tensor<{experts + 1}x{case['offsets']}>"
     attributes = ""
