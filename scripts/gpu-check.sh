@@ -43,6 +43,15 @@ pack() {
   cp "$root/scripts/gpu-check.sh" "$bundle/"
   cp "$build/bin/quant-bench" "$bundle/"
   cp -L "$build/lib/libQuantLLMRuntime.so" "$bundle/"
+  # The Python package without its compiler, and the kernels that its check needs.
+  if [ -e "$build/python_packages/quant_llm/torch.py" ] && "$PYTHON" -c 'import torch' 2> /dev/null; then
+    say "Compiling for quant_llm.torch"
+    rm -rf "$bundle/python"
+    mkdir -p "$bundle/python/quant_llm"
+    cp "$build"/python_packages/quant_llm/*.py "$build"/python_packages/quant_llm/libQuantLLMRuntime.so.* "$bundle/python/quant_llm/"
+    PYTHONPATH="$build/python_packages" QUANT_LLM_CACHE_DIR="$bundle/cache" \
+      "$PYTHON" "$bundle/checks/check_torch.py" --compile --chip "$CHIP"
+  fi
   for name in $MATRIX bench; do
     say "Compiling the matrix '$name' for $CHIP"
     "$PYTHON" "$bundle/checks/matrix.py" "$name" > "$bundle/$name.json"
@@ -87,6 +96,8 @@ run() {
       --library "$BUNDLE/libQuantLLMRuntime.so" --json "$BUNDLE/log/$name.json" \
       --limit "${QUANT_LLM_GPU_LIMIT:-300}"
   done
+  [ ! -d "$BUNDLE/python" ] || step torch env PYTHONPATH="$BUNDLE/python" QUANT_LLM_CACHE_DIR="$BUNDLE/cache" \
+    "$PYTHON" "$BUNDLE/checks/check_torch.py"
   # A few shapes of the smoke matrix: sanitizers are a hundred times slower.
   if command -v compute-sanitizer > /dev/null; then
     # The runtime asks the driver for parameters until it says there are no more:

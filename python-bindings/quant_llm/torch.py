@@ -668,6 +668,8 @@ class _Archive:
 
     def tensor(self, name):
         data, entry = self.raw(name)
+        if entry["dtype"] not in _ARCHIVE_TYPES:
+            raise QuantLLMError(f"{self.path}: expected '{name}' to be F16, BF16 or F32 but got {entry['dtype']}")
         return data.clone().view(_ARCHIVE_TYPES[entry["dtype"]]).view(entry["shape"])
 
     def make_linear(self, weight, key, bias, artifact):

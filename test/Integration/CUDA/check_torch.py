@@ -204,7 +204,7 @@ def check_devices():
 CHECKS = {name.removeprefix("check_"): value for name, value in list(globals().items()) if name.startswith("check_")}
 
 
-def fill_cache():
+def fill_cache(chip):
     from quant_llm._build import Problem, compile_kernels, compiler_identity
     from quant_llm._scheme import parse_scheme
     from quant_llm.torch import _digest, _store
@@ -212,16 +212,17 @@ def fill_cache():
     for scheme, n, k, dtype, bias in LAYERS:
         kind = {torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
         problem = Problem(parse_scheme(scheme).text, n, k, kind, kind, bias)
-        print(_store.cache.get(f"{_digest(['sm_90a', *problem])}-{compiler_identity()}", lambda directory: compile_kernels(problem, "sm_90a", directory)), flush=True)
+        print(_store.cache.get(f"{_digest([chip, *problem])}-{compiler_identity()}", lambda directory, problem=problem: compile_kernels(problem, chip, directory)), flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compile", action="store_true", help="only compile the kernels into the cache")
+    parser.add_argument("--chip", default="sm_90a", help="what to compile for (default: %(default)s)")
     parser.add_argument("--only", help=f"some of {', '.join(CHECKS)}")
     options = parser.parse_args()
     if options.compile:
-        fill_cache()
+        fill_cache(options.chip)
         return 0
     failures = 0
     for name in options.only.split(",") if options.only else CHECKS:
