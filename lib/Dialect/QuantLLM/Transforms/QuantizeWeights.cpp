@@ -14,7 +14,10 @@
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/Calibration.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
+#include "quant-llm/Methods/HalfQuadratic.h"
+#include "quant-llm/Methods/SecondOrder.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Numerics/Metrics.h"
 #include "quant-llm/Support/Progress.h"
@@ -28,6 +31,7 @@
 #include "llvm/Support/raw_ostream.h"
 
 #include <cmath>
+#include <memory>
 
 namespace quant_llm {
 #define GEN_PASS_DEF_QUANTIZEWEIGHTS
@@ -48,6 +52,7 @@ struct Quantized : MovedWeight {
 
   // Filled while writing.
   ErrorMetrics errors;
+  SecondOrderReport outputs;
 };
 
 /// A parameter that goes to the new archive as it is: one tensor, or the
@@ -62,6 +67,26 @@ struct Copied {
 struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
   using QuantizeWeightsBase::QuantizeWeightsBase;
 
+  LogicalResult initialize(MLIRContext *context) override {
+    auto fail = [&](StringRef option, const Twine &message) {
+      return emitError(UnknownLoc::get(context))
+             << kPassName << ": invalid option '" << option << "': " << message;
+    };
+    if (needsHessian(method) && calibration.empty())
+      return fail("calibration",
+                  "expected a file with the Hessians that the "
+                  "method needs; quant-llm calibrate writes one");
+    if (!needsHessian(method) && !calibration.empty())
+      return fail("calibration", "expected none with a method without "
+                                 "statistics; choose gptq or quantease");
+    if (!(damping >= 0.0) || !std::isfinite(damping))
+      return fail("damping", "expected a number of at least 0 but got " +
+                                 Twine(std::to_string(damping)));
+    if (sweeps < 1)
+      return fail("sweeps", "expected at least 1 but got " + Twine(sweeps));
+    return success();
+  }
+
   void runOnOperation() override {
     if (failed(run()))
       signalPassFailure();
@@ -73,6 +98,10 @@ private:
   LogicalResult failNothingToDo();
   LogicalResult plan(ParameterArchives &archives, NewArchive &newArchive);
   LogicalResult write(ParameterArchives &archives, NewArchive &newArchive);
+  LogicalResult verifyStatistics(Quantized &entry);
+  FailureOr<QuantizedMatrix> quantizeWeight(Quantized &entry,
+                                            const MatrixView &matrix,
+                                            const Scheme &scheme);
   std::string makeReport();
   void rewrite(NewArchive &newArchive);
 
@@ -82,6 +111,7 @@ private:
   /// Weights that are negative and cannot be.
   int64_t numNegative = 0, numCounted = 0;
   SchemeAttr schemeWithoutSign;
+  std::shared_ptr<const CalibrationFile> statistics;
 };
 
 } // namespace
@@ -175,9 +205,48 @@ LogicalResult QuantizeWeights::collect() {
   return success();
 }
 
+static StringRef getMethodName(QuantizationMethod method) {
+  switch (method) {
+  case QuantizationMethod::Nearest:
+    return "nearest";
+  case QuantizationMethod::HalfQuadratic:
+    return "hqq";
+  case QuantizationMethod::GPTQ:
+    return "gptq";
+  case QuantizationMethod::QuantEase:
+    return "quantease";
+  }
+  llvm_unreachable("a method without name");
+}
+
+LogicalResult QuantizeWeights::verifyStatistics(Quantized &entry) {
+  if (!statistics)
+    return success();
+  LinearOpInterface first = entry.linears.front();
+  auto linear = dyn_cast<LinearOp>(*first);
+  if (!linear)
+    return first->emitOpError("expected quant_llm.linear for method ")
+           << getMethodName(method)
+           << ", because calibration files know the inputs of no other "
+              "op; choose method nearest or hqq";
+  if (statistics->contains(statistic::hessian,
+                           entry.parameter.getSymName().str()))
+    return success();
+  return readStatistic(*statistics, statistic::hessian, linear,
+                       entry.parameter);
+}
+
 LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
                                     NewArchive &newArchive) {
   bool ok = true;
+  statistics.reset();
+  if (needsHessian(method)) {
+    FailureOr<CalibrationFile> file =
+        openCalibration(getOperation(), calibration, archives, anyModel);
+    if (failed(file))
+      return failure();
+    statistics = std::make_shared<CalibrationFile>(std::move(*file));
+  }
   for (auto &[key, entry] : quantized) {
     FailureOr<TensorInfo> info = archives.find(entry.parameter);
     if (failed(info)) {
@@ -185,6 +254,8 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
       continue;
     }
     entry.info = std::move(*info);
+    // What is not in the file is found before anything is written.
+    ok &= succeeded(verifyStatistics(entry));
     Status status = verifyScheme(entry.type.getScheme().toNumerics(),
                                  entry.type.getN(), entry.type.getK());
     if (!status.ok()) {
@@ -263,6 +334,65 @@ static void countNegative(const MatrixView &matrix, int64_t &negative,
   all += matrix.n * matrix.k;
 }
 
+FailureOr<QuantizedMatrix>
+QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
+                                const Scheme &scheme) {
+  ParameterOp parameter = entry.parameter;
+  std::string name = parameter.getSymName().str();
+  std::vector<float> hessian;
+  if (statistics) {
+    FailureOr<std::vector<float>> values =
+        readStatistic(*statistics, statistic::hessian,
+                      cast<LinearOp>(*entry.linears.front()), parameter);
+    if (failed(values))
+      return failure();
+    hessian = std::move(*values);
+  }
+  GPTQOptions gptq;
+  gptq.damping = damping;
+  gptq.actOrder = actOrder;
+  gptq.staticGroups = staticGroups;
+  auto run = [&]() -> Result<QuantizedMatrix> {
+    switch (method) {
+    case QuantizationMethod::Nearest:
+      break;
+    case QuantizationMethod::HalfQuadratic:
+      return quantizeHalfQuadratic(matrix, scheme, {}, name, threads);
+    case QuantizationMethod::GPTQ:
+      return quantizeGPTQ(matrix, scheme, {hessian.data(), matrix.k}, gptq,
+                          name, threads, &entry.outputs);
+    case QuantizationMethod::QuantEase: {
+      QuantEaseOptions options;
+      options.sweeps = sweeps;
+      options.relax = relax;
+      options.startFromGPTQ = startFromGPTQ;
+      options.gptq = gptq;
+      return quantizeQuantEase(matrix, scheme, {hessian.data(), matrix.k},
+                               options, name, threads, &entry.outputs);
+    }
+    }
+    return quantize(matrix, scheme, name, threads);
+  };
+  Result<QuantizedMatrix> stored = run();
+  if (!stored.ok())
+    return parameter.emitOpError("cannot be quantized: ") << stored.message();
+  const SecondOrderReport &outputs = entry.outputs;
+  if (outputs.dampingRetries)
+    remark::analysis(
+        parameter.getLoc(),
+        remark::RemarkOpts::name("damping-raised").category(kPassName))
+        << "the Hessian of the inputs of " + name +
+               " could not be factored with the damping that was asked for"
+        << remark::metric("damping", outputs.damping);
+  if (outputs.deadColumns)
+    remark::analysis(
+        parameter.getLoc(),
+        remark::RemarkOpts::name("dead-inputs").category(kPassName))
+        << "inputs of " + name + " are always 0; rounded to nearest"
+        << remark::metric("dead", outputs.deadColumns);
+  return stored.take();
+}
+
 LogicalResult QuantizeWeights::write(ParameterArchives &archives,
                                      NewArchive &newArchive) {
   Progress progress{"quantizing weights", "", 0, 0};
@@ -299,11 +429,10 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
     if (failed(matrix))
       return failure();
     Scheme scheme = entry.type.getScheme().toNumerics();
-    std::string name = parameter.getSymName().str();
-    Result<QuantizedMatrix> stored =
-        quantize(matrix->view, scheme, name, threads);
-    if (!stored.ok())
-      return parameter.emitOpError("cannot be quantized: ") << stored.message();
+    FailureOr<QuantizedMatrix> stored =
+        quantizeWeight(entry, matrix->view, scheme);
+    if (failed(stored))
+      return failure();
     Result<ErrorMetrics> errors =
         computeErrors(matrix->view, stored->view(), scheme, threads);
     if (!errors.ok())
@@ -358,7 +487,7 @@ std::string QuantizeWeights::makeReport() {
     int64_t n = entry.type.getN(), k = entry.type.getK();
     int64_t stored = getStoredBytes(scheme, n, k);
     int64_t original = *getByteSize(entry.info.dtype, entry.info.shape);
-    weights.push_back(llvm::json::Object{
+    llvm::json::Object weight{
         {"name", entry.parameter.getSymName()},
         {"kind", getKind(entry.key)},
         {"shape", llvm::json::Array{n, k}},
@@ -372,7 +501,14 @@ std::string QuantizeWeights::makeReport() {
         {"relative_frobenius", finiteOrNull(entry.errors.relativeFrobenius)},
         {"max_error", finiteOrNull(entry.errors.maxAbs)},
         {"sqnr_db", finiteOrNull(entry.errors.sqnrDecibels)},
-    });
+    };
+    if (statistics) {
+      weight["output_error"] = finiteOrNull(entry.outputs.error);
+      weight["nearest_output_error"] = finiteOrNull(entry.outputs.nearestError);
+      if (method == QuantizationMethod::GPTQ || startFromGPTQ)
+        weight["damping"] = entry.outputs.damping;
+    }
+    weights.push_back(std::move(weight));
     numWeights += n * k;
     weightBytes += stored;
     originalBytes += original;
@@ -428,6 +564,7 @@ std::string QuantizeWeights::makeReport() {
                           llvm::json::Value(llvm::json::Object{
                               {"version", 1},
                               {"archive", llvm::sys::path::filename(output)},
+                              {"method", getMethodName(method)},
                               {"weights", std::move(weights)},
                               {"dense", std::move(dense)},
                               {"totals", std::move(totals)},

@@ -13,6 +13,7 @@
 #include "mlir/Pass/Pass.h"
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Stage.h"
+#include "quant-llm/Methods/Method.h"
 #include "quant-llm/Numerics/Granularity.h"
 
 namespace quant_llm {

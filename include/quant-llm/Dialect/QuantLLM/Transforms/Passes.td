@@ -257,9 +257,20 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     relative to `module-dir`, by default the directory of `output`: print the
     module there.
 
+    `method` is how codes are chosen, and zeros in one case, on the grid that a scheme gives:
+    - `nearest`: each weight is rounded by itself;
+    - `hqq`: half-quadratic quantization (Badri and Shaji, 2023): zeros, which must be floats, that make a
+      robust norm of the error small;
+    - `gptq` (arXiv:2210.17323): column by column, the error of each spread over the columns that follow;
+    - `quantease` (arXiv:2309.01885): cyclic coordinate descent on the error of the outputs.
+
+    The last two minimize tr((Q - W) H (Q - W)^T) and read H, the statistic `hessian` of the inputs of
+    the linear, from the file `calibration` (`docs/Calibration.md`). All are deterministic for any number of threads.
+
     With `report` a JSON file says for every weight what was done, why, and with which error:
     an object with `weights` (`name`, `kind`, `shape`, `scheme`, `reason`, `block`, `bits_per_weight`,
-    `stored_bytes`, `dense_bytes`, `mse`, `relative_frobenius`, `max_error`, `sqnr_db`), `dense`
+    `stored_bytes`, `dense_bytes`, `mse`, `relative_frobenius`, `max_error`, `sqnr_db`, and with a Hessian `output_error`, `nearest_output_error`: relative errors of the outputs
+    on the calibration tokens, of the result and of rounding to nearest; with `gptq` `damping`), `method`, `dense`
     (`name`, `type`, `bytes`, `reason`) and `totals`. An infinite number is written as null.
 
     Example (`test/Dialect/QuantLLM/Transforms/quantize.mlir`):
@@ -277,6 +288,33 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
            "The safetensors file to write; required">,
     Option<"report", "report", "std::string", "\"\"",
            "JSON file to write with schemes, reasons and errors">,
+    Option<"method", "method", "::quant_llm::QuantizationMethod",
+           "::quant_llm::QuantizationMethod::Nearest",
+           "How codes are chosen: nearest, hqq, gptq or quantease",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::QuantizationMethod::Nearest, "nearest", "the nearest ones"),
+             clEnumValN(::quant_llm::QuantizationMethod::HalfQuadratic, "hqq",
+                        "with float zeros of least robust error"),
+             clEnumValN(::quant_llm::QuantizationMethod::GPTQ, "gptq",
+                        "by columns, spreading the error of the outputs"),
+             clEnumValN(::quant_llm::QuantizationMethod::QuantEase, "quantease",
+                        "by coordinate descent on the error of the outputs"))}]>,
+    Option<"calibration", "calibration", "std::string", "\"\"",
+           "Calibration file with the Hessians that gptq and quantease need">,
+    Option<"anyModel", "any-model", "bool", "false",
+           "Take a calibration file of a model with other values of the weights">,
+    Option<"damping", "damping", "double", "0.01",
+           "gptq: what is added to the diagonal of H, as a part of its mean">,
+    Option<"actOrder", "act-order", "bool", "false",
+           "gptq: columns in the order of falling H_ii, with static groups">,
+    Option<"staticGroups", "static-groups", "bool", "false",
+           "gptq: scales of the original weight, not of the one with spread errors">,
+    Option<"sweeps", "sweeps", "int", "30",
+           "quantease: number of sweeps over all columns">,
+    Option<"relax", "relax", "bool", "true",
+           "quantease: leave the columns unrounded in every third sweep">,
+    Option<"startFromGPTQ", "start-from-gptq", "bool", "false",
+           "quantease: start from the codes of gptq instead of the nearest ones">,
     Option<"archiveName", "archive-name", "std::string", "\"quantized\"",
            "Symbol of the new archive">,
     Option<"copyDense", "copy-dense", "bool", "true",

@@ -1,0 +1,31 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""make_hessians.py DIR: an archive with w [24, 96] and v [40, 96], and the Hessians of inputs that go together."""
+
+import os
+import sys
+
+import numpy as np
+from safetensors.numpy import save_file
+
+directory = sys.argv[1]
+os.makedirs(directory, exist_ok=True)
+random = np.random.default_rng(5)
+save_file(
+    {name: random.normal(size=(n, 96)).astype(np.float16) for name, n in (("w", 24), ("v", 40))},
+    os.path.join(directory, "a.safetensors"),
+)
+metadata = {
+    "schema": "quant_llm.calibration/1", "model": "0" * 64, "tokens": "1024", "samples": "2", "length": "512", "seed": "0",
+}
+x = random.normal(size=(1024, 8)) @ random.normal(size=(8, 96)) + random.normal(size=(1024, 96))
+x *= np.exp(random.normal(size=96))
+x[:, 7] = 0
+hessian = (x.T @ x / len(x)).astype(np.float32)
+write = lambda name, tensors, **more: save_file(tensors, os.path.join(directory, name), {**metadata, **more})
+write("both.safetensors", {"hessian/w": hessian}, aliases='{"v": "w"}')
+write("one.safetensors", {"hessian/w": hessian})
+indefinite = hessian.copy()
+indefinite[0, 1] = indefinite[1, 0] = 1e20
+write("indefinite.safetensors", {"hessian/w": indefinite}, aliases='{"v": "w"}')
