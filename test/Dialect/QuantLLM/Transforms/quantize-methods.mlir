@@ -33,7 +33,7 @@
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=one.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=MISSING
 // MISSING: error: 'quant_llm.linear' op 'one.safetensors' has no statistic 'hessian' of 'v'
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=indefinite.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=FACTOR
-// FACTOR: error: 'quant_llm.parameter' op cannot be quantized: tensor 'w': the Hessian of its inputs cannot be factored
+// FACTOR: error: 'quant_llm.linear' op 'indefinite.safetensors': hessian of 'w': expected the sum of products
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=hqq' 2>&1 | FileCheck %s --check-prefix=ZERO
 // ZERO: error: 'quant_llm.parameter' op cannot be quantized: tensor 'w': expected a scheme with a float zero
 // RUN: not test -e never.safetensors
