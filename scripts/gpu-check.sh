@@ -171,7 +171,9 @@ both() {
   local status=0
   run "$bundle" || status=1
   say "GPU tests of the suite"
-  cmake --build "$build" --target quant-opt quant-bench QuantLLMRuntime quant-llm-fake-cuda
+  local targets=(quant-opt quant-bench QuantLLMRuntime quant-llm-fake-cuda)
+  [ ! -d "$build/python_packages" ] || targets+=(quant-llm-python)
+  cmake --build "$build" --target "${targets[@]}"
   "${QUANT_LLM_LIT:-$root/.venv/bin/lit}" -v "$build/test" --filter Integration/CUDA || status=1
   return $status
 }

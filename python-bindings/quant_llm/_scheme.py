@@ -115,7 +115,7 @@ def parse_scheme(text):
     fields = {"block": "[1, -1]", "scale": "f16", "zero": "none", "rule": "", "rounding": ""}
     for part in parts[1:]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
-        if name not in fields or not equals:
+        if name not in fields or not equals or (name in ("rule", "rounding") and not re.fullmatch(r"\w+", value)):
             raise QuantLLMError(f"expected fields block, scale, zero, rule and rounding but got '{part}' in the scheme '{text}'")
         fields[name] = value
     element, bits, signed = _parse_element(parts[0], text)

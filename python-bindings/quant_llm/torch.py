@@ -134,6 +134,8 @@ def _dequantize(packed, packed_scales, packed_zeros, output_scale, n, k, scheme)
 
 
 def _check_weight(packed, packed_scales, packed_zeros, n, k, scheme):
+    if n < 1 or k < 1:
+        raise QuantLLMError(f"expected a weight of at least one row and column but got [{n}, {k}]")
     shapes = scheme.packed_shapes(n, k)
     for name, tensor, shape in zip(("packed", "packed_scales", "packed_zeros"), (packed, packed_scales, packed_zeros), shapes):
         if (tensor is None) != (shape is None):
