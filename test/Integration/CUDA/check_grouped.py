@@ -197,7 +197,9 @@ def worker(options):
         return f"{'ok  ' if record['passed'] else 'FAIL'} {label} {problem.experts}x{problem.n}x{problem.k} m={m} {name} {plan.kernel.decode()} {text}", record
 
     def measure(problem, case, directory, m):
-        """Both ways over copies of the weights that exceed the L2 cache, and over several routings."""
+        """Over copies of the weights that exceed the L2 cache, and over several routings; beside the loop, if it was compiled."""
+        loop = directory.rstrip("/") + "-loop"
+        has_loop = os.path.isdir(loop)
         size = os.path.getsize(os.path.join(directory, "packed.safetensors"))
         active = min(1.0, m / problem.experts)
         copies = min(8, harness.num_copies(int(size * active), limit=8))
@@ -208,7 +210,7 @@ def worker(options):
         grouped, loops, keep, launches = [], [], [], 0
         for copy in range(copies):
             runtime = GroupedRuntime(options.library, directory)
-            separate = Runtime(options.library, directory.rstrip("/") + "-loop")
+            separate = Runtime(options.library, loop) if has_loop else None
             plan = runtime.plan(0, m)
             for _ in range(-(-8 // copies)):
                 counts = routings(problem.experts, m, generator)["random"]
@@ -217,17 +219,18 @@ def worker(options):
                 grouped.append(runtime.prepare_grouped(plan, (x.data_ptr(), x.nbytes), (y.data_ptr(), y.nbytes), (problem.offsets.data_ptr(), problem.offsets.nbytes), []))
                 own, begin = [], 0
                 for expert, count in enumerate(counts):
-                    if count:
+                    if count and has_loop:
                         at = separate.plan(expert, count)
                         own.append(separate.prepare(at, (x.data_ptr() + 2 * begin * problem.k, 2 * count * problem.k), (y.data_ptr() + width * begin * problem.n, width * count * problem.n), (None, 0), []))
                     begin += count
                 launches += len(own)
                 loops.append(lambda stream, own=own: [launch(stream) for launch in own])
         together = harness.time_graph(grouped, replays=20)
-        apart = harness.time_graph(loops, replays=20)
+        apart = harness.time_graph(loops, replays=20) if has_loop else [None]
         for runtime, separate in {id(pair[0]): pair[:2] for pair in keep}.values():
             runtime.close()
-            separate.close()
+            if separate:
+                separate.close()
         return {"us": together[0], "us_min": together[1], "us_max": together[2], "loop_us": apart[0], "loop_launches": launches / len(loops), "weight_bytes": size * active}
 
     def run(entry):
@@ -255,7 +258,9 @@ def worker(options):
                     text, record["passed"] = text + " | weights overwritten", False
                 if options.time and record["passed"] and m:
                     record.update(measure(problem, case, directory, m))
-                    text += f" | {record['us']:.1f} us ({record['us_min']:.1f}..{record['us_max']:.1f}), {record['loop_launches']:.1f} launches of a loop {record['loop_us']:.1f} us"
+                    text += f" | {record['us']:.1f} us ({record['us_min']:.1f}..{record['us_max']:.1f})"
+                    if record["loop_us"]:
+                        text += f", {record['loop_launches']:.1f} launches of a loop {record['loop_us']:.1f} us"
                 yield text, record
         runtime.close()
 
