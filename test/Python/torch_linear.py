@@ -315,6 +315,22 @@ torch.save({{name: module.dequantize() for name, module in model.named_modules()
     problem = _build.Problem(layers["model.layers.0.mlp.up_proj"].scheme, *layers["model.layers.0.mlp.up_proj"].dequantize().shape, "f16", "f16", False)
     assert any(ql._store.computes(linear, problem, str(path)) for linear in artifact.linears)
     assert not any(ql._store.computes(linear, problem._replace(bias=True), str(path)) for linear in artifact.linears)
+    # A gated pair, as quant-llm-to-gpu makes of a module: one linear, here two modules.
+    pair = tmp_path / "pair"
+    shutil.copytree(path, pair)
+    manifest = json.loads((pair / "manifest.json").read_text())
+    same = {}
+    for entry in manifest["linears"]:
+        same.setdefault((entry["n"], entry["k"], entry["scheme"]), []).append(entry)
+    first, second = next(entries for entries in same.values() if len(entries) > 1)[:2]
+    first["weights"] += second["weights"]
+    first["packed"]["keys"] += second["packed"]["keys"]
+    manifest["linears"].remove(second)
+    (pair / "manifest.json").write_text(json.dumps(manifest))
+    assert len(gpu.Artifact(pair).linears) == 13
+    model = ql.load_quantized(skeleton(quantized), pair)
+    assert all(torch.equal(weights[name], module.dequantize()) for name, module in model.named_modules() if isinstance(module, ql.QuantLinear))
+    assert sum(isinstance(module, ql.QuantLinear) for module in model.modules()) == 14
     with pytest.raises(QuantLLMError, match="exists already; choose another name"):
         ql.build_artifact(quantized, path)
     ql.build_artifact(quantized, path, chip="sm_80", activation="bf16", replace=True)
