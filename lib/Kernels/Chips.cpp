@@ -15,6 +15,8 @@
 
 #include "quant-llm/Kernels/KernelSpec.h"
 
+#include <algorithm>
+
 using namespace quant_llm;
 
 static ChipLimits makeLimits(const char *name, int computeCapability,
@@ -29,6 +31,16 @@ static ChipLimits makeLimits(const char *name, int computeCapability,
   // Instructions of the a-variant only.
   limits.hasWgmma = limits.name == "sm_90a";
   return limits;
+}
+
+int64_t quant_llm::getClusterPlaces(const ChipLimits &chip, int64_t cluster) {
+  // What cuOccupancyMaxActiveClusters says on an H100. Other chips are taken to
+  // have groups of the same kind.
+  constexpr int64_t measured = 132;
+  static constexpr int64_t places[] = {132, 132, 117, 120, 110, 102, 105, 120};
+  return std::max<int64_t>(1, places[std::clamp<int64_t>(cluster, 1, 8) - 1] *
+                                  chip.multiprocessors / (measured * cluster)) *
+         cluster;
 }
 
 Result<ChipLimits> quant_llm::getChipLimits(const std::string &chip) {

@@ -26,49 +26,44 @@ using namespace quant_llm;
 /// The chip of the measurements. Other chips are taken to have the same
 /// bandwidth per multiprocessor.
 static constexpr double measuredMultiprocessors = 132;
-/// CTAs of clusters of three or more that it ran at a time.
-static constexpr double measuredClusterCTAs = 120;
 static constexpr double cyclesPerMicrosecond = 1700;
 static constexpr double schedulers = 4;
 
 /// Launch, first copy, last store.
-static constexpr double launchTime = 1.63;
+static constexpr double launchTime = 1.896;
+/// A further wave of CTAs.
+static constexpr double waveTime = 0.443;
 /// Bytes per microsecond of all multiprocessors.
-static constexpr double memoryBandwidth = 3.29e6;
-static constexpr double cacheBandwidth = 6.63e6;
-/// X comes slower from the cache where many tiles read few columns of it at the
-/// same time: its bytes count (tiles at a time / units of 128 columns) to this
-/// power. Below the ratio given here nothing was measured.
-static constexpr double sharingExponent = 0.388;
-static constexpr double leastSharing = 0.25;
+static constexpr double memoryBandwidth = 3.01e6;
+static constexpr double cacheBandwidth = 11.4e6;
 
-/// The producer warp issues one copy after the other: 64 columns of X (more the
-/// more tokens there are), or a strip's codes, scales or zeros.
-static constexpr double activationCopyTime = 0.0271;
-static constexpr double tokenRowTime = 0.00089;
-static constexpr double stripCopyTime = 0.0402;
-/// The same for the copies of all CTAs of a multiprocessor.
-static constexpr double sharedCopyTime = 0.0217;
+/// The producer issues one copy after the other; those of X take longer the
+/// more rows of 64 columns they have.
+static constexpr double copyIssueTime = 0.0081;
+static constexpr double tokenRowTime = 0.0001;
 /// From the issue of a copy until its bytes are there.
-static constexpr double copyLatency = 1.30;
+static constexpr double copyLatency = 0.5;
+/// How often the copies of the first stage delay the end.
+static constexpr double firstStageShare = 5;
 
 /// Cycles of a scheduler for a step of a strip beside the instructions that
 /// dequantize, and for each tile of 8 tokens.
-static constexpr double issuePerStep = 7.0;
-static constexpr double issuePerTile = 5.15;
+static constexpr double issuePerStep = 2.9;
+static constexpr double issuePerTile = 5.77;
 /// The same for a warp that is alone with its latencies.
-static constexpr double latencyPerStep = 19.5;
-static constexpr double latencyPerTile = 6.27;
+static constexpr double latencyPerStep = -9.4;
+static constexpr double latencyPerTile = 6.2;
+/// The share of its last stage that nothing hides.
+static constexpr double lastStageShare = 0.95;
 
-/// A further wave of CTAs. The exchange of a cluster: in any case, for each of
-/// the CTAs of a multiprocessor, and for each CTA of a cluster beyond two.
-static constexpr double waveTime = 0.30;
-static constexpr double clusterTime = 0.70;
-static constexpr double clusterCTATime = 0.07;
-static constexpr double clusterSizeTime = 0.10;
+/// Sums: leaving a fragment in shared memory, adding a part of it.
+static constexpr double depositTime = 0.0363;
+static constexpr double partTime = 0.0323;
+/// The exchange of a cluster.
+static constexpr double clusterTime = 0.414;
 
 /// Parts overlap as the norm with this exponent: all but the largest.
-static constexpr double overlapExponent = 4.34;
+static constexpr double overlapExponent = 3.42;
 
 static double ceilDiv(double a, double b) { return std::ceil(a / b); }
 
@@ -95,24 +90,40 @@ static double getFragmentInstructions(const KernelProblem &problem) {
   return count;
 }
 
+int64_t quant_llm::getFewTokensRegisters(const KernelProblem &problem,
+                                         const KernelConfig &config) {
+  int64_t tokenTiles = config.tokenTile / 8;
+  int64_t strips =
+      problem.numWeights * config.rowTile / kStripRows / config.warpsRows;
+  // Sums (a single chain of products is cut into several), tokens of two steps,
+  // codes and scales by strip, addresses.
+  int64_t sums = 4 * std::max<int64_t>(strips * tokenTiles, 4);
+  int64_t decoding = static_cast<int64_t>(
+      std::max(0.0, getFragmentInstructions(problem) - 10.5));
+  return sums + 4 * tokenTiles + 28 * strips + 20 + decoding;
+}
+
+int64_t quant_llm::getRegisterLimit(const ChipLimits &chip, int64_t threads,
+                                    int64_t ctas) {
+  // Each of the four parts of a multiprocessor holds as many warps of a CTA as
+  // the fullest one; registers come in groups of 8 for a thread.
+  constexpr int64_t granularity = 4 * kWarpLanes;
+  int64_t held = (threads + granularity - 1) / granularity * granularity * ctas;
+  return std::min<int64_t>(255, chip.registersPerSM / held / 8 * 8);
+}
+
 int64_t quant_llm::getResidentCTAs(const KernelProblem &problem,
                                    const KernelConfig &config,
                                    const ChipLimits &chip) {
   int64_t threads = kWarpLanes * (config.warpsRows * config.warpsK + 1);
-  int64_t tokenTiles = config.tokenTile / 8;
-  int64_t tiles = problem.numWeights * config.rowTile / kStripRows /
-                  config.warpsRows * tokenTiles;
-  // Sums, operands of two steps, and what was left in all kernels measured.
-  int64_t registers = 4 * std::max<int64_t>(tiles, 4) + 4 * tokenTiles + 52;
-  registers = std::min<int64_t>(
-      255,
-      std::min(registers, chip.registersPerSM / (threads * config.ctasPerSM)));
+  int64_t registers = getFewTokensRegisters(problem, config);
   // Shared memory is given out in KiB, one of which is the driver's.
   int64_t shared =
       (StageLayout(problem, config).total + 1023) / 1024 * 1024 + 1024;
-  int64_t resident =
-      std::min({chip.sharedBytesPerSM / shared, 2048 / threads,
-                chip.registersPerSM / ((registers + 7) / 8 * 8 * threads)});
+  int64_t resident = std::min(
+      {config.ctasPerSM, chip.sharedBytesPerSM / shared, 2048 / threads});
+  while (resident > 1 && getRegisterLimit(chip, threads, resident) < registers)
+    --resident;
   return std::max<int64_t>(resident, 1);
 }
 
@@ -136,11 +147,11 @@ FewTokensCost quant_llm::estimateFewTokens(const KernelProblem &problem,
   double ctas = tiles * config.split * tokenGrid;
 
   double scaling = chip.multiprocessors / measuredMultiprocessors;
-  double places =
-      config.split <= 2 ? chip.multiprocessors : measuredClusterCTAs * scaling;
+  double places = static_cast<double>(getClusterPlaces(chip, config.split));
   double resident = getResidentCTAs(problem, config, chip);
   double perSM = ceilDiv(ctas, places);
   double waves = ceilDiv(ctas, places * resident);
+  double atATime = std::min(resident, perSM);
 
   FewTokensCost cost;
   // Bytes.
@@ -149,46 +160,49 @@ FewTokensCost quant_llm::estimateFewTokens(const KernelProblem &problem,
       weights * tiles * strips *
       (allUnits * 256 * scheme.element.bits + getNumGroups(problem) * perGroup);
   double tokenBytes = 2.0 * tokens * problem.k;
-  double atATime = std::min(ctas, places * resident) / config.split / allUnits;
-  double sharing = std::pow(std::max(atATime, leastSharing), sharingExponent);
   cost.memory = (weightBytes + tokenBytes) / (memoryBandwidth * scaling);
-  cost.cache = (weightBytes * tokenGrid + tiles * tokenBytes * sharing) /
+  cost.cache = (weightBytes * tokenGrid + tiles * tokenBytes) /
                (cacheBandwidth * scaling);
 
-  // Copies.
+  // Copies of a stage.
   double perStrip = 1;
   if (layout.groups)
     perStrip += scheme.zero == ZeroKind::None ? 1 : 2;
-  double stripCopies = weights * strips * perStrip;
   double segments = 2 * units;
-  cost.copies = perSM * own * (segments + stripCopies) * sharedCopyTime;
-  double copyTime = segments * (activationCopyTime + rows * tokenRowTime) +
-                    stripCopies * stripCopyTime;
+  double activationCopies = problem.k % 64 == 0 ? 1 : segments;
+  double copyTime =
+      (activationCopies + weights * strips * perStrip) * copyIssueTime +
+      segments * rows * tokenRowTime;
 
-  // Instructions of a CTA for a stage, and the time of a warp for it.
+  // Instructions of a CTA for a stage, and the time of a warp for it. Warps are
+  // shared out to schedulers, some of which get one more.
   double fragment = getFragmentInstructions(problem);
   double steps = kStepsPerUnit * strips * weights;
-  double issue = steps * units *
+  double warps = config.warpsRows * config.warpsK * atATime;
+  double uneven = ceilDiv(warps, schedulers) * schedulers / warps;
+  double issue = uneven * steps * units *
                  (issuePerStep + fragment + issuePerTile * tokenTiles) /
                  (schedulers * cyclesPerMicrosecond);
   double latency = steps / config.warpsRows * (units / config.warpsK) *
                    (latencyPerStep + fragment + latencyPerTile * tokenTiles) /
                    cyclesPerMicrosecond;
   cost.instructions = perSM * own * issue;
-  double compute = std::max(latency, std::min(resident, perSM) * issue);
+  double compute = std::max(latency, atATime * issue);
 
-  // A CTA computes after its first copies have all been issued, at best as fast
-  // as copies are issued, or as a ring of stages comes round.
-  double first = std::min<double>(config.stages, own) * copyTime;
-  double chain =
-      std::max({first + own * compute, own * copyTime + copyLatency + compute,
-                own * (copyLatency + compute) / config.stages});
-  cost.chain = waves * chain;
+  // A CTA goes at the pace of its warps, of its copies, or of the ring.
+  double pace = std::max(
+      {compute, copyTime, (copyLatency + copyTime + compute) / config.stages});
+  cost.chain = waves * own * pace;
 
+  double parts = config.split > 1 ? config.split : config.warpsK;
+  double ownFragments = static_cast<double>(layout.ownFragments) * weights;
+  double warpsOfCTA = config.warpsRows * config.warpsK;
+  cost.ends = firstStageShare * copyTime + lastStageShare * latency +
+              depositTime * strips * weights / config.warpsRows * tokenTiles +
+              partTime * ceilDiv(ownFragments, warpsOfCTA) * parts;
   cost.overhead = launchTime + waveTime * (waves - 1);
   if (config.split > 1)
-    cost.overhead += clusterTime + clusterCTATime * perSM +
-                     clusterSizeTime * (config.split - 2);
+    cost.overhead += clusterTime;
 
   double sum = 0, largest = 0;
   auto overlap = [&](double part, const char *name) {
@@ -200,9 +214,8 @@ FewTokensCost quant_llm::estimateFewTokens(const KernelProblem &problem,
   };
   overlap(cost.memory, "memory");
   overlap(cost.cache, "cache");
-  overlap(cost.copies, "copies");
   overlap(cost.instructions, "instructions");
   overlap(cost.chain, "a CTA's own copies and warps");
-  cost.total = cost.overhead + std::pow(sum, 1 / overlapExponent);
+  cost.total = cost.overhead + cost.ends + std::pow(sum, 1 / overlapExponent);
   return cost;
 }

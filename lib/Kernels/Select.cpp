@@ -35,13 +35,15 @@ struct TokenRange {
 
 /// Kernels are chosen for each of these ranges; equal neighbours become one.
 constexpr TokenRange tokenRanges[] = {
-    {1, 8},     {9, 16},     {17, 24},     {25, 32},     {33, 48},
-    {49, 64},   {65, 128},   {129, 256},   {257, 384},   {385, 512},
-    {513, 768}, {769, 1024}, {1025, 1536}, {1537, 2048}, {2049, INT64_MAX},
+    {1, 8},       {9, 16},      {17, 24},     {25, 32},
+    {33, 48},     {49, 64},     {65, 128},    {129, 256},
+    {257, 384},   {385, 512},   {513, 768},   {769, 1024},
+    {1025, 1536}, {1537, 2048}, {2049, 3072}, {3073, INT64_MAX},
 };
-/// The most tokens for which few_tokens is considered, and from where on wgmma
-/// is: it makes 64 tokens or more at a time.
-constexpr int64_t mostFewTokens = 64;
+/// The most tokens of a tile of few_tokens, and of which it is considered in
+/// several tiles; and from where on wgmma is, which makes 64 tokens or more at
+/// a time.
+constexpr int64_t mostFewTokens = 64, mostTiledTokens = 1024;
 constexpr int64_t leastWgmmaTokens = 33;
 
 /// The same for experts: the first ranges are for so few tokens that not every
@@ -54,47 +56,59 @@ constexpr int64_t fewTokensTiles[] = {8, 16, 24, 32, 48, 64};
 constexpr int64_t manyTokens = 4096, manyRoutedTokens = 512;
 
 /// Tiles of the wgmma family: rows, tokens, warpgroups along rows and k, and
-/// the share of the tensor cores' time that the main loop uses.
+/// the share of the tensor cores' time that the main loop uses. This and the
+/// constants below are a fit to 874 measured kernels of 12 shapes
+/// (docs/KernelConfig.md).
 struct WgmmaTile {
   int64_t rows, tokens, warpsRows, warpsK;
   double efficiency;
 };
 constexpr WgmmaTile wgmmaTiles[] = {
-    {256, 128, 2, 1, 0.905}, {128, 256, 2, 1, 0.90}, {192, 128, 3, 1, 0.88},
-    {128, 192, 2, 1, 0.88},  {128, 160, 2, 1, 0.86}, {128, 128, 2, 1, 0.84},
-    {128, 128, 1, 2, 0.80},  {64, 128, 1, 2, 0.74},  {128, 96, 2, 1, 0.70},
-    {128, 80, 2, 1, 0.60},   {64, 96, 1, 2, 0.58},   {128, 64, 2, 1, 0.50},
-    {128, 64, 1, 2, 0.48},   {64, 64, 1, 2, 0.45},
+    {256, 128, 2, 1, 0.868}, {256, 96, 2, 1, 0.807},  {256, 64, 2, 1, 0.608},
+    {192, 160, 3, 1, 0.890}, {192, 128, 3, 1, 0.865}, {192, 96, 3, 1, 0.774},
+    {192, 64, 3, 1, 0.576},  {128, 256, 2, 1, 0.851}, {128, 224, 2, 1, 0.850},
+    {128, 192, 2, 1, 0.849}, {128, 160, 2, 1, 0.845}, {128, 128, 2, 1, 0.844},
+    {128, 112, 2, 1, 0.848}, {128, 96, 2, 1, 0.758},  {128, 80, 2, 1, 0.689},
+    {128, 64, 2, 1, 0.624},  {128, 128, 1, 2, 0.763}, {128, 96, 1, 2, 0.736},
+    {128, 64, 1, 2, 0.568},  {64, 128, 1, 2, 0.692},  {64, 96, 1, 2, 0.616},
+    {64, 64, 1, 2, 0.470},
 };
 constexpr int64_t wgmmaSplits[] = {1, 2, 3, 4, 6, 8};
 /// Products that a multiprocessor makes in a cycle, and bytes that it gets from
-/// memory when all of them read.
+/// memory when all of them read. Reading hides behind products as the norm with
+/// this exponent, which is to say, badly.
 constexpr double wgmmaProductsPerCycle = 2048;
-constexpr double wgmmaBytesPerCycle = 12;
-/// Cycles of a launch until the first product; of a tile beside its main loop
-/// (results, and the start of the pipeline if a CTA has only one tile); of the
-/// exchange of as many sums as a tile of 128 x 128 has, in a CTA and, in
-/// addition, in a cluster.
-constexpr double wgmmaStart = 4500;
-constexpr double wgmmaTileOverhead = 3000, wgmmaLoneTileOverhead = 4000;
-constexpr double wgmmaMeeting = 1500, wgmmaClusterMeeting = 2500;
-/// For comparison with the model of few tokens: the clock of the H100 that the
-/// model was fitted on, which is lower under load.
+constexpr double wgmmaBytesPerCycle = 20;
+constexpr double wgmmaOverlapExponent = 1.5;
+/// Cycles of a launch until the first product; of a tile beside its main loop,
+/// and if its sums meet; of the exchange of a cluster of as many sums as a tile
+/// of 128 x 128 has.
+constexpr double wgmmaStart = 3316;
+constexpr double wgmmaTileOverhead = 2607, wgmmaMeeting = 1610;
+/// The first of these where a CTA has only one tile, which was not measured.
+constexpr double wgmmaLoneTileOverhead = 4000;
+constexpr double wgmmaClusterMeeting = 7577;
+/// The clock falls where most multiprocessors multiply for long: by this share
+/// of what they are busy beyond one half, fully so at e^2 times the cycles.
+constexpr double wgmmaPowerShare = 0.359, wgmmaPowerCycles = 60000;
 constexpr double wgmmaCyclesPerMicrosecond = 1755;
 
 /// What is tried for few tokens: what was measured and what lies in between.
 /// Tiles of up to 14 strips (the 224 rows that a multiprocessor has of the
 /// largest layers), one or two strips to a warp, 8 to 16 warps (fewer only
 /// where there is too little to share out), of which each has at most 2 units
-/// of a stage. 2 stages only if nothing has room for more.
+/// of a stage. All tokens of the range in one tile, or in two, four or more
+/// where there are too few rows for all multiprocessors.
 constexpr int64_t fewTokensStrips = 14;
 constexpr int64_t fewTokensStripsPerWarp = 2;
 constexpr int64_t fewTokensLeastWarps = 8;
 constexpr int64_t fewTokensMostWarps = 16;
 constexpr int64_t fewTokensUnitsPerWarp = 2;
-constexpr int64_t fewTokensLeastStages = 3;
-constexpr int64_t fewTokensMostStages = 4;
-constexpr int64_t fewTokensSplits[] = {1, 2, 3, 4, 6, 8};
+constexpr int64_t fewTokensLeastStages = 2;
+constexpr int64_t fewTokensMostStages = 6;
+constexpr int64_t fewTokensSplits[] = {1, 2, 3, 4, 5, 6, 7, 8};
+constexpr int64_t fewTokensTileCounts[] = {1, 2, 4, 8, 16, 32, 64};
+constexpr int64_t fewTokensMostCTAs = 4;
 
 /// Tiles of the multistage family: rows, and warps along rows and k.
 struct MultistageTile {
@@ -130,7 +144,7 @@ public:
     std::optional<Choice> choice;
     // Of an expert, if there are several.
     int64_t most = getLikelyTokens(range.max);
-    if (most <= mostFewTokens)
+    if (most <= (problem.isGrouped() ? mostFewTokens : mostTiledTokens))
       choice = chooseFewTokens(range);
     if (getLikelyTokens(range.min) >= leastWgmmaTokens ||
         (problem.isGrouped() && most >= leastWgmmaTokens)) {
@@ -156,11 +170,11 @@ private:
   /// or else for one.
   bool chooseShared(KernelConfig &config, int64_t largest) const;
 
-  /// Calls `visit` with every configuration worth a look; with
-  /// `leastStages` or more.
+  /// As many stages as there is room for; false if there is not.
+  bool fillStages(KernelConfig &config) const;
+  /// Calls `visit` with every configuration worth a look.
   template <typename Visitor>
-  void forEachFewTokens(KernelConfig config, int64_t leastStages,
-                        Visitor visit) const;
+  void forEachFewTokens(KernelConfig config, Visitor visit) const;
   std::optional<Choice> chooseFewTokens(const TokenRange &range) const;
   std::optional<Choice> chooseWgmma(const TokenRange &range) const;
   std::optional<Choice> chooseMultistage(const TokenRange &range) const;
@@ -184,8 +198,6 @@ private:
 
   FewTokensCost estimate(const KernelConfig &config, int64_t tokens) const;
 
-  /// CTAs that run at once, one per multiprocessor, in clusters of `cluster`.
-  int64_t getResident(int64_t cluster) const;
   double getWgmmaCycles(const KernelConfig &config, double efficiency,
                         int64_t tokens) const;
   double getMultistageCycles(const KernelConfig &config, int64_t tokens) const;
@@ -273,14 +285,28 @@ FewTokensCost Selector::estimate(const KernelConfig &config,
   return estimateFewTokens(active, config, chip, getMeanTokens(tokens));
 }
 
+bool Selector::fillStages(KernelConfig &config) const {
+  for (config.stages = fewTokensMostStages;
+       config.stages >= fewTokensLeastStages; --config.stages) {
+    // Of which the driver takes one KiB.
+    int64_t shared = (getSharedBytes(problem, config) + 1023) / 1024 + 1;
+    if (shared * 1024 * config.ctasPerSM <= chip.sharedBytesPerSM)
+      return true;
+  }
+  return false;
+}
+
 template <typename Visitor>
-void Selector::forEachFewTokens(KernelConfig config, int64_t leastStages,
-                                Visitor visit) const {
+void Selector::forEachFewTokens(KernelConfig config, Visitor visit) const {
   int64_t units = ceilDiv(problem.k, kUnitColumns);
-  int64_t experts = getActiveExperts(config.maxTokens);
+  // Experts with tokens, or tiles of all tokens.
+  bool isTiled = !problem.isGrouped() && config.tokenTile < config.maxTokens;
+  int64_t tokenTiles = problem.isGrouped()
+                           ? getActiveExperts(config.maxTokens)
+                           : ceilDiv(config.maxTokens, config.tokenTile);
   for (int64_t strips = 1; strips <= fewTokensStrips; ++strips) {
     config.rowTile = strips * kStripRows;
-    int64_t tiles = experts * ceilDiv(problem.n, config.rowTile);
+    int64_t tiles = tokenTiles * ceilDiv(problem.n, config.rowTile);
     for (int64_t perWarp = 1; perWarp <= fewTokensStripsPerWarp; ++perWarp) {
       if (strips % perWarp != 0)
         continue;
@@ -297,15 +323,23 @@ void Selector::forEachFewTokens(KernelConfig config, int64_t leastStages,
             break;
           config.stageK = perStage * kUnitColumns;
           for (int64_t split : fewTokensSplits) {
-            // A split is for multiprocessors that have nothing to do.
-            if (split > 1 && tiles * split > 2 * chip.multiprocessors)
+            // More CTAs are for multiprocessors that have nothing to do.
+            if ((split > 1 || isTiled) &&
+                tiles * split > 2 * chip.multiprocessors)
               break;
+            // Beyond the measurements: a split did not pay where its CTAs share
+            // multiprocessors.
+            if (split > 1 && isTiled && config.maxTokens > mostFewTokens &&
+                tiles * split > getClusterPlaces(chip, split))
+              continue;
             config.split = split;
-            // Where a second CTA is waiting, it fills the pauses of the first.
-            config.ctasPerSM = tiles * split > chip.multiprocessors ? 2 : 1;
-            for (config.stages = fewTokensMostStages;
-                 config.stages >= leastStages; --config.stages)
-              visit(config);
+            // Where more CTAs are waiting, they fill each other's pauses.
+            int64_t waiting =
+                ceilDiv(tiles * split, getClusterPlaces(chip, split));
+            for (config.ctasPerSM = std::min(waiting, fewTokensMostCTAs);
+                 config.ctasPerSM >= 1; --config.ctasPerSM)
+              if (fillStages(config))
+                visit(config);
           }
         }
       }
@@ -319,35 +353,35 @@ std::optional<Choice> Selector::chooseFewTokens(const TokenRange &range) const {
   KernelConfig start;
   start.family = KernelFamily::FewTokens;
   start.copy = ActivationCopy::Tensor;
-  start.tokenTile = range.max;
-  if (problem.isGrouped())
-    for (int64_t tile : fewTokensTiles) {
-      start.tokenTile = tile;
-      if (tile >= getLikelyTokens(range.max))
-        break;
-    }
   start.minTokens = range.min;
   start.maxTokens = range.max;
 
   // Both ends of the range matter, decoding one token as much as a batch.
   std::optional<KernelConfig> best;
   double bestTime = 0;
-  for (int64_t least : {fewTokensLeastStages, int64_t(2)}) {
-    if (best)
-      break;
-    forEachFewTokens(start, least, [&](KernelConfig config) {
+  auto consider = [&](int64_t tokenTile) {
+    start.tokenTile = tokenTile;
+    forEachFewTokens(start, [&](KernelConfig config) {
       double time = (estimate(config, range.min).total +
                      estimate(config, range.max).total) /
                     2;
-      if (best && time >= bestTime)
-        return;
-      if (!fits(config))
-        config.ctasPerSM = 1;
-      if (!fits(config))
+      if ((best && time >= bestTime) || !fits(config))
         return;
       best = config;
       bestTime = time;
     });
+  };
+  if (problem.isGrouped()) {
+    const int64_t *tile = std::begin(fewTokensTiles);
+    while (tile + 1 != std::end(fewTokensTiles) &&
+           *tile < getLikelyTokens(range.max))
+      ++tile;
+    consider(*tile);
+  } else {
+    for (int64_t count : fewTokensTileCounts)
+      if (int64_t tile = ceilDiv(range.max, 8 * count) * 8;
+          tile <= mostFewTokens && (count <= 4 || tile >= 16))
+        consider(tile);
   }
   if (!best)
     return std::nullopt;
@@ -356,6 +390,8 @@ std::optional<Choice> Selector::chooseFewTokens(const TokenRange &range) const {
   std::snprintf(time, sizeof(time), "%.1f", cost.total);
   std::string tiles =
       text(ceilDiv(problem.n, best->rowTile)) + " tiles of rows";
+  if (!problem.isGrouped() && best->tokenTile < range.max)
+    tiles += ", " + text(ceilDiv(range.max, best->tokenTile)) + " of tokens";
   if (best->split > 1)
     tiles += ", each on " + text(best->split) + " CTAs,";
   return Choice{*best,
@@ -369,36 +405,34 @@ std::optional<Choice> Selector::chooseFewTokens(const TokenRange &range) const {
 // Many tokens
 //===----------------------------------------------------------------------===//
 
-/// Clusters of more than two do not use all multiprocessors: a cluster stays in
-/// one group of the chip, of which most have 16 to 18 multiprocessors.
-int64_t Selector::getResident(int64_t cluster) const {
-  if (cluster <= 2)
-    return chip.multiprocessors / cluster * cluster;
-  int64_t ofGroup = 16 / cluster;
-  return std::max<int64_t>(1, ofGroup * chip.multiprocessors * 10 / 176) *
-         cluster;
-}
-
 double Selector::getWgmmaCycles(const KernelConfig &config, double efficiency,
                                 int64_t tokens) const {
   int64_t tiles = ceilDiv(problem.n, config.rowTile) *
                   getTokenTiles(tokens, config.tokenTile);
-  int64_t waves = ceilDiv(tiles * config.split, getResident(config.split));
+  int64_t places = getClusterPlaces(chip, config.split);
+  int64_t waves = ceilDiv(tiles * config.split, places);
   int64_t units = ceilDiv(ceilDiv(problem.k, kUnitColumns), config.split);
   double rows = double(config.rowTile) * problem.numWeights;
   double area = rows * config.tokenTile;
   double tile =
       area * units * kUnitColumns / (wgmmaProductsPerCycle * efficiency);
   if (config.warpsK * config.split > 1)
-    tile += wgmmaLoneTileOverhead +
-            area / (128 * 128) *
-                (wgmmaMeeting + (config.split > 1 ? wgmmaClusterMeeting : 0));
+    tile += wgmmaMeeting +
+            (config.split > 1 ? area / (128 * 128) * wgmmaClusterMeeting : 0);
   else
     tile += problem.isGrouped() ? wgmmaLoneTileOverhead : wgmmaTileOverhead;
   double bytes = double(getActiveExperts(tokens)) * problem.n * problem.k *
                  problem.numWeights * problem.scheme.element.bits / 8;
   double reading = bytes / (wgmmaBytesPerCycle * chip.multiprocessors);
-  return wgmmaStart + std::max(waves * tile, reading);
+  double body = std::pow(std::pow(waves * tile, wgmmaOverlapExponent) +
+                             std::pow(reading, wgmmaOverlapExponent),
+                         1 / wgmmaOverlapExponent);
+  double busy = std::min(1.0, double(tiles * config.split) / places) * places /
+                chip.multiprocessors * efficiency;
+  double lasting = std::log(std::max(body / wgmmaPowerCycles, 1.0)) / 2;
+  body *=
+      1 + wgmmaPowerShare * std::max(busy - 0.5, 0.0) * std::min(lasting, 1.0);
+  return wgmmaStart + body;
 }
 
 std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
@@ -432,7 +466,8 @@ std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
                      getTokenTiles(tokens, tile.tokens) * split;
       bestCycles = cycles;
       best = Choice{config,
-                    text(ctas) + " CTAs of which " + text(getResident(split)) +
+                    text(ctas) + " CTAs of which " +
+                        text(getClusterPlaces(chip, split)) +
                         " run at once, about " + text(int64_t(cycles / 1000)) +
                         " thousand cycles at " + text(tokens) + " tokens",
                     cycles / wgmmaCyclesPerMicrosecond};

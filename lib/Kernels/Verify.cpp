@@ -12,6 +12,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Kernels/ConfigText.h"
+#include "quant-llm/Kernels/FewTokensCost.h"
 #include "quant-llm/Kernels/KernelSpec.h"
 #include "quant-llm/Kernels/ScaleMode.h"
 #include "quant-llm/Kernels/StageLayout.h"
@@ -26,7 +27,6 @@ using namespace quant_llm;
 static constexpr int64_t maxExtent = int64_t(1) << 30;
 static constexpr int64_t maxEpilogueOperands = 16;
 static constexpr int64_t maxThreads = 1024;
-static constexpr int64_t maxRegistersPerThread = 255;
 /// The driver's share of the shared memory of every CTA.
 static constexpr int64_t reservedSharedBytes = 1024;
 /// Addresses, fragments and scales beside the sums: less has never been enough.
@@ -164,12 +164,11 @@ static Status verifyMma(const KernelProblem &problem,
                   config.warpsRows * config.tokenTile / 8;
   // A single chain of dependent products is cut into several.
   int64_t sums = 4 * (tiles <= 2 ? 4 : tiles);
-  int64_t registers = std::min(
-      maxRegistersPerThread,
-      chip.registersPerSM / (getThreads(config) * config.ctasPerSM) / 8 * 8);
+  int64_t registers =
+      getRegisterLimit(chip, getThreads(config), config.ctasPerSM);
   int64_t others = config.family == KernelFamily::Multistage
                        ? multistageRegistersBesideSums + config.tokenTile / 2
-                       : registersBesideSums;
+                       : getFewTokensRegisters(problem, config) - sums;
   if (sums + others > registers)
     return Status::error(
         "expected sums for " + text(registers) + " registers a thread (" +

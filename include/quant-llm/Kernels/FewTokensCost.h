@@ -26,22 +26,32 @@ struct FewTokensCost {
   double memory = 0;
   /// Weights, and X once per tile of rows, from the L2 cache.
   double cache = 0;
-  /// Copies that the busiest multiprocessor handles.
-  double copies = 0;
   /// Instructions that the busiest multiprocessor issues.
   double instructions = 0;
   /// One CTA after the other, each waiting for its own copies and warps.
   double chain = 0;
-  /// What does not overlap: launch, waves, exchange between CTAs of a cluster.
+  /// @{ What does not overlap: the first copies, the last stage and the sums;
+  /// launch, waves, exchange between CTAs of a cluster.
+  double ends = 0;
   double overhead = 0;
+  /// @}
 
   double total = 0;
   /// The largest of the parts that overlap, for people: "memory", "cache", ...
   const char *bound = "";
 };
 
-/// CTAs of a multiprocessor that run at the same time: shared memory, threads,
-/// and registers as the compiler is likely to need them.
+/// Registers that a thread needs without spilling, as the compiler was seen to
+/// use them.
+int64_t getFewTokensRegisters(const KernelProblem &problem,
+                              const KernelConfig &config);
+
+/// Registers that a thread may have where `ctas` CTAs of `threads` threads
+/// share a multiprocessor.
+int64_t getRegisterLimit(const ChipLimits &chip, int64_t threads, int64_t ctas);
+
+/// CTAs of a multiprocessor that run at the same time, at most
+/// `config.ctasPerSM`: shared memory, threads and registers.
 int64_t getResidentCTAs(const KernelProblem &problem,
                         const KernelConfig &config, const ChipLimits &chip);
 

@@ -81,6 +81,11 @@ struct ChipLimits {
 /// The limits of `chip` ("sm_80", "sm_90a", ...); an error lists those known.
 Result<ChipLimits> getChipLimits(const std::string &chip);
 
+/// CTAs that run at a time in clusters of `cluster` (1 to 8), one to a
+/// multiprocessor. A cluster stays in one group of the chip, so that some
+/// multiprocessors are left over.
+int64_t getClusterPlaces(const ChipLimits &chip, int64_t cluster);
+
 /// Bytes of dynamic shared memory of a kernel.
 int64_t getSharedBytes(const KernelProblem &problem,
                        const KernelConfig &config);

@@ -13,6 +13,10 @@
 // waits for the phase of parity (i / slots) % 2, the producer for the opposite
 // one, so that its first round over the ring waits for nobody.
 //
+// Several CTAs of a cluster may share the columns of a tile. At its end each of
+// them sends its sums of a fragment to the CTA that finishes the fragment,
+// whose "exchange" barrier counts their bytes.
+//
 // What the agents do, and in which order, is data: the emitter of a kernel
 // walks over these lists, and a unit test explores every interleaving of the
 // same lists (test/Unit/Kernels/PipelineModel.h). What is proven is what is
@@ -42,6 +46,20 @@ struct PipelineAction {
     WaitFull,
     Release,
     /// @}
+    /// @{ Producer: makes the barriers of this CTA; says so. Consumer: waits
+    /// until it is said.
+    Initialize,
+    TellReady,
+    AwaitReady,
+    /// @}
+    /// @{ Everybody: tells the cluster that it has come here; waits until all
+    /// agents of all CTAs have.
+    ArriveCluster,
+    WaitCluster,
+    /// @}
+    /// Reads the newest item of `ring`, and is done with it before the next
+    /// action begins.
+    Work,
     /// Turns chunk `chunk` of the newest item of `ring` into operands, in
     /// fragment buffer `buffer`.
     Prepare,
@@ -50,9 +68,18 @@ struct PipelineAction {
     Multiply,
     /// Waits until at most `chunk` groups are incomplete.
     WaitGroups,
-    /// Waits for all consumers of all parts: from here on the memory of the
-    /// rings is theirs.
+    /// Waits for all consumers of all parts. After the first time the memory of
+    /// the rings is theirs, after the second what they have left there.
     Meet,
+    /// @{ Consumer: leaves its sums in the memory of the rings; sends what the
+    /// consumers of this CTA have left to the CTAs that finish it; waits until
+    /// the sums of all CTAs have come; makes results of those that came, or of
+    /// those that were left if there is one CTA.
+    Deposit,
+    Send,
+    AwaitSums,
+    Finish,
+    /// @}
   };
   Kind kind;
   unsigned ring = 0;
@@ -74,8 +101,11 @@ struct PipelineProgram {
   std::vector<Ring> rings;
   unsigned parts = 1;
   unsigned buffers = 0;
-  /// @{ Producer: for every unit of every tile; after the last tile, for every
-  /// part, beginning with the one that would get the next unit.
+  /// CTAs of a cluster, each with agents of its own, that share a tile.
+  unsigned ctas = 1;
+  /// @{ Producer: at the start; for every unit of every tile; after the last
+  /// tile, for every part, beginning with the one that would get the next unit.
+  std::vector<PipelineAction> produceStart;
   std::vector<PipelineAction> produceUnit;
   std::vector<PipelineAction> produceEnd;
   /// @}

@@ -83,14 +83,16 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
   describe("threads", b.getI32IntegerAttr(shape.threads));
   describe("token_tile", b.getI32IntegerAttr(config.tokenTile));
   describe("tokens", b.getI64ArrayAttr({config.minTokens, config.maxTokens}));
-  if (usesTensorMap)
-    describe(
-        "tensor_map_x",
-        b.getDictionaryAttr(
-            {b.getNamedAttr("box_k", b.getI32IntegerAttr(shape.boxColumns)),
-             b.getNamedAttr("box_tokens",
-                            b.getI32IntegerAttr(config.tokenTile)),
-             b.getNamedAttr("swizzle", b.getI32IntegerAttr(128))}));
+  if (usesTensorMap) {
+    SmallVector<NamedAttribute> map = {
+        b.getNamedAttr("box_k", b.getI32IntegerAttr(shape.boxColumns)),
+        b.getNamedAttr("box_tokens", b.getI32IntegerAttr(config.tokenTile)),
+        b.getNamedAttr("swizzle", b.getI32IntegerAttr(128))};
+    if (shape.boxSegments)
+      map.push_back(b.getNamedAttr("box_segments",
+                                   b.getI32IntegerAttr(shape.boxSegments)));
+    describe("tensor_map_x", b.getDictionaryAttr(map));
+  }
   attribute("quant_llm.launch", b.getDictionaryAttr(description));
 
   SmallVector<DictionaryAttr> argumentAttributes(types.size(),
@@ -210,6 +212,15 @@ void KernelFrame::findGroup() {
   expertRow = b.mul(b.broadcastLane(found[0], source), problem.n);
   firstToken = b.broadcastLane(found[1], source);
   tokensEnd = b.broadcastLane(found[2], source);
+}
+
+Value KernelFrame::loadedTokenOf(Value first) {
+  return b.min(first, b.sub(m, b.min(m, config.tokenTile)));
+}
+
+Value KernelFrame::isTokenFrom(Value first, Value token) {
+  // Unsigned: tokens before the first are above all others.
+  return b.less(b.sub(token, first), b.sub(tokensEnd, first));
 }
 
 void KernelFrame::withTile(function_ref<void()> body) {

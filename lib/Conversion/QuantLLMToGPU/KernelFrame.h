@@ -30,6 +30,9 @@ struct LaunchShape {
   int64_t sharedBytes = 0;
   /// Columns of a tensor copy's box, if the kernel makes any.
   int64_t boxColumns = 64;
+  /// Boxes that one copy makes, side by side along the columns; 0 if x is not
+  /// divided into boxes of columns but addressed by single ones.
+  int64_t boxSegments = 0;
   bool persistent = false;
 };
 
@@ -68,6 +71,18 @@ public:
   mlir::Value tokensEnd;
   mlir::Value expertRow;
   /// @}
+
+  /// The first token of a tile's box of a tensor copy, if `first` is that of
+  /// the tile. Filling the part of a box that lies beyond the last token takes
+  /// longer than copying: the box of the last tile begins earlier, with tokens
+  /// of the tile before.
+  mlir::Value loadedTokenOf(mlir::Value first);
+  mlir::Value loadedToken() { return loadedTokenOf(firstToken); }
+  /// Whether a token is from `first` on and before the end of the tokens.
+  mlir::Value isTokenFrom(mlir::Value first, mlir::Value token);
+  mlir::Value isOfTile(mlir::Value token) {
+    return isTokenFrom(firstToken, token);
+  }
 
   /// Number of strips of a weight, padding included.
   int64_t numStrips() const { return (problem.getRows() + 63) / 64 * 4; }

@@ -15,9 +15,11 @@
 // end the sums of the warps meet in shared memory, are added in the order of
 // the warps and go through the epilogue.
 //
-// FewTokens: one warp more than needed to compute keeps the ring full with bulk
-// and tensor copies, a stage for every pair of mbarriers.
-// Multistage: all threads copy with cp.async, a barrier of the CTA per stage.
+// FewTokens: a thread of one warp more than needed to compute keeps the ring
+// full with bulk and tensor copies, a stage for every pair of mbarriers.
+// Issuing a copy takes it tens of nanoseconds, so there is one for the
+// activations of a stage. Multistage: all threads copy with cp.async, a barrier
+// of the CTA per stage.
 //
 //===----------------------------------------------------------------------===//
 
@@ -26,10 +28,13 @@
 #include "Kernels.h"
 #include "PTXBuilder.h"
 
+#include "quant-llm/Kernels/FewTokensPlan.h"
 #include "quant-llm/Kernels/StageLayout.h"
 
 using namespace mlir;
 using namespace quant_llm;
+
+using Kind = PipelineAction::Kind;
 
 namespace {
 
@@ -39,9 +44,11 @@ public:
             const KernelProblem &problem, const KernelConfig &config,
             Region *epilogue)
       : problem(problem), config(config), layout(problem, config),
+        program(planFewTokens(config)),
         b(NameLoc::get(builder.getStringAttr(name)), builder),
         frame(b, module, name, problem, config, epilogue,
-              LaunchShape{numThreads(), layout.total}),
+              LaunchShape{numThreads(), layout.total, /*boxColumns=*/64,
+                          hasSegments() ? segmentsPerStage() : 0}),
         dequantizer(b, problem, name) {}
 
   LLVM::LLVMFuncOp emit();
@@ -78,7 +85,19 @@ private:
     int64_t tiles = tokenTiles() * stripsPerWarp() * problem.numWeights;
     return tiles == 1 ? 4 : tiles == 2 ? 2 : 1;
   }
-  int64_t segmentBytes() const { return config.tokenTile * 128; }
+  /// Segments of 64 columns of X.
+  int64_t segmentsPerStage() const {
+    return layout.units * (kUnitColumns / 64);
+  }
+  /// Whether rows of X are whole segments, so that one tensor copy can bring
+  /// those of a stage.
+  bool hasSegments() const { return hasProducer() && problem.k % 64 == 0; }
+  /// Rows of a segment of X in shared memory: a tensor copy leaves no room for
+  /// tokens that do not exist.
+  Value segmentRows() {
+    return hasProducer() ? b.min(frame.m, config.tokenTile)
+                         : b.i32(config.tokenTile);
+  }
 
   Value stageAddress(Value slot) {
     return b.add(base, b.mul(slot, layout.stage));
@@ -122,6 +141,7 @@ private:
   /// The barrier that tells consumers that the mbarriers are there; the
   /// producer only arrives.
   static constexpr int64_t kReadyBarrier = 2;
+  void initializeBarriers();
   void emitProducer();
   void produce(Value chunk, Value slot);
   Values consumeProduced();
@@ -142,7 +162,12 @@ private:
   };
   void updateScales(StripScales &scales, unsigned weight, int64_t strip,
                     Value stage, Value chunk, Value unitInStage, unsigned step);
-  void finish(ValueRange sums);
+  /// @{ The end of a tile.
+  void endTile(ValueRange sums);
+  void depositSums(ValueRange sums);
+  void sendSums();
+  void finish();
+  /// @}
   /// The sums of a fragment: part `part` of weight `weight`.
   Value partAddress(Value fragment, unsigned weight, Value part) {
     int64_t perWeight = config.warpsK * 512;
@@ -167,7 +192,6 @@ private:
     return b.div(b.sub(b.i32(layout.fragments + config.split - 1), rank),
                  config.split);
   }
-  void sendSums();
 
   /// The index of a sum in the list of all.
   size_t sumIndex(int64_t chain, unsigned weight, int64_t strip, int64_t tile,
@@ -186,6 +210,8 @@ private:
   const KernelProblem &problem;
   const KernelConfig &config;
   StageLayout layout;
+  /// The family Multistage, which has no producer, follows its end only.
+  PipelineProgram program;
   PTXBuilder b;
   KernelFrame frame;
   Dequantizer dequantizer;
@@ -223,6 +249,8 @@ std::pair<Value, Value> MmaKernel::advance(Value slot, Value parity) {
 // FewTokens: a warp that copies
 //===----------------------------------------------------------------------===//
 
+/// By one thread: copies with addresses that differ between lanes are issued
+/// one lane after the other, at twice the cost of each.
 void MmaKernel::produce(Value chunk, Value slot) {
   PTXBuilder::Scope scope(b, "produce");
   const Scheme &scheme = problem.scheme;
@@ -234,26 +262,22 @@ void MmaKernel::produce(Value chunk, Value slot) {
   Value codeBytes = b.mul(units, unitBytes);
   Value scaleBytes = b.mul(groups, kStripRows * getScaleBytes(scheme));
   Value zeroBytes = b.mul(groups, kStripRows * getZeroBytes(scheme));
-  Value segments = b.mul(units, kUnitColumns / 64);
-  Value boxRows = b.min(frame.m, config.tokenTile);
+  // Segments beyond K are filled with zeros by a copy of several.
+  Value segments = hasSegments() ? b.i32(segmentsPerStage())
+                                 : b.mul(units, kUnitColumns / 64);
+  Value segmentBytes = b.mul(segmentRows(), 128);
   Value perStrip = b.add(codeBytes, b.add(scaleBytes, zeroBytes));
-  Value bytes = b.add(b.mul(segments, b.mul(boxRows, 128)),
-                      b.mul(perStrip, layout.strips * problem.numWeights));
-  b.ifThen(b.equal(lane, 0), [&] { b.arriveExpect(full, bytes); });
-  b.syncWarp();
+  b.arriveExpect(full,
+                 b.add(b.mul(segments, segmentBytes),
+                       b.mul(perStrip, layout.strips * problem.numWeights)));
 
-  b.loop(lane, segments, b.i32(kWarpLanes), [&](Value segment) {
-    Value column = b.mul(
-        b.add(b.mul(chunk, layout.units * kUnitColumns / 64), segment), 64);
-    b.tensorCopy(b.add(stage, b.mul(segment, segmentBytes())), frame.tensorMapX,
-                 column, frame.firstToken, full);
-  });
+  // The weight comes from memory and takes longer than X, so it goes first.
   Value policy = b.evictFirstPolicy();
   for (unsigned j = 0; j != problem.numWeights; ++j) {
     Value weight = b.add(stage, j * layout.perWeight);
     auto copyStrips = [&](Value source, int64_t bytesPerStrip, Value offset,
                           int64_t target, int64_t targetStride, Value size) {
-      b.loop(lane, b.i32(layout.strips), b.i32(kWarpLanes), [&](Value strip) {
+      b.loop(b.i32(0), b.i32(layout.strips), b.i32(1), [&](Value strip) {
         Value from = b.createOrFold<arith::MulIOp>(b.toI64(stripOf(strip)),
                                                    b.i64(bytesPerStrip));
         from = b.createOrFold<arith::AddIOp>(from, b.toI64(offset));
@@ -275,74 +299,106 @@ void MmaKernel::produce(Value chunk, Value slot) {
                  b.mul(firstGroup, zeroSize), layout.zeros,
                  layout.zerosPerStrip, zeroBytes);
   }
+
+  Value firstSegment = b.mul(chunk, segmentsPerStage());
+  if (hasSegments()) {
+    b.tensorCopy(stage, frame.tensorMapX,
+                 ValueRange{b.i32(0), frame.loadedToken(), firstSegment}, full);
+    return;
+  }
+  b.loop(b.i32(0), segments, b.i32(1), [&](Value segment) {
+    Value column = b.mul(b.add(firstSegment, segment), 64);
+    b.tensorCopy(b.add(stage, b.mul(segment, segmentBytes)), frame.tensorMapX,
+                 ValueRange{column, frame.loadedToken()}, full);
+  });
+}
+
+void MmaKernel::initializeBarriers() {
+  b.prefetchTensorMap(frame.tensorMapX);
+  for (int64_t slot = 0; slot != config.stages; ++slot) {
+    b.initBarrier(fullBarrier(b.i32(slot)), 1);
+    b.initBarrier(emptyBarrier(b.i32(slot)), numWarps());
+  }
+  if (config.split > 1) {
+    b.initBarrier(exchangeBarrier(), 1);
+    b.arriveExpect(
+        exchangeBarrier(),
+        b.mul(ownFragments(), config.split * problem.numWeights * 512));
+  }
+  b.fenceBarrierInit();
+  b.fenceAsyncProxy();
 }
 
 void MmaKernel::emitProducer() {
-  b.ifThen(b.equal(lane, 0), [&] {
-    b.prefetchTensorMap(frame.tensorMapX);
-    for (int64_t slot = 0; slot != config.stages; ++slot) {
-      b.initBarrier(fullBarrier(b.i32(slot)), 1);
-      b.initBarrier(emptyBarrier(b.i32(slot)), numWarps());
-    }
-    if (config.split > 1) {
-      b.initBarrier(exchangeBarrier(), 1);
-      b.arriveExpect(
-          exchangeBarrier(),
-          b.mul(ownFragments(), config.split * problem.numWeights * 512));
-    }
-    b.fenceBarrierInit();
-    b.fenceAsyncProxy();
+  Value isIssuer = b.electThread();
+  auto perform = [&](ArrayRef<PipelineAction> actions) {
+    for (const PipelineAction &action : actions)
+      switch (action.kind) {
+      case Kind::Initialize:
+        b.ifThen(isIssuer, [&] { initializeBarriers(); });
+        b.syncWarp();
+        break;
+      case Kind::TellReady:
+        b.arriveNamed(kReadyBarrier, numThreads());
+        break;
+      case Kind::ArriveCluster:
+        b.clusterArriveRelaxed();
+        break;
+      case Kind::WaitCluster:
+        b.syncWarp();
+        b.clusterWait();
+        break;
+      default:
+        llvm_unreachable("not an action between the stages of a producer");
+      }
+  };
+  perform(program.produceStart);
+  b.ifThen(isIssuer, [&] {
+    b.loop(b.i32(0), chunkCount, b.i32(1), {b.i32(0), b.i32(1)},
+           [&](Value chunk, ValueRange ring) -> Values {
+             for (const PipelineAction &action : program.produceUnit)
+               if (action.kind == Kind::WaitEmpty)
+                 b.waitBarrier(emptyBarrier(ring[0]), ring[1]);
+               else
+                 produce(chunkAt(chunk), ring[0]);
+             auto [slot, parity] = advance(ring[0], ring[1]);
+             return {slot, parity};
+           });
   });
-  b.syncWarp();
-  // The first stages are free: their copies need not wait for anybody. Of a
-  // split, every CTA has chunks without remainder at least.
-  int64_t sure = numChunks() / config.split;
-  int64_t first = std::min(config.stages, sure);
-  for (int64_t chunk = 0; chunk != first; ++chunk)
-    produce(chunkAt(b.i32(chunk)), b.i32(chunk));
-  if (first < config.stages && numChunks() % config.split != 0)
-    b.ifThen(b.less(b.i32(first), chunkCount),
-             [&] { produce(chunkAt(b.i32(first)), b.i32(first)); });
-  b.arriveNamed(kReadyBarrier, numThreads());
-  if (config.split > 1) {
-    b.clusterArrive();
-    b.clusterWait();
-  }
-  if ((numChunks() + config.split - 1) / config.split <= config.stages)
-    return;
-  b.loop(b.i32(config.stages), chunkCount, b.i32(1), {b.i32(0), b.i32(0)},
-         [&](Value chunk, ValueRange ring) -> Values {
-           b.waitBarrier(emptyBarrier(ring[0]), ring[1]);
-           b.syncWarp();
-           produce(chunkAt(chunk), ring[0]);
-           auto [slot, parity] = advance(ring[0], ring[1]);
-           return {slot, parity};
-         });
+  perform(program.produceEnd);
 }
 
 Values MmaKernel::consumeProduced() {
-  b.syncNamed(kReadyBarrier, numThreads());
-  // Barriers of other CTAs are used only at the end: no need to wait here.
-  if (config.split > 1)
-    b.clusterArrive();
+  for (const PipelineAction &action : program.consumeStart)
+    if (action.kind == Kind::AwaitReady)
+      b.syncNamed(kReadyBarrier, numThreads());
+    else
+      b.clusterArriveRelaxed();
   Values carried(numSums(), b.f32(0));
   carried.append({b.i32(0), b.i32(0)});
   Values results = b.loop(
       b.i32(0), chunkCount, b.i32(1), carried,
       [&](Value chunk, ValueRange carried) -> Values {
         Value slot = carried[numSums()], parity = carried[numSums() + 1];
-        b.waitBarrier(fullBarrier(slot), parity);
-        Values sums = multiplyStage(stageAddress(slot), chunkAt(chunk),
-                                    carried.take_front(numSums()));
-        b.syncWarp();
-        b.ifThen(b.equal(lane, 0), [&] { b.arrive(emptyBarrier(slot)); });
+        Values sums(carried.take_front(numSums()));
+        for (const PipelineAction &action : program.consumeUnit)
+          switch (action.kind) {
+          case Kind::WaitFull:
+            b.waitBarrier(fullBarrier(slot), parity);
+            break;
+          case Kind::Work:
+            sums = multiplyStage(stageAddress(slot), chunkAt(chunk), sums);
+            b.syncWarp();
+            break;
+          default:
+            // Kind::Release.
+            b.ifThen(b.equal(lane, 0), [&] { b.arrive(emptyBarrier(slot)); });
+          }
         auto [nextSlot, nextParity] = advance(slot, parity);
         sums.append({nextSlot, nextParity});
         return sums;
       });
   results.resize(numSums());
-  // All stages have been read: the sums may take their place.
-  b.syncNamed(1, kWarpLanes * numWarps());
   return results;
 }
 
@@ -367,7 +423,7 @@ void MmaKernel::copyActivations(Value chunk, Value stage) {
   auto target = [&](Value token, Value column) {
     Value piece = b.bitXor(b.bitAnd(b.div(column, 8), 7), b.bitAnd(token, 7));
     Value inSegment = b.add(b.mul(token, 128), b.mul(piece, 16));
-    Value segment = b.mul(b.div(column, 64), segmentBytes());
+    Value segment = b.mul(b.div(column, 64), config.tokenTile * 128);
     return b.add(b.add(stage, segment),
                  b.add(inSegment, b.mul(b.bitAnd(column, 7), 2)));
   };
@@ -479,7 +535,6 @@ Values MmaKernel::consumeCopied() {
       });
   results.resize(numSums());
   b.waitCopies(0);
-  b.syncThreads();
   return results;
 }
 
@@ -567,9 +622,6 @@ Values MmaKernel::multiplyUnit(Value stage, Value chunk, Value unitInStage,
   Values sums(sumsBefore);
   Type element = toMLIR(b, problem.activation);
   int64_t unitBytes = 256 * problem.scheme.element.bits;
-  Value segment =
-      b.add(stage, b.mul(unitInStage, kUnitColumns / 64 * segmentBytes()));
-
   SmallVector<PackedUnit> units;
   SmallVector<StripScales> scales(problem.numWeights * stripsPerWarp());
   for (unsigned j = 0; j != problem.numWeights; ++j)
@@ -583,13 +635,17 @@ Values MmaKernel::multiplyUnit(Value stage, Value chunk, Value unitInStage,
     }
 
   // Tokens: a row of 8x8 matrices per tile, 32 columns at a time. Lane 8i + r
-  // addresses row r of matrix i.
-  Value row = b.bitAnd(lane, 7), matrix = b.div(lane, 8);
-  Value rowOffset = b.mul(row, 128);
+  // addresses row r of matrix i. The swizzle follows the address: a segment
+  // begins anywhere in a pattern of 8 rows.
+  Value matrix = b.div(lane, 8), row, rowAddress;
   for (unsigned two = 0; two != kStepsPerUnit / 2; ++two) {
-    Value piece = b.bitXor(b.add(matrix, 4 * (two % 2)), row);
-    Value address = b.add(b.add(segment, two / 2 * segmentBytes()),
-                          b.add(rowOffset, b.mul(piece, 16)));
+    if (two % 2 == 0) {
+      Value segment = b.add(b.mul(unitInStage, kUnitColumns / 64), two / 2);
+      row = b.add(b.mul(segment, segmentRows()), b.bitAnd(lane, 7));
+      rowAddress = b.add(stage, b.mul(row, 128));
+    }
+    Value piece = b.bitXor(b.add(matrix, 4 * (two % 2)), b.bitAnd(row, 7));
+    Value address = b.add(rowAddress, b.mul(piece, 16));
     SmallVector<Values> tokens;
     for (int64_t tile = 0; tile != tokenTiles(); ++tile)
       tokens.push_back(b.loadMatrix4(b.add(address, tile * 8 * 128)));
@@ -646,7 +702,6 @@ Values MmaKernel::multiplyStage(Value stage, Value chunk, ValueRange sums) {
 /// it.
 void MmaKernel::sendSums() {
   PTXBuilder::Scope scope(b, "send");
-  b.clusterWait();
   b.loop(warp, b.i32(layout.fragments), b.i32(numWarps()), [&](Value fragment) {
     Value owner = b.rem(fragment, config.split);
     Value own = b.div(fragment, config.split);
@@ -671,11 +726,36 @@ void MmaKernel::sendSums() {
       b.storeRemote(target, total, barrier);
     }
   });
-  b.waitBarrierCluster(exchangeBarrier(), b.i32(0));
 }
 
-void MmaKernel::finish(ValueRange sums) {
-  PTXBuilder::Scope scope(b, "finish");
+void MmaKernel::endTile(ValueRange sums) {
+  for (const PipelineAction &action : program.consumeTileEnd)
+    switch (action.kind) {
+    case Kind::Meet:
+      b.syncNamed(1, kWarpLanes * numWarps());
+      break;
+    case Kind::Deposit:
+      depositSums(sums);
+      break;
+    case Kind::WaitCluster:
+      b.clusterWait();
+      break;
+    case Kind::Send:
+      sendSums();
+      break;
+    case Kind::AwaitSums:
+      b.waitBarrierCluster(exchangeBarrier(), b.i32(0));
+      break;
+    case Kind::Finish:
+      finish();
+      break;
+    default:
+      llvm_unreachable("not an action at the end of a tile");
+    }
+}
+
+void MmaKernel::depositSums(ValueRange sums) {
+  PTXBuilder::Scope scope(b, "deposit");
   // Fragment f = strip of the tile * token tiles + token tile; its sums of
   // weight j from the warps along k follow each other.
   for (int64_t strip = 0; strip != stripsPerWarp(); ++strip)
@@ -696,10 +776,11 @@ void MmaKernel::finish(ValueRange sums) {
                       16);
       }
     }
-  b.syncNamed(1, kWarpLanes * numWarps());
+}
+
+void MmaKernel::finish() {
+  PTXBuilder::Scope scope(b, "finish");
   bool isSplit = config.split > 1;
-  if (isSplit)
-    sendSums();
   int64_t parts = isSplit ? config.split : config.warpsK;
 
   // A warp stores two tokens of 16 rows at a time.
@@ -713,9 +794,10 @@ void MmaKernel::finish(ValueRange sums) {
     if (splitsStrips())
       output = b.sub(output, b.rem(frame.expertRow, kStripRows));
     for (unsigned two = 0; two != 4; ++two) {
-      Value token = b.add(b.add(frame.firstToken, b.mul(tile, 8)),
-                          b.add(tokenHalf, 2 * two));
-      Value inside = b.less(token, frame.tokensEnd);
+      Value first = hasProducer() ? frame.loadedToken() : frame.firstToken;
+      Value token =
+          b.add(b.add(first, b.mul(tile, 8)), b.add(tokenHalf, 2 * two));
+      Value inside = frame.isOfTile(token);
       // Unsigned: rows before the first of an expert are beyond the last, too.
       if (hangsOver() || splitsStrips())
         inside = b.both(inside, b.less(output, problem.n));
@@ -781,7 +863,7 @@ void MmaKernel::emitTile() {
           registers.push_back(dequantizer.channelRegisters(zeros, lane));
         }
       }
-    finish(consume());
+    endTile(consume());
   };
   if (!hasProducer()) {
     compute([&] { return consumeCopied(); });

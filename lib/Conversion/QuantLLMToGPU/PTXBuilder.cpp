@@ -256,6 +256,9 @@ Value PTXBuilder::warpIndex() {
   return broadcastLane0(shiftRight(threadIndex(), 5));
 }
 Value PTXBuilder::laneIndex() { return bitAnd(threadIndex(), 31); }
+Value PTXBuilder::electThread() {
+  return NVVM::ElectSyncOp::create(*this, getI1Type(), /*membermask=*/Value());
+}
 Value PTXBuilder::broadcastLane0(Value value) {
   return broadcastLane(value, i32(0));
 }
@@ -399,10 +402,10 @@ void PTXBuilder::bulkCopy(Value sharedAddress, Value globalPointer, Value bytes,
       *this, clusterPointer(sharedAddress), globalPointer,
       sharedPointer(barrier), bytes, /*multicastMask=*/Value(), policy);
 }
-void PTXBuilder::tensorCopy(Value sharedAddress, Value tensorMap, Value column,
-                            Value row, Value barrier) {
+void PTXBuilder::tensorCopy(Value sharedAddress, Value tensorMap,
+                            ValueRange coordinates, Value barrier) {
   NVVM::CpAsyncBulkTensorGlobalToSharedClusterOp::create(
-      *this, clusterPointer(sharedAddress), tensorMap, ValueRange{column, row},
+      *this, clusterPointer(sharedAddress), tensorMap, coordinates,
       sharedPointer(barrier), /*im2colOffsets=*/ValueRange(),
       /*multicastMask=*/Value(), /*l2CacheHint=*/Value(),
       NVVM::TMALoadMode::TILE, /*isCTAOnly=*/false,
@@ -442,6 +445,9 @@ void PTXBuilder::arriveNamed(int64_t id, int64_t threads) {
 
 void PTXBuilder::clusterArrive() {
   NVVM::ClusterArriveOp::create(*this, getUnitAttr());
+}
+void PTXBuilder::clusterArriveRelaxed() {
+  NVVM::ClusterArriveRelaxedOp::create(*this, getUnitAttr());
 }
 void PTXBuilder::clusterWait() {
   NVVM::ClusterWaitOp::create(*this, getUnitAttr());

@@ -151,6 +151,8 @@ public:
   /// threadIndex() / 32, known to be the same in the whole warp.
   mlir::Value warpIndex();
   mlir::Value laneIndex();
+  /// True in one thread of the warp; all of its threads ask.
+  mlir::Value electThread();
   /// The value of the first lane, or of lane `source`, for all lanes.
   mlir::Value broadcastLane0(mlir::Value value);
   mlir::Value broadcastLane(mlir::Value value, mlir::Value source);
@@ -204,9 +206,9 @@ public:
   void bulkCopy(mlir::Value sharedAddress, mlir::Value globalPointer,
                 mlir::Value bytes, mlir::Value barrier,
                 mlir::Value policy = nullptr);
-  /// A box of a 2-D tensor map at (column, row).
+  /// A box of a tensor map at the given coordinates, the fastest first.
   void tensorCopy(mlir::Value sharedAddress, mlir::Value tensorMap,
-                  mlir::Value column, mlir::Value row, mlir::Value barrier);
+                  mlir::ValueRange coordinates, mlir::Value barrier);
   void prefetchTensorMap(mlir::Value tensorMap);
   void fenceAsyncProxy();
   /// @}
@@ -223,6 +225,9 @@ public:
 
   /// @{ Clusters of CTAs (sm_90).
   void clusterArrive();
+  /// The same without making writes visible, but for barriers that have been
+  /// initialized before fenceBarrierInit.
+  void clusterArriveRelaxed();
   void clusterWait();
   /// The address of what lies at `address` in CTA `rank` of the cluster.
   mlir::Value remoteAddress(mlir::Value address, mlir::Value rank);

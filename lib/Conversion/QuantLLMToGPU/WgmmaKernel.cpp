@@ -152,7 +152,8 @@ private:
   /// Finishes and stores the sums (vectors of f32) of all weights.
   void storeSums(const StoreShape &shape, ValueRange sums, Value row,
                  Value token);
-  void storePass(Value firstRow, Value firstToken, int64_t tokens);
+  void storePass(const Tile &tile, Value firstRow, int64_t firstCopied,
+                 int64_t tokens);
   /// @}
 
   PTXBuilder &b;
@@ -350,7 +351,8 @@ void WgmmaEmitter::copyActivations(const Tile &tile, Value column, Value slot) {
   // leftovers: they are columns of the product that are not stored.
   b.arriveExpect(barrier, activationBytes);
   b.tensorCopy(slotAddress(WgmmaPlan::kActivations, slot), frame.tensorMapX,
-               column, firstTokenOf(tile), barrier);
+               ValueRange{column, frame.loadedTokenOf(firstTokenOf(tile))},
+               barrier);
 }
 
 /// A producer waits for the other parity.
@@ -759,7 +761,7 @@ void WgmmaEmitter::finishTile(const Tile &tile, ArrayRef<Values> sums) {
       else
         stagePairs(planes.front());
       b.syncNamed(barrier, 128);
-      storePass(firstRow, b.add(firstTokenOf(tile), first), tokens);
+      storePass(tile, firstRow, first, tokens);
     }
   }
 }
@@ -829,7 +831,8 @@ void WgmmaEmitter::stageWords(ArrayRef<Values> planes, unsigned firstPlane) {
 
 /// Every thread stores as many neighbouring rows at once as 16 bytes and the
 /// length of rows of y allow.
-void WgmmaEmitter::storePass(Value firstRow, Value firstToken, int64_t tokens) {
+void WgmmaEmitter::storePass(const Tile &tile, Value firstRow,
+                             int64_t firstCopied, int64_t tokens) {
   PTXBuilder::Scope scope(b, "store");
   Type output = toMLIR(b, problem.output);
   StoreShape shape = storeShape();
@@ -853,8 +856,10 @@ void WgmmaEmitter::storePass(Value firstRow, Value firstToken, int64_t tokens) {
   Value isRow = b.less(globalRow, problem.n);
   auto store = [&](Value step) {
     Value inPass = b.add(token, step);
-    Value globalToken = b.add(firstToken, inPass);
-    Value isInside = b.both(isRow, b.less(globalToken, frame.tokensEnd));
+    Value firstToken = firstTokenOf(tile);
+    Value globalToken =
+        b.add(b.add(frame.loadedTokenOf(firstToken), inPass), firstCopied);
+    Value isInside = b.both(isRow, frame.isTokenFrom(firstToken, globalToken));
     b.ifThen(isInside, [&] {
       if (plan.stagesSums) {
         Values sums;
@@ -1006,9 +1011,10 @@ void WgmmaEmitter::storeMet(unsigned rowBlock, Value firstRow,
       sums.push_back(ofWeights);
     }
     for (auto [i, token] : llvm::enumerate(inTile)) {
-      Value globalToken = b.add(firstTokenOf(tile), token);
+      Value tileToken = firstTokenOf(tile);
+      Value globalToken = b.add(frame.loadedTokenOf(tileToken), token);
       Value isInside = b.both(b.less(globalRow, problem.n),
-                              b.less(globalToken, frame.tokensEnd));
+                              frame.isTokenFrom(tileToken, globalToken));
       if (tokens * parts != config.tokenTile)
         isInside = b.both(isInside, b.less(token, config.tokenTile));
       if (steps % together != 0)

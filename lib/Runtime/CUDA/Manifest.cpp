@@ -336,6 +336,7 @@ static Result<KernelDescription> readKernel(const json &value, size_t index) {
       map.fail("expected 'swizzle' to be 0, 32, 64 or 128 but got " +
                std::to_string(made.swizzle));
     made.clampTokens = map.booleanOr("clamp_tokens", true);
+    made.boxSegments = map.integerOr("box_segments", 0, 1, 256);
     if (!map.ok())
       return map.status();
     kernel.tensorMap = made;
@@ -372,6 +373,12 @@ static Status verifyArguments(const LinearDescription &linear,
         return error(argument, "a box has " + std::to_string(boxBytes) +
                                    " bytes along k; expected a multiple of 16 "
                                    "that is not above the swizzle");
+      if (kernel.tensorMap->boxSegments != 0 &&
+          linear.k % kernel.tensorMap->boxK != 0)
+        return error(argument, "K = " + std::to_string(linear.k) +
+                                   " is no multiple of box_k = " +
+                                   std::to_string(kernel.tensorMap->boxK) +
+                                   ", which segments must be");
       break;
     }
     case ArgumentKind::X:

@@ -404,19 +404,24 @@ CudaStatus Module::getTensorMap(const LinearDescription &linear,
       map = entry.map;
       return {};
     }
-  const uint64_t dims[] = {static_cast<uint64_t>(linear.k),
-                           static_cast<uint64_t>(m)};
-  const uint64_t strides[] = {
-      static_cast<uint64_t>(linear.k * getByteWidth(linear.activation))};
+  // The third dimension, if there is one, are the segments of a row.
+  uint32_t rank = form.boxSegments ? 3 : 2;
+  int64_t width = getByteWidth(linear.activation);
+  const uint64_t dims[] = {
+      static_cast<uint64_t>(form.boxSegments ? form.boxK : linear.k),
+      static_cast<uint64_t>(m), static_cast<uint64_t>(linear.k / form.boxK)};
+  const uint64_t strides[] = {static_cast<uint64_t>(linear.k * width),
+                              static_cast<uint64_t>(form.boxK * width)};
   int64_t tokens =
       form.clampTokens ? std::min(form.boxTokens, m) : form.boxTokens;
   const uint32_t box[] = {static_cast<uint32_t>(form.boxK),
-                          static_cast<uint32_t>(tokens)};
-  const uint32_t steps[] = {1, 1};
+                          static_cast<uint32_t>(tokens),
+                          static_cast<uint32_t>(form.boxSegments)};
+  const uint32_t steps[] = {1, 1, 1};
   const Driver &driver = device->getDriver();
   CudaStatus status = driver.check(
       driver.tensorMapEncode(
-          &map, static_cast<int>(getTensorMapType(linear.activation)), 2,
+          &map, static_cast<int>(getTensorMapType(linear.activation)), rank,
           reinterpret_cast<void *>(x), dims, strides, box, steps,
           /*interleave=*/0, static_cast<int>(getSwizzle(form.swizzle)),
           tensorMapPromotion256, /*fill=*/0),

@@ -151,7 +151,7 @@ class Checker:
                 box = form["box_tokens"]
                 if form.get("clamp_tokens", True):
                     box = min(box, m)
-                result.append(self.driver.tensor_map(desc.get("activation", "f16"), buffers["x"], desc["k"], m, form["box_k"], box, form.get("swizzle", 128)))
+                result.append(self.driver.tensor_map(desc.get("activation", "f16"), buffers["x"], desc["k"], m, form["box_k"], box, form.get("swizzle", 128), form.get("box_segments", 0)))
             elif name == "m":
                 result.append(c_int(m))
             elif name.startswith("output_scale"):

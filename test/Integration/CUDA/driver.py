@@ -79,13 +79,14 @@ class Driver:
             result.append(value.value)
         return tuple(result)
 
-    def tensor_map(self, kind, address, k, m, box_k, box_m, swizzle):
-        """A map of the row-major matrix [m, k] as 128 bytes aligned to 64 (the caller keeps the array alive)."""
+    def tensor_map(self, kind, address, k, m, box_k, box_m, swizzle, segments=0):
+        """A map of the row-major matrix [m, k], or of [k / box_k, m, box_k] with `segments` in a box, as 128 bytes aligned to 64 (the caller keeps the array alive)."""
         storage = (c_char * 192)()
         begin = -ctypes.addressof(storage) % 64
-        dims, strides = (c_uint64 * 2)(k, m), (c_uint64 * 1)(k * (4 if kind == "f32" else 2))
-        box, steps = (c_uint32 * 2)(box_k, box_m), (c_uint32 * 2)(1, 1)
-        self.call("cuTensorMapEncodeTiled", c_void_p(ctypes.addressof(storage) + begin), c_int(TENSOR_MAP_TYPES[kind]), c_uint32(2), c_void_p(address), dims, strides, box, steps, c_int(0), c_int(SWIZZLES[swizzle]), c_int(3), c_int(0))
+        width = 4 if kind == "f32" else 2
+        dims, strides = (c_uint64 * 3)(box_k if segments else k, m, k // box_k), (c_uint64 * 2)(k * width, box_k * width)
+        box, steps = (c_uint32 * 3)(box_k, box_m, segments), (c_uint32 * 3)(1, 1, 1)
+        self.call("cuTensorMapEncodeTiled", c_void_p(ctypes.addressof(storage) + begin), c_int(TENSOR_MAP_TYPES[kind]), c_uint32(3 if segments else 2), c_void_p(address), dims, strides, box, steps, c_int(0), c_int(SWIZZLES[swizzle]), c_int(3), c_int(0))
         return storage, begin
 
     def prepare(self, function, grid, threads, shared_bytes, cluster, arguments):

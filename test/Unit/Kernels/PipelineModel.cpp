@@ -26,7 +26,8 @@ namespace {
 struct Step {
   Kind kind;
   unsigned ring;
-  /// Of the ring's items, the one that is waited for, filled, released or read.
+  /// Of the ring's items, the one that is waited for, filled, released or read;
+  /// of the places to meet, which.
   unsigned item;
   /// (ring, item) that incomplete products read until this step is done.
   std::set<std::pair<unsigned, unsigned>> reads;
@@ -39,12 +40,23 @@ struct Slot {
   uint8_t item = 255;
 };
 
+/// Sums that have been sent to a CTA: those on their way, those that have come.
+struct Sums {
+  uint8_t coming = 0, here = 0;
+};
+
 struct State {
+  /// By CTA: the producer, then the consumers.
   std::vector<uint8_t> positions;
   std::vector<Slot> slots;
+  std::vector<Sums> sums;
 
   std::string key() const {
     std::string bytes(positions.begin(), positions.end());
+    for (const Sums &ofCTA : sums) {
+      bytes.push_back(char(ofCTA.coming));
+      bytes.push_back(char(ofCTA.here));
+    }
     for (const Slot &slot : slots)
       for (uint8_t byte : {slot.fullParity, slot.fullPending, slot.copying,
                            slot.emptyParity, slot.emptyPending, slot.item})
@@ -56,7 +68,7 @@ struct State {
 class Model {
 public:
   Model(const PipelineProgram &program, unsigned consumers,
-        const std::vector<unsigned> &tiles)
+        const std::vector<unsigned> &tiles, unsigned moreUnits)
       : program(program), consumers(consumers),
         ringsOfPart(program.rings.size()) {
     for (unsigned part = 0; part < program.parts; ++part)
@@ -64,11 +76,18 @@ public:
         firstSlot.push_back(numSlots);
         numSlots += ring.slots;
       }
-    listProducer(tiles);
-    for (unsigned part = 0; part < program.parts; ++part)
-      consumer.push_back(listConsumer(tiles, part));
-    for (const std::vector<Step> &steps : consumer)
-      if (producer.size() > 250 || steps.size() > 250)
+    for (unsigned cta = 0; cta < program.ctas; ++cta) {
+      std::vector<unsigned> units = tiles;
+      for (unsigned &ofTile : units)
+        ofTile += cta < moreUnits;
+      agents.push_back(listProducer(units));
+      for (unsigned part = 0; part < program.parts; ++part) {
+        std::vector<Step> steps = listConsumer(units, part);
+        agents.insert(agents.end(), consumers, steps);
+      }
+    }
+    for (const std::vector<Step> &steps : agents)
+      if (steps.size() > 250)
         fail("the model is too small for so many units");
   }
 
@@ -79,23 +98,42 @@ private:
     if (fault.empty())
       fault = text;
   }
-  void listProducer(const std::vector<unsigned> &tiles);
+  std::vector<Step> listProducer(const std::vector<unsigned> &tiles);
   std::vector<Step> listConsumer(const std::vector<unsigned> &tiles,
                                  unsigned part);
 
-  unsigned numAgents() const { return 1 + program.parts * consumers; }
-  unsigned partOf(unsigned agent) const { return (agent - 1) / consumers; }
-  const std::vector<Step> &stepsOf(unsigned agent) const {
-    return agent == 0 ? producer : consumer[partOf(agent)];
+  /// @{ Of a CTA, and the CTA of an agent.
+  unsigned numConsumers() const { return program.parts * consumers; }
+  unsigned numAgents() const { return 1 + numConsumers(); }
+  unsigned ctaOf(unsigned agent) const { return agent / numAgents(); }
+  unsigned producerOf(unsigned agent) const {
+    return ctaOf(agent) * numAgents();
   }
+  bool isProducer(unsigned agent) const { return agent % numAgents() == 0; }
+  /// @}
+  /// Whether a step of this kind (of the places to meet: this one) is still to
+  /// be taken by an agent.
+  bool isAhead(const State &state, unsigned agent, Kind kind,
+               unsigned place = 0) const;
+  /// Whether an agent has taken a step of this kind.
+  bool isBehind(const State &state, unsigned agent, Kind kind) const;
+  /// Whether no consumer of the agent's CTA has such a step ahead.
+  bool isDoneByAll(const State &state, unsigned agent, Kind kind) const;
+  bool hasBarriers(const State &state, unsigned cta) const {
+    return !isAhead(state, cta * numAgents(), Kind::Initialize);
+  }
+  bool hasEnded(const State &state, unsigned cta) const;
+  /// Whether copies into rings of the agent's CTA are under way or to come.
+  bool hasCopies(const State &state, unsigned agent) const;
   unsigned slotsOf(const Step &step) const {
     return program.rings[step.ring % ringsOfPart].slots;
   }
-  unsigned slotIndex(const Step &step) const {
-    return firstSlot[step.ring] + step.item % slotsOf(step);
+  unsigned slotIndex(const Step &step, unsigned cta) const {
+    return cta * numSlots + firstSlot[step.ring] + step.item % slotsOf(step);
   }
   bool isReady(const State &state, unsigned agent) const;
-  bool hasMet(const State &state) const;
+  bool hasMet(const State &state, unsigned agent, unsigned which) const;
+  void performAtEnd(State &state, unsigned agent, Kind kind);
   void perform(State &state, unsigned agent);
   void completePhases(Slot &slot) const;
 
@@ -103,11 +141,11 @@ private:
   /// Of a part.
   unsigned consumers;
   unsigned ringsOfPart;
+  /// Of a CTA.
   unsigned numSlots = 0;
   std::vector<unsigned> firstSlot;
-  std::vector<Step> producer;
-  /// By part.
-  std::vector<std::vector<Step>> consumer;
+  /// What each agent does.
+  std::vector<std::vector<Step>> agents;
   /// (ring, item) without data.
   std::set<std::pair<unsigned, unsigned>> announced;
   std::string fault;
@@ -115,27 +153,42 @@ private:
 
 } // namespace
 
-void Model::listProducer(const std::vector<unsigned> &tiles) {
+std::vector<Step> Model::listProducer(const std::vector<unsigned> &tiles) {
+  std::vector<Step> steps;
   std::vector<unsigned> waited(firstSlot.size()), filled(firstSlot.size());
   auto append = [&](const std::vector<PipelineAction> &actions, unsigned unit) {
     for (const PipelineAction &action : actions) {
-      bool isWait = action.kind == Kind::WaitEmpty;
-      if (!isWait && action.kind != Kind::Fill && action.kind != Kind::Announce)
+      switch (action.kind) {
+      case Kind::Initialize:
+      case Kind::TellReady:
+      case Kind::ArriveCluster:
+      case Kind::WaitCluster:
+        steps.push_back({action.kind, 0, 0, {}});
+        continue;
+      case Kind::WaitEmpty:
+      case Kind::Fill:
+      case Kind::Announce:
+        break;
+      default:
         fail("the producer has an action of a consumer");
+      }
+      bool isWait = action.kind == Kind::WaitEmpty;
       unsigned ring = unit % program.parts * ringsOfPart + action.ring;
       unsigned item = (isWait ? waited : filled)[ring]++;
-      producer.push_back({action.kind, ring, item, {}});
+      steps.push_back({action.kind, ring, item, {}});
       if (action.kind == Kind::Announce)
         announced.insert({ring, item});
       if (filled[ring] > waited[ring])
         fail("a slot is filled without waiting for it");
     }
   };
+  append(program.produceStart, 0);
   for (unsigned units : tiles)
     for (unsigned unit = 0; unit < units; ++unit)
       append(program.produceUnit, unit);
   for (unsigned part = 0; part < program.parts; ++part)
     append(program.produceEnd, (tiles.empty() ? 0 : tiles.back()) + part);
+  return steps;
 }
 
 /// Also checks what does not depend on other agents: the fragment buffers and
@@ -152,7 +205,7 @@ std::vector<Step> Model::listConsumer(const std::vector<unsigned> &tiles,
   std::deque<Group> groups;
   // Of every buffer the unit and chunk it holds.
   std::map<unsigned, std::pair<unsigned, unsigned>> buffers;
-  unsigned unitOfAll = 0;
+  unsigned unitOfAll = 0, meetings = 0;
   auto append = [&](const std::vector<PipelineAction> &actions, bool isFirst) {
     for (const PipelineAction &action : actions) {
       if (action.notInFirstUnit && isFirst)
@@ -192,8 +245,21 @@ std::vector<Step> Model::listConsumer(const std::vector<unsigned> &tiles,
         groups.push_back({{ring, newest}, action.buffer});
         break;
       }
-      case Kind::Meet:
+      case Kind::Work:
+        if (!isHeld)
+          fail("work is done on a slot that is not held");
+        break;
+      case Kind::AwaitReady:
+      case Kind::ArriveCluster:
+      case Kind::WaitCluster:
+      case Kind::Deposit:
+      case Kind::Send:
+      case Kind::AwaitSums:
+      case Kind::Finish:
         step.item = 0;
+        break;
+      case Kind::Meet:
+        step.item = meetings++;
         if (!groups.empty())
           fail("the rings are given away while a product reads them");
         break;
@@ -222,29 +288,81 @@ std::vector<Step> Model::listConsumer(const std::vector<unsigned> &tiles,
   return steps;
 }
 
-/// All consumers have come to the place where they meet.
-bool Model::hasMet(const State &state) const {
-  for (unsigned agent = 1; agent < numAgents(); ++agent) {
-    const std::vector<Step> &steps = stepsOf(agent);
-    auto isMeeting = [](const Step &step) { return step.kind == Kind::Meet; };
-    if (std::find_if(steps.begin(), steps.end(), isMeeting) >
-        steps.begin() + state.positions[agent])
+bool Model::isAhead(const State &state, unsigned agent, Kind kind,
+                    unsigned place) const {
+  const std::vector<Step> &steps = agents[agent];
+  return std::any_of(steps.begin() + state.positions[agent], steps.end(),
+                     [&](const Step &step) {
+                       return step.kind == kind &&
+                              (kind != Kind::Meet || step.item == place);
+                     });
+}
+
+bool Model::isBehind(const State &state, unsigned agent, Kind kind) const {
+  const std::vector<Step> &steps = agents[agent];
+  return std::any_of(steps.begin(), steps.begin() + state.positions[agent],
+                     [&](const Step &step) { return step.kind == kind; });
+}
+
+bool Model::isDoneByAll(const State &state, unsigned agent, Kind kind) const {
+  unsigned producer = producerOf(agent);
+  for (unsigned other = producer + 1; other < producer + numAgents(); ++other)
+    if (isAhead(state, other, kind))
+      return false;
+  return true;
+}
+
+bool Model::hasEnded(const State &state, unsigned cta) const {
+  for (unsigned i = cta * numAgents(); i < (cta + 1) * numAgents(); ++i)
+    if (state.positions[i] < agents[i].size())
+      return false;
+  return true;
+}
+
+bool Model::hasCopies(const State &state, unsigned agent) const {
+  const Slot *slots = &state.slots[ctaOf(agent) * numSlots];
+  return isAhead(state, producerOf(agent), Kind::Fill) ||
+         std::any_of(slots, slots + numSlots,
+                     [](const Slot &slot) { return slot.copying != 0; });
+}
+
+/// All consumers of the CTA have come to this place to meet.
+bool Model::hasMet(const State &state, unsigned agent, unsigned which) const {
+  unsigned producer = producerOf(agent);
+  for (unsigned other = producer + 1; other < producer + numAgents(); ++other) {
+    unsigned at = state.positions[other];
+    bool isThere = at < agents[other].size() &&
+                   agents[other][at].kind == Kind::Meet &&
+                   agents[other][at].item == which;
+    if (!isThere && isAhead(state, other, Kind::Meet, which))
       return false;
   }
   return true;
 }
 
 bool Model::isReady(const State &state, unsigned agent) const {
-  const Step &step = stepsOf(agent)[state.positions[agent]];
-  const Slot &slot = state.slots[slotIndex(step)];
+  const Step &step = agents[agent][state.positions[agent]];
+  const Slot &slot = state.slots[slotIndex(step, ctaOf(agent))];
   unsigned parity = step.item / slotsOf(step) % 2;
-  if (step.kind == Kind::WaitEmpty)
+  switch (step.kind) {
+  case Kind::WaitEmpty:
     return slot.emptyParity != (parity ^ 1);
-  if (step.kind == Kind::WaitFull)
+  case Kind::WaitFull:
     return slot.fullParity != parity;
-  if (step.kind == Kind::Meet)
-    return hasMet(state);
-  return true;
+  case Kind::Meet:
+    return hasMet(state, agent, step.item);
+  case Kind::AwaitReady:
+    return isBehind(state, producerOf(agent), Kind::TellReady);
+  case Kind::WaitCluster:
+    for (unsigned other = 0; other < agents.size(); ++other)
+      if (!isBehind(state, other, Kind::ArriveCluster))
+        return false;
+    return true;
+  case Kind::AwaitSums:
+    return state.sums[ctaOf(agent)].here == program.ctas * numConsumers();
+  default:
+    return true;
+  }
 }
 
 void Model::completePhases(Slot &slot) const {
@@ -258,16 +376,41 @@ void Model::completePhases(Slot &slot) const {
   }
 }
 
+/// Deposit, Send and Finish.
+void Model::performAtEnd(State &state, unsigned agent, Kind kind) {
+  unsigned cta = ctaOf(agent);
+  if (kind == Kind::Deposit) {
+    if (hasCopies(state, agent) || !isDoneByAll(state, agent, Kind::Work))
+      fail("sums replace a stage that is still needed");
+    return;
+  }
+  if (!isDoneByAll(state, agent, Kind::Deposit))
+    fail("sums are read before all of them are left");
+  if (kind == Kind::Finish) {
+    if (program.ctas > 1 &&
+        state.sums[cta].here != program.ctas * numConsumers())
+      fail("sums are read before they have come");
+    return;
+  }
+  for (unsigned target = 0; target < program.ctas; ++target) {
+    if (!hasBarriers(state, target))
+      fail("sums are sent to a CTA that has no barriers yet");
+    ++state.sums[target].coming;
+  }
+}
+
 void Model::perform(State &state, unsigned agent) {
-  const Step &step = stepsOf(agent)[state.positions[agent]++];
-  Slot &slot = state.slots[slotIndex(step)];
+  unsigned cta = ctaOf(agent);
+  const Step &step = agents[agent][state.positions[agent]++];
+  Slot &slot = state.slots[slotIndex(step, cta)];
   switch (step.kind) {
   case Kind::Fill:
-    for (unsigned reader = 1; reader < numAgents(); ++reader) {
+    for (unsigned reader = cta * numAgents() + 1;
+         reader < (cta + 1) * numAgents(); ++reader) {
       unsigned at = state.positions[reader];
-      if (at == stepsOf(reader).size())
+      if (at == agents[reader].size())
         continue;
-      for (auto [ring, item] : stepsOf(reader)[at].reads)
+      for (auto [ring, item] : agents[reader][at].reads)
         if (ring == step.ring &&
             item % slotsOf(step) == step.item % slotsOf(step))
           fail("a copy is started into a slot that a product reads");
@@ -284,15 +427,18 @@ void Model::perform(State &state, unsigned agent) {
   case Kind::Release:
     --slot.emptyPending;
     break;
-  case Kind::Meet: {
-    for (unsigned next = state.positions[0]; next < producer.size(); ++next)
-      if (producer[next].kind == Kind::Fill)
-        fail("the rings are given away before they are filled");
-    for (const Slot &other : state.slots)
-      if (other.copying)
-        fail("the rings are given away while a copy fills them");
+  case Kind::Meet:
+    if (isAhead(state, producerOf(agent), Kind::Fill))
+      fail("the rings are given away before they are filled");
+    else if (hasCopies(state, agent))
+      fail("the rings are given away while a copy fills them");
     break;
-  }
+  case Kind::Deposit:
+  case Kind::Send:
+  case Kind::Finish:
+    performAtEnd(state, agent, step.kind);
+    break;
+  case Kind::Work:
   case Kind::Prepare:
   case Kind::Multiply:
     // Chunks of a unit without data are prepared, but never multiplied.
@@ -311,8 +457,9 @@ void Model::perform(State &state, unsigned agent) {
 
 PipelineVerdict Model::explore() {
   State start;
-  start.positions.assign(numAgents(), 0);
-  start.slots.assign(numSlots, Slot());
+  start.positions.assign(agents.size(), 0);
+  start.slots.assign(program.ctas * numSlots, Slot());
+  start.sums.resize(program.ctas);
   for (Slot &slot : start.slots)
     slot.emptyPending = uint8_t(consumers);
 
@@ -327,24 +474,32 @@ PipelineVerdict Model::explore() {
       if (seen.insert(next.key()).second)
         open.push_back(std::move(next));
     };
-    for (unsigned agent = 0; agent < numAgents(); ++agent) {
-      if (state.positions[agent] == stepsOf(agent).size())
+    for (unsigned agent = 0; agent < agents.size(); ++agent) {
+      if (state.positions[agent] == agents[agent].size())
         continue;
       allEnded = false;
       // Consumers of a part are alike: of two at the same place one may move
       // first.
-      bool isTwin = agent > 1 && (agent - 1) % consumers != 0 &&
+      unsigned inPart = (agent % numAgents() + consumers - 1) % consumers;
+      bool isTwin = !isProducer(agent) && inPart != 0 &&
                     state.positions[agent] == state.positions[agent - 1];
-      if (isTwin || !isReady(state, agent))
+      if (isTwin)
+        continue;
+      Kind kind = agents[agent][state.positions[agent]].kind;
+      if ((kind == Kind::WaitEmpty || kind == Kind::WaitFull) &&
+          !hasBarriers(state, ctaOf(agent)))
+        fail("a barrier is used before it is made");
+      if (!isReady(state, agent))
         continue;
       State next = state;
       perform(next, agent);
-      for (auto part = next.positions.begin() + 1; part != next.positions.end();
-           part += consumers)
+      if (!isProducer(agent)) {
+        auto part = next.positions.begin() + agent - inPart;
         std::sort(part, part + consumers);
+      }
       visit(std::move(next));
     }
-    for (unsigned index = 0; index < numSlots; ++index) {
+    for (unsigned index = 0; index < state.slots.size(); ++index) {
       if (!state.slots[index].copying)
         continue;
       State next = state;
@@ -352,6 +507,16 @@ PipelineVerdict Model::explore() {
       completePhases(next.slots[index]);
       if (allEnded)
         fail("a copy is left over when everybody has ended");
+      visit(std::move(next));
+    }
+    for (unsigned cta = 0; cta < program.ctas; ++cta) {
+      if (!state.sums[cta].coming)
+        continue;
+      State next = state;
+      --next.sums[cta].coming;
+      ++next.sums[cta].here;
+      if (hasEnded(state, cta))
+        fail("sums come to a CTA that has ended");
       visit(std::move(next));
     }
     if (!canGoOn && !allEnded)
@@ -364,6 +529,7 @@ PipelineVerdict Model::explore() {
 
 PipelineVerdict quant_llm::explorePipeline(const PipelineProgram &program,
                                            unsigned consumers,
-                                           const std::vector<unsigned> &tiles) {
-  return Model(program, consumers, tiles).explore();
+                                           const std::vector<unsigned> &tiles,
+                                           unsigned moreUnits) {
+  return Model(program, consumers, tiles, moreUnits).explore();
 }

@@ -15,6 +15,9 @@
 // - a slot is read before its item arrived or after it was replaced;
 // - fragments are overwritten while a product that reads them is incomplete;
 // - consumers meet to use the memory of the rings, and a copy is still to come;
+// - a barrier is used before it is made;
+// - sums replace a stage that is still needed, are read before they are there,
+//   or are sent to a CTA that has no barriers yet or has ended;
 // - a barrier gets more arrivals than a phase has;
 // - nobody can go on, and not everybody has ended, or a copy is left over.
 //
@@ -36,10 +39,12 @@ struct PipelineVerdict {
 };
 
 /// Explores `program` with `consumers` consumers in every part and tiles of the
-/// given numbers of units (one tile if consumers meet at its end).
+/// given numbers of units (one tile if consumers meet at its end). The first
+/// `moreUnits` CTAs have one unit more.
 PipelineVerdict explorePipeline(const PipelineProgram &program,
                                 unsigned consumers,
-                                const std::vector<unsigned> &tiles);
+                                const std::vector<unsigned> &tiles,
+                                unsigned moreUnits = 0);
 
 } // namespace quant_llm
 

@@ -214,8 +214,9 @@ TEST(VerifyTest, ChipLimits) {
   // 8 strips x 32 tiles x 4 sums.
   expectRefused(problem, config, "sm_90a",
                 "expected sums for 255 registers a thread (64 threads, 2 CTAs "
-                "per multiprocessor), of which 48 are needed for other things, "
-                "but row_tile, token_tile and warps_rows ask for 1024");
+                "per multiprocessor), of which 372 are needed for other "
+                "things, but row_tile, token_tile and warps_rows ask for "
+                "1024");
   config = makeFewTokens();
   config.stages = 16;
   expectRefused(problem, config, "sm_90a",

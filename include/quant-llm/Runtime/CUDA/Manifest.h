@@ -54,7 +54,8 @@ struct KernelArgument {
 /// The name in a description: "packed0", "m".
 std::string argumentName(const KernelArgument &argument);
 
-/// The boxes of the tensor map of x, an array [m, K].
+/// The boxes of the tensor map of x: an array [m, K], or [K / boxK, m, boxK]
+/// where one box has several segments of boxK columns.
 struct TensorMapForm {
   int64_t boxK = 64;
   int64_t boxTokens = 1;
@@ -62,10 +63,13 @@ struct TensorMapForm {
   int64_t swizzle = 128;
   /// Boxes have min(boxTokens, m) tokens instead of boxTokens.
   bool clampTokens = true;
+  /// 0: the array has no segments.
+  int64_t boxSegments = 0;
 
   friend bool operator==(const TensorMapForm &a, const TensorMapForm &b) {
     return a.boxK == b.boxK && a.boxTokens == b.boxTokens &&
-           a.swizzle == b.swizzle && a.clampTokens == b.clampTokens;
+           a.swizzle == b.swizzle && a.clampTokens == b.clampTokens &&
+           a.boxSegments == b.boxSegments;
   }
 };
 

@@ -337,7 +337,7 @@ int cuTensorMapEncodeTiled(quant_llm::cuda::TensorMap *map, int type,
                            const uint64_t *strides, const uint32_t *box,
                            const uint32_t *, int, int swizzle, int, int) {
   ENTER("cuTensorMapEncodeTiled");
-  if (rank != 2 || reinterpret_cast<uintptr_t>(map) % 64 != 0)
+  if (rank < 2 || rank > 3 || reinterpret_cast<uintptr_t>(map) % 64 != 0)
     return invalidValue;
   std::memset(map, 0, 128);
   // Something that depends on what it was made for.
@@ -348,9 +348,9 @@ int cuTensorMapEncodeTiled(quant_llm::cuda::TensorMap *map, int type,
   if (state->recording)
     state->maps.push_back({type,
                            reinterpret_cast<uint64_t>(address),
-                           {dims[0], dims[1]},
-                           strides[0],
-                           {box[0], box[1]},
+                           {dims, dims + rank},
+                           {strides, strides + rank - 1},
+                           {box, box + rank},
                            swizzle});
   return 0;
 }

@@ -40,9 +40,10 @@ struct FakeLaunch {
 struct FakeTensorMap {
   int type;
   uint64_t address;
-  uint64_t dims[2];
-  uint64_t stride;
-  uint32_t box[2];
+  /// As many as the map has; the strides are of all but the first.
+  std::vector<uint64_t> dims;
+  std::vector<uint64_t> strides;
+  std::vector<uint32_t> box;
   int swizzle;
 };
 

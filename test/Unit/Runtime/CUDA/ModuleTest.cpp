@@ -476,12 +476,23 @@ TEST_F(CudaModuleTest, ArgumentsAndGeometry) {
   // The box has as many tokens as there are.
   ASSERT_EQ(fake.maps.size(), 1u);
   EXPECT_EQ(fake.maps[0].type, 6);
-  EXPECT_EQ(fake.maps[0].dims[0], 200u);
-  EXPECT_EQ(fake.maps[0].dims[1], 3u);
-  EXPECT_EQ(fake.maps[0].stride, 400u);
-  EXPECT_EQ(fake.maps[0].box[0], 64u);
-  EXPECT_EQ(fake.maps[0].box[1], 3u);
+  EXPECT_EQ(fake.maps[0].dims, (std::vector<uint64_t>{200, 3}));
+  EXPECT_EQ(fake.maps[0].strides, (std::vector<uint64_t>{400}));
+  EXPECT_EQ(fake.maps[0].box, (std::vector<uint32_t>{64, 3}));
   EXPECT_EQ(fake.maps[0].swizzle, 3);
+}
+
+// Rows of x as segments, several of which are in a box.
+TEST_F(CudaModuleTest, BoxesOfSegments) {
+  files.manifest["kernels"][0]["tensor_map_x"]["box_k"] = 40;
+  files.manifest["kernels"][0]["tensor_map_x"]["box_segments"] = 2;
+  files.write();
+  ASSERT_TRUE(load().ok());
+  Plan plan = planOf(0, 3);
+  ASSERT_TRUE(module->launch(plan, nullptr, operandsOf(plan)).ok());
+  EXPECT_EQ(fake.maps.at(0).dims, (std::vector<uint64_t>{40, 3, 5}));
+  EXPECT_EQ(fake.maps.at(0).strides, (std::vector<uint64_t>{400, 80}));
+  EXPECT_EQ(fake.maps.at(0).box, (std::vector<uint32_t>{40, 3, 2}));
 }
 
 TEST_F(CudaModuleTest, WorkspaceAndWholeBoxes) {
@@ -494,8 +505,7 @@ TEST_F(CudaModuleTest, WorkspaceAndWholeBoxes) {
   EXPECT_EQ(launch.cluster, 1u);
   EXPECT_EQ(valueOf<uint64_t>(launch.arguments[1]), operands.x.data);
   EXPECT_EQ(valueOf<uint64_t>(launch.arguments[9]), operands.workspace.data);
-  EXPECT_EQ(fake.maps.at(0).box[0], 32u);
-  EXPECT_EQ(fake.maps.at(0).box[1], 64u);
+  EXPECT_EQ(fake.maps.at(0).box, (std::vector<uint32_t>{32, 64}));
   EXPECT_EQ(fake.maps.at(0).swizzle, 2);
 }
 
