@@ -83,7 +83,7 @@ def check_threads(value):
     one, too."""
     number = check_integer(value, "threads", 0, MAX_THREADS)
     text = os.environ.get("QUANT_LLM_THREADS", "")
-    if number == 0 and text and not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_THREADS):
+    if number == 0 and text and not (text.isascii() and text.isdigit() and len(text.lstrip("0")) <= 4 and 1 <= int(text.lstrip("0") or 0) <= MAX_THREADS):
         raise QuantLLMError(f"QUANT_LLM_THREADS: expected an integer from 1 to {MAX_THREADS} but got '{text}'")
     return number
 

@@ -531,6 +531,7 @@ def run_command(name, function, interrupted):
         number = error.args[0] if error.args else signal.SIGINT
         for other in signals:
             signal.signal(other, signal.SIG_IGN)
+        model.committing.acquire()
         for directory in tuple(model._temporary):
             model.remove_tree(directory)
         with contextlib.suppress(OSError):  # the terminal may be gone

@@ -10,12 +10,15 @@ and, if the model was quantized, report.json.
 """
 
 import contextlib
+import ctypes
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -36,7 +39,8 @@ def classify(path):
     or "gguf". Raises QuantLLMError for anything else."""
     path = check_path(path)
     try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
             names = os.listdir(path)
             # Without the right to enter it, the names are all there is.
             if names:
@@ -46,8 +50,10 @@ def classify(path):
             if "config.json" in names:
                 return "huggingface"
             raise QuantLLMError(f"expected a model in '{path}' but found neither model.mlir nor config.json")
-        with open(path, "rb") as file:
-            magic = file.read(4)
+        magic = b""
+        if stat.S_ISREG(mode):  # to open a pipe would be to wait for a writer
+            with open(path, "rb") as file:
+                magic = file.read(4)
     except FileNotFoundError:
         raise QuantLLMError(f"expected a model directory or a GGUF file but '{path}' does not exist") from None
     except OSError as error:
@@ -62,16 +68,20 @@ def new_directory(path, replace=False, reads=()):
     """A directory that appears complete under `path` when the block ends, or not
     at all. Until then it is a hidden one beside it. What it replaces must hold
     none of the files `reads`."""
-    path = os.path.abspath(check_path(path))
+    # What a link names is what appears or is replaced: no directory can be
+    # renamed onto a link.
+    path = os.path.realpath(check_path(path))
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         raise QuantLLMError(f"cannot create '{path}': there is no directory '{parent}'")
-    occupied = os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path))
+    if _is_mount_point(path):
+        raise QuantLLMError(f"cannot create '{path}': something is mounted there; choose a name below it")
+    occupied = os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
     if occupied and not (replace and os.path.isfile(os.path.join(path, "model.mlir"))):
         advice = "it holds no model of ours" if replace else "choose another name, or replace it with --force"
         raise QuantLLMError(f"'{path}' exists already; {advice}")
     if occupied:
-        inside = os.path.join(os.path.realpath(path), "")
+        inside = os.path.join(path, "")
         for file in reads:
             if os.path.realpath(file).startswith(inside):
                 raise QuantLLMError(f"'{path}' holds '{file}', which is read; choose another name")
@@ -79,18 +89,60 @@ def new_directory(path, replace=False, reads=()):
         os.chmod(staging, 0o777 & ~_umask())
         try:
             yield staging
-        except OSError as error:
-            raise QuantLLMError(f"cannot write '{path}': {error.strerror or error}") from None
-        try:
-            if occupied:
-                # Two renames: for a moment neither is there, but nothing is lost.
-                with _temporary_directory(f".{os.path.basename(path)}.", parent) as old:
-                    os.rename(path, os.path.join(old, "replaced"))
+            with committing:
+                if occupied and os.path.lexists(path):
+                    _replace(staging, path)
+                else:
                     os.rename(staging, path)
-            else:
-                os.rename(staging, path)
         except OSError as error:
             raise QuantLLMError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+# Held while what is complete gets its name. Who takes it first may remove what
+# is temporary: nothing of that appears any more, and nothing is between two names.
+committing = threading.Lock()
+
+
+def _replace(new, path):
+    """Puts the directory `new` in the place of `path`. The old one is removed when
+    the new one is there, never before."""
+    if _exchange(new, path):
+        return  # the old one is where the new one was: a temporary directory
+    # Not below a temporary directory, which is removed whatever happens.
+    aside = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.replaced.", dir=os.path.dirname(path))
+    try:
+        os.rename(path, aside)
+        os.rename(new, path)
+    finally:
+        if not os.path.lexists(path):
+            try:
+                os.rename(aside, path)
+            except OSError as error:
+                raise QuantLLMError(f"cannot write '{path}': {error.strerror}; what was there is '{aside}' now") from None
+        elif not os.path.lexists(new):
+            remove_tree(aside)
+        else:
+            os.rmdir(aside)
+
+
+def _exchange(first, second):
+    """Lets two directories change places at one stroke. False where the system or
+    the file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
+
+
+def _is_mount_point(path):
+    if os.path.ismount(path):
+        return True
+    # A directory of the same file system that is mounted a second time.
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            points = [line.split()[4] for line in file]
+    except OSError:
+        return False
+    return os.fsencode(path) in (re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), point) for point in points)
 
 
 # Directories that exist only while something is being made; the command line

@@ -96,7 +96,7 @@ class Engine:
             base_directory = check_path(base_directory, "base_directory")
         name = check_text(name, "name", optional=True)
         options = (check_flag(reference, "reference"), check_threads(threads), base_directory, check_flag(cache, "cache"))
-        if isinstance(source, (bytes, bytearray)):
+        if isinstance(source, (bytes, bytearray, memoryview)):
             self._engine = _quant_llm.Engine.from_memory(bytes(source), name, *options)
         else:
             self._engine = _quant_llm.Engine.from_file(check_path(source, "source"), *options)

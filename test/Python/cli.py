@@ -16,7 +16,7 @@ import time
 
 import pytest
 import quant_llm
-from quant_llm import cli
+from quant_llm import cli, model
 
 
 def run(capsys, *arguments):
@@ -93,6 +93,124 @@ def test_force_never_removes_what_is_read(capsys, hf_model, tmp_path):
     assert run(capsys, "quantize", tmp_path / "imported", "-o", tmp_path / "q", "--force")[0] == 0
 
 
+def contents(directory):
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def old_model(hf_model, tmp_path):
+    """A model that --force would replace, and what it consists of."""
+    cli.main(["import", str(hf_model), "-o", str(tmp_path / "model")])
+    (tmp_path / "model" / "note").write_text("this is the old one")
+    return tmp_path / "model", contents(tmp_path / "model")
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_force_leaves_nothing_of_the_old_model(capsys, hf_model, old_model, monkeypatch, exchange):
+    if not exchange:  # a file system that cannot
+        monkeypatch.setattr(model, "_exchange", lambda first, second: False)
+    path, before = old_model
+    assert run(capsys, "import", hf_model, "-o", path, "--force")[0] == 0
+    assert sorted(contents(path)) == sorted(name for name in before if name.name != "note")
+    assert os.listdir(path.parent) == ["model"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_force_keeps_the_old_model_if_it_fails(hf_model, old_model, monkeypatch, failing, error):
+    path, before = old_model
+    rename, calls = os.rename, []
+
+    def fail(*names):
+        calls.append(names)
+        if len(calls) == failing:
+            raise error
+        rename(*names)
+
+    monkeypatch.setattr(model, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else quant_llm.QuantLLMError):
+        model.import_directory(hf_model, path, replace=True)
+    assert contents(path) == before
+    assert os.listdir(path.parent) == ["model"]
+
+
+def test_an_old_model_that_cannot_be_put_back_is_named(capsys, hf_model, old_model, monkeypatch):
+    path, before = old_model
+    rename, calls = os.rename, []
+
+    def fail(*names):
+        calls.append(names)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error")
+        rename(*names)
+
+    monkeypatch.setattr(model, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(os, "rename", fail)
+    status, _, err = run(capsys, "import", hf_model, "-o", path, "--force")
+    (aside,) = path.parent.iterdir()
+    assert status == 2 and err == f"quant-llm: error: cannot write '{path}': Input/output error; what was there is '{aside}' now\n"
+    assert contents(aside) == before
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_interrupt_while_the_old_model_is_replaced(hf_model, old_model, exchange):
+    # Whenever it comes, there is one of the two, and it is complete.
+    path, before = old_model
+    program = f"""
+import os, sys, time
+from quant_llm import cli, model
+exchange, rename = model._exchange, os.rename
+def slow(function):
+    def call(*names):
+        print("renaming", flush=True)
+        time.sleep(0.5)
+        result = function(*names)
+        time.sleep(0.5)
+        return result
+    return call
+model._exchange = slow(exchange) if {exchange} else lambda *names: False
+os.rename = slow(rename)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    for wait in range(1 if exchange else 2):
+        command = [sys.executable, "-c", program, "import", str(hf_model), "-o", str(path), "--force"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for _ in range(wait + 1):
+            assert process.stdout.readline() == "renaming\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert os.listdir(path.parent) == ["model"]
+        now = contents(path)
+        assert now == before or sorted(now) == sorted(name for name in before if name.name != "note")
+
+
+@pytest.mark.parametrize("command", ["import", "quantize"])
+def test_links_as_output(capsys, hf_model, tmp_path, command):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):  # the second one dangles
+        (tmp_path / f"to {name}").symlink_to(name)
+        assert run(capsys, command, hf_model, "-o", tmp_path / f"to {name}")[0] == 0
+        assert (tmp_path / f"to {name}").is_symlink() and (tmp_path / name / "model.mlir").is_file()
+        assert run(capsys, command, hf_model, "-o", tmp_path / f"to {name}")[0] == 2
+        assert run(capsys, command, hf_model, "-o", tmp_path / f"to {name}", "--force")[0] == 0
+    (tmp_path / "round").symlink_to("round")
+    status, _, err = run(capsys, command, hf_model, "-o", tmp_path / "round")
+    assert status == 2 and "'{}' exists already".format(tmp_path / "round") in err
+    assert sorted(os.listdir(tmp_path)) == ["empty", "new", "round", "to empty", "to new"]
+
+
+def test_mount_point_as_output(capsys, hf_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "_import_into", None)  # before any work
+    status, _, err = run(capsys, "import", hf_model, "-o", "/proc")
+    assert status == 2 and err == "quant-llm: error: cannot create '/proc': something is mounted there; choose a name below it\n"
+    with open("/proc/self/mountinfo") as file:
+        points = [line.split()[4] for line in file]
+    assert all(model._is_mount_point(point) for point in points if "\\" not in point)
+    assert not model._is_mount_point(str(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["model.mlir", "model.safetensors", "report.json"])
 def test_links_to_what_is_read_are_not_followed(hf_model, tmp_path, name):
     quant_llm.import_model(hf_model, tmp_path / "in.mlir")
@@ -142,11 +260,12 @@ def test_wrong_usage(capsys, arguments):
         (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "found neither model.mlir nor config.json"),
         (lambda path: path.write_bytes(b"hello"), "is neither"),
+        (os.mkfifo, "is neither"),
         (lambda path: path.write_bytes(b"GGUF"), "GGUF"),
         (lambda path: (path.mkdir(), (path / "config.json").write_text("{")), "config.json"),
         (lambda path: (path.mkdir(), (path / "config.json").write_text('{"model_type": "bert"}')), "bert"),
     ],
-    ids=["missing", "empty directory", "text file", "short GGUF", "bad config", "unknown architecture"],
+    ids=["missing", "empty directory", "text file", "pipe", "short GGUF", "bad config", "unknown architecture"],
 )
 def test_bad_models(capsys, tmp_path, command, make, message):
     make(tmp_path / "bad")
@@ -278,7 +397,7 @@ def test_quantize_what_was_imported(capsys, hf_model, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "4097", "9" * 5000])
+@pytest.mark.parametrize("value", ["abc", "0", "000", "-1", "1.5", "4097", "9" * 5000])
 def test_bad_number_of_threads_in_the_environment(capsys, hf_model, tmp_path, monkeypatch, value):
     monkeypatch.setenv("QUANT_LLM_THREADS", value)
     message = f"quant-llm: error: QUANT_LLM_THREADS: expected an integer from 1 to 4096 but got '{value}'\n"
@@ -286,6 +405,11 @@ def test_bad_number_of_threads_in_the_environment(capsys, hf_model, tmp_path, mo
         assert run(capsys, *command) == (2, "", message)
     assert os.listdir(tmp_path) == []
     assert run(capsys, "quantize", hf_model, "-o", tmp_path / "q", "--threads", "1")[0] == 0
+
+
+def test_leading_zeros_of_the_number_of_threads(capsys, hf_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANT_LLM_THREADS", "0000000001")
+    assert run(capsys, "quantize", hf_model, "-o", tmp_path / "q")[0] == 0
 
 
 def test_include_and_exclude(capsys, hf_model, tmp_path):

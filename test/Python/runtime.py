@@ -47,6 +47,11 @@ def test_signature(engine):
     assert add.aliases == (-1,) and put.aliases == (0,)
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_modules_in_memory(kind):
+    assert list(Engine(kind(MODULE), cache=False).functions) == ["add", "put"]
+
+
 def test_result(engine):
     a = np.arange(5, dtype=np.float32)
     (result,) = engine.invoke("add", a, 2 * a)
