@@ -18,7 +18,8 @@
 # sm_90a), QUANT_LLM_GPU_MATRIX (names of test/Integration/CUDA/matrix.py,
 # default "smoke schemes shapes"), QUANT_LLM_GPU_PYTHON (default python3),
 # QUANT_LLM_GPU_REPORT (default BUNDLE/report.md), QUANT_LLM_GPU_LIMIT (seconds
-# for the numeric checks, default 300).
+# for the numeric checks, default 300). Exit status: 0 all passed, 1 a check
+# failed, 2 wrong usage.
 set -eu -o pipefail
 
 die() { printf 'gpu-check.sh: error: %s\n' "$*" >&2; exit 2; }
@@ -182,5 +183,7 @@ case "${1:-}" in
   "") both ;;
   pack) [ $# = 2 ] || die "expected: gpu-check.sh pack BUNDLE"; pack "$2" ;;
   run) [ $# = 2 ] || die "expected: gpu-check.sh run BUNDLE"; run "$2" ;;
-  *) die "expected no argument, pack BUNDLE or run BUNDLE but got '$1'" ;;
+  # No function of setup.sh: a bundle has this file alone.
+  -h | --help) sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+  *) die "expected no argument, pack BUNDLE or run BUNDLE but got '$1'; see $0 --help" ;;
 esac

@@ -21,8 +21,6 @@
 set -eu -o pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-refuse() { printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
-
 # What is wrong is said now, not after the build.
 check_model() {
   if [ -d "$1" ]; then
@@ -76,7 +74,7 @@ while [ $# -gt 0 ]; do
     ;;
   --dry-run) dry_run=yes ;;
   -h | --help)
-    sed -n '6,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    show_help
     exit 0
     ;;
   *) refuse "unknown argument '$option'; see $0 --help" ;;

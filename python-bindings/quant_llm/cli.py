@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The command quant-llm.
 
-Exit status: 0 success; 1 out of memory, or a fault of the program; 2 wrong usage
-or input, or a file that cannot be read or written; 128 + N after signal N.
+Exit status: 0 success; 1 out of memory, a closed pipe as output, or a fault of the
+program; 2 wrong usage or input, or a file that cannot be read or written; 128 + N
+after signal N.
 """
 
 import argparse
@@ -395,8 +396,9 @@ def make_parser():
   quant-llm eval model-int4 --text book.txt
   quant-llm generate model-int4 --prompt 'Once upon a time'
 
-exit status: 0 success; 1 out of memory, or a fault of the program; 2 wrong usage or
-input, or a file that cannot be read or written; 128 + N after signal N (130: Ctrl-C)""",
+exit status: 0 success; 1 out of memory, a closed pipe as output, or a fault of the
+program; 2 wrong usage or input, or a file that cannot be read or written; 128 + N
+after signal N (130: Ctrl-C)""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"quant-llm {__version__}")

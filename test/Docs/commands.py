@@ -6,6 +6,7 @@
 # RUN: %pytest %s
 """docs/Commands.md names every command, with the exit status that it has."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -55,9 +56,40 @@ def test_quant_llm(tmp_path):
     assert status(sys.executable, "-c", fault) == documented("quant-llm", "a fault of the program")
 
 
-def test_scripts():
-    assert status("bash", ROOT / "scripts" / "quickstart.sh", "--no-such-option") == documented("scripts/quickstart.sh", "wrong argument")
-    assert status("bash", ROOT / "scripts" / "gpu-check.sh", "no-such-word") == documented("scripts/gpu-check.sh", "wrong usage")
+def test_closed_pipe(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = "import quant_llm.cli as c; c.run_info = lambda a: print('x'); raise SystemExit(c.main(['info', 'x']))"
+    result = subprocess.run([sys.executable, "-c", command], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (documented("quant-llm", "a closed pipe"), b"")
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.sh")))
+def test_scripts(script):
+    wrong = documented(f"scripts/{script}", "wrong argument" if script == "quickstart.sh" else "wrong usage")
+    assert status("bash", ROOT / "scripts" / script, "--no-such-option") == wrong
+    assert status("bash", ROOT / "scripts" / script, "no-such-word") == wrong
+    assert status("bash", ROOT / "scripts" / script, "--help") == 0
+
+
+@pytest.mark.parametrize("script", ["granularity_sweep.py", "plot_granularity.py"])  # those that need no PyTorch
+def test_benchmarks(script):
+    assert status(sys.executable, ROOT / "benchmarks" / script, "--no-such-option") == documented("benchmarks/*.py", "wrong usage")
+
+
+def test_how_messages_begin(tmp_path):
+    def message(*command):
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stderr
+
+    (tmp_path / "bad.mlir").write_text("func.func @f(")
+    for tool, *more in (("quant-import", "-o", "x.mlir"), ("quant-run",), ("quant-bench",)):
+        assert message(tool, "no/such/file", *more).startswith(f"{tool}: error: ")
+    assert message(sys.executable, "-m", "quant_llm", "info", "no/such/file").startswith("quant-llm: error: ")
+    assert message("quant-opt", "bad.mlir").startswith("bad.mlir:1:13: error: ")
+    # What the page says of LLVM's own words.
+    for command in (("quant-opt", "no/such/file"), ("quant-translate", "--mlir-to-llvmir", "no/such/file")):
+        assert "open" in message(*command) and "no/such/file" in message(*command)
 
 
 def test_every_variable_is_named():

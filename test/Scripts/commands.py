@@ -4,9 +4,8 @@
 
 # REQUIRES: python
 # RUN: %pytest %s
-"""scripts/quickstart.sh and scripts/test.sh before and around the work: wrong
-arguments, two runs at once, signals. What they call is replaced by programs that
-do nothing."""
+"""The scripts before and around the work: wrong arguments, --help, two runs at
+once, signals. What they call is replaced by programs that do nothing."""
 
 import os
 import pathlib
@@ -36,14 +35,15 @@ def write_program(path, text):
 def checkout(tmp_path):
     """A checkout, in a path with blanks, where everything is installed. cmake
     writes its arguments to the file `cmake`, and the process numbers of itself
-    and of a child to `pids` if there is a file `block`, where it hangs then."""
+    and of a child to `pids` if there is a file `block`, where it hangs then. (The
+    child does not ignore Ctrl-C, as what a shell starts in the background does.)"""
     root = tmp_path / "a checkout"
     shutil.copytree(SCRIPTS, root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     write_program(root / "bin" / "dpkg-query", "printf installed\n")
     write_program(
         root / "bin" / "cmake",
         f'echo "$@" >> "{root}/cmake"\n'
-        f'if [ -e "{root}/block" ]; then sleep 100 & echo $$ $! > "{root}/pids.part"; mv "{root}/pids.part" "{root}/pids"; wait; fi\n',
+        f'if [ -e "{root}/block" ]; then env --default-signal=INT sleep 100 & echo $$ $! > "{root}/pids.part"; mv "{root}/pids.part" "{root}/pids"; wait; fi\n',
     )
     # -c asks where packages are, and a script is the last step.
     (root / "site").mkdir()
@@ -65,8 +65,8 @@ def accept_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
-def start(root, *arguments, script="quickstart.sh"):
-    environment = {**os.environ, "PATH": f"{root / 'bin'}:{os.environ['PATH']}"}
+def start(root, *arguments, script="quickstart.sh", **variables):
+    environment = {**os.environ, "PATH": f"{root / 'bin'}:{os.environ['PATH']}", **variables}
     command = ["bash", f"scripts/{script}", *arguments]
     return subprocess.Popen(
         command, cwd=root, env=environment, preexec_fn=accept_signals, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -153,9 +153,48 @@ def test_dry_run_changes_nothing(checkout):
     assert sorted(checkout.rglob("*")) == before
 
 
-def test_help(checkout):
-    status, out, err = run(checkout, "--help")
-    assert (status, err) == (0, "") and all(option in out for option in ("--model", "--text", "--windows", "--prompt", "--dry-run", "Exit status"))
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        ("quickstart.sh", ("--model", "--text", "--windows", "--prompt", "--dry-run")),
+        ("test.sh", ("scripts/test.sh", "passed")),
+        ("setup.sh", ("scripts/setup.sh",)),
+        ("gpu-check.sh", ("pack BUNDLE", "run BUNDLE", "QUANT_LLM_GPU_CHIP")),
+    ],
+)
+def test_help_and_unknown_words(checkout, script, words):
+    before = sorted(checkout.rglob("*"))
+    for option in ("--help", "-h"):
+        status, out, err = run(checkout, option, script=script)
+        assert (status, err) == (0, "") and all(word in out for word in (*words, "Exit status: 0"))
+        assert "Apache" not in out and "set -eu" not in out
+    for arguments in (["--frobnicate"], ["word"], [""]):
+        if script == "gpu-check.sh" and arguments == [""]:
+            continue  # the same as none
+        status, out, err = run(checkout, *arguments, script=script)
+        assert (status, out) == (2, "") and err.startswith(f"{script}: error: ") and err.endswith(f"see scripts/{script} --help\n")
+        assert f"'{arguments[0]}'" in err
+    assert sorted(checkout.rglob("*")) == before
+
+
+@pytest.mark.parametrize("script", ["quickstart.sh", "setup.sh"])
+def test_build_directory(checkout, script):
+    write_program(checkout / "bin" / "ptxas", "exit 0\n")
+    for given, expected in (("out/b c", checkout / "out/b c"), ("../elsewhere", checkout.parent / "elsewhere"), ("/abs/olute", "/abs/olute"), ("", checkout / "build")):
+        arguments = USUAL if script == "quickstart.sh" else ()
+        status, _, err = run(checkout, *arguments, script=script, QUANT_LLM_BUILD_DIR=given)
+        assert (status, err) == (0, "")
+        assert (checkout / "site" / "quant_llm_build.pth").read_text() == f"{expected}/python_packages\n"
+        assert f"-B {expected} " in (checkout / "cmake").read_text()
+        (checkout / "cmake").unlink()
+
+
+def test_nothing_is_kept_outside_the_checkout(checkout, tmp_path):
+    write_program(checkout / "bin" / "cmake", f'echo "$QUANT_LLM_CACHE_DIR:$PIP_CACHE_DIR" > "{checkout}/caches"\n')
+    home = {"HOME": str(tmp_path / "home"), "QUANT_LLM_CACHE_DIR": "", "PIP_CACHE_DIR": ""}
+    for more, expected in (({}, f"{checkout}/.cache/quant-llm:{checkout}/.cache/pip"), ({"QUANT_LLM_CACHE_DIR": "/a", "PIP_CACHE_DIR": "/b"}, "/a:/b")):
+        assert run(checkout, *USUAL, **(home | more))[0] == 0
+        assert (checkout / "caches").read_text() == expected + "\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -4,7 +4,8 @@
 
 # REQUIRES: python
 # RUN: %pytest %s
-"""benchmarks/granularity_sweep.py: its table, its points, wrong arguments."""
+"""benchmarks/granularity_sweep.py: its table, its points, wrong
+arguments; benchmarks/plot_granularity.py: wrong points."""
 
 import json
 import math
@@ -65,3 +66,30 @@ def test_difference_from_a_line():
 def test_wrong_arguments(arguments, message):
     result = run(*arguments)
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "error: cannot read '{path}': No such file or directory"),
+        ("{", "error: expected points of granularity_sweep.py in '{path}': "),
+        ("[]", "error: expected points of granularity_sweep.py in '{path}': "),
+        ('{"title": "x"}', "error: expected points of granularity_sweep.py in '{path}': KeyError: 'series'"),
+        ('{"title": "x", "series": [{"name": "a", "line": true, "points": [[1, 2]]}]}', "error: expected points of granularity_sweep.py in '{path}': "),
+    ],
+)
+def test_points_that_cannot_be_plotted(tmp_path, text, message):
+    path = tmp_path / "points.json"
+    if text is not None:
+        path.write_text(text)
+    for more, expected in ((["out.svg"], message.format(path=path)), ([], "the following arguments are required: OUTPUT.svg")):
+        result = subprocess.run([sys.executable, SCRIPT.parent / "plot_granularity.py", path, *more], capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == 2 and expected in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "out.svg").exists()
+
+
+def test_points_of_the_page_can_be_plotted(tmp_path):
+    pytest.importorskip("matplotlib")
+    points = TESTS.parent / "docs" / "Results" / "granularity.json"
+    subprocess.run([sys.executable, SCRIPT.parent / "plot_granularity.py", points, "out.svg"], check=True, cwd=tmp_path)
+    assert (tmp_path / "out.svg").read_text().startswith("<?xml")
