@@ -88,7 +88,7 @@ def test_how_messages_begin(tmp_path):
     assert message(sys.executable, "-m", "quant_llm", "info", "no/such/file").startswith("quant-llm: error: ")
     assert message("quant-opt", "bad.mlir").startswith("bad.mlir:1:13: error: ")
     # What the page says of LLVM's own words.
-    for command in (("quant-opt", "no/such/file"), ("quant-translate", "--mlir-to-llvmir", "no/such/file")):
+    for command in (("quant-opt", "no/such/file"), ("quant-translate", "--quant-llm-to-ptx", "no/such/file")):
         assert "open" in message(*command) and "no/such/file" in message(*command)
 
 
