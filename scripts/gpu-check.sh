@@ -6,8 +6,8 @@
 # Checks the GPU path on a GPU and writes a report. In two halves, because a
 # machine with a GPU need not have the compiler:
 #
-#   scripts/gpu-check.sh pack BUNDLE     compiles the matrix and puts it with all
-#                                        that the second half needs into the
+#   scripts/gpu-check.sh pack BUNDLE     compiles the matrices and puts them with
+#                                        all that the second half needs into the
 #                                        directory BUNDLE (in a built tree)
 #   BUNDLE/gpu-check.sh run BUNDLE       runs it: needs the CUDA driver, Python
 #                                        with torch, and compute-sanitizer if it
@@ -15,11 +15,16 @@
 #   scripts/gpu-check.sh                 both, and the lit tests that need a GPU
 #
 # Environment: QUANT_LLM_BUILD_DIR (default build), QUANT_LLM_GPU_CHIP (default
-# sm_90a), QUANT_LLM_GPU_MATRIX (names of test/Integration/CUDA/matrix.py,
-# default "smoke schemes shapes"), QUANT_LLM_GPU_PYTHON (default python3),
-# QUANT_LLM_GPU_REPORT (default BUNDLE/report.md), QUANT_LLM_GPU_LIMIT (seconds
-# for the numeric checks, default 300). Exit status: 0 all passed, 1 a check
-# failed, 2 wrong usage.
+# sm_90a), QUANT_LLM_GPU_MATRIX (names of test/Integration/CUDA/matrix.py whose
+# kernels are checked with weights that are made on the GPU), QUANT_LLM_GPU_LAYERS
+# (names whose layers are checked from stored weights on, through the runtime),
+# QUANT_LLM_GPU_GROUPED (the name of make_grouped.py), QUANT_LLM_GPU_BENCH (the
+# name that is timed); all of these may be empty. QUANT_LLM_GPU_FORMAT (cubin, or
+# ptx: kernels are assembled where they run), QUANT_LLM_GPU_JOBS (processes that
+# compile, default 2), QUANT_LLM_GPU_PYTHON (default python3),
+# QUANT_LLM_GPU_REPORT (default BUNDLE/report.md; the JSON beside it),
+# QUANT_LLM_GPU_LIMIT (seconds for each matrix, default 200). Exit status: 0 all
+# passed, 1 a check failed, 2 wrong usage.
 set -eu -o pipefail
 
 die() { printf 'gpu-check.sh: error: %s\n' "$*" >&2; exit 2; }
@@ -28,10 +33,31 @@ say() { printf '\n== [%s] %s\n' "$(date +%T)" "$*"; }
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 PYTHON="${QUANT_LLM_GPU_PYTHON:-python3}"
 CHIP="${QUANT_LLM_GPU_CHIP:-sm_90a}"
-MATRIX="${QUANT_LLM_GPU_MATRIX:-smoke schemes shapes}"
+MATRIX="${QUANT_LLM_GPU_MATRIX-schemes epilogues wide random:300:1 shapes}"
+LAYERS="${QUANT_LLM_GPU_LAYERS-layers}"
+GROUPED="${QUANT_LLM_GPU_GROUPED-smoke}"
+BENCH="${QUANT_LLM_GPU_BENCH-bench-short}"
+FORMAT="${QUANT_LLM_GPU_FORMAT:-cubin}"
 # Tools of compute-sanitizer that must find nothing. racecheck is none of them:
 # it fails by itself on kernels with bulk copies (docs/GPURuntime.md).
 SANITIZERS="memcheck synccheck initcheck"
+
+# The directory of a matrix; its name may have numbers.
+directory_of() { printf '%s' "${1//:/-}"; }
+
+# Layers with random weights, compiled by quant-bench.
+pack_layers() {
+  local bundle="$1" build="$2" name="$3"
+  say "Compiling the layers '$name' for $CHIP"
+  rm -rf "$bundle/layers/$name"
+  mkdir -p "$bundle/layers/$name"
+  "$PYTHON" "$bundle/checks/matrix.py" layers "$name" "$bundle/layers/$name"
+  # A layer in each process; a layer that cannot be compiled is an error.
+  (cd "$bundle/layers/$name" && ls -- *.json | sed 's/\.json$//' |
+    xargs -P "${QUANT_LLM_GPU_JOBS:-2}" -I '{}' "$build/bin/quant-bench" --compile-only --cases '{}.json' \
+      --compiler "$build/bin/quant-opt" --chip "$CHIP" --directory '{}')
+  rm -f "$bundle/layers/$name"/*/compiled.mlir
+}
 
 pack() {
   local bundle="$1" root build name
@@ -44,6 +70,7 @@ pack() {
   cp "$root/scripts/gpu-check.sh" "$bundle/"
   cp "$build/bin/quant-bench" "$bundle/"
   cp -L "$build/lib/libQuantLLMRuntime.so" "$bundle/"
+  git -C "$root" describe --always --dirty > "$bundle/commit" 2> /dev/null || echo unknown > "$bundle/commit"
   # The Python package without its compiler, and the kernels that its check needs.
   if [ -e "$build/python_packages/quant_llm/torch.py" ] && "$PYTHON" -c 'import torch' 2> /dev/null; then
     say "Compiling for quant_llm.torch"
@@ -53,26 +80,42 @@ pack() {
     PYTHONPATH="$build/python_packages" QUANT_LLM_CACHE_DIR="$bundle/cache" \
       "$PYTHON" "$bundle/checks/check_torch.py" --compile --chip "$CHIP"
   fi
-  for name in $MATRIX bench; do
+  for name in $MATRIX; do
     say "Compiling the matrix '$name' for $CHIP"
-    "$PYTHON" "$bundle/checks/matrix.py" "$name" > "$bundle/$name.json"
-    rm -rf "$bundle/artifacts/$name"
-    "$build/bin/quant-bench" --compile-only --cases "$bundle/$name.json" --chip "$CHIP" \
-      --directory "$bundle/artifacts/$name"
+    rm -rf "$bundle/matrix/$(directory_of "$name")"
+    "$PYTHON" "$bundle/checks/matrix.py" compile "$name" "$bundle/matrix/$(directory_of "$name")" \
+      --quant-opt "$build/bin/quant-opt" --chip "$CHIP" --format "$FORMAT" --jobs "${QUANT_LLM_GPU_JOBS:-2}"
+    rm -f "$bundle/matrix/$(directory_of "$name")"/*.mlir "$bundle/matrix/$(directory_of "$name")"/*/*.mlir
   done
+  for name in smoke $LAYERS; do
+    pack_layers "$bundle" "$build" "$name"
+  done
+  if [ -n "$GROUPED" ]; then
+    say "Compiling the grouped linears '$GROUPED' for $CHIP"
+    rm -rf "$bundle/grouped"
+    mkdir -p "$bundle/grouped"
+    "$PYTHON" "$bundle/checks/make_grouped.py" "$GROUPED" "$bundle/grouped" --opt "$build/bin/quant-opt" --chip "$CHIP"
+  fi
+  if [ -n "$BENCH" ]; then
+    pack_layers "$bundle" "$build" "$BENCH"
+    # What is timed needs no more than the packed weights.
+    rm -f "$bundle/layers/$BENCH"/*/weights.safetensors
+  fi
 }
 
 # step NAME COMMAND...: runs a step, keeps its output, counts failures.
 step() {
-  local name="$1" status=0
+  local name="$1" status=0 begin=$SECONDS
   shift
   say "$name"
   "$@" > "$BUNDLE/log/$name.log" 2>&1 || status=$?
   tail -n 3 "$BUNDLE/log/$name.log"
-  printf '| %s | %s | %s |\n' "$name" "$([ $status = 0 ] && echo passed || echo "**failed** ($status)")" \
-    "$(tail -n 1 "$BUNDLE/log/$name.log" | tr '|' '/' | cut -c 1-160)" >> "$BUNDLE/log/steps"
+  printf '| %s | %s | %s s | %s |\n' "$name" "$([ $status = 0 ] && echo passed || echo "**failed** ($status)")" \
+    "$((SECONDS - begin))" "$(tail -n 1 "$BUNDLE/log/$name.log" | tr '|' '/' | cut -c 1-160)" >> "$BUNDLE/log/steps"
   [ $status = 0 ] || FAILED=$((FAILED + 1))
 }
+
+skipped() { printf '| %s | not run | 0 s | %s |\n' "$1" "$2" >> "$BUNDLE/log/steps"; }
 
 # The cuBLAS that comes with PyTorch, or none.
 find_cublas() {
@@ -83,84 +126,69 @@ print(paths[0] if paths else "none")
 END
 }
 
+# directories PARENT: those in it, in their order; an array of that name.
+directories() { mapfile -t directories < <(ls -d "$1"/*/ 2> /dev/null | sort -V); }
+
 run() {
   BUNDLE="$(cd "$1" && pwd)" FAILED=0
-  local report="${QUANT_LLM_GPU_REPORT:-$BUNDLE/report.md}" name tool directories m
+  local report="${QUANT_LLM_GPU_REPORT:-$BUNDLE/report.md}" name tool short
   [ -x "$BUNDLE/quant-bench" ] || die "expected a directory made by 'gpu-check.sh pack' but got '$1'"
+  for name in $MATRIX; do
+    [ -d "$BUNDLE/matrix/$(directory_of "$name")" ] || die "the bundle has no matrix '$name'; pack it again"
+  done
+  for name in smoke $LAYERS $BENCH; do
+    [ -d "$BUNDLE/layers/$name" ] || die "the bundle has no layers '$name'; pack it again"
+  done
   rm -rf "$BUNDLE/log"
   mkdir -p "$BUNDLE/log"
   : > "$BUNDLE/log/steps"
-  for name in $MATRIX; do
-    [ -d "$BUNDLE/artifacts/$name" ] || die "the bundle has no matrix '$name'; pack it again"
-    mapfile -t directories < <(ls -d "$BUNDLE/artifacts/$name"/*/ | sort -V)
-    step "numbers-$name" "$PYTHON" "$BUNDLE/checks/check_linear.py" "${directories[@]}" \
-      --library "$BUNDLE/libQuantLLMRuntime.so" --json "$BUNDLE/log/$name.json" \
-      --limit "${QUANT_LLM_GPU_LIMIT:-300}"
+  mapfile -t directories < <(find "$BUNDLE"/matrix -name kernels.ptx -exec dirname {} + 2> /dev/null | sort -V)
+  if [ "${#directories[@]}" != 0 ]; then
+    if command -v ptxas > /dev/null; then
+      step assemble "$PYTHON" "$BUNDLE/checks/assemble.py" "${directories[@]}"
+    else
+      skipped assemble "ptxas is not in PATH; the driver compiles the kernels"
+    fi
+  fi
+  for name in smoke $LAYERS; do
+    directories "$BUNDLE/layers/$name"
+    step "layers-$name" "$PYTHON" "$BUNDLE/checks/check_linear.py" "${directories[@]}" --quiet \
+      --library "$BUNDLE/libQuantLLMRuntime.so" --json "$BUNDLE/log/layers-$name.json" --limit "${QUANT_LLM_GPU_LIMIT:-200}"
   done
+  for name in $MATRIX; do
+    short="$(directory_of "$name")"
+    directories "$BUNDLE/matrix/$short"
+    step "kernels-$short" "$PYTHON" "$BUNDLE/checks/check_kernel.py" --manifest "${directories[@]}" --quiet --repeat 6 \
+      --json "$BUNDLE/log/kernels-$short.json" --limit "${QUANT_LLM_GPU_LIMIT:-200}"
+  done
+  if [ -n "$GROUPED" ]; then
+    directories "$BUNDLE/grouped"
+    step "grouped-$GROUPED" "$PYTHON" "$BUNDLE/checks/check_grouped.py" "${directories[@]}" --quiet \
+      --library "$BUNDLE/libQuantLLMRuntime.so" --json "$BUNDLE/log/grouped-$GROUPED.json" --limit "${QUANT_LLM_GPU_LIMIT:-200}"
+  fi
   [ ! -d "$BUNDLE/python" ] || step torch env PYTHONPATH="$BUNDLE/python" QUANT_LLM_CACHE_DIR="$BUNDLE/cache" \
     "$PYTHON" "$BUNDLE/checks/check_torch.py"
-  # A few shapes of the smoke matrix: sanitizers are a hundred times slower.
+  # A reduced matrix: sanitizers are slow.
   if command -v compute-sanitizer > /dev/null; then
-    # The runtime asks the driver for parameters until it says there are no more:
-    # that error of an API call is none.
+    mapfile -t directories < <(for name in smoke $LAYERS; do ls -d "$BUNDLE/layers/$name"/*/; done)
     for tool in $SANITIZERS; do
-      for m in 1,3 17,40; do
-        step "$tool-$m" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 \
-          "$BUNDLE/quant-bench" --verify-only --m "$m" "$BUNDLE"/artifacts/smoke/*/
-      done
+      # The runtime asks the driver for parameters until it says there are no
+      # more: that error of an API call is none.
+      step "$tool" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 \
+        "$BUNDLE/quant-bench" --verify-only --m 1,3,17,40,100,257 "${directories[@]}"
     done
   else
-    printf '| sanitizers | not run | compute-sanitizer is not in PATH |\n' >> "$BUNDLE/log/steps"
+    skipped sanitizers "compute-sanitizer is not in PATH"
   fi
-  step bench "$BUNDLE/quant-bench" "$BUNDLE"/artifacts/bench/*/ --m 1,16,64,256,1024,4096 \
-    --cublas "$(find_cublas)" --json "$BUNDLE/log/bench.json"
-  write_report > "$report"
+  if [ -n "$BENCH" ]; then
+    directories "$BUNDLE/layers/$BENCH"
+    step bench "$BUNDLE/quant-bench" "${directories[@]}" --m 1,16,64,256,1024 \
+      --cublas "$(find_cublas)" --json "$BUNDLE/log/bench.json"
+  fi
+  "$PYTHON" "$BUNDLE/checks/write_report.py" "$BUNDLE" "$report" "${report%.md}.json"
   say "Report: $report"
   cat "$BUNDLE/log/steps"
   [ "$FAILED" = 0 ]
-}
-
-write_report() {
-  echo "# GPU check"
-  echo
-  echo "Written by scripts/gpu-check.sh on $(date -u +%Y-%m-%d). Everything is relative to this machine:"
-  echo
-  echo '```'
-  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "nvidia-smi is not there"
-  "$PYTHON" -c 'import torch; print("PyTorch", torch.__version__)'
-  echo '```'
-  echo
-  echo "| step | result | last line |"
-  echo "|---|---|---|"
-  cat "$BUNDLE/log/steps"
-  echo
-  echo "## Numbers"
-  echo
-  "$PYTHON" - "$BUNDLE/log" $MATRIX <<'END'
-import json, os, sys
-
-directory, names = sys.argv[1], sys.argv[2:]
-for name in names:
-    path = os.path.join(directory, name + ".json")
-    if not os.path.exists(path):
-        continue
-    with open(path) as file:
-        records = [record for record in json.load(file) if "rel_error" in record]
-    failed = [record for record in records if not record["passed"]]
-    ratios = sorted(record["rel_error"] / max(record["dense_error"], 1e-12) for record in records)
-    line = f"{name}: {len(records)} cases, {len(failed)} failed"
-    if ratios:
-        line += f"; error relative to the dense product: median {ratios[len(ratios) // 2]:.2f}, largest {ratios[-1]:.2f}"
-    print("* " + line)
-    for record in failed[:20]:
-        print(f"  * {record['case']} {record['n']}x{record['k']} m={record['m']} {record['scheme']}: {'; '.join(record['failures'])}")
-END
-  echo
-  echo "## Speed"
-  echo
-  echo '```'
-  cat "$BUNDLE/log/bench.log"
-  echo '```'
 }
 
 both() {

@@ -61,6 +61,22 @@ std::optional<DType> quant_llm::parseDType(std::string_view name) {
   return std::nullopt;
 }
 
+DType quant_llm::getDType(FloatType type) {
+  switch (type) {
+  case FloatType::F16:
+    return DType::F16;
+  case FloatType::BF16:
+    return DType::BF16;
+  case FloatType::F32:
+    return DType::F32;
+  case FloatType::F8E8M0FNU:
+    return DType::F8E8M0;
+  case FloatType::F8E4M3FN:
+    return DType::F8E4M3;
+  }
+  return DType::U8;
+}
+
 unsigned quant_llm::getBitWidth(DType dtype) { return getRow(dtype).bits; }
 
 unsigned quant_llm::getByteWidth(DType dtype) { return getRow(dtype).bits / 8; }

@@ -18,31 +18,27 @@ const char *quant_llm::getName(KernelFamily family) {
     return "multistage";
   case KernelFamily::Wgmma:
     return "wgmma";
-  case KernelFamily::Scratch:
-    return "scratch";
   }
   return "?";
 }
 
 std::optional<KernelFamily>
 quant_llm::parseKernelFamily(std::string_view name) {
-  for (KernelFamily family : {KernelFamily::FewTokens, KernelFamily::Multistage,
-                              KernelFamily::Wgmma, KernelFamily::Scratch})
+  for (KernelFamily family :
+       {KernelFamily::FewTokens, KernelFamily::Multistage, KernelFamily::Wgmma})
     if (name == getName(family))
       return family;
   return std::nullopt;
 }
 
 const char *quant_llm::getKernelFamilyNames() {
-  return "few_tokens, multistage, wgmma, scratch";
+  return "few_tokens, multistage, wgmma";
 }
 
 const char *quant_llm::getName(ActivationCopy copy) {
   switch (copy) {
   case ActivationCopy::Tensor:
     return "tensor";
-  case ActivationCopy::Bulk:
-    return "bulk";
   case ActivationCopy::Async16:
     return "async16";
   case ActivationCopy::Element:
@@ -53,15 +49,15 @@ const char *quant_llm::getName(ActivationCopy copy) {
 
 std::optional<ActivationCopy>
 quant_llm::parseActivationCopy(std::string_view name) {
-  for (ActivationCopy copy : {ActivationCopy::Tensor, ActivationCopy::Bulk,
-                              ActivationCopy::Async16, ActivationCopy::Element})
+  for (ActivationCopy copy : {ActivationCopy::Tensor, ActivationCopy::Async16,
+                              ActivationCopy::Element})
     if (name == getName(copy))
       return copy;
   return std::nullopt;
 }
 
 const char *quant_llm::getActivationCopyNames() {
-  return "tensor, bulk, async16, element";
+  return "tensor, async16, element";
 }
 
 const char *quant_llm::getName(TensorType type) {

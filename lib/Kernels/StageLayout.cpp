@@ -9,14 +9,11 @@
 #include "quant-llm/Kernels/StageLayout.h"
 
 #include "quant-llm/Kernels/ScaleMode.h"
+#include "quant-llm/Support/Rounding.h"
 
 #include <algorithm>
 
 using namespace quant_llm;
-
-static int64_t roundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 StageLayout::StageLayout(const KernelProblem &problem,
                          const KernelConfig &config) {

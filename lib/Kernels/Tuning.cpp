@@ -9,7 +9,7 @@
 #include "quant-llm/Kernels/Tuning.h"
 
 #include "quant-llm/Kernels/ConfigText.h"
-#include "quant-llm/Support/Json.h"
+#include "quant-llm/Support/JsonFields.h"
 
 #include <set>
 
@@ -40,86 +40,12 @@ Status quant_llm::verifyCoverage(const std::vector<KernelConfig> &kernels) {
   return Status::success();
 }
 
-namespace {
-/// Reads the fields of an object; keeps the first error.
-class Fields {
-public:
-  Fields(const json &value, std::string where)
-      : value(value), where(std::move(where)) {
-    if (!value.is_object())
-      fail("expected an object but got " + std::string(value.type_name()));
-  }
-
-  Status take() {
-    if (status.ok() && value.is_object())
-      for (const auto &item : value.items())
-        if (!known.count(item.key()))
-          fail("unknown field '" + item.key() + "'");
-    return status;
-  }
-  void fail(const std::string &message) {
-    if (status.ok())
-      status = Status::error(where + ": " + message);
-  }
-
-  const json *find(const char *name, bool required) {
-    known.insert(name);
-    if (!value.is_object())
-      return nullptr;
-    auto it = value.find(name);
-    if (it != value.end())
-      return &*it;
-    if (required)
-      fail(std::string("expected a field '") + name + "'");
-    return nullptr;
-  }
-
-  std::string text(const char *name) {
-    const json *field = find(name, /*required=*/true);
-    if (!field)
-      return {};
-    if (field->is_string() && !field->get_ref<const std::string &>().empty())
-      return field->get<std::string>();
-    fail(std::string("expected '") + name + "' to be text that is not empty");
-    return {};
-  }
-
-  int64_t integer(const char *name, int64_t otherwise, bool required) {
-    const json *field = find(name, required);
-    return field ? asInteger(*field, name, otherwise) : otherwise;
-  }
-
-  int64_t asInteger(const json &field, const char *name, int64_t otherwise) {
-    constexpr int64_t most = int64_t(1) << 30;
-    if (field.is_number_unsigned() && field.get<uint64_t>() >= 1 &&
-        field.get<uint64_t>() <= uint64_t(most))
-      return field.get<int64_t>();
-    fail(std::string("expected '") + name + "' to be an integer from 1 to " +
-         std::to_string(most) + " but got " + field.dump());
-    return otherwise;
-  }
-
-  const json *array(const char *name) {
-    const json *field = find(name, /*required=*/true);
-    if (field && field->is_array())
-      return field;
-    if (field)
-      fail(std::string("expected '") + name + "' to be an array but got " +
-           field->type_name());
-    return nullptr;
-  }
-
-private:
-  const json &value;
-  std::string where;
-  std::set<std::string> known;
-  Status status;
-};
-} // namespace
+/// Sizes and token counts.
+static constexpr int64_t maxNumber = int64_t(1) << 30;
 
 static Result<KernelConfig> parseConfig(const json &value,
                                         const std::string &where) {
-  Fields fields(value, where);
+  JsonFields fields(value, where);
   KernelConfig config;
   std::string family = fields.text("family");
   if (auto parsed = parseKernelFamily(family))
@@ -136,20 +62,19 @@ static Result<KernelConfig> parseConfig(const json &value,
                 std::string(getActivationCopyNames()) + " but got '" + copy +
                 "'");
   for (const ConfigField &field : getConfigFields())
-    config.*field.member =
-        fields.integer(field.name, config.*field.member, /*required=*/true);
-  if (const json *tokens = fields.array("tokens")) {
-    if (tokens->size() != 2) {
-      fields.fail("expected 'tokens' to be [min, max] but got " +
-                  std::to_string(tokens->size()) + " elements");
-    } else {
-      config.minTokens = fields.asInteger((*tokens)[0], "tokens", 1);
-      config.maxTokens = (*tokens)[1].is_null()
-                             ? INT64_MAX
-                             : fields.asInteger((*tokens)[1], "tokens", 1);
-    }
+    config.*field.member = fields.integer(field.name, 1, maxNumber);
+  std::vector<const json *> tokens = fields.array("tokens");
+  if (tokens.size() == 2) {
+    config.minTokens = fields.asInteger(*tokens[0], "tokens", 1, maxNumber);
+    config.maxTokens =
+        tokens[1]->is_null()
+            ? INT64_MAX
+            : fields.asInteger(*tokens[1], "tokens", 1, maxNumber);
+  } else {
+    fields.fail("expected 'tokens' to be [min, max] but got " +
+                std::to_string(tokens.size()) + " elements");
   }
-  if (Status status = fields.take(); !status.ok())
+  if (Status status = fields.rejectOthers(); !status.ok())
     return status;
   if (Status status = verifyConfig(config); !status.ok())
     return status.withContext(where);
@@ -160,34 +85,34 @@ Result<std::vector<TuningEntry>> quant_llm::parseTuning(std::string_view text) {
   Result<json> root = parseJson(text);
   if (!root.ok())
     return root.status();
-  Fields file(*root, "tuning file");
+  JsonFields file(*root, "tuning file");
   std::string schema = file.text("schema");
   if (schema != tuningSchema)
     file.fail(std::string("expected 'schema' to be '") + tuningSchema +
               "' but got '" + schema + "'");
-  const json *list = file.array("entries");
-  if (Status status = file.take(); !status.ok())
+  std::vector<const json *> list = file.array("entries");
+  if (Status status = file.rejectOthers(); !status.ok())
     return status;
   std::vector<TuningEntry> entries;
   std::set<std::tuple<std::string, std::string, int64_t, int64_t, int64_t>>
       keys;
-  for (const json &value : *list) {
+  for (const json *value : list) {
     std::string where = "entry " + std::to_string(entries.size());
-    Fields fields(value, where);
+    JsonFields fields(*value, where);
     TuningEntry entry;
     entry.chip = fields.text("chip");
     entry.scheme = fields.text("scheme");
-    entry.n = fields.integer("n", 0, /*required=*/true);
-    entry.k = fields.integer("k", 0, /*required=*/true);
-    entry.weights = fields.integer("weights", 1, /*required=*/false);
-    const json *kernels = fields.array("kernels");
-    if (Status status = fields.take(); !status.ok())
+    entry.n = fields.integer("n", 1, maxNumber);
+    entry.k = fields.integer("k", 1, maxNumber);
+    entry.weights = fields.integerOr("weights", 1, 1, maxNumber);
+    std::vector<const json *> kernels = fields.array("kernels");
+    if (Status status = fields.rejectOthers(); !status.ok())
       return status;
     if (Result<ChipLimits> chip = getChipLimits(entry.chip); !chip.ok())
       return chip.status().withContext(where);
-    for (const json &kernel : *kernels) {
+    for (const json *kernel : kernels) {
       Result<KernelConfig> config = parseConfig(
-          kernel, where + ", kernel " + std::to_string(entry.kernels.size()));
+          *kernel, where + ", kernel " + std::to_string(entry.kernels.size()));
       if (!config.ok())
         return config.status();
       entry.kernels.push_back(*config);
@@ -197,7 +122,9 @@ Result<std::vector<TuningEntry>> quant_llm::parseTuning(std::string_view text) {
     if (!keys.insert(
                  {entry.chip, entry.scheme, entry.n, entry.k, entry.weights})
              .second)
-      return Status::error(where + ": expected every shape once");
+      return Status::error(where +
+                           ": expected every chip, scheme, n, k and weights "
+                           "once but got those of an entry before");
     entries.push_back(std::move(entry));
   }
   return entries;

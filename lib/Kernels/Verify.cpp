@@ -18,13 +18,15 @@
 #include "quant-llm/Kernels/StageLayout.h"
 #include "quant-llm/Kernels/WgmmaPlan.h"
 #include "quant-llm/Packing/FragmentLayout.h"
+#include "quant-llm/Support/Rounding.h"
 
 #include <algorithm>
 
 using namespace quant_llm;
 
-/// Indices of rows, columns and tokens are signed numbers of 32 bits.
-static constexpr int64_t maxExtent = int64_t(1) << 30;
+/// Offsets in bytes within a strip of 16 rows (of at most 8 bits a code) and
+/// within a row of scales are signed numbers of 32 bits.
+static constexpr int64_t maxExtent = int64_t(1) << 26;
 static constexpr int64_t maxEpilogueOperands = 16;
 static constexpr int64_t maxThreads = 1024;
 /// The driver's share of the shared memory of every CTA.
@@ -42,10 +44,6 @@ static Status expected(const std::string &what, int64_t got) {
   return Status::error("expected " + what + " but got " + text(got));
 }
 
-static int64_t roundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 static int64_t getThreads(const KernelConfig &config) {
   int64_t warps = config.warpsRows * config.warpsK;
   switch (config.family) {
@@ -54,7 +52,6 @@ static int64_t getThreads(const KernelConfig &config) {
   case KernelFamily::Wgmma:
     return 4 * kWarpLanes * (warps + 1);
   case KernelFamily::Multistage:
-  case KernelFamily::Scratch:
     break;
   }
   return kWarpLanes * warps;
@@ -70,13 +67,16 @@ int64_t quant_llm::getSharedBytes(const KernelProblem &problem,
 
 static Status verifyProblem(const KernelProblem &problem) {
   if (problem.n < 1 || problem.n > maxExtent)
-    return expected("1 to " + text(maxExtent) + " rows of a weight", problem.n);
+    return expected("1 to " + text(maxExtent) +
+                        " rows of a weight (kernels count bytes in 32 bits)",
+                    problem.n);
   if (problem.experts < 0 || problem.experts > maxExtent / problem.n)
     return expected("at most " + text(maxExtent / problem.n) + " experts of " +
                         text(problem.n) + " rows",
                     problem.experts);
   if (problem.k < 1 || problem.k > maxExtent)
-    return expected("1 to " + text(maxExtent) + " columns of a weight",
+    return expected("1 to " + text(maxExtent) +
+                        " columns of a weight (kernels count bytes in 32 bits)",
                     problem.k);
   if (problem.activation == TensorType::F32)
     return Status::error("expected activations of f16 or bf16 but got f32");
@@ -213,11 +213,13 @@ Status quant_llm::verifyKernel(const KernelProblem &problem,
   if (Status status = verifyConfig(config); !status.ok())
     return status;
   if (config.copy != ActivationCopy::Element && 2 * problem.k % 16 != 0)
-    return Status::error("expected copy = element because rows of " +
+    return Status::error("expected the family multistage with copy = element, "
+                         "because rows of " +
                          text(problem.k) +
                          " columns do not begin at multiples of 16 bytes, but "
-                         "got " +
-                         getName(config.copy));
+                         "got the family " +
+                         std::string(getName(config.family)) +
+                         " with copy = " + getName(config.copy));
   switch (config.family) {
   case KernelFamily::FewTokens:
   case KernelFamily::Multistage:
@@ -228,9 +230,6 @@ Status quant_llm::verifyKernel(const KernelProblem &problem,
     if (Status status = verifyWgmma(problem, config, chip); !status.ok())
       return status;
     break;
-  case KernelFamily::Scratch:
-    return Status::error("the family " + std::string(getName(config.family)) +
-                         " has no generator");
   }
   int64_t shared = getSharedBytes(problem, config);
   if (shared > chip.sharedBytesPerCTA)

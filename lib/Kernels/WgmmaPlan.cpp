@@ -8,7 +8,9 @@
 
 #include "quant-llm/Kernels/WgmmaPlan.h"
 
+#include "quant-llm/Kernels/ConfigText.h"
 #include "quant-llm/Kernels/ScaleMode.h"
+#include "quant-llm/Support/Rounding.h"
 
 #include <algorithm>
 
@@ -16,11 +18,6 @@ using namespace quant_llm;
 
 using Action = PipelineAction;
 using Kind = PipelineAction::Kind;
-
-static int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t alignTo(int64_t value, int64_t align) {
-  return ceilDiv(value, align) * align;
-}
 
 static std::string text(int64_t value) { return std::to_string(value); }
 
@@ -125,7 +122,7 @@ static void planMemory(WgmmaPlan &plan, const KernelProblem &problem,
   plan.scalesOffset = strips * plan.packedStripBytes;
   plan.zerosOffset = plan.scalesOffset + strips * plan.scaleStripBytes;
   plan.weightSlotBytes =
-      alignTo(plan.zerosOffset + strips * plan.zeroStripBytes, 128);
+      roundUp(plan.zerosOffset + strips * plan.zeroStripBytes, 128);
 
   plan.stagesSums = plan.sumsMeet();
   for (const EpilogueOperand &operand : problem.epilogue)
@@ -241,12 +238,13 @@ Result<WgmmaPlan> quant_llm::planWgmma(const KernelProblem &problem,
                          "family but got f32");
   // A tensor copy wants rows of a multiple of 16 bytes.
   if (problem.k % 8 != 0)
-    return Status::error("expected columns that are a multiple of 8 for the "
-                         "wgmma family but got " +
+    return Status::error("expected a multiple of 8 columns for the wgmma "
+                         "family but got " +
                          text(problem.k));
   if (config.copy != ActivationCopy::Tensor)
-    return Status::error("expected tensor copies of the activations for the "
-                         "wgmma family");
+    return Status::error("expected copy = tensor for the wgmma family but "
+                         "got " +
+                         std::string(getName(config.copy)));
   if (Status status = planGroups(plan, problem); !status.ok())
     return status;
   if (Status status = planTile(plan, problem, config); !status.ok())

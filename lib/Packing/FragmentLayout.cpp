@@ -38,7 +38,14 @@ bool quant_llm::hasScalarSecondLevel(const Scheme &scheme) {
 FloatType quant_llm::getPackedScaleType(const Scheme &scheme) {
   if (hasScalarSecondLevel(scheme))
     return FloatType::F8E4M3FN;
-  return scheme.scaleScheme ? FloatType::F32 : scheme.scaleType;
+  if (scheme.scaleScheme)
+    return FloatType::F32;
+  // Products of the largest numbers of both types are beyond f16, so the scales
+  // must be divided by what fits them: in f16, which holds them exactly.
+  if (scheme.scaleType == FloatType::F8E4M3FN &&
+      scheme.element.kind == ElementKind::F8E5M2)
+    return FloatType::F16;
+  return scheme.scaleType;
 }
 
 FloatType quant_llm::getPackedZeroType(const Scheme &scheme) {

@@ -349,17 +349,15 @@ static Result<GridRange> getFiniteRange(const GridView &grid, const char *what,
                        std::to_string(column) + ")");
 }
 
-/// The power of two t by which scales and zeros are divided. The smallest that
-/// makes scales less than 2^-6, leaves zeros finite, and is the exponent of a
-/// normal f32.
-static Result<int> chooseExponent(float largestScale, float largestZero,
-                                  FloatType zeroType) {
-  if (largestScale == 0)
-    return 0;
-  int exponent = std::max(std::ilogb(largestScale) + 7, -126);
+/// The exponent t of the power of two by which scales and zeros are divided.
+/// The smallest that makes scales less than 2^-6, leaves zeros finite in f16
+/// (whatever their type: kernels add them in the type of the activations), and
+/// is the exponent of a normal f32.
+static Result<int> chooseExponent(float largestScale, float largestZero) {
+  int exponent =
+      largestScale == 0 ? 0 : std::max(std::ilogb(largestScale) + 7, -126);
   if (largestZero != 0)
-    exponent = std::max(exponent, std::ilogb(largestZero) -
-                                      (zeroType == FloatType::F16 ? 15 : 127));
+    exponent = std::max(exponent, std::ilogb(largestZero) - 15);
   if (exponent > 127)
     return Status::error("expected scales below 2^121 but got one of at least "
                          "2^" +
@@ -475,8 +473,7 @@ Result<PackedWeight> quant_llm::packWeight(const QuantizedView &view,
     return layout.status();
   const BlockGrid &grid = layout->getGrid();
 
-  GridView scales{view.scales.data, layout->getScaleType(), grid.gridN,
-                  grid.gridK};
+  GridView scales{view.scales.data, scheme.scaleType, grid.gridN, grid.gridK};
   std::vector<float> expanded;
   PackedWeight packed;
   if (layout->hasScalarSecondLevel()) {
@@ -486,6 +483,7 @@ Result<PackedWeight> quant_llm::packWeight(const QuantizedView &view,
       return Status::error("expected a finite scale of the scales but got " +
                            std::to_string(packed.outputScale));
     scales.data = view.scaleCodes.data;
+    scales.type = FloatType::F8E4M3FN;
   } else if (scheme.scaleScheme) {
     expanded.resize(static_cast<size_t>(grid.gridN * grid.gridK));
     QuantizedView inner;
@@ -497,6 +495,7 @@ Result<PackedWeight> quant_llm::packWeight(const QuantizedView &view,
     if (!status.ok())
       return status.withContext("scales");
     scales.data = reinterpret_cast<const uint8_t *>(expanded.data());
+    scales.type = FloatType::F32;
   }
   Result<GridRange> range = getFiniteRange(scales, "scales", threads);
   if (!range.ok())
@@ -512,8 +511,7 @@ Result<PackedWeight> quant_llm::packWeight(const QuantizedView &view,
   }
   float divisor = 1.0f;
   if (layout->isShifted()) {
-    Result<int> exponent = chooseExponent(range->largest, zeroRange.largest,
-                                          layout->getZeroType());
+    Result<int> exponent = chooseExponent(range->largest, zeroRange.largest);
     if (!exponent.ok())
       return exponent.status();
     divisor = packed.outputScale = std::ldexp(1.0f, *exponent);

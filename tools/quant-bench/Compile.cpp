@@ -13,13 +13,16 @@
 #include "quant-llm/Numerics/GroupQuantizer.h"
 #include "quant-llm/Support/AtomicFile.h"
 
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 
 #include <spawn.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 using namespace quant_llm;
 using namespace quant_llm::bench;
@@ -27,24 +30,6 @@ using namespace quant_llm::bench;
 namespace fs = std::filesystem;
 
 extern char **environ;
-
-static DType getDType(const ComponentInfo &info) {
-  if (info.isBytes)
-    return DType::U8;
-  switch (info.type) {
-  case FloatType::F16:
-    return DType::F16;
-  case FloatType::BF16:
-    return DType::BF16;
-  case FloatType::F32:
-    return DType::F32;
-  case FloatType::F8E8M0FNU:
-    return DType::F8E8M0;
-  case FloatType::F8E4M3FN:
-    return DType::F8E4M3;
-  }
-  return DType::U8;
-}
 
 /// An archive with random numbers under the scheme, as parameter w.
 static Status writeWeights(const std::string &path, const Scheme &scheme,
@@ -66,7 +51,7 @@ static Status writeWeights(const std::string &path, const Scheme &scheme,
   std::vector<TensorDeclaration> tensors;
   for (const ComponentInfo &info : components)
     tensors.push_back({std::string("w") + info.suffix,
-                       getDType(info),
+                       info.isBytes ? DType::U8 : getDType(info.type),
                        {info.rows, info.columns}});
   Result<SafetensorsWriter> writer = SafetensorsWriter::create(path, tensors);
   if (!writer.ok())
@@ -131,6 +116,21 @@ static std::string findCompiler(const Options &options) {
   return !error && fs::exists(sibling, error) ? sibling.string() : "quant-opt";
 }
 
+/// The compiler that runs, if one does.
+static std::atomic<pid_t> compiler;
+/// A signal ends this program: nothing more is to be done or said.
+static std::atomic<bool> ending;
+
+void bench::stopCompiler(int signal) {
+  ending = true;
+  pid_t child = compiler;
+  if (child == 0)
+    return;
+  ::kill(child, signal);
+  siginfo_t info;
+  (void)::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT);
+}
+
 Status bench::compileCase(const Case &given, const Options &options,
                           const std::string &directory) {
   Result<Scheme> scheme = parseScheme(given.scheme);
@@ -163,12 +163,35 @@ Status bench::compileCase(const Case &given, const Options &options,
   for (std::string &argument : command)
     arguments.push_back(argument.data());
   arguments.push_back(nullptr);
+  // Signals that this program blocks are not blocked there.
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
   pid_t child;
-  int code = ::posix_spawnp(&child, arguments[0], nullptr, nullptr,
+  int code = ::posix_spawnp(&child, arguments[0], nullptr, &attributes,
                             arguments.data(), environ);
+  ::posix_spawnattr_destroy(&attributes);
   if (code != 0)
     return Status::error("cannot run '" + command[0] +
                          "': " + std::strerror(code) + "; see --compiler");
+  compiler = child;
+  // Reaped below, so that its number remains its own until it is forgotten.
+  siginfo_t info = {};
+  while (::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT) <
+             0 &&
+         errno == EINTR)
+    ;
+  // A terminal sends its signals to both programs; the thread that watches for
+  // them here may be the last to hear of one.
+  if (info.si_code == CLD_KILLED)
+    for (int i = 0; i < 100 && !ending; ++i)
+      ::usleep(10000);
+  while (ending)
+    ::pause();
+  compiler = 0;
   int result = 0;
   while (::waitpid(child, &result, 0) < 0)
     if (errno != EINTR)

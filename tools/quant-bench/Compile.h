@@ -18,6 +18,10 @@ namespace quant_llm::bench {
 Status compileCase(const Case &given, const Options &options,
                    const std::string &directory);
 
+/// Ends the compiler that compileCase waits for, if it does, by a signal. For
+/// another thread.
+void stopCompiler(int signal);
+
 } // namespace quant_llm::bench
 
 #endif // QUANT_LLM_TOOLS_QUANTBENCH_COMPILE_H

@@ -81,6 +81,9 @@ static Result<std::vector<int64_t>> parseTokens(const std::string &text) {
   return tokens;
 }
 
+/// Of a weight.
+static constexpr int64_t maxElements = int64_t(1) << 31;
+
 /// Rejects a case that is neither an artifact nor a problem.
 static Status verifyCase(const Case &given) {
   bool hasProblem = given.n != 0 || given.k != 0 || !given.scheme.empty();
@@ -98,6 +101,12 @@ static Status verifyCase(const Case &given) {
       scheme.ok() ? verifyScheme(*scheme, given.n, given.k) : scheme.status();
   if (!status.ok())
     return status.withContext("scheme");
+  // Kernels count bytes in 32 bits, and the random weights are made in f32.
+  if (given.n > maxElements / given.k)
+    return Status::error("expected a weight of at most " +
+                         std::to_string(maxElements) + " elements but got " +
+                         std::to_string(given.n) + " x " +
+                         std::to_string(given.k));
   if (given.activation != "f16" && given.activation != "bf16")
     return Status::error("expected f16 or bf16 as activation but got '" +
                          given.activation + "'");

@@ -15,6 +15,7 @@
 #include "Options.h"
 #include "Verify.h"
 
+#include "quant-llm/Kernels/ConfigText.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Runtime/CUDA/Module.h"
 #include "quant-llm/Support/AtomicFile.h"
@@ -22,9 +23,13 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <mutex>
+#include <new>
+#include <thread>
 
 using namespace quant_llm;
 using namespace quant_llm::bench;
@@ -53,6 +58,7 @@ private:
   Status measure(const cuda::Module &module, const cuda::Plan &plan,
                  json &record);
   Status prepare(const cuda::Module &module);
+  Status tryPrepare(const cuda::Module &module);
   void fail(const std::string &what, const std::string &message) {
     std::fprintf(stderr, "quant-bench: error: %s: %s\n", what.c_str(),
                  message.c_str());
@@ -75,8 +81,20 @@ private:
 
 } // namespace
 
-/// Creates what measures, once the first module has opened the device.
+/// Creates what measures, once the first module has opened the device: all of
+/// it or nothing.
 Status Bench::prepare(const cuda::Module &module) {
+  Status status = tryPrepare(module);
+  if (!status.ok()) {
+    cublas.reset();
+    limits.reset();
+    timer.reset();
+    current.reset();
+  }
+  return status;
+}
+
+Status Bench::tryPrepare(const cuda::Module &module) {
   const cuda::DeviceContext &device = module.getDevice();
   current = std::make_unique<cuda::CurrentContext>(device);
   if (!current->status().ok())
@@ -117,8 +135,8 @@ bool Bench::run() {
   for (const Case &given : options.cases) {
     if (Status status = runCase(given); !status.ok())
       fail(given.artifact, status.message());
-    // The first module keeps the context.
-    if (modules.size() > 1)
+    // The first module keeps the context of what measures.
+    while (modules.size() > (timer ? 1 : 0))
       modules.pop_back();
   }
   return !failed;
@@ -188,8 +206,8 @@ Status Bench::runLinear(const cuda::Module &module, size_t linear, int64_t m) {
                  {"n", description.n},
                  {"k", description.k},
                  {"scheme", schemeName(description.scheme)},
-                 {"act", cuda::tensorTypeName(description.activation)},
-                 {"output", cuda::tensorTypeName(description.output)},
+                 {"act", getName(description.activation)},
+                 {"output", getName(description.output)},
                  {"m", m},
                  {"kernel", plan.kernel->name},
                  {"config", config},
@@ -343,15 +361,38 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   return Status::success();
 }
 
-/// A directory that vanishes with the object, made when it is first needed.
+/// A directory that vanishes with the object or with the process that a signal
+/// ends, made when it is first needed.
 class ScratchDirectory {
 public:
-  ~ScratchDirectory() {
-    std::error_code ignored;
-    if (!path.empty())
-      std::filesystem::remove_all(path, ignored);
+  ~ScratchDirectory() { remove(); }
+
+  /// From here on a thread waits for the signals that end a program. Other
+  /// threads are to be started later.
+  void watchSignals() {
+    sigset_t watched;
+    ::sigemptyset(&watched);
+    for (int signal : {SIGINT, SIGTERM, SIGHUP}) {
+      struct sigaction action;
+      if (::sigaction(signal, nullptr, &action) == 0 &&
+          action.sa_handler != SIG_IGN) // as SIGHUP under nohup
+        ::sigaddset(&watched, signal);
+    }
+    ::pthread_sigmask(SIG_BLOCK, &watched, nullptr);
+    std::thread([this, watched] {
+      int signal = 0;
+      if (::sigwait(&watched, &signal) != 0)
+        return;
+      stopCompiler(signal);
+      remove();
+      // What other handlers there are comes next.
+      ::pthread_sigmask(SIG_UNBLOCK, &watched, nullptr);
+      ::raise(signal);
+    }).detach();
   }
+
   Result<std::string> get() {
+    std::lock_guard<std::mutex> lock(mutex);
     if (path.empty()) {
       std::error_code error;
       std::string pattern =
@@ -366,6 +407,14 @@ public:
   }
 
 private:
+  void remove() {
+    std::lock_guard<std::mutex> lock(mutex);
+    std::error_code ignored;
+    if (!path.empty())
+      std::filesystem::remove_all(path, ignored);
+  }
+
+  std::mutex mutex;
   std::string path;
 };
 
@@ -409,11 +458,17 @@ int main(int argc, char **argv) {
     return 0;
   }
   installInterruptCleanup();
+  // The sizes are the user's.
+  std::set_new_handler([] {
+    std::fputs("quant-bench: error: out of memory\n", stderr);
+    std::_Exit(1);
+  });
   auto fail = [](const Status &status) {
     std::fprintf(stderr, "quant-bench: error: %s\n", status.message().c_str());
     return 1;
   };
   ScratchDirectory scratch;
+  scratch.watchSignals();
   if (Status status = compileCases(*options, scratch); !status.ok())
     return fail(status);
   if (options->compileOnly)

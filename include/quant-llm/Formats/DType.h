@@ -9,6 +9,8 @@
 #ifndef QUANT_LLM_FORMATS_DTYPE_H
 #define QUANT_LLM_FORMATS_DTYPE_H
 
+#include "quant-llm/Numerics/Scheme.h"
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -47,6 +49,9 @@ enum class DType : uint8_t {
 /// The name in safetensors headers, such as "F16" or "F8_E4M3".
 std::string_view getDTypeName(DType dtype);
 std::optional<DType> parseDType(std::string_view name);
+
+/// How numbers of a scale or zero type are stored.
+DType getDType(FloatType type);
 
 /// Width of an element: 4, 6, 8, 16, 32 or 64.
 unsigned getBitWidth(DType dtype);

@@ -21,13 +21,13 @@
 
 namespace quant_llm {
 
-/// "few_tokens", "multistage", "wgmma", "scratch".
+/// "few_tokens", "multistage", "wgmma".
 const char *getName(KernelFamily family);
 std::optional<KernelFamily> parseKernelFamily(std::string_view name);
 /// All names, for messages: "few_tokens, multistage, ...".
 const char *getKernelFamilyNames();
 
-/// "tensor", "bulk", "async16", "element".
+/// "tensor", "async16", "element".
 const char *getName(ActivationCopy copy);
 std::optional<ActivationCopy> parseActivationCopy(std::string_view name);
 const char *getActivationCopyNames();

@@ -25,16 +25,12 @@ enum class KernelFamily {
   /// Tensor copies, one producer warp, warpgroups that dequantize into operand
   /// A of wgmma. sm_90a.
   Wgmma,
-  /// Dequantizes into scratch memory, then multiplies dense matrices.
-  Scratch,
 };
 
 /// How the rows of X reach shared memory.
 enum class ActivationCopy {
   /// Tensor copies of 64 k with the 128-byte swizzle; needs 2*K % 16 == 0.
   Tensor,
-  /// One bulk copy per row into padded rows; needs 2*K % 16 == 0.
-  Bulk,
   /// cp.async of 16 bytes; needs 2*K % 16 == 0.
   Async16,
   /// Loads and stores of single elements: every K.

@@ -74,6 +74,21 @@ def GPUToPTX : Pass<"quant-llm-gpu-to-ptx", "::mlir::ModuleOp"> {
   ];
 }
 
+def LowerToNVVM : Pass<"quant-llm-lower-to-nvvm", "::mlir::gpu::GPUModuleOp"> {
+  let summary = "Lower gpu, cf, arith and index to llvm and nvvm";
+  let description = [{
+    The conversions to llvm and nvvm in one step, for a `gpu.module` only; a part of
+    `quant-llm-gpu-to-ptx`. Upstream's passes do not fit: `convert-cf-to-llvm` takes whole modules with
+    their host code, and `convert-gpu-to-nvvm` replaces functions that are instructions,
+    such as fma, by calls of the device library.
+
+    Example (`test/Target/PTX/lower-to-nvvm.mlir`).
+  }];
+  let dependentDialects = [
+    "::mlir::LLVM::LLVMDialect", "::mlir::NVVM::NVVMDialect",
+  ];
+}
+
 def WriteGPUArtifact : Pass<"quant-llm-write-gpu-artifact", "::mlir::ModuleOp"> {
   let summary = "Write the directory that the GPU runtime loads";
   let description = [{

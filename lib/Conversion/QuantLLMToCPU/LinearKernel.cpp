@@ -31,6 +31,7 @@
 #include "SmallWork.h"
 
 #include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Support/Rounding.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -46,9 +47,6 @@
 using namespace mlir;
 
 namespace quant_llm {
-
-static int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t roundUp(int64_t a, int64_t b) { return ceilDiv(a, b) * b; }
 
 unsigned getHostVectorBits() {
   return getVectorBits(llvm::sys::getHostCPUFeatures());

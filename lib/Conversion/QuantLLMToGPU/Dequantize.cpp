@@ -64,26 +64,6 @@ Value PackedUnit::gather(unsigned step, unsigned r, unsigned low,
 // Formats
 //===----------------------------------------------------------------------===//
 
-/// Exponent and mantissa bits and exponent bias of the small floats.
-struct SmallFormat {
-  unsigned exponent, mantissa;
-  int bias;
-};
-static SmallFormat getSmallFormat(ElementKind kind) {
-  switch (kind) {
-  case ElementKind::F4E2M1FN:
-    return {2, 1, 1};
-  case ElementKind::F6E2M3FN:
-    return {2, 3, 1};
-  case ElementKind::F6E3M2FN:
-    return {3, 2, 3};
-  case ElementKind::F8E4M3FN:
-    return {4, 3, 7};
-  default:
-    return {5, 2, 15};
-  }
-}
-
 Dequantizer::Dequantizer(PTXBuilder &b, const KernelProblem &problem,
                          StringRef name)
     : b(b), problem(problem), isBF16(problem.activation == TensorType::BF16),
@@ -160,7 +140,7 @@ int Dequantizer::exponent(unsigned position) const {
     return (isBF16 ? 136 : 24) - int(position);
   if (isTable())
     return 0;
-  return (isBF16 ? 127 : 15) - getSmallFormat(problem.scheme.element.kind).bias;
+  return (isBF16 ? 127 : 15) - getSmallFloat(problem.scheme.element.kind)->bias;
 }
 
 int Dequantizer::scaleExponent() const {
@@ -168,10 +148,18 @@ int Dequantizer::scaleExponent() const {
       scaleMode == ScaleMode::Channel)
     return 0;
   // The largest scale is 448. Integers are multiplied by it and up to 2^21 at
-  // once, or are exact first; values times scales must stay finite.
+  // once, or are exact first.
   if (isInteger())
     return hasTwoSteps() ? 2 : 14;
-  return problem.scheme.element.kind == ElementKind::F8E5M2 ? 10 : 8;
+  // No more than what keeps the factor of a float (2^exponent(0) times the
+  // scale) and its product with the largest value finite: small weights must
+  // not vanish before they do in the activation type.
+  int product = 0;
+  if (problem.scheme.element.kind == ElementKind::F8E4M3FN)
+    product = 2; // 448 * 448 / 4
+  if (problem.scheme.element.kind == ElementKind::F8E5M2)
+    product = 9; // 57344 * 448 / 512
+  return std::max(exponent(0) - (isBF16 ? 112 : 0) - 7, product);
 }
 
 bool Dequantizer::hasTwoSteps() const {
@@ -406,9 +394,9 @@ Value Dequantizer::rawValue(PackedUnit &unit, unsigned step, unsigned r) {
   } else {
     // Magnitude and sign in the places that f16 (bf16) has for them: the
     // number times a power of two, subnormals included.
-    SmallFormat small = getSmallFormat(format.kind);
+    const SmallFloat &small = *getSmallFloat(format.kind);
     Value magnitude = unit.gather(step, r, 0, format.bits - 1,
-                                  (isBF16 ? 7 : 10) - small.mantissa);
+                                  (isBF16 ? 7 : 10) - small.mantissaBits);
     Value sign = unit.gather(step, r, format.bits - 1, 1, 15);
     bits = b.bitOr(magnitude, sign);
   }

@@ -23,8 +23,6 @@ LLVM::LLVMFuncOp quant_llm::emitKernel(gpu::GPUModuleOp module, StringRef name,
     return emitMmaKernel(module, name, problem, config, epilogue);
   case KernelFamily::Wgmma:
     return emitWgmmaKernel(module, name, problem, config, epilogue);
-  case KernelFamily::Scratch:
-    break;
   }
   llvm_unreachable("verifyKernel accepts no other family");
 }

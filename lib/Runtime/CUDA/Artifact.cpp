@@ -113,22 +113,6 @@ CudaStatus Artifact::loadKernels(const std::string &directory) {
   return {};
 }
 
-static std::optional<DType> getDType(FloatType type) {
-  switch (type) {
-  case FloatType::F16:
-    return DType::F16;
-  case FloatType::BF16:
-    return DType::BF16;
-  case FloatType::F32:
-    return DType::F32;
-  case FloatType::F8E8M0FNU:
-    return DType::F8E8M0;
-  case FloatType::F8E4M3FN:
-    return DType::F8E4M3;
-  }
-  return std::nullopt;
-}
-
 /// A tensor of the archive that is what the layout says.
 static Result<TensorInfo> findComponent(const Archive &archive,
                                         const std::string &key,
@@ -143,7 +127,7 @@ static Result<TensorInfo> findComponent(const Archive &archive,
   if (!typeFits || tensor->shape != info.shape ||
       tensor->bytes != static_cast<uint64_t>(info.bytes)) {
     std::string expected =
-        info.isBytes ? "U8" : std::string(getDTypeName(*getDType(info.type)));
+        info.isBytes ? "U8" : std::string(getDTypeName(getDType(info.type)));
     return Status::error("expected '" + key + "' to be " +
                          shapeToString(info.shape) + " of " + expected +
                          " but got " + shapeToString(tensor->shape) + " of " +

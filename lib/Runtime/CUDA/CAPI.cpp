@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm-c/CudaRuntime.h"
+#include "quant-llm/Kernels/ConfigText.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Runtime/CUDA/Module.h"
 
@@ -158,8 +159,8 @@ quantLLMCudaArtifactGetLinear(const QuantLLMCudaArtifact *artifact,
     made.numEpilogueOperands = from.epilogue.size();
     made.numVariants = from.variants.size();
     made.scheme = artifact->schemes[linear].c_str();
-    made.activation = tensorTypeName(from.activation);
-    made.output = tensorTypeName(from.output);
+    made.activation = getName(from.activation);
+    made.output = getName(from.output);
     *result = made;
     return {};
   });
@@ -223,7 +224,7 @@ quantLLMCudaArtifactGetEpilogueOperand(const QuantLLMCudaArtifact *artifact,
     if (!status.ok())
       return status;
     const EpilogueOperand &from = manifest.linears[linear].epilogue[operand];
-    *result = {tensorTypeName(from.type), from.perElement};
+    *result = {getName(from.type), from.perElement};
     return {};
   });
 }

@@ -8,10 +8,12 @@
 
 #include "quant-llm/Runtime/CUDA/Manifest.h"
 
+#include "quant-llm/Kernels/ConfigText.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Numerics/GroupQuantizer.h"
 #include "quant-llm/Support/CheckedMath.h"
-#include "quant-llm/Support/Json.h"
+#include "quant-llm/Support/JsonFields.h"
+#include "quant-llm/Support/Rounding.h"
 
 #include <algorithm>
 #include <map>
@@ -36,145 +38,8 @@ static constexpr int64_t maxGridY = 65535;
 // Fields
 //===----------------------------------------------------------------------===//
 
-namespace {
-
-/// Reads the fields of one JSON object. Keeps the first error and returns
-/// defaults after it, so that a reader can be written straight down.
-class Fields {
-public:
-  Fields(const json &object, std::string where)
-      : object(object), where(std::move(where)) {
-    if (!object.is_object())
-      fail("expected an object but got " + std::string(object.type_name()));
-  }
-
-  const Status &status() const { return failure; }
-  bool ok() const { return failure.ok(); }
-  void fail(const std::string &message) {
-    if (failure.ok())
-      failure = Status::error(where + ": " + message);
-  }
-
-  /// Null if there is no such field.
-  const json *find(const char *name) const {
-    if (!object.is_object())
-      return nullptr;
-    auto it = object.find(name);
-    return it == object.end() ? nullptr : &*it;
-  }
-
-  const json *require(const char *name) {
-    const json *field = find(name);
-    if (!field)
-      fail(std::string("expected a field '") + name + "'");
-    return field;
-  }
-
-  std::string text(const char *name) {
-    const json *field = require(name);
-    return field ? asText(*field, name) : std::string();
-  }
-
-  std::string textOr(const char *name, std::string otherwise) {
-    const json *field = find(name);
-    return field ? asText(*field, name) : std::move(otherwise);
-  }
-
-  int64_t integer(const char *name, int64_t low, int64_t high) {
-    const json *field = require(name);
-    return field ? asInteger(*field, name, low, high) : low;
-  }
-
-  int64_t integerOr(const char *name, int64_t otherwise, int64_t low,
-                    int64_t high) {
-    const json *field = find(name);
-    return field ? asInteger(*field, name, low, high) : otherwise;
-  }
-
-  bool booleanOr(const char *name, bool otherwise) {
-    const json *field = find(name);
-    if (!field)
-      return otherwise;
-    if (!field->is_boolean())
-      fail(std::string("expected '") + name + "' to be true or false but got " +
-           field->type_name());
-    return field->is_boolean() && field->get<bool>();
-  }
-
-  /// The elements of a required array.
-  std::vector<const json *> array(const char *name) {
-    const json *field = require(name);
-    return field ? asArray(*field, name) : std::vector<const json *>();
-  }
-
-  std::vector<const json *> arrayOr(const char *name) {
-    const json *field = find(name);
-    return field ? asArray(*field, name) : std::vector<const json *>();
-  }
-
-  std::vector<std::string> texts(const char *name) {
-    std::vector<std::string> result;
-    for (const json *element : array(name))
-      result.push_back(asText(*element, name));
-    return result;
-  }
-
-  std::string asText(const json &value, const char *name) {
-    if (!value.is_string()) {
-      fail(std::string("expected '") + name + "' to be text but got " +
-           value.type_name());
-      return {};
-    }
-    const std::string &text = value.get_ref<const std::string &>();
-    if (text.empty() || text.find('\0') != std::string::npos) {
-      fail(std::string("expected '") + name +
-           "' to be text without zero bytes, and not empty");
-      return {};
-    }
-    return text;
-  }
-
-  int64_t asInteger(const json &value, const char *name, int64_t low,
-                    int64_t high) {
-    std::optional<int64_t> number;
-    if (value.is_number_unsigned()) {
-      uint64_t read = value.get<uint64_t>();
-      if (read <= static_cast<uint64_t>(INT64_MAX))
-        number = static_cast<int64_t>(read);
-    } else if (value.is_number_integer()) {
-      number = value.get<int64_t>();
-    }
-    if (number && *number >= low && *number <= high)
-      return *number;
-    std::string got = value.is_number() ? value.dump() : value.type_name();
-    fail(std::string("expected '") + name + "' to be an integer from " +
-         std::to_string(low) + " to " + std::to_string(high) + " but got " +
-         got);
-    return low;
-  }
-
-  std::vector<const json *> asArray(const json &value, const char *name) {
-    std::vector<const json *> elements;
-    if (!value.is_array()) {
-      fail(std::string("expected '") + name + "' to be an array but got " +
-           value.type_name());
-      return elements;
-    }
-    for (const json &element : value)
-      elements.push_back(&element);
-    return elements;
-  }
-
-private:
-  const json &object;
-  std::string where;
-  Status failure;
-};
-
-} // namespace
-
 /// [low, high] token counts.
-static void readTokens(Fields &fields, int64_t &low, int64_t &high) {
+static void readTokens(JsonFields &fields, int64_t &low, int64_t &high) {
   std::vector<const json *> range = fields.array("tokens");
   if (!fields.ok())
     return;
@@ -191,7 +56,7 @@ static void readTokens(Fields &fields, int64_t &low, int64_t &high) {
 }
 
 /// A file of the directory: relative, and without a way out of it.
-static std::string readFileName(Fields &fields, const char *name) {
+static std::string readFileName(JsonFields &fields, const char *name) {
   std::string file = fields.text(name);
   if (!fields.ok())
     return file;
@@ -208,10 +73,10 @@ static std::string readFileName(Fields &fields, const char *name) {
   return file;
 }
 
-static TensorType readType(Fields &fields, const char *name, bool withF32) {
+static TensorType readType(JsonFields &fields, const char *name, bool withF32) {
   std::string text = fields.text(name);
   for (TensorType type : {TensorType::F16, TensorType::BF16, TensorType::F32})
-    if (text == tensorTypeName(type) && (withF32 || type != TensorType::F32))
+    if (text == getName(type) && (withF32 || type != TensorType::F32))
       return type;
   fields.fail(std::string("expected '") + name + "' to be f16" +
               (withF32 ? ", bf16 or f32" : " or bf16") + " but got '" + text +
@@ -260,7 +125,7 @@ static std::optional<KernelArgument> parseArgument(const std::string &text) {
   return std::nullopt;
 }
 
-static void readArguments(Fields &fields, KernelDescription &kernel) {
+static void readArguments(JsonFields &fields, KernelDescription &kernel) {
   std::vector<std::string> names = fields.texts("args");
   if (names.size() > maxArguments) {
     fields.fail("expected at most " + std::to_string(maxArguments) +
@@ -291,12 +156,12 @@ static void readArguments(Fields &fields, KernelDescription &kernel) {
 
 static Result<KernelDescription> readKernel(const json &value, size_t index) {
   std::string where = "kernel " + std::to_string(index);
-  Fields fields(value, where);
+  JsonFields fields(value, where);
   KernelDescription kernel;
   kernel.name = fields.text("name");
   if (fields.ok())
     where = "kernel '" + kernel.name + "'";
-  Fields named(value, where);
+  JsonFields named(value, where);
   if (!fields.ok())
     return fields.status();
   kernel.file = readFileName(named, "file");
@@ -326,7 +191,7 @@ static Result<KernelDescription> readKernel(const json &value, size_t index) {
   kernel.workspaceBytesPerToken =
       named.integerOr("workspace_bytes_per_token", 0, 0, maxWorkspace);
   if (const json *form = named.find("tensor_map_x")) {
-    Fields map(*form, where + ": tensor_map_x");
+    JsonFields map(*form, where + ": tensor_map_x");
     TensorMapForm made;
     made.boxK = map.integer("box_k", 1, 256);
     made.boxTokens = map.integer("box_tokens", 1, 256);
@@ -335,7 +200,6 @@ static Result<KernelDescription> readKernel(const json &value, size_t index) {
         made.swizzle != 64 && made.swizzle != 128)
       map.fail("expected 'swizzle' to be 0, 32, 64 or 128 but got " +
                std::to_string(made.swizzle));
-    made.clampTokens = map.booleanOr("clamp_tokens", true);
     made.boxSegments = map.integerOr("box_segments", 0, 1, 256);
     if (!map.ok())
       return map.status();
@@ -420,13 +284,13 @@ static Status verifyArguments(const LinearDescription &linear,
 static Result<LinearDescription>
 readLinear(const json &value, size_t index, const Manifest &manifest,
            const std::map<std::string, size_t> &kernelIndex) {
-  Fields unnamed(value, "linear " + std::to_string(index));
+  JsonFields unnamed(value, "linear " + std::to_string(index));
   LinearDescription linear;
   linear.name = unnamed.text("name");
   if (!unnamed.ok())
     return unnamed.status();
   std::string where = "linear '" + linear.name + "'";
-  Fields fields(value, where);
+  JsonFields fields(value, where);
   linear.n = fields.integer("n", 1, maxExtent);
   linear.k = fields.integer("k", 1, maxExtent);
   std::string kind = fields.textOr("kind", "linear");
@@ -465,8 +329,8 @@ readLinear(const json &value, size_t index, const Manifest &manifest,
   if (!fields.ok())
     return fields.status();
   for (size_t i = 0; i < operands.size(); ++i) {
-    Fields operand(*operands[i],
-                   where + ": epilogue operand " + std::to_string(i));
+    JsonFields operand(*operands[i],
+                       where + ": epilogue operand " + std::to_string(i));
     EpilogueOperand made;
     made.type = readType(operand, "type", /*withF32=*/true);
     made.perElement = operand.booleanOr("per_element", false);
@@ -475,7 +339,7 @@ readLinear(const json &value, size_t index, const Manifest &manifest,
     linear.epilogue.push_back(made);
   }
   if (const json *packed = fields.find("packed")) {
-    Fields files(*packed, where + ": packed");
+    JsonFields files(*packed, where + ": packed");
     linear.archive = readFileName(files, "archive");
     linear.keys = files.texts("keys");
     if (files.ok() && linear.keys.size() != linear.weights.size())
@@ -487,8 +351,8 @@ readLinear(const json &value, size_t index, const Manifest &manifest,
   }
   std::vector<const json *> variants = fields.array("variants");
   for (size_t i = 0; i < variants.size() && fields.ok(); ++i) {
-    Fields fieldsOfVariant(*variants[i],
-                           where + ": variant " + std::to_string(i));
+    JsonFields fieldsOfVariant(*variants[i],
+                               where + ": variant " + std::to_string(i));
     LinearVariant variant;
     readTokens(fieldsOfVariant, variant.minTokens, variant.maxTokens);
     std::string kernel = fieldsOfVariant.text("kernel");
@@ -515,7 +379,7 @@ Result<Manifest> cuda::parseManifest(std::string_view text) {
   Result<json> root = parseJson(text);
   if (!root.ok())
     return root.status();
-  Fields fields(*root, "manifest");
+  JsonFields fields(*root, "manifest");
   std::string schema = fields.text("schema");
   if (!fields.ok())
     return fields.status();
@@ -553,23 +417,9 @@ Result<Manifest> cuda::parseManifest(std::string_view text) {
   return manifest;
 }
 
-const char *cuda::tensorTypeName(TensorType type) {
-  switch (type) {
-  case TensorType::F16:
-    return "f16";
-  case TensorType::BF16:
-    return "bf16";
-  case TensorType::F32:
-    return "f32";
-  }
-  return "?";
-}
-
 //===----------------------------------------------------------------------===//
 // Launch geometry
 //===----------------------------------------------------------------------===//
-
-static int64_t ceilDiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
 Status cuda::getLaunchGeometry(const KernelDescription &kernel, int64_t n,
                                int64_t m, int64_t multiprocessors,
@@ -577,7 +427,7 @@ Status cuda::getLaunchGeometry(const KernelDescription &kernel, int64_t n,
   // All factors are at most 2^31, so products of two fit.
   int64_t columns = ceilDiv(m, kernel.tokenTile);
   int64_t rows =
-      ceilDiv(kernel.persistent ? n : ceilDiv(n, 64) * 64, kernel.rowTile);
+      ceilDiv(kernel.persistent ? n : roundUp(n, 64), kernel.rowTile);
   if (experts > 0) {
     // Where the tokens are is known on the device only. c of them, 1 or more,
     // have 1 + (c - 1) / tile tiles at most, so most tiles come of most experts

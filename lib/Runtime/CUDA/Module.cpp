@@ -8,6 +8,8 @@
 
 #include "quant-llm/Runtime/CUDA/Module.h"
 
+#include "quant-llm/Target/Assembler.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -48,6 +50,23 @@ static CudaStatus checkChip(const std::string &chip,
 
 static bool isMachineCode(const MappedFile &file) {
   return file.size() >= 4 && std::memcmp(file.data(), "\177ELF", 4) == 0;
+}
+
+/// Rejects PTX that the compiler in the driver is known to compile wrongly. The
+/// driver tells the release of that compiler but not its build.
+static Status checkCompiler(const Driver &driver, std::string_view ptx) {
+  AssemblerVersion version;
+  version.major = static_cast<unsigned>(driver.version) / 1000;
+  version.minor = static_cast<unsigned>(driver.version) % 1000 / 10;
+  Status status = checkKnownFaults(version, ptx);
+  if (status.ok())
+    return status;
+  return Status::error(
+      "expected machine code, because the compiler in the CUDA driver (" +
+      std::to_string(version.major) + "." + std::to_string(version.minor) +
+      ") is one of those that make wrong code of these kernels; compile with "
+      "quant-llm-to-gpu{format=cubin} and ptxas 13.0.88 or 13.3, or update "
+      "NVIDIA's driver to CUDA 13.3");
 }
 
 CudaStatus Module::create(std::shared_ptr<const Artifact> artifact,
@@ -135,6 +154,9 @@ CudaStatus Module::loadKernels() {
       // PTX must end in a zero, which a mapped file does not.
       std::string image(reinterpret_cast<const char *>(file.data()),
                         file.size());
+      if (!isMachineCode(file))
+        if (Status usable = checkCompiler(driver, image); !usable.ok())
+          return fail({ErrorKind::Unavailable, usable});
       char log[4096] = {};
       int names[] = {5, 6}; // CU_JIT_ERROR_LOG_BUFFER and its size in bytes
       void *values[] = {log, reinterpret_cast<void *>(sizeof(log) - 1)};
@@ -412,8 +434,7 @@ CudaStatus Module::getTensorMap(const LinearDescription &linear,
       static_cast<uint64_t>(m), static_cast<uint64_t>(linear.k / form.boxK)};
   const uint64_t strides[] = {static_cast<uint64_t>(linear.k * width),
                               static_cast<uint64_t>(form.boxK * width)};
-  int64_t tokens =
-      form.clampTokens ? std::min(form.boxTokens, m) : form.boxTokens;
+  int64_t tokens = std::min(form.boxTokens, m);
   const uint32_t box[] = {static_cast<uint32_t>(form.boxK),
                           static_cast<uint32_t>(tokens),
                           static_cast<uint32_t>(form.boxSegments)};

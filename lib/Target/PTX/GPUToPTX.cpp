@@ -112,19 +112,20 @@ private:
     if (failed(runPipeline(pipeline, op)))
       return failure();
     FailureOr<std::string> ptx = translateToPTX(op);
-    if (failed(ptx) || failed(write(op, ptxFile, *ptx)))
+    if (failed(ptx))
       return failure();
-
     StringRef object = *ptx;
     Assembly assembly;
     bool isBinary = format != "ptx" && assembler;
-    if (assembler) {
-      if (failed(assemble(op, *ptx, target->getChip(), assembly, table)) ||
-          failed(write(op, cubinFile, assembly.cubin)))
-        return failure();
-      if (isBinary)
-        object = assembly.cubin;
-    }
+    if (assembler &&
+        failed(assemble(op, *ptx, target->getChip(), assembly, table)))
+      return failure();
+    if (isBinary)
+      object = assembly.cubin;
+    // No file of an earlier run is replaced unless everything has succeeded.
+    if (failed(write(op, ptxFile, *ptx)) ||
+        failed(write(op, cubinFile, assembly.cubin)))
+      return failure();
 
     OpBuilder b(op);
     auto objectAttr =

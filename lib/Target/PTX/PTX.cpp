@@ -36,13 +36,24 @@
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/NVVM/NVVMToLLVMIRTranslation.h"
 #include "mlir/Transforms/Passes.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/IR/DiagnosticInfo.h"
+#include "llvm/IR/DiagnosticPrinter.h"
 #include "llvm/IR/InlineAsm.h"
 #include "llvm/IR/InstIterator.h"
 #include "llvm/IR/IntrinsicInst.h"
 #include "llvm/MC/MCSubtargetInfo.h"
 #include "llvm/MC/TargetRegistry.h"
+#include "llvm/Support/CrashRecoveryContext.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
+
+#include <mutex>
+
+namespace quant_llm {
+#define GEN_PASS_DEF_LOWERTONVVM
+#include "quant-llm/Target/Passes.h.inc"
+} // namespace quant_llm
 
 using namespace mlir;
 using namespace quant_llm;
@@ -131,22 +142,8 @@ Result<NVVM::NVVMTargetAttr> quant_llm::getNVVMTarget(MLIRContext *context,
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// The conversions to llvm and nvvm in one step, for a gpu.module only.
-/// Upstream's passes do not fit: convert-cf-to-llvm takes whole modules with
-/// their host code, and convert-gpu-to-nvvm replaces functions that are
-/// instructions, such as fma, by calls of the device library.
 struct LowerToNVVMPass
-    : public PassWrapper<LowerToNVVMPass, OperationPass<gpu::GPUModuleOp>> {
-  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(LowerToNVVMPass)
-
-  StringRef getArgument() const override { return "quant-llm-lower-to-nvvm"; }
-  StringRef getDescription() const override {
-    return "Lower gpu, cf, arith and index to llvm and nvvm";
-  }
-  void getDependentDialects(DialectRegistry &registry) const override {
-    registry.insert<LLVM::LLVMDialect, NVVM::NVVMDialect>();
-  }
-
+    : public quant_llm::impl::LowerToNVVMBase<LowerToNVVMPass> {
   void runOnOperation() override {
     LLVMTypeConverter converter(&getContext());
     configureGpuToNVVMTypeConverter(converter);
@@ -174,7 +171,7 @@ void quant_llm::buildLowerToNVVMPipeline(OpPassManager &pm) {
   // What is left of math has instructions of its own.
   pm.addPass(createConvertMathToLLVMPass());
   pm.addPass(createConvertVectorToLLVMPass());
-  pm.addPass(std::make_unique<LowerToNVVMPass>());
+  pm.addPass(createLowerToNVVM());
   pm.addPass(createConvertNVVMToLLVMPass());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
@@ -217,6 +214,41 @@ static bool needsLibrary(const llvm::IntrinsicInst &call) {
   default:
     return false;
   }
+}
+
+/// Whether PTX can have the name, or the back end replaces it: that of a local
+/// symbol may have dots.
+static bool isSymbolOfPTX(const llvm::GlobalValue &value) {
+  StringRef name = value.getName();
+  if (name.starts_with("llvm."))
+    return true;
+  bool isLocal = value.hasLocalLinkage();
+  return !name.empty() && !llvm::isDigit(name.front()) &&
+         llvm::all_of(name, [&](char c) {
+           return llvm::isAlnum(c) || c == '_' || c == '$' ||
+                  (isLocal && (c == '.' || c == '@'));
+         });
+}
+
+/// Calls `body`; false if LLVM gave up in it ("Cannot select"), which would end
+/// the process otherwise. What it held is then lost.
+static bool runRecovering(llvm::function_ref<void()> body) {
+  // The handlers of signals are the whole process's.
+  static std::mutex mutex;
+  static unsigned users;
+  auto enter = [](int change) {
+    std::lock_guard<std::mutex> lock(mutex);
+    bool wasUsed = users != 0;
+    users += change;
+    if (wasUsed != (users != 0))
+      users ? llvm::CrashRecoveryContext::Enable()
+            : llvm::CrashRecoveryContext::Disable();
+  };
+  enter(1);
+  llvm::CrashRecoveryContext recovery;
+  bool finished = recovery.RunSafely(body);
+  enter(-1);
+  return finished;
 }
 
 namespace {
@@ -265,14 +297,49 @@ protected:
                    << call->getCalledFunction()->getName()
                    << "', called in function '" << function.getName() << "'";
     }
+    for (const llvm::GlobalValue &value : module.global_values())
+      if (!isSymbolOfPTX(value))
+        return emitError(getOperation().getLoc(),
+                         "expected names of kernels and variables to be "
+                         "letters, digits, _ and $, not beginning with a "
+                         "digit, but got '")
+               << value.getName() << "'";
     FailureOr<llvm::TargetMachine *> machine = getOrCreateTargetMachine();
     if (failed(machine))
       return failure();
-    FailureOr<SmallString<0>> text = translateModuleToISA(
-        module, **machine, [&] { return emitError(getOperation().getLoc()); });
+
+    // Without a handler, an error of the back end ends the process.
+    std::string message;
+    module.getContext().setDiagnosticHandlerCallBack(collectError, &message);
+    FailureOr<SmallString<0>> text = failure();
+    bool finished = runRecovering([&] {
+      text = translateModuleToISA(module, **machine, [&] {
+        return emitError(getOperation().getLoc());
+      });
+    });
+    module.getContext().setDiagnosticHandlerCallBack(nullptr);
+    if (!finished)
+      return emitError(getOperation().getLoc(),
+                       "LLVM cannot translate the module for ")
+             << chip << "; what it says about that is above";
+    if (!message.empty())
+      return emitError(getOperation().getLoc(),
+                       "LLVM cannot translate the module for ")
+             << chip << ": " << message;
     if (failed(text))
       return failure();
     return SmallVector<char, 0>(text->begin(), text->end());
+  }
+
+private:
+  /// Keeps the first error in the string `message`.
+  static void collectError(const llvm::DiagnosticInfo *info, void *message) {
+    auto &text = *static_cast<std::string *>(message);
+    if (info->getSeverity() != llvm::DS_Error || !text.empty())
+      return;
+    llvm::raw_string_ostream os(text);
+    llvm::DiagnosticPrinterRawOStream printer(os);
+    info->print(printer);
   }
 };
 

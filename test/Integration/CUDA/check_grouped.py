@@ -15,9 +15,8 @@ import json
 import os
 import struct
 import sys
-import time
 
-from check_kernel import supervise, work
+import workers
 from check_linear import Buffer, Operands, Runtime
 
 NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "uint8": "U8"}
@@ -136,6 +135,9 @@ def make_problem(case, weights):
                     parts.append(x[begin : begin + count] @ weight[expert * self.n : (expert + 1) * self.n].T)
                 begin += count
             return torch.cat(parts)
+
+        def vanishes(self, column):
+            return super().vanishes(column).reshape(self.experts, self.n).any(0)
 
         def operands(self, m, generator):
             return [torch.randn((self.experts * self.n,), generator=generator, device="cuda") for _ in self.operand_types]
@@ -264,7 +266,7 @@ def worker(options):
                 yield text, record
         runtime.close()
 
-    work([(name, path) for name, path in load_cases(options)], options.start, run)
+    workers.work([(name, path) for name, path in load_cases(options)], options.start, run)
 
 
 def load_cases(options):
@@ -275,30 +277,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="directory that make_grouped.py wrote; those that end with -loop are skipped")
     parser.add_argument("--library", required=True, help="libQuantLLMRuntime.so")
-    parser.add_argument("--m", default="0,1,8,40,100,600", help="token counts, of all experts together (default: %(default)s)")
     parser.add_argument("--time", action="store_true", help="time random routings beside a loop over the experts")
-    parser.add_argument("--repeat", type=int, default=6, help="launches compared bitwise (default: 6)")
-    parser.add_argument("--offset", type=int, default=16, help="bytes by which x, y and operands miss an alignment of 256 (default: 16)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--timeout", type=float, default=60, help="seconds without a line after which a kernel hangs (default: 60)")
-    parser.add_argument("--limit", type=float, default=0, help="seconds for the whole run (default: none)")
-    parser.add_argument("--json", help="write all records here")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    options.tokens = [int(piece) for piece in options.m.split(",")]
-    if options.worker:
-        worker(options)
-        return 0
-    count = len(load_cases(options))
-    begin = time.monotonic()
-    records, failures = supervise(options, count, os.path.abspath(__file__))
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(records, file, indent=1)
-    passed = sum(record["passed"] for record in records)
-    print(f"{count} grouped linears, {len(records)} cases checked, {passed} passed, {failures} failures, {time.monotonic() - begin:.0f} s")
-    return 0 if failures == 0 and records else 1
+    workers.add_arguments(parser, "0,1,8,40,100,600", repeat=6)
+    return workers.main(parser.parse_args(), __file__, load_cases, worker, "grouped linears", "no cases: expected directories that make_grouped.py wrote")
 
 
 if __name__ == "__main__":

@@ -25,14 +25,9 @@ import argparse
 import glob
 import json
 import os
-import queue
-import subprocess
 import sys
-import threading
-import time
 
-DEFAULT_TOKENS = "1,2,3,7,8,16,17,33,64,100,128,257,1024"
-CRASHED = 77
+import workers
 
 
 # ---------------------------------------------------------------------------
@@ -45,6 +40,11 @@ def find_image(stem):
         if os.path.exists(stem + suffix):
             return stem + suffix
     return None
+
+
+def tokens_of(desc, options):
+    """What is asked for, what the case says, or the usual."""
+    return options.tokens or desc.get("m") or [int(piece) for piece in workers.DEFAULT_TOKENS.split(",")]
 
 
 def load_cases(options):
@@ -62,15 +62,25 @@ def load_cases(options):
             image = os.path.join(options.dir, desc["file"]) if "file" in desc else find_image(os.path.splitext(path)[0])
             if isinstance(desc, dict) and image:
                 cases.append((os.path.basename(path), desc, image))
-    if options.manifest:
-        with open(os.path.join(options.manifest, "manifest.json")) as file:
+    for directory in options.manifest:
+        with open(os.path.join(directory, "manifest.json")) as file:
             manifest = json.load(file)
         kernels = {kernel["name"]: kernel for kernel in manifest["kernels"]}
-        for linear in manifest["linears"]:
+        # What the manifest does not say: token counts and what epilogues compute.
+        given = [{}] * len(manifest["linears"])
+        path = os.path.join(directory, "cases.json")
+        if os.path.exists(path):
+            with open(path) as file:
+                given = [{"m": case["m"], "epilogue_steps": case["steps"]} for case in json.load(file)]
+        for linear, more in zip(manifest["linears"], given, strict=True):
             for variant in linear["variants"]:
                 kernel = kernels[variant["kernel"]]
-                desc = {**linear, **kernel, "tokens": variant["tokens"], "weights": len(linear["weights"])}
-                cases.append((f"{linear['name']}:{kernel['name']}", desc, os.path.join(options.manifest, kernel["file"])))
+                desc = {**linear, **more, **kernel, "tokens": variant["tokens"], "weights": len(linear["weights"])}
+                label = f"{os.path.basename(os.path.normpath(directory))}/{linear['name']}:{kernel['name']}"
+                # Machine code that was made of the PTX later is beside it.
+                stem = os.path.splitext(os.path.join(directory, kernel["file"]))[0]
+                if any(variant["tokens"][0] <= m <= variant["tokens"][1] for m in tokens_of(desc, options)):
+                    cases.append((label, desc, find_image(stem)))
     result = []
     for label, desc, image in cases:
         desc = {**{key: value for key, value in desc.items() if key != "kernel"}, **(desc.get("kernel") if isinstance(desc.get("kernel"), dict) else {})}
@@ -120,6 +130,7 @@ class Checker:
         harness.start()
         self.driver = Driver()
         self.problems = {}
+        self.loaded = None, None
         self.read_limit = harness.ReadLimit(self.driver) if options.time else None
         self.dense_time = harness.DenseTime()
         self.multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
@@ -148,9 +159,7 @@ class Checker:
         for name in desc["args"]:
             if name == "tensor_map_x":
                 form = desc["tensor_map_x"]
-                box = form["box_tokens"]
-                if form.get("clamp_tokens", True):
-                    box = min(box, m)
+                box = min(form["box_tokens"], m)
                 result.append(self.driver.tensor_map(desc.get("activation", "f16"), buffers["x"], desc["k"], m, form["box_k"], box, form.get("swizzle", 128), form.get("box_segments", 0)))
             elif name == "m":
                 result.append(c_int(m))
@@ -214,15 +223,18 @@ class Checker:
 
     def run(self, label, desc, image):
         """Yields (line, record) per token count."""
-        with open(image, "rb") as file:
-            data = file.read()
-        module = self.driver.load(data)
-        function = self.driver.function(module, desc["name"], desc["shared_bytes"], desc.get("cluster", 1))
+        if self.loaded[0] != image:
+            if self.loaded[0]:
+                self.driver.call("cuModuleUnload", self.loaded[1])
+            self.loaded = None, None
+            with open(image, "rb") as file:
+                self.loaded = image, self.driver.load(file.read())
+        function = self.driver.function(self.loaded[1], desc["name"], desc["shared_bytes"], desc.get("cluster", 1))
         registers, local = self.driver.resources(function)
         problem, packs = self.problem(desc)
         weight_buffers = self.weight_buffers(desc, packs)
         low, high = desc.get("tokens", [1, 1 << 30])
-        for m in self.options.tokens:
+        for m in tokens_of(desc, self.options):
             if not low <= m <= high:
                 continue
             text, record, addresses, buffers = self.check(desc, function, m, weight_buffers, problem, packs)
@@ -234,33 +246,6 @@ class Checker:
             del buffers
             record.update({"case": label, "n": desc["n"], "k": desc["k"], "scheme": desc["scheme"], "registers": registers, "local_bytes": local, "passed": passed})
             yield f"{'ok  ' if passed else 'FAIL'} {label} {desc['n']}x{desc['k']} m={m} regs {registers}{f' LOCAL {local}' if local else ''} {text}", record
-        self.driver.call("cuModuleUnload", module)
-
-
-def work(cases, start, run):
-    """Runs the cases from `start` on, the loop of a worker: run(case) yields lines and records. Ends the process when the context is lost."""
-    import torch
-
-    from driver import DriverError
-
-    for index, case in enumerate(cases):
-        if index < start:
-            continue
-        print(f"@begin {index}", flush=True)
-        try:
-            for line, record in run(case):
-                print(line, flush=True)
-                print("@record " + json.dumps(record), flush=True)
-            torch.cuda.empty_cache()
-        except (DriverError, RuntimeError) as error:
-            print(f"FAIL {case[0]}: {str(error).splitlines()[0]}", flush=True)
-            try:
-                torch.cuda.synchronize()
-            except RuntimeError:
-                os._exit(CRASHED)
-        except Exception as error:  # A broken description must not end the run.
-            print(f"FAIL {case[0]}: {type(error).__name__}: {error}", flush=True)
-    print("@done", flush=True)
 
 
 def worker(options):
@@ -271,67 +256,7 @@ def worker(options):
             raise ValueError("there is no cubin beside the description")
         return checker.run(*case)
 
-    work(load_cases(options), options.start, run)
-
-
-# ---------------------------------------------------------------------------
-# Parent: restarts the worker after crashes and hangs
-# ---------------------------------------------------------------------------
-
-
-def supervise(options, count, script):
-    """Runs workers of the script until every case was begun; returns (records, failures)."""
-    start, records, failures = 0, [], 0
-    deadline = time.monotonic() + options.limit if options.limit else None
-    while start < count:
-        command = [sys.executable, script, "--worker", "--start", str(start)] + sys.argv[1:]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=os.getcwd())
-        lines = queue.Queue()
-
-        def pump(pipe=process.stdout, to=lines):
-            for line in pipe:
-                to.put(line)
-            to.put(None)
-
-        threading.Thread(target=pump, daemon=True).start()
-        current, finished = start - 1, False
-        while True:
-            patience = options.timeout if current >= start else options.timeout + 60
-            if deadline:
-                patience = min(patience, max(0.1, deadline - time.monotonic()))
-            try:
-                line = lines.get(timeout=patience)
-            except queue.Empty:
-                late = deadline is not None and time.monotonic() >= deadline
-                print(f"FAIL case {max(current, start)}: " + ("time limit of the run" if late else f"no answer for {patience:.0f} s (hang)"), flush=True)
-                failures += 1
-                process.kill()
-                if late:
-                    return records, failures
-                break
-            if line is None:
-                break
-            if line.startswith("@begin "):
-                current = int(line.split()[1])
-            elif line.startswith("@record "):
-                records.append(json.loads(line[len("@record ") :]))
-            elif line.startswith("@done"):
-                finished = True
-            else:
-                failures += line.startswith("FAIL")
-                print(line, end="", flush=True)
-        process.wait()
-        if finished:
-            break
-        if current < start:
-            print("FAIL: the worker did not start", flush=True)
-            failures += 1
-            break
-        if process.returncode not in (0, CRASHED, -9):
-            print(f"FAIL case {current}: the worker ended with {process.returncode}", flush=True)
-            failures += 1
-        start = current + 1
-    return records, failures
+    workers.work(load_cases(options), options.start, run)
 
 
 def main():
@@ -339,35 +264,11 @@ def main():
     parser.add_argument("--cubin", help="cubin or PTX of --desc")
     parser.add_argument("--desc", help="description of one kernel")
     parser.add_argument("--dir", help="directory of descriptions with their cubins")
-    parser.add_argument("--manifest", help="directory with manifest.json")
+    parser.add_argument("--manifest", nargs="+", default=[], help="directories with manifest.json")
     parser.add_argument("--filter", help="only cases whose label contains this")
-    parser.add_argument("--m", default=DEFAULT_TOKENS, help="token counts (default: %(default)s)")
     parser.add_argument("--time", action="store_true", help="time what passed, with the read limit and cuBLAS")
-    parser.add_argument("--repeat", type=int, default=30, help="launches compared bitwise (default: 30)")
-    parser.add_argument("--offset", type=int, default=16, help="bytes by which x, y and operands miss an alignment of 256 in checks (default: 16)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--timeout", type=float, default=60, help="seconds without a line after which a kernel hangs (default: 60)")
-    parser.add_argument("--limit", type=float, default=0, help="seconds for the whole run (default: none)")
-    parser.add_argument("--json", help="write all records here")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    options.tokens = [int(piece) for piece in options.m.split(",")]
-    if options.worker:
-        worker(options)
-        return 0
-    count = len(load_cases(options))
-    if count == 0:
-        print("no cases: expected --desc, --dir or --manifest with kernels")
-        return 2
-    begin = time.monotonic()
-    records, failures = supervise(options, count, os.path.abspath(__file__))
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(records, file, indent=1)
-    passed = sum(record["passed"] for record in records)
-    print(f"{count} kernels, {len(records)} cases checked, {passed} passed, {failures} failures, {time.monotonic() - begin:.0f} s")
-    return 0 if failures == 0 and records else 1
+    workers.add_arguments(parser, None)
+    return workers.main(parser.parse_args(), __file__, load_cases, worker, "kernels", "no cases: expected --desc, --dir or --manifest with kernels")
 
 
 if __name__ == "__main__":

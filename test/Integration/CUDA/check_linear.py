@@ -16,9 +16,9 @@ import json
 import os
 import struct
 import sys
-import time
+import threading
 
-from check_kernel import DEFAULT_TOKENS, supervise, work
+import workers
 
 TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 
@@ -193,6 +193,43 @@ class Loaded:
         self.before = self.memory.bytes.clone()
 
 
+def launch_at_once(threads, runtime, plan, data):
+    """Launches from several threads on streams of their own; a failure as text. Results must have the bits of a launch alone."""
+    import torch
+
+    import harness
+
+    outputs = [harness.Guarded(data.y_buffer.size, offset=data.options.offset) for _ in range(threads)]
+    scratch = [harness.Guarded(max(16, plan.workspace_bytes), fill=0) for _ in range(threads)]
+    alone = data.run(runtime.prepare(plan, (data.x_buffer.address, data.x_buffer.size), (data.y_buffer.address, data.y_buffer.size), (scratch[0].address, plan.workspace_bytes), [(buffer.address, buffer.size) for buffer in data.operand_buffers]), torch.cuda.Stream())
+    errors = []
+
+    def run(index):
+        try:
+            stream = torch.cuda.Stream()
+            launch = runtime.prepare(plan, (data.x_buffer.address, data.x_buffer.size), (outputs[index].address, outputs[index].size), (scratch[index].address, plan.workspace_bytes), [(buffer.address, buffer.size) for buffer in data.operand_buffers])
+            for _ in range(8):
+                launch(stream.cuda_stream)
+            stream.synchronize()
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    running = [threading.Thread(target=run, args=(index,)) for index in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    torch.cuda.synchronize()
+    if errors:
+        return f"launches of several threads: {errors[0]}"
+    for output in outputs:
+        if not harness.same_bits(output.view(data.problem.output, alone.shape), alone):
+            return "a launch beside others differs"
+        if not output.intact():
+            return "written outside of y beside other launches"
+    return None
+
+
 def worker(options):
     import torch
 
@@ -237,12 +274,16 @@ def worker(options):
             data = harness.Case(problem, m, options)
             launch = runtime.prepare(plan, (data.x_buffer.address, data.x_buffer.size), (data.y_buffer.address, data.y_buffer.size), (workspace.address, plan.workspace_bytes), [(buffer.address, buffer.size) for buffer in data.operand_buffers])
             text, record = data.check(launch, {"workspace": workspace, "weights": loaded.memory})
+            failure = launch_at_once(options.threads, runtime, plan, data)
+            if failure:
+                text, record["passed"] = f"{text} | {failure}", False
+                record["failures"].append(failure)
             if not torch.equal(loaded.memory.bytes, loaded.before):
                 text, record["passed"] = text + " | weights overwritten", False
             record.update({"case": label, "n": linear.n, "k": linear.k, "scheme": linear.scheme.decode(), "kernel": plan.kernel.decode()})
             yield f"{'ok  ' if record['passed'] else 'FAIL'} {label} {linear.n}x{linear.k} m={m} {plan.kernel.decode()} {text}", record
 
-    work(load_cases(options), options.start, run)
+    workers.work(load_cases(options), options.start, run)
     if loaded is not None:
         loaded.runtime.close()
 
@@ -255,32 +296,9 @@ def main():
     parser.add_argument("--archive", help="packed weights, if not where the manifest says")
     parser.add_argument("--linear", default="", help="only linears whose name contains this")
     parser.add_argument("--epilogue", action="append", default=[], help="NAME=steps (or *=steps) that the epilogue computes, as in check_kernel.py")
-    parser.add_argument("--m", default="0," + DEFAULT_TOKENS, help="token counts (default: %(default)s)")
-    parser.add_argument("--repeat", type=int, default=30, help="launches compared bitwise (default: 30)")
-    parser.add_argument("--offset", type=int, default=16, help="bytes by which x, y and operands miss an alignment of 256 (default: 16)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--timeout", type=float, default=60, help="seconds without a line after which a kernel hangs (default: 60)")
-    parser.add_argument("--limit", type=float, default=0, help="seconds for the whole run (default: none)")
-    parser.add_argument("--json", help="write all records here")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    options.tokens = [int(piece) for piece in options.m.split(",")]
-    if options.worker:
-        worker(options)
-        return 0
-    count = len(load_cases(options))
-    if count == 0:
-        print("no cases: expected linears in the manifest")
-        return 2
-    begin = time.monotonic()
-    records, failures = supervise(options, count, os.path.abspath(__file__))
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(records, file, indent=1)
-    passed = sum(record["passed"] for record in records)
-    print(f"{count} linears, {len(records)} cases checked, {passed} passed, {failures} failures, {time.monotonic() - begin:.0f} s")
-    return 0 if failures == 0 and records else 1
+    parser.add_argument("--threads", type=int, default=4, help="threads that launch at once, each on a stream of its own (default: %(default)s)")
+    workers.add_arguments(parser, "0," + workers.DEFAULT_TOKENS)
+    return workers.main(parser.parse_args(), __file__, load_cases, worker, "linears", "no cases: expected linears in the manifest")
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def write_artifact(directory, n=72, k=200, group=32, kernel_group=32):
 
 def run_linear(directory, library):
     """What a worker of check_linear.py prints."""
-    options = types.SimpleNamespace(directories=[directory], library=library, archive=None, weights=os.path.join(directory, "weights.safetensors"), epilogue=[], linear="", tokens=[0, 1, 7, 101], seed=1, offset=16, repeat=3, start=0)
+    options = types.SimpleNamespace(directories=[directory], library=library, archive=None, weights=os.path.join(directory, "weights.safetensors"), epilogue=[], linear="", tokens=[0, 1, 7, 101], seed=1, offset=16, repeat=3, start=0, threads=2)
     with tempfile.TemporaryFile("w+") as output, contextlib.redirect_stdout(output):
         check_linear.worker(options)
         output.seek(0)

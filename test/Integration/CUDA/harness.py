@@ -64,6 +64,8 @@ def apply_epilogue(steps, accumulators, operands):
             value = value * operands.pop(0).double()
         elif step.startswith("gate_"):
             value = ACTIVATIONS[step[len("gate_") :]](value) * accumulators[1]
+        elif step == "user":  # as in matrix.py
+            value = torch.minimum(value, torch.full_like(value, 2)) + value.abs().sqrt() * torch.tanh(value)
         elif step.startswith("scale:"):
             value = value * float(step[len("scale:") :])
         else:
@@ -82,6 +84,17 @@ class Problem:
         self.dense = [value.to(self.activation) for value in exact]
         self.rounding = [(dense.double() - value).square_() for dense, value in zip(self.dense, self.exact)]
         self.operand_types, self.per_element = operand_types, per_element
+
+    def vanishes(self, column):
+        """Rows whose weight in the column may be zero of any sign in a kernel: a code and a float zero that cancel but for their rounding, or far
+        below the largest weight, with which it is divided to fit into f16."""
+        result = torch.zeros(self.exact[0].shape[0], dtype=torch.bool, device=self.exact[0].device)
+        for weight, exact in zip(self.weights, self.exact):
+            if weight.scheme.zero not in ("none", "int"):
+                result |= exact[:, column].abs() <= 4 * torch.finfo(self.activation).eps * exact.abs().amax(1)
+            if self.activation == torch.float16:
+                result |= exact[:, column].abs() <= 2.0**-16 * exact.abs().max()
+        return result
 
     def operands(self, m, generator):
         return [torch.randn((m, self.n) if per_element else (self.n,), generator=generator, device="cuda").to(FLOAT_TYPES[kind]) for kind, per_element in zip(self.operand_types, self.per_element)]
@@ -111,8 +124,8 @@ def relative_error(result, reference):
     return error if math.isfinite(error) else math.inf
 
 
-def wrong_class(result, *references):
-    """Number of elements that are not NaN, +inf, -inf or finite as in any of the references."""
+def wrong_class(result, ignored, *references):
+    """Number of elements, of those that are not ignored, that are not NaN, +inf, -inf or finite as in any of the references."""
 
     def kind(value):
         return value.isnan() * 3 + (value == math.inf) * 2 + (value == -math.inf) * 1
@@ -120,7 +133,7 @@ def wrong_class(result, *references):
     wrong = torch.ones_like(result, dtype=torch.bool)
     for reference in references:
         wrong &= kind(result) != kind(reference)
-    return int(wrong.sum())
+    return int((wrong & ~ignored).sum())
 
 
 def capture(stream, launches):
@@ -213,12 +226,15 @@ class Case:
         # NaN and infinity, in every token that has one and in no other.
         special = x.clone()
         rows = sorted({0, m // 2, m - 1})
+        ignored = torch.zeros((m, problem.n), dtype=torch.bool, device=x.device)
         for i, (row, value) in enumerate(zip(rows, (math.inf, math.nan, -math.inf))):
-            special[row, (i * 7919 + problem.k // 2) % problem.k] = value
+            column = (i * 7919 + problem.k // 2) % problem.k
+            special[row, column] = value
+            ignored[row] |= problem.vanishes(column)
         self.x_buffer.bytes.copy_(special.view(torch.uint8).flatten())
         result = self.run(launch, streams[0])
         # Weights that vanish in the activation type make NaN of an infinity.
-        misplaced = wrong_class(result, problem.reference(special, operands), problem.dense_product(special, operands))
+        misplaced = wrong_class(result, ignored, problem.reference(special, operands), problem.dense_product(special, operands))
         finite = [row for row in range(m) if row not in rows]
         if misplaced:
             failures.append(f"NaN or infinity misplaced in {misplaced} elements")

@@ -247,7 +247,8 @@ def random_weight(n, k, scheme, generator, device="cpu"):
         weight.zeros = torch.randint(0, 1 << scheme.bits, shape, generator=generator, device=device).to(torch.uint8)
     elif scheme.zero != "none":
         spread = weight.scale_values() * largest
-        weight.zeros = (spread * uniform(shape, -1.0, 1.0)).to(FLOAT_TYPES[scheme.zero])
+        zeros = spread * uniform(shape, -1.0, 1.0)
+        weight.zeros = zeros.to(torch.float8_e4m3fn).view(torch.uint8) if scheme.zero == "f8E4M3FN" else zeros.to(FLOAT_TYPES[scheme.zero])
     return weight
 
 
@@ -386,13 +387,18 @@ def pack_weight(weight):
     shift, output_scale = 0, 1.0
     if scheme.scale_scheme is not None:
         inner = scheme.scale_scheme
-        if inner.element == "f8E4M3FN" and inner.block_n == -1 and inner.block_k == -1 and inner.scale_scheme is None and inner.zero == "none":
+        # A float zero is added beside the product with the inner scale, which no scale behind the sum would fit.
+        one_level = scheme.zero in ("none", "int") and inner.scale_scheme is None and inner.zero == "none"
+        if inner.element == "f8E4M3FN" and inner.block_n == -1 and inner.block_k == -1 and one_level:
             scales, kind = weight.scale_weight.codes, "f8E4M3FN"
             output_scale = float(weight.scale_weight.scale_values().flatten()[0])
         else:
             scales, kind = weight.scale_values(), "f32"
     else:
         scales, kind = weight.scales, scheme.scale
+        if kind == "f8E4M3FN" and scheme.element == "f8E5M2":
+            # Products of both types are beyond f16: the scales are shifted, in a type that holds them exactly.
+            scales, kind = decode_floats(scales, kind).half(), "f16"
     if kind != "f8E4M3FN":
         largest = float(decode_floats(scales, kind).abs().max())
         shift = shift_of(largest)
@@ -402,7 +408,8 @@ def pack_weight(weight):
         else:
             scales = (scales.double() * 2.0**-shift).to(scales.dtype)
     if zeros is not None and scheme.zero != "int":
-        zeros = (zeros.double() / output_scale).to(zeros.dtype)
+        # Zeros of 8 bits become f16.
+        zeros = (decode_floats(zeros, scheme.zero).double() / output_scale).to(FLOAT_TYPES.get(scheme.zero, torch.float16))
     _, block_k, _, _ = scheme.grid(weight.n, weight.k)
     if block_k < 16 and weight.k > block_k:
         if scheme.block_n != -1:
@@ -492,7 +499,7 @@ def self_test():
     inner = weight.scale_weight
     expected = decode_floats(inner.codes, "f8E4M3FN") * inner.scale_values()
     assert torch.equal(weight.scale_values(), expected)
-    for text in ("ternary, block = [1, -1], scale = bf16", "nf4, block = [1, 64], scale = scheme<int8, block = [1, 16], scale = f32>", "f8E4M3FN, block = [128, 128], scale = f8E8M0FNU", "int8, block = [-1, 1], scale = f32", "codebook<2, [-1, 0, 0.5, 1]>, block = [-1, -1], scale = f16", "uint5, block = [1, 24], scale = bf16, zero = bf16"):
+    for text in ("ternary, block = [1, -1], scale = bf16", "nf4, block = [1, 64], scale = scheme<int8, block = [1, 16], scale = f32>", "f8E4M3FN, block = [128, 128], scale = f8E8M0FNU", "int8, block = [-1, 1], scale = f32", "codebook<2, [-1, 0, 0.5, 1]>, block = [-1, -1], scale = f16", "uint5, block = [1, 24], scale = bf16, zero = bf16", "int3, block = [1, 64], scale = f8E8M0FNU, zero = f8E4M3FN"):
         weight = random_weight(40, 172, Scheme.parse(text), generator)
         values = weight.dequantize()
         assert torch.isfinite(values).all() and 1e-3 < float(values.abs().max()) < 10, text

@@ -66,3 +66,52 @@ gpu.module @not_on_this_chip [#nvvm.target<chip = "sm_80">] {
     llvm.return
   }
 }
+
+// -----
+
+// expected-error @+1 {{expected names of kernels and variables to be letters, digits, _ and $, not beginning with a digit, but got 'a-b'}}
+gpu.module @name [#nvvm.target<chip = "sm_90a">] {
+  llvm.func @"a-b"() attributes {nvvm.kernel} {
+    llvm.return
+  }
+}
+
+// -----
+
+// expected-error @+1 {{not beginning with a digit, but got '1x'}}
+gpu.module @name_of_variable [#nvvm.target<chip = "sm_90a">] {
+  llvm.mlir.global external constant @"1x"(1 : i32) {addr_space = 1 : i32} : i32
+}
+
+// -----
+
+// expected-error @+1 {{LLVM cannot translate the module for sm_90a: invalid operand for inline asm constraint 'i'}}
+gpu.module @constraint [#nvvm.target<chip = "sm_90a">] {
+  llvm.func @k(%x: i32) attributes {nvvm.kernel} {
+    llvm.inline_asm has_side_effects "foo $0;", "i" %x : (i32) -> ()
+    llvm.return
+  }
+}
+
+// -----
+
+// Where LLVM would end the process ("Cannot select"), it is an error, and the next module is compiled.
+// expected-error @+1 {{LLVM cannot translate the module for sm_90a; what it says about that is above}}
+gpu.module @cannot_select [#nvvm.target<chip = "sm_90a">] {
+  llvm.func @k(%x: !llvm.ptr<1>) attributes {nvvm.kernel} {
+    %0 = llvm.call_intrinsic "llvm.x86.rdtsc"() : () -> i64
+    llvm.store %0, %x : i64, !llvm.ptr<1>
+    llvm.return
+  }
+}
+
+// -----
+
+// expected-error @+1 {{LLVM cannot translate the module for sm_90a; what it says about that is above}}
+gpu.module @library_call [#nvvm.target<chip = "sm_90a">] {
+  llvm.func @k(%x: !llvm.ptr<1>, %a: f32) attributes {nvvm.kernel} {
+    %0 = llvm.fpext %a : f32 to f128
+    llvm.store %0, %x : f128, !llvm.ptr<1>
+    llvm.return
+  }
+}

@@ -25,6 +25,7 @@ LINES = [
     ([*PROBLEM, "--act", "f32"], "expected f16 or bf16 as activation but got 'f32'"),
     ([*PROBLEM, "--scheme", "int9"], "scheme: expected an element"),
     ([*PROBLEM, "--scheme", "int4, block = [0, 1]"], "scheme: expected block sizes"),
+    ([*PROBLEM, "--n", "1048576", "--k", "1048576"], "expected a weight of at most 2147483648 elements but got 1048576 x 1048576"),
     ([*PROBLEM, "--linear", "x"], "expected an artifact that the linear 'x' belongs to"),
     ([*PROBLEM, "--compile-only"], "expected --directory with --compile-only"),
     (["dir", "--compile-only", "--directory", "d"], "expected n, k and a scheme to compile but got the artifact 'dir'"),

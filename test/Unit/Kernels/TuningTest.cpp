@@ -91,12 +91,13 @@ TEST(TuningTest, Refuses) {
           "entry 0: expected 'n' to be an integer from 1 to 1073741824 but "
           "got -64");
   refused(R"("n": 64)", R"("n": 64.5)", "but got 64.5");
-  refused(R"("k": 128)", R"("k": 128, "m": 1)", "entry 0: unknown field 'm'");
+  refused(R"("k": 128)", R"("k": 128, "m": 1)",
+          "entry 0: expected no field 'm'");
   refused("multistage", "multi",
           "entry 0, kernel 0: expected 'family' to be one of few_tokens, "
-          "multistage, wgmma, scratch but got 'multi'");
+          "multistage, wgmma but got 'multi'");
   refused("async16", "async",
-          "expected 'copy' to be one of tensor, bulk, async16, element but got "
+          "expected 'copy' to be one of tensor, async16, element but got "
           "'async'");
   refused(R"("stages": 3)", R"("stages": 1e99)",
           "kernel 0: expected 'stages' to be an integer");
@@ -115,7 +116,7 @@ TEST(TuningTest, Refuses) {
   entry = entry.substr(entry.find('[') + 1);
   entry.resize(entry.size() - 2);
   refused("{\"chip\"", entry + ", {\"chip\"",
-          "entry 1: expected every shape once");
+          "entry 1: expected every chip, scheme, n, k and weights once");
 }
 
 TEST(TuningTest, Coverage) {

@@ -8,6 +8,8 @@
 
 #include "quant-llm/Kernels/ConfigText.h"
 #include "quant-llm/Kernels/KernelSpec.h"
+#include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Numerics/GroupQuantizer.h"
 
 #include "../TestFiles.h"
 
@@ -71,11 +73,11 @@ TEST(VerifyTest, Chips) {
 }
 
 TEST(VerifyTest, Names) {
-  for (KernelFamily family : {KernelFamily::FewTokens, KernelFamily::Multistage,
-                              KernelFamily::Wgmma, KernelFamily::Scratch})
+  for (KernelFamily family :
+       {KernelFamily::FewTokens, KernelFamily::Multistage, KernelFamily::Wgmma})
     EXPECT_EQ(parseKernelFamily(getName(family)), family);
-  for (ActivationCopy copy : {ActivationCopy::Tensor, ActivationCopy::Bulk,
-                              ActivationCopy::Async16, ActivationCopy::Element})
+  for (ActivationCopy copy : {ActivationCopy::Tensor, ActivationCopy::Async16,
+                              ActivationCopy::Element})
     EXPECT_EQ(parseActivationCopy(getName(copy)), copy);
   EXPECT_FALSE(parseKernelFamily("tokens"));
   EXPECT_FALSE(parseActivationCopy(""));
@@ -100,9 +102,14 @@ TEST(VerifyTest, Problems) {
     problem = makeProblem();
   };
   problem.n = 0;
-  refused("expected 1 to 1073741824 rows of a weight but got 0");
+  refused("expected 1 to 67108864 rows of a weight (kernels count bytes in 32 "
+          "bits) but got 0");
+  // 2^31 bytes of a strip of codes of 8 bits.
+  problem.k = int64_t(1) << 27;
+  refused("expected 1 to 67108864 columns of a weight (kernels count bytes in "
+          "32 bits) but got 134217728");
   problem.k = INT64_MAX;
-  refused("columns of a weight but got 9223372036854775807");
+  refused("but got 9223372036854775807");
   problem.activation = TensorType::F32;
   refused("expected activations of f16 or bf16 but got f32");
   problem.numWeights = 3;
@@ -114,6 +121,50 @@ TEST(VerifyTest, Problems) {
   refused("expected blocks of at least 16 columns, or of all rows");
   problem.scheme.element.bits = 9;
   refused("expected an element of 1 to 8 bits but got 9");
+}
+
+TEST(VerifyTest, EveryScheme) {
+  std::string codebook = "codebook<8, [-1";
+  for (int i = 1; i != 256; ++i)
+    codebook += ", " + std::to_string(i / 256.0);
+  std::vector<std::string> elements = {"ternary",  "f4E2M1FN",     "f6E2M3FN",
+                                       "f6E3M2FN", "f8E4M3FN",     "f8E5M2",
+                                       "nf4",      codebook + "]>"};
+  for (int bits = 1; bits <= 8; ++bits)
+    for (const char *kind : {"int", "uint"})
+      elements.push_back(kind + std::to_string(bits));
+  KernelProblem problem = makeProblem();
+  problem.n = 130;
+  problem.k = 320;
+  KernelConfig config;
+  config.family = KernelFamily::Multistage;
+  config.copy = ActivationCopy::Async16;
+  int64_t count = 0;
+  for (const std::string &element : elements)
+    for (const char *scale : {"f16", "bf16", "f32", "f8E8M0FNU", "f8E4M3FN",
+                              "scheme<f8E4M3FN, block = [-1, -1], scale = f32>",
+                              "scheme<uint8, block = [1, 4], scale = f32>"})
+      for (const char *zero : {"", "int", "f16", "bf16", "f32", "f8E4M3FN"})
+        for (const char *block :
+             {"[-1, -1]", "[1, -1]", "[-1, 1]", "[1, 16]", "[1, 64]",
+              "[1, 128]", "[1, 24]", "[16, 32]", "[128, 128]"}) {
+          std::string text =
+              element + ", block = " + block + ", scale = " + scale;
+          if (*zero)
+            text += std::string(", zero = ") + zero + ", rule = minmax";
+          else if (element == "int1")
+            text += ", rule = absmax_full";
+          Result<Scheme> scheme = parseScheme(text);
+          // docs/Spec.md does not have all combinations of zeros.
+          if (!scheme.ok() || !verifyScheme(*scheme, problem.n, problem.k).ok())
+            continue;
+          problem.scheme = *scheme;
+          Status status = verifyKernel(problem, config, chip("sm_80"));
+          EXPECT_TRUE(status.ok()) << text << ": " << status.message();
+          ++count;
+        }
+  // Of 24 elements, with all zeros or all but one or five.
+  EXPECT_GT(count, 24 * 7 * 9 * 4);
 }
 
 TEST(VerifyTest, Configurations) {
@@ -175,11 +226,10 @@ TEST(VerifyTest, Tiles) {
   config.family = KernelFamily::Multistage;
   refused("expected copy = async16 or element for the family multistage but "
           "got tensor");
-  config.family = KernelFamily::Scratch;
-  refused("the family scratch has no generator");
   problem.k = 100;
-  refused("expected copy = element because rows of 100 columns do not begin at "
-          "multiples of 16 bytes, but got tensor");
+  refused("expected the family multistage with copy = element, because rows of "
+          "100 columns do not begin at multiples of 16 bytes, but got the "
+          "family few_tokens with copy = tensor");
 }
 
 TEST(VerifyTest, Experts) {
@@ -200,7 +250,7 @@ TEST(VerifyTest, Experts) {
   EXPECT_TRUE(status.ok()) << status.message();
   problem.experts = int64_t(1) << 30;
   expectRefused(problem, config, "sm_90a",
-                "expected at most 8388608 experts of 128 rows but got "
+                "expected at most 524288 experts of 128 rows but got "
                 "1073741824");
 }
 

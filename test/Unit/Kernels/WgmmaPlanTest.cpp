@@ -327,7 +327,7 @@ TEST(WgmmaPlan, Refused) {
   using Problem = KernelProblem;
   using Config = KernelConfig;
   EXPECT_EQ(message([](Problem &p, Config &) { p.k = 1002; }),
-            "expected columns that are a multiple of 8 for the wgmma family "
+            "expected a multiple of 8 columns for the wgmma family "
             "but got 1002");
   EXPECT_EQ(message([](Problem &p, Config &) { p.scheme.blockK = 48; }),
             "expected groups of 16, 32, 64 or a multiple of 128 columns for "
@@ -367,5 +367,5 @@ TEST(WgmmaPlan, Refused) {
             "parts along k (warps_k times split), but got 2");
   EXPECT_EQ(
       message([](Problem &, Config &c) { c.copy = ActivationCopy::Async16; }),
-      "expected tensor copies of the activations for the wgmma family");
+      "expected copy = tensor for the wgmma family but got async16");
 }

@@ -429,6 +429,41 @@ TEST(PackWeightTest, ZerosStayFinite) {
   ASSERT_TRUE(packed.ok());
   // Not 2^-13, with which the zero would be infinite.
   EXPECT_EQ(packed->outputScale, 1.0f);
+
+  // Nor when it is stored in a type of a larger range: kernels that have
+  // activations of f16 add it in f16. Not even without any scale.
+  scheme.zeroType = FloatType::F32;
+  matrix.zeros.resize(4);
+  storeFloat(FloatType::F32, std::ldexp(1.0f, 40), matrix.zeros.data());
+  packed = packWeight(matrix.view(), scheme, 1);
+  ASSERT_TRUE(packed.ok()) << packed.message();
+  EXPECT_EQ(packed->outputScale, std::ldexp(1.0f, 25));
+  storeFloat(FloatType::F16, 0.0f, matrix.scales.data());
+  checkPacking(matrix, scheme);
+  packed = packWeight(matrix.view(), scheme, 1);
+  ASSERT_TRUE(packed.ok()) << packed.message();
+  EXPECT_EQ(packed->outputScale, std::ldexp(1.0f, 25));
+}
+
+TEST(PackWeightTest, SmallFloatScalesOfF8E5M2) {
+  // The largest products would be infinite in f16, the smallest would vanish
+  // if all were divided by enough for the largest: scales are shifted.
+  Scheme scheme = makeInt4();
+  scheme.element = makeElement(ElementKind::F8E5M2);
+  scheme.scaleType = FloatType::F8E4M3FN;
+  EXPECT_EQ(getPackedScaleType(scheme), FloatType::F16);
+  for (float scale : {448.0f, 1.75f, std::ldexp(1.0f, -9)}) {
+    QuantizedMatrix matrix;
+    matrix.n = matrix.k = 1;
+    matrix.codes = {0x3c};
+    matrix.scales.resize(1);
+    storeFloat(FloatType::F8E4M3FN, scale, matrix.scales.data());
+    checkPacking(matrix, scheme);
+    Result<PackedWeight> packed = packWeight(matrix.view(), scheme, 1);
+    ASSERT_TRUE(packed.ok()) << packed.message();
+    EXPECT_EQ(packed->inexactScales, 0);
+    EXPECT_EQ(packed->outputScale, std::ldexp(1.0f, std::ilogb(scale) + 7));
+  }
 }
 
 TEST(PackWeightTest, UnderflowIsCounted) {

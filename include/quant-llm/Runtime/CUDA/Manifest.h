@@ -55,21 +55,19 @@ struct KernelArgument {
 std::string argumentName(const KernelArgument &argument);
 
 /// The boxes of the tensor map of x: an array [m, K], or [K / boxK, m, boxK]
-/// where one box has several segments of boxK columns.
+/// where one box has several segments of boxK columns. They have
+/// min(boxTokens, m) tokens.
 struct TensorMapForm {
   int64_t boxK = 64;
   int64_t boxTokens = 1;
   /// Bytes: 0, 32, 64, 128.
   int64_t swizzle = 128;
-  /// Boxes have min(boxTokens, m) tokens instead of boxTokens.
-  bool clampTokens = true;
   /// 0: the array has no segments.
   int64_t boxSegments = 0;
 
   friend bool operator==(const TensorMapForm &a, const TensorMapForm &b) {
     return a.boxK == b.boxK && a.boxTokens == b.boxTokens &&
-           a.swizzle == b.swizzle && a.clampTokens == b.clampTokens &&
-           a.boxSegments == b.boxSegments;
+           a.swizzle == b.swizzle && a.boxSegments == b.boxSegments;
   }
 };
 
@@ -145,8 +143,6 @@ Result<Manifest> parseManifest(std::string_view text);
 inline int64_t getByteWidth(TensorType type) {
   return type == TensorType::F32 ? 4 : 2;
 }
-/// "f16", "bf16", "f32".
-const char *tensorTypeName(TensorType type);
 
 struct LaunchGeometry {
   std::array<uint32_t, 3> grid = {1, 1, 1};

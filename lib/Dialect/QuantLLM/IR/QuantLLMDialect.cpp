@@ -64,6 +64,34 @@ struct QuantLLMBytecodeInterface : public BytecodeDialectInterface {
 
 } // namespace
 
+/// What version 1 had of a linear comes first.
+LogicalResult LinearOp::readProperties(DialectBytecodeReader &reader,
+                                       OperationState &state) {
+  auto &properties = state.getOrAddProperties<Properties>();
+  if (failed(reader.readOptionalAttribute(properties.reason)) ||
+      failed(reader.readOptionalAttribute(properties.scheme)) ||
+      failed(reader.readSparseArray(
+          MutableArrayRef(properties.operandSegmentSizes))))
+    return failure();
+  FailureOr<const DialectVersion *> version =
+      reader.getDialectVersion<QuantLLMDialect>();
+  if (failed(version) ||
+      static_cast<const QuantLLMDialectVersion *>(*version)->version < 2)
+    return success();
+  return failure(
+      failed(reader.readOptionalAttribute(properties.kernels)) ||
+      failed(reader.readOptionalAttribute(properties.kernel_symbols)));
+}
+
+void LinearOp::writeProperties(DialectBytecodeWriter &writer) {
+  Properties &properties = getProperties();
+  writer.writeOptionalAttribute(properties.reason);
+  writer.writeOptionalAttribute(properties.scheme);
+  writer.writeSparseArray(ArrayRef(properties.operandSegmentSizes));
+  writer.writeOptionalAttribute(properties.kernels);
+  writer.writeOptionalAttribute(properties.kernel_symbols);
+}
+
 void QuantLLMDialect::initialize() {
   addAttributes<
 #define GET_ATTRDEF_LIST

@@ -71,11 +71,18 @@ LogicalResult Prepack::collect() {
   auto layout = FragmentLayoutAttr::get(&getContext());
   bool ok = true;
   getOperation()->walk([&](LinearOpInterface linear) {
-    for (Value weight : linear.getWeights()) {
+    // No kernel takes one weight packed and the other one not.
+    bool allPacked = llvm::all_of(linear.getWeights(), [&](Value weight) {
       auto type = dyn_cast<WeightType>(weight.getType());
-      ParameterOp parameter = getParameterOf(weight, &tables);
-      if (!type || type.getLayout() || !parameter)
+      return type && (type.getLayout() || getParameterOf(weight, &tables));
+    });
+    if (!allPacked)
+      return;
+    for (Value weight : linear.getWeights()) {
+      auto type = cast<WeightType>(weight.getType());
+      if (type.getLayout())
         continue;
+      ParameterOp parameter = getParameterOf(weight, &tables);
       Packed &entry = packed[parameter];
       if (!entry.parameter) {
         entry.parameter = parameter;

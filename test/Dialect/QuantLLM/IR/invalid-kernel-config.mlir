@@ -1,60 +1,60 @@
 // RUN: quant-opt %s -allow-unregistered-dialect -split-input-file -verify-diagnostics
 
-// expected-error @below {{expected a kernel family: few_tokens, multistage, wgmma, scratch}}
+// expected-error @below {{expected a kernel family: few_tokens, multistage, wgmma}}
 "test.op"() {config = #quant_llm.kernel_config<5>} : () -> ()
 
 // -----
 
-// expected-error @below {{expected a kernel family to be one of few_tokens, multistage, wgmma, scratch but got 'fast'}}
+// expected-error @below {{expected a kernel family to be one of few_tokens, multistage, wgmma but got 'fast'}}
 "test.op"() {config = #quant_llm.kernel_config<fast>} : () -> ()
 
 // -----
 
 // expected-error @below {{expected a kernel configuration to have the field 'tokens'}}
-"test.op"() {config = #quant_llm.kernel_config<scratch>} : () -> ()
+"test.op"() {config = #quant_llm.kernel_config<wgmma>} : () -> ()
 
 // -----
 
 // expected-error @below {{expected a kernel configuration to have the field 'copy'}}
-"test.op"() {config = #quant_llm.kernel_config<scratch, tokens = [1, *], row_tile = 16, token_tile = 8, stage_k = 128, stages = 2, warps_rows = 1, warps_k = 1>} : () -> ()
+"test.op"() {config = #quant_llm.kernel_config<wgmma, tokens = [1, *], row_tile = 16, token_tile = 8, stage_k = 128, stages = 2, warps_rows = 1, warps_k = 1>} : () -> ()
 
 // -----
 
 // expected-error @below {{expected a field of a kernel configuration: tokens, row_tile, token_tile, stage_k, stages, warps_rows, warps_k, split, ctas_per_sm, copy, but got 'size'}}
-"test.op"() {config = #quant_llm.kernel_config<scratch, size = 4>} : () -> ()
+"test.op"() {config = #quant_llm.kernel_config<wgmma, size = 4>} : () -> ()
 
 // -----
 
 // expected-error @below {{expected field 'split' only once}}
-"test.op"() {config = #quant_llm.kernel_config<scratch, split = 4, split = 4>} : () -> ()
+"test.op"() {config = #quant_llm.kernel_config<wgmma, split = 4, split = 4>} : () -> ()
 
 // -----
 
-// expected-error @below {{expected copy to be one of tensor, bulk, async16, element but got 'slow'}}
-"test.op"() {config = #quant_llm.kernel_config<scratch, copy = slow>} : () -> ()
+// expected-error @below {{expected copy to be one of tensor, async16, element but got 'slow'}}
+"test.op"() {config = #quant_llm.kernel_config<wgmma, copy = slow>} : () -> ()
 
 // -----
 
 // expected-error @below {{expected integer value}}
-"test.op"() {config = #quant_llm.kernel_config<scratch, tokens = [*, 4]>} : () -> ()
+"test.op"() {config = #quant_llm.kernel_config<wgmma, tokens = [*, 4]>} : () -> ()
 
 // -----
 
 // QL-KERNEL-CONFIG-C1
 // expected-error @below {{expected row_tile to be 1 to 65536 but got -16}}
-"test.op"() {config = #quant_llm.kernel_config<scratch, tokens = [1, *], row_tile = -16, token_tile = 8, stage_k = 128, stages = 2, warps_rows = 1, warps_k = 1, copy = element>} : () -> ()
+"test.op"() {config = #quant_llm.kernel_config<wgmma, tokens = [1, *], row_tile = -16, token_tile = 8, stage_k = 128, stages = 2, warps_rows = 1, warps_k = 1, copy = element>} : () -> ()
 
 // -----
 
 // QL-KERNEL-CONFIG-C2
 // expected-error @below {{expected tokens to be a range from 1 on but got [9, 8]}}
-"test.op"() {config = #quant_llm.kernel_config<scratch, tokens = [9, 8], row_tile = 16, token_tile = 8, stage_k = 128, stages = 2, warps_rows = 1, warps_k = 1, copy = element>} : () -> ()
+"test.op"() {config = #quant_llm.kernel_config<wgmma, tokens = [9, 8], row_tile = 16, token_tile = 8, stage_k = 128, stages = 2, warps_rows = 1, warps_k = 1, copy = element>} : () -> ()
 
 // -----
 
 // QL-KERNEL-CONFIG-C3
 // expected-error @below {{expected token_tile to be a multiple of 8 but got 9}}
-"test.op"() {config = #quant_llm.kernel_config<scratch, tokens = [1, *], row_tile = 16, token_tile = 9, stage_k = 128, stages = 2, warps_rows = 1, warps_k = 1, copy = element>} : () -> ()
+"test.op"() {config = #quant_llm.kernel_config<wgmma, tokens = [1, *], row_tile = 16, token_tile = 9, stage_k = 128, stages = 2, warps_rows = 1, warps_k = 1, copy = element>} : () -> ()
 
 // -----
 

@@ -51,17 +51,25 @@
 // BOTH:      quant_llm.linear %{{.*}}, %[[P]]
 // BOTH:      quant_llm.dequantize %[[W]]
 // BOTH:      quant_llm.linear %{{.*}}, %arg1 : (tensor<?x64xf32>, !quant_llm.weight<8x64xf16, #[[S]]>)
+// A gated pair is packed whole or not at all.
+// BOTH:      quant_llm.linear %{{.*}}, %[[W]], %arg1 epilogue
+// BOTH:      (tensor<?x64xf32>, !quant_llm.weight<8x64xf16, #[[S]]>, !quant_llm.weight<8x64xf16, #[[S]]>)
 #int4 = #quant_llm.scheme<int4, block = [1, 64], scale = f16>
 #zero = #quant_llm.scheme<uint4, block = [1, 32], scale = f16, zero = int, rule = minmax>
 quant_llm.archive @good "good.safetensors"
 quant_llm.parameter @w from @good : !quant_llm.weight<8x64xf16, #int4>
 quant_llm.parameter @z from @good : !quant_llm.weight<8x64xf16, #zero>
-func.func @f(%x: tensor<?x64xf32>, %other: !quant_llm.weight<8x64xf16, #int4>) -> (tensor<?x8xf32>, tensor<?x8xf32>, tensor<8x64xf16>, tensor<?x8xf32>) {
+func.func @f(%x: tensor<?x64xf32>, %other: !quant_llm.weight<8x64xf16, #int4>) -> (tensor<?x8xf32>, tensor<?x8xf32>, tensor<8x64xf16>, tensor<?x8xf32>, tensor<?x8xf32>) {
   %w = quant_llm.get_parameter @w : !quant_llm.weight<8x64xf16, #int4>
   %z = quant_llm.get_parameter @z : !quant_llm.weight<8x64xf16, #zero>
   %0 = quant_llm.linear %x, %w : (tensor<?x64xf32>, !quant_llm.weight<8x64xf16, #int4>) -> tensor<?x8xf32>
   %1 = quant_llm.linear %x, %z : (tensor<?x64xf32>, !quant_llm.weight<8x64xf16, #zero>) -> tensor<?x8xf32>
   %2 = quant_llm.dequantize %w : !quant_llm.weight<8x64xf16, #int4> -> tensor<8x64xf16>
   %3 = quant_llm.linear %x, %other : (tensor<?x64xf32>, !quant_llm.weight<8x64xf16, #int4>) -> tensor<?x8xf32>
-  return %0, %1, %2, %3 : tensor<?x8xf32>, tensor<?x8xf32>, tensor<8x64xf16>, tensor<?x8xf32>
+  %4 = quant_llm.linear %x, %w, %other epilogue {
+  ^bb0(%a: f32, %b: f32):
+    %p = arith.mulf %a, %b : f32
+    quant_llm.yield %p : f32
+  } : (tensor<?x64xf32>, !quant_llm.weight<8x64xf16, #int4>, !quant_llm.weight<8x64xf16, #int4>) -> tensor<?x8xf32>
+  return %0, %1, %2, %3, %4 : tensor<?x8xf32>, tensor<?x8xf32>, tensor<8x64xf16>, tensor<?x8xf32>, tensor<?x8xf32>
 }

@@ -226,15 +226,19 @@ KernelProblem makeProblem(const std::string &element, int64_t blockK,
 }
 
 /// Every element of the weight against its value, within `ulps` roundings of
-/// the largest weight of its row.
-void expectFragments(const KernelProblem &problem, double ulps) {
+/// the largest weight of its row. `deviation` is that of the weights; 0 for
+/// what suits the type of the scales.
+void expectFragments(const KernelProblem &problem, double ulps,
+                     float deviation = 0) {
   SCOPED_TRACE(
       schemeName(problem.scheme) +
       (problem.activation == quant_llm::TensorType::BF16 ? " bf16" : " f16"));
   int64_t n = problem.n, k = problem.k;
   std::mt19937 random(7);
   bool isLarge = problem.scheme.scaleType == quant_llm::FloatType::F8E4M3FN;
-  std::normal_distribution<float> normal(0.0f, isLarge ? 4000.0f : 0.02f);
+  std::normal_distribution<float> normal(0.0f, deviation ? deviation
+                                               : isLarge ? 4000.0f
+                                                         : 0.02f);
   std::vector<float> weights(n * k);
   for (float &weight : weights)
     weight = normal(random);
@@ -301,6 +305,10 @@ void expectFragments(const KernelProblem &problem, double ulps) {
           largest = std::max<double>(largest, std::fabs(expected[row * k + c]));
         double error = std::fabs(value - expected[row * k + column]);
         double bound = ulps * epsilon * largest;
+        // Nothing vanishes that the activation type has.
+        if (problem.scheme.zero == ZeroKind::None && value == 0 &&
+            std::fabs(expected[row * k + column]) >= 0x1p-24)
+          error = INFINITY;
         worst = std::max(worst, bound > 0 ? error / bound : error);
         if (!(error <= bound) && wrong++ < 3)
           ADD_FAILURE() << "row " << row << ", column " << column
@@ -340,7 +348,8 @@ TEST(DequantizeTest, EveryZero) {
 
 TEST(DequantizeTest, LargeValuesAndScales) {
   // f8E4M3FN scales are not normalized: products and zeros must stay in range.
-  for (const char *element : {"f8E5M2", "f8E4M3FN", "int8", "ternary"})
+  for (const char *element : {"f8E5M2", "f8E4M3FN", "f6E2M3FN", "f6E3M2FN",
+                              "f4E2M1FN", "nf4", "int8", "ternary"})
     for (quant_llm::TensorType activation : {kF16, kBF16})
       expectFragments(makeProblem(element, 32, "f8E4M3FN", "none", activation),
                       2);
@@ -349,6 +358,16 @@ TEST(DequantizeTest, LargeValuesAndScales) {
       expectFragments(makeProblem(element, 32, "f8E4M3FN", "f16", activation),
                       4);
   expectFragments(makeProblem("uint8", 32, "f8E4M3FN", "int", kF16), 4);
+}
+
+TEST(DequantizeTest, SmallValuesUnderSmallFloatScales) {
+  for (const char *element :
+       {"f8E5M2", "f8E4M3FN", "f6E2M3FN", "f6E3M2FN", "f4E2M1FN", "nf4"})
+    for (float deviation : {0.02f, 0.0005f})
+      for (quant_llm::TensorType activation : {kF16, kBF16})
+        expectFragments(
+            makeProblem(element, 32, "f8E4M3FN", "none", activation), 2,
+            deviation);
 }
 
 TEST(DequantizeTest, Codebook) {

@@ -36,7 +36,6 @@ TEST(CudaManifestTest, EverythingIsRead) {
   EXPECT_FALSE(few.persistent);
   ASSERT_TRUE(few.tensorMap.has_value());
   EXPECT_EQ(few.tensorMap->boxK, 64);
-  EXPECT_TRUE(few.tensorMap->clampTokens);
   std::string names;
   for (const KernelArgument &argument : few.arguments)
     names += argumentName(argument) + " ";
@@ -46,7 +45,6 @@ TEST(CudaManifestTest, EverythingIsRead) {
   EXPECT_TRUE(many.persistent);
   EXPECT_EQ(many.workspaceBytes, 100);
   EXPECT_EQ(many.workspaceBytesPerTile, 8);
-  EXPECT_FALSE(many.tensorMap->clampTokens);
   EXPECT_EQ(many.tensorMap->swizzle, 64);
   ASSERT_EQ(manifest->linears.size(), 3u);
   const LinearDescription &linear = manifest->linears[0];
@@ -202,8 +200,6 @@ TEST(CudaManifestTest, Errors) {
        "'box_tokens'"},
       {[&](json &m) { kernel(m, "tensor_map_x")["swizzle"] = 96; },
        "expected 'swizzle' to be 0, 32, 64 or 128 but got 96"},
-      {[&](json &m) { kernel(m, "tensor_map_x")["clamp_tokens"] = 1; },
-       "expected 'clamp_tokens' to be true or false but got number"},
       {[&](json &m) { kernel(m, "tensor_map_x")["box_k"] = 65; },
        "a box has 130 bytes along k"},
       {[&](json &m) { kernel(m, "tensor_map_x")["box_k"] = 128; },

@@ -333,6 +333,39 @@ TEST_F(CudaModuleTest, OtherDevices) {
   }
 }
 
+TEST_F(CudaModuleTest, CompilersInDriversThatAreKnownToBeWrong) {
+  auto write = [&] {
+    for (size_t i = 0; i < 4; ++i)
+      files.kernel(i)["sha256"] =
+          sha256Hex(files.kernelFile.data(), files.kernelFile.size());
+    files.write();
+  };
+  files.kernelFile.replace(0, 4, "/PTX");
+  std::string plain = files.kernelFile;
+  files.kernelFile += " wgmma.mma_async";
+  write();
+  fake.version = 12080;
+  expectLoadError("expected machine code, because the compiler in the CUDA "
+                  "driver (12.8) is one of those that make wrong code of these "
+                  "kernels; compile with quant-llm-to-gpu{format=cubin}",
+                  ErrorKind::Unavailable);
+  // The driver does not tell which build of 13.0 it has.
+  fake.version = 13000;
+  expectLoadError("driver (13.0)", ErrorKind::Unavailable);
+  fake.version = 13030;
+  EXPECT_TRUE(load().ok());
+  module.reset();
+  // Machine code does not meet that compiler, other kernels no fault of it.
+  fake.version = 12080;
+  files.kernelFile.replace(0, 4, "\177ELF");
+  write();
+  EXPECT_TRUE(load().ok());
+  module.reset();
+  files.kernelFile = plain;
+  write();
+  EXPECT_TRUE(load().ok());
+}
+
 TEST_F(CudaModuleTest, KernelsThatDoNotFit) {
   fake.maxShared = 99999;
   expectLoadError("kernel 'few': expected at most 99999 bytes of shared memory "
@@ -495,7 +528,7 @@ TEST_F(CudaModuleTest, BoxesOfSegments) {
   EXPECT_EQ(fake.maps.at(0).box, (std::vector<uint32_t>{40, 3, 2}));
 }
 
-TEST_F(CudaModuleTest, WorkspaceAndWholeBoxes) {
+TEST_F(CudaModuleTest, WorkspaceAndOtherBoxes) {
   ASSERT_TRUE(load().ok());
   Plan plan = planOf(0, 40);
   LaunchOperands operands = operandsOf(plan);
@@ -505,7 +538,7 @@ TEST_F(CudaModuleTest, WorkspaceAndWholeBoxes) {
   EXPECT_EQ(launch.cluster, 1u);
   EXPECT_EQ(valueOf<uint64_t>(launch.arguments[1]), operands.x.data);
   EXPECT_EQ(valueOf<uint64_t>(launch.arguments[9]), operands.workspace.data);
-  EXPECT_EQ(fake.maps.at(0).box, (std::vector<uint32_t>{32, 64}));
+  EXPECT_EQ(fake.maps.at(0).box, (std::vector<uint32_t>{32, 40}));
   EXPECT_EQ(fake.maps.at(0).swizzle, 2);
 }
 

@@ -19,14 +19,14 @@ def QuantLLM_KernelConfigAttr : QuantLLM_Attr<"KernelConfig", "kernel_config"> {
 
     | field | meaning |
     | --- | --- |
-    | the family | `few_tokens`, `multistage`, `wgmma` or `scratch` |
+    | the family | `few_tokens`, `multistage` or `wgmma` |
     | `tokens = [min, max]` | the token counts it is meant for; `*` for no upper end |
     | `row_tile`, `token_tile` | rows of the weight and tokens of a tile |
     | `stage_k`, `stages` | columns of a stage, and stages of the ring in shared memory |
     | `warps_rows`, `warps_k` | warps along the rows and along k (`wgmma`: warpgroups) |
     | `split` | CTAs that share the columns of a tile; 1 by default |
     | `ctas_per_sm` | CTAs that must fit on a multiprocessor; 1 by default |
-    | `copy` | how activations are copied: `tensor`, `bulk`, `async16` or `element` |
+    | `copy` | how activations are copied: `tensor`, `async16` or `element` |
 
     The order of the fields is free on input. What a configuration asks of problem and chip is
     verified where both are known (`quant-llm-select-kernels`).

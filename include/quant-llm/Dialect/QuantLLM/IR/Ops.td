@@ -324,6 +324,8 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
                    CArg<"::mlir::StringAttr", "{}">:$reason)>
   ];
   let skipDefaultBuilders = 1;
+  // Version 1 of the dialect had no kernels.
+  let useCustomPropertiesEncoding = 1;
   let hasCustomAssemblyFormat = 1;
   let hasVerifier = 1;
   let hasRegionVerifier = 1;

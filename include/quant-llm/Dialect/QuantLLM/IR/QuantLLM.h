@@ -67,8 +67,8 @@ llvm::ArrayRef<int64_t> getWeightShape(mlir::Type type);
 namespace quant_llm {
 
 /// The version of the dialect that this library writes into bytecode. Raised
-/// when a change needs an upgrade on reading.
-inline constexpr uint64_t kDialectVersion = 1;
+/// when a change needs an upgrade on reading. 2: kernels of quant_llm.linear.
+inline constexpr uint64_t kDialectVersion = 2;
 
 /// The file that an archive names. A relative path is taken from `baseDir`
 /// unless that is empty, else from the directory of the file that the op was

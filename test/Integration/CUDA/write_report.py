@@ -1,0 +1,100 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The report of scripts/gpu-check.sh: write_report.py BUNDLE REPORT.md REPORT.json"""
+
+import datetime
+import glob
+import json
+import os
+import subprocess
+import sys
+
+
+def command(*words):
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def read(path, otherwise):
+    if not os.path.exists(path):
+        return otherwise
+    with open(path) as file:
+        return file.read()
+
+
+def summarize(path):
+    with open(path) as file:
+        records = json.load(file)
+    compared = [record for record in records if "rel_error" in record]
+    ratios = sorted(record["rel_error"] / max(record["dense_error"], 1e-12) for record in compared)
+    failed = [record for record in records if not record["passed"]]
+    summary = {"cases": len(records), "failed": len(failed), "failures": failed[:50]}
+    if compared:
+        summary.update({"median_error_ratio": ratios[len(ratios) // 2], "largest_error_ratio": ratios[-1], "elements_compared": sum(record["m"] * record.get("n", 0) for record in compared)})
+        summary["kernels"] = len({(record["case"], record.get("kernel")) for record in compared})
+    return summary
+
+
+def main(bundle, markdown, data):
+    import torch
+
+    log = os.path.join(bundle, "log")
+    matrices = {}
+    for path in sorted(glob.glob(os.path.join(log, "layers-*.json")) + glob.glob(os.path.join(log, "kernels-*.json")) + glob.glob(os.path.join(log, "grouped-*.json"))):
+        matrices[os.path.splitext(os.path.basename(path))[0]] = summarize(path)
+    steps = read(os.path.join(log, "steps"), "")
+    report = {
+        "schema": "quant_llm.gpu_check/1",
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "commit": read(os.path.join(bundle, "commit"), "unknown").strip(),
+        "gpu": command("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"),
+        "torch": torch.__version__,
+        "steps": [dict(zip(("name", "result", "time", "last_line"), (cell.strip(" *") for cell in line.strip().strip("|").split("|")))) for line in steps.splitlines()],
+        "matrices": matrices,
+        # Without the directories of one machine.
+        "bench": [{**record, "artifact": os.path.relpath(record["artifact"], bundle)} for record in json.loads(read(os.path.join(log, "bench.json"), "[]"))],
+    }
+    with open(data, "w") as file:
+        json.dump(report, file, indent=1)
+        file.write("\n")
+    lines = [
+        "# GPU check",
+        "",
+        f"Written by scripts/gpu-check.sh on {report['date']}, for the commit {report['commit']}. Everything is relative to this machine:",
+        "",
+        "```",
+        report["gpu"],
+        f"PyTorch {report['torch']}",
+        "```",
+        "",
+        "| step | result | time | last line |",
+        "|---|---|---|---|",
+        steps.rstrip(),
+        "",
+        "## Numbers",
+        "",
+        "Relative Frobenius error against float64, divided by that of the dense product in the activation type; at most 2.",
+        "",
+        "| matrix | kernels | cases | failed | median | largest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, summary in matrices.items():
+        numbers = [f"{summary[key]:.2f}" if key in summary else "-" for key in ("median_error_ratio", "largest_error_ratio")]
+        lines.append(f"| {name} | {summary.get('kernels', '-')} | {summary['cases']} | {summary['failed']} | {numbers[0]} | {numbers[1]} |")
+    failures = [(name, record) for name, summary in matrices.items() for record in summary["failures"][:20]]
+    lines += [""] if failures else []
+    for name, record in failures:
+        shape = f" {record['n']}x{record['k']} m={record['m']} {record['scheme']}" if "n" in record else ""
+        lines.append(f"* {name}: {record['case']}{shape}: {'; '.join(record['failures'])}")
+    if report["bench"]:
+        lines += ["", "## Speed", "", "```", read(os.path.join(log, "bench.log"), "").rstrip(), "```"]
+    text = "\n".join(lines).rstrip() + "\n"
+    with open(markdown, "w") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
