@@ -97,6 +97,11 @@ def run_quantize(arguments):
 
 def pipeline_options(arguments):
     """The options of the pipeline as text."""
+    if arguments.block is not None:
+        choice = {"--alpha": arguments.alpha, "--group-sizes": arguments.group_sizes, "--statistic": arguments.statistic, "--aggregation": arguments.aggregation}
+        vain = [name for name, value in choice.items() if value is not None]
+        if vain:
+            raise QuantLLMError(f"--block: this block is taken everywhere, nothing is chosen by {', '.join(vain)}; give either --block or {'that' if len(vain) == 1 else 'those'}")
     options = {
         "element": choose_element(arguments.element, arguments.bits, arguments.symmetric),
         "alpha": arguments.alpha,

@@ -25,7 +25,7 @@ import numpy as np
 
 from . import _quant_llm, describe_archive, describe_module, import_model, read_gguf_metadata
 from ._check import check_handler, check_integer, check_number, check_path, check_text, wrong_type
-from ._errors import QuantLLMError
+from ._errors import Diagnostic, QuantLLMError
 from .runtime import Engine
 from .tokenizer import StreamDecoder, Tokenizer, find_end_tokens, load_tokenizer
 
@@ -213,7 +213,8 @@ def import_directory(source, output, *, replace=False, progress=None, diagnostic
     if kind == "quant-llm":
         raise QuantLLMError(f"'{source}' is imported already")
     with new_directory(output, replace, _list_files(source, kind) if replace else ()) as staging:
-        _import_into(source, kind, staging, progress, diagnostic)
+        with _Names({staging: output}, diagnostic) as names:
+            _import_into(source, kind, staging, progress, names.diagnostic)
 
 
 def _import_into(source, kind, directory, progress, diagnostic):
@@ -244,25 +245,67 @@ def quantize_directory(source, output, *, recipe="finequant", options="", replac
     check_handler(progress, "progress")
     check_handler(diagnostic, "diagnostic")
     kind = classify(source)
+    _check_options(recipe, options)
     with new_directory(output, replace, _list_files(source, kind) if replace else ()) as staging:
         directory = source
         imported = os.path.join(staging, ".imported")
-        if kind != "quant-llm":
-            os.mkdir(imported)
-            _import_into(source, kind, imported, progress, diagnostic)
-            directory = imported
-        _quant_llm.quantize_model(
-            check_path(os.path.join(directory, "model.mlir")),
-            staging,
-            recipe,
-            options,
-            progress,
-            diagnostic,
-        )
+        with _Names({imported: source, staging: output}, diagnostic) as names:
+            if kind != "quant-llm":
+                os.mkdir(imported)
+                _import_into(source, kind, imported, progress, names.diagnostic)
+                directory = imported
+            _quant_llm.quantize_model(
+                check_path(os.path.join(directory, "model.mlir")),
+                staging,
+                recipe,
+                options,
+                progress,
+                names.diagnostic,
+            )
         _copy_companions(directory, staging)
         shutil.rmtree(imported, ignore_errors=True)
         with open(os.path.join(staging, "report.json"), encoding="utf-8") as file:
             return json.load(file)
+
+
+def _check_options(recipe, options):
+    """Raises if the pipeline refuses its options, whatever the model is: better
+    now than after a long import."""
+    with _temporary_directory() as directory:
+        module = os.path.join(directory, "model.mlir")
+        with open(module, "w", encoding="utf-8"):
+            pass
+        try:
+            _quant_llm.quantize_model(module, directory, recipe, options, None, None)
+        except QuantLLMError as error:
+            # What else it complains of is that this module has no weights.
+            if re.search("invalid option|no legal scheme|there is no pipeline", str(error)):
+                raise QuantLLMError(str(error).replace(f"{module}:0:0: ", ""), error.diagnostics) from None
+
+
+class _Names:
+    """Puts names that the user knows into messages: `names` are those of temporary
+    directories, and what stands for them. Lines of a module there are left out,
+    as nobody can look at them."""
+
+    def __init__(self, names, diagnostic):
+        self.names = {path: os.fsdecode(name) for path, name in names.items()}
+        self.diagnostic = diagnostic and (lambda given: diagnostic(self._rename(given)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, QuantLLMError):
+            raise QuantLLMError(self._replace(str(error)), [self._rename(d) for d in error.diagnostics]) from None
+
+    def _replace(self, text):
+        for path, name in self.names.items():
+            text = re.sub(re.escape(path) + r"(/model\.mlir:\d+:\d+)?", lambda match, name=name: name, text)
+        return text
+
+    def _rename(self, diagnostic):
+        return Diagnostic(diagnostic.severity, self._replace(diagnostic.location), self._replace(diagnostic.message))
 
 
 class Cache:
@@ -304,8 +347,8 @@ class Model:
         path = check_path(path)
         if kind == "quant-llm":
             return cls._load_ours(path, threads, reference, cache)
-        with _temporary_directory() as directory:
-            _import_into(path, kind, directory, progress, diagnostic)
+        with _temporary_directory() as directory, _Names({directory: path}, diagnostic) as names:
+            _import_into(path, kind, directory, progress, names.diagnostic)
             # The weights are mapped when the engine exists: the files may go.
             return cls._load_ours(directory, threads, reference, cache)
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -433,12 +434,47 @@ def test_include_and_exclude(capsys, hf_model, tmp_path):
         (["--asymmetric", "--element", "int3"], "--asymmetric: an integer zero point needs an unsigned element but got int3; use --element uint3"),
         (["--asymmetric", "--element", "nf4"], "--asymmetric: an integer zero point needs an unsigned element but got nf4\n"),
         (["--symmetric", "--rule", "minmax"], "use absmax for a symmetric scheme\n"),
+        (["--element", "codebook<2, [1]>"], "expected 4 values in a codebook of 2 bits but got 1"),
+        (["--block", "1,8", "--alpha", "0.75"], "--block: this block is taken everywhere, nothing is chosen by --alpha; give either --block or that\n"),
+        (
+            ["--block", "1,8", "--alpha", "0.2", "--group-sizes", "8", "--statistic", "gaussian", "--aggregation", "min"],
+            "nothing is chosen by --alpha, --group-sizes, --statistic, --aggregation; give either --block or those\n",
+        ),
     ],
 )
-def test_quantize_with_wrong_options(capsys, hf_model, tmp_path, options, message):
+def test_quantize_with_wrong_options(capsys, hf_model, tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(model, "_import_into", None)  # found before the import
     status, out, err = run(capsys, "quantize", hf_model, "-o", tmp_path / "q", *options)
     assert status == 2 and out == "" and message in err and '"func.func"' not in err
+    assert "model.mlir" not in err and tempfile.gettempdir() + "/quant-llm-" not in err
     assert os.listdir(tmp_path) == []
+
+
+def test_recipe_that_is_none(hf_model, tmp_path):
+    with pytest.raises(quant_llm.QuantLLMError, match="^there is no pipeline 'quant-llm-magic'"):
+        model.quantize_directory(hf_model, tmp_path / "q", recipe="magic")
+    with pytest.raises(quant_llm.QuantLLMError, match="^invalid options 'frob=1' of 'quant-llm-finequant'"):
+        model.quantize_directory(hf_model, tmp_path / "q", options="frob=1")
+
+
+def test_messages_name_no_temporary_directory(capsys, hf_model, tmp_path, monkeypatch):
+    # Nothing matches: said by the pass about the module that was imported.
+    status, _, err = run(capsys, "quantize", hf_model, "-o", tmp_path / "q", "--include", "nothing")
+    assert status == 2 and err.startswith(f"quant-llm: error: {hf_model}: quant-llm-quantize: ")
+    names = model._Names({"/tmp/a/.imported": "model.gguf", "/tmp/a": "out"}, lambda d: seen.append(str(d)))
+    seen = []
+    names.diagnostic(quant_llm.Diagnostic("warning", "/tmp/a/.imported/model.mlir:3:5", "see '/tmp/a/model.safetensors'"))
+    assert seen == ["model.gguf: warning: see 'out/model.safetensors'"]
+
+    def fail(source, kind, directory, *rest):
+        raise quant_llm.QuantLLMError(f"cannot write '{directory}/model.mlir'", [quant_llm.Diagnostic("error", f"{directory}/model.mlir:1:2", "x")])
+
+    monkeypatch.setattr(model, "_import_into", fail)
+    for call, name in ((lambda: model.Model.load(hf_model), hf_model), (lambda: model.import_directory(hf_model, tmp_path / "i"), tmp_path / "i")):
+        with pytest.raises(quant_llm.QuantLLMError) as info:
+            call()
+        assert str(info.value) == f"cannot write '{name}/model.mlir'"
+        assert str(info.value.diagnostics[0]) == f"{name}: error: x"
 
 
 def test_quantize_twice_is_an_error(capsys, hf_model, tmp_path):
