@@ -337,14 +337,16 @@ def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
     of `__quant_llm_require`, whose first argument is negative if all is well. If the condition is a
     comparison of integers, the message ends with what was expected and what was got. Divisions and
     remainders of integers are checked as well where the divisor may be zero, or may be -1 when the
-    least number is divided; such divisions of tensors become linalg ops.
+    least number is divided; such divisions of tensors become linalg ops. If one is in a map,
+    the affine dialect is lowered before. The steps of scf loops must be positive.
 
     Example (`test/Conversion/QuantLLMToCPU/insert-checks.mlir`).
   }];
   let dependentDialects = [
     "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
     "::mlir::func::FuncDialect", "::mlir::linalg::LinalgDialect",
-    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+    "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect",
+    "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect",
   ];
 }
 

@@ -18,8 +18,9 @@
 #include "quant-llm/Conversion/Passes.h"
 #include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 
+#include "mlir/Conversion/AffineToStandard/AffineToStandard.h"
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
-#include "mlir/Dialect/Affine/Utils.h"
+#include "mlir/Dialect/Affine/Transforms/Transforms.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
@@ -28,9 +29,13 @@
 #include "mlir/Dialect/Index/IR/IndexOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/IntegerSet.h"
 #include "mlir/IR/Matchers.h"
+#include "mlir/Transforms/DialectConversion.h"
 
 #include <set>
 #include <tuple>
@@ -69,7 +74,8 @@ struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
     // The messages of an earlier run keep their numbers.
     if (auto earlier = module->getAttrOfType<ArrayAttr>(kChecksAttrName))
       llvm::append_range(messages, earlier);
-    if (failed(replaceAsserts(module)) || failed(guardDivisions(module)))
+    if (failed(replaceAsserts(module)) || failed(lowerAffine(module)) ||
+        failed(guardDivisions(module)) || failed(guardSteps(module)))
       return signalPassFailure();
     SmallVector<Operation *> ops;
     for (auto function : module.getOps<func::FuncOp>())
@@ -198,18 +204,65 @@ private:
            !divisor.isZero() && !(isSignedDivision(op) && divisor.isAllOnes());
   }
 
+  /// Whether an op of the affine dialect may divide by what is known only at
+  /// run time.
+  static bool mayDivide(Operation *op) {
+    auto hasDivision = [](AffineExpr expr) { return !expr.isPureAffine(); };
+    if (isa<affine::AffineDelinearizeIndexOp>(op))
+      return true;
+    return llvm::any_of(op->getAttrs(), [&](NamedAttribute attribute) {
+      if (auto map = dyn_cast<AffineMapAttr>(attribute.getValue()))
+        return llvm::any_of(map.getValue().getResults(), hasDivision);
+      if (auto set = dyn_cast<IntegerSetAttr>(attribute.getValue()))
+        return llvm::any_of(set.getValue().getConstraints(), hasDivision);
+      return false;
+    });
+  }
+
+  /// Makes the divisions in maps operations. Without any, ops stay: maps tell
+  /// later passes more.
+  LogicalResult lowerAffine(ModuleOp module) {
+    bool isNeeded = false;
+    auto functions = llvm::to_vector(module.getOps<func::FuncOp>());
+    for (func::FuncOp function : functions)
+      function.walk([&](Operation *op) {
+        isNeeded |= isa_and_nonnull<affine::AffineDialect>(op->getDialect()) &&
+                    mayDivide(op);
+      });
+    if (!isNeeded)
+      return success();
+    RewritePatternSet patterns(&getContext());
+    populateAffineToStdConversionPatterns(patterns);
+    affine::populateAffineExpandIndexOpsPatterns(patterns);
+    ConversionTarget target(getContext());
+    target.addLegalDialect<arith::ArithDialect, memref::MemRefDialect,
+                           scf::SCFDialect, vector::VectorDialect>();
+    FrozenRewritePatternSet frozen(std::move(patterns));
+    for (func::FuncOp function : functions) {
+      if (failed(applyPartialConversion(function, target, frozen)))
+        return failure();
+      WalkResult result = function.walk([&](Operation *op) {
+        if (!isa_and_nonnull<affine::AffineDialect>(op->getDialect()) ||
+            !mayDivide(op))
+          return WalkResult::advance();
+        op->emitOpError("expected an op whose divisions can be checked; write "
+                        "them as operations");
+        return WalkResult::interrupt();
+      });
+      if (result.wasInterrupted())
+        return failure();
+    }
+    return success();
+  }
+
   /// The processor traps at divisions by zero, and of the least number by -1.
   LogicalResult guardDivisions(ModuleOp module) {
     IRRewriter rewriter(&getContext());
     SmallVector<Operation *> divisions;
     SmallVector<linalg::LinalgOp> named;
-    SmallVector<affine::AffineApplyOp> maps;
     for (auto function : module.getOps<func::FuncOp>())
       function.walk([&](Operation *op) {
-        if (auto apply = dyn_cast<affine::AffineApplyOp>(op)) {
-          if (!apply.getAffineMap().getResult(0).isPureAffine())
-            maps.push_back(apply);
-        } else if (isDivision(op) && !isDefined(op)) {
+        if (isDivision(op) && !isDefined(op)) {
           auto parent = dyn_cast<linalg::LinalgOp>(op->getParentOp());
           if (parent &&
               !isa<linalg::GenericOp, linalg::MapOp, linalg::ReduceOp>(
@@ -231,21 +284,6 @@ private:
         if (isDivision(inner))
           divisions.push_back(inner);
       });
-    }
-    for (affine::AffineApplyOp op : maps) {
-      rewriter.setInsertionPoint(op);
-      Operation *before = op->getPrevNode();
-      auto values =
-          affine::expandAffineMap(rewriter, op.getLoc(), op.getAffineMap(),
-                                  llvm::to_vector<8>(op.getMapOperands()));
-      if (!values)
-        return failure(); // reported
-      Operation *first =
-          before ? before->getNextNode() : &op->getBlock()->front();
-      for (; first != op; first = first->getNextNode())
-        if (isDivision(first) && !isDefined(first))
-          divisions.push_back(first);
-      rewriter.replaceOp(op, *values);
     }
     for (Operation *op : divisions) {
       Type type = op->getResult(0).getType();
@@ -337,6 +375,50 @@ private:
                    arith::SelectOp::create(builder, loc, wrong,
                                            constant(APInt(bits, 1)), divisor));
   }
+
+  //===--------------------------------------------------------------------===//
+  // Loops
+  //===--------------------------------------------------------------------===//
+
+  /// A loop whose step is zero does not end, or its length is a division by
+  /// zero.
+  LogicalResult guardSteps(ModuleOp module) {
+    SmallVector<LoopLikeOpInterface> loops;
+    for (auto function : module.getOps<func::FuncOp>())
+      function.walk([&](LoopLikeOpInterface loop) {
+        if (isa<scf::ForOp, scf::ParallelOp, scf::ForallOp>(*loop))
+          loops.push_back(loop);
+      });
+    for (LoopLikeOpInterface loop : loops) {
+      std::optional<SmallVector<OpFoldResult>> steps = loop.getLoopSteps();
+      if (!steps)
+        continue;
+      OpBuilder builder(loop);
+      Location loc = loop.getLoc();
+      for (OpFoldResult step : *steps) {
+        auto known = getConstantIntValue(step);
+        if (known && *known > 0)
+          continue;
+        if (loop->getParentOfType<linalg::LinalgOp>() ||
+            loop->getParentOfType<LinearOpInterface>())
+          return loop.emitOpError("expected a loop in the body of another op "
+                                  "to have a constant, positive step, since it "
+                                  "cannot be checked there");
+        Value value = getValueOrCreateConstantIndexOp(builder, loc, step);
+        auto one = builder.getIntegerAttr(value.getType(), 1);
+        Value wrong = arith::CmpIOp::create(
+            builder, loc, arith::CmpIPredicate::slt, value,
+            arith::ConstantOp::create(builder, loc, one));
+        fail(builder, loc, wrong,
+             "expected a positive step of " + loop->getName().getStringRef());
+      }
+    }
+    return success();
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Ops on tensors
+  //===--------------------------------------------------------------------===//
 
   void check(Operation *op) {
     OpBuilder builder(op);

@@ -516,6 +516,125 @@ func.func @body(%x: tensor<4xi32>, %y: i32) -> tensor<4xi32> {
   }
 }
 
+TEST(CpuEngineTest, DivisionsInMapsThatTrapAreErrorsOfTheCall) {
+  for (bool reference : {false, true}) {
+    auto engine = compile(R"mlir(
+func.func @min(%x: index, %y: index) -> index {
+  %0 = affine.min affine_map<(d0)[s0] -> (d0 floordiv s0, 100)>(%x)[%y]
+  return %0 : index
+}
+func.func @max(%x: index, %y: index) -> index {
+  %0 = affine.max affine_map<(d0)[s0] -> (d0 mod s0, -5)>(%x)[%y]
+  return %0 : index
+}
+func.func @for(%x: index, %y: index) -> index {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %r = affine.for %i = 0 to affine_map<()[s0, s1] -> (s0 ceildiv s1)>()[%x, %y] iter_args(%s = %c0) -> index {
+    %t = arith.addi %s, %c1 : index
+    affine.yield %t : index
+  }
+  return %r : index
+}
+func.func @if(%x: index, %y: index) -> index {
+  %c3 = arith.constant 3 : index
+  %0 = affine.if affine_set<()[s0, s1] : (s0 floordiv s1 - 3 >= 0)>()[%x, %y] -> index {
+    affine.yield %c3 : index
+  } else {
+    affine.yield %x : index
+  }
+  return %0 : index
+}
+func.func @delinearize(%x: index, %y: index) -> index {
+  %0:2 = affine.delinearize_index %x into (4, %y) : index, index
+  return %0#0 : index
+}
+)mlir",
+                          reference);
+    ASSERT_TRUE(engine.ok()) << engine.message();
+    for (auto [function, expected] :
+         {std::pair<const char *, int64_t>{"min", 3},
+          {"max", 1},
+          {"for", 4},
+          {"if", 3},
+          {"delinearize", 3}}) {
+      auto results = (*engine)->invoke(function, {index(7), index(2)});
+      ASSERT_TRUE(results.ok()) << function << ": " << results.message();
+      EXPECT_EQ(*static_cast<const int64_t *>((*results)[0].data()), expected)
+          << function;
+      std::string message =
+          (*engine)->invoke(function, {index(7), index(0)}).message();
+      EXPECT_NE(message.find("expected a divisor other than zero"),
+                std::string::npos)
+          << function << ": " << message;
+    }
+  }
+}
+
+TEST(CpuEngineTest, LoopsWithoutAStepAreErrorsOfTheCall) {
+  for (bool reference : {false, true}) {
+    auto engine = compile(R"mlir(
+func.func @for(%n: index, %step: index) -> index {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %r = scf.for %i = %c0 to %n step %step iter_args(%s = %c0) -> index {
+    %t = arith.addi %s, %c1 : index
+    scf.yield %t : index
+  }
+  return %r : index
+}
+func.func @narrow(%n: i64, %step: i64) -> i64 {
+  %c0 = arith.constant 0 : i64
+  %c1 = arith.constant 1 : i64
+  %r = scf.for %i = %c0 to %n step %step iter_args(%s = %c0) -> i64 : i64 {
+    %t = arith.addi %s, %c1 : i64
+    scf.yield %t : i64
+  }
+  return %r : i64
+}
+func.func @parallel(%n: index, %step: index) -> i64 {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0 : i64
+  %one = arith.constant 1 : i64
+  %r = scf.parallel (%i) = (%c0) to (%n) step (%step) init (%zero) -> i64 {
+    scf.reduce(%one : i64) {
+    ^bb0(%a: i64, %b: i64):
+      %t = arith.addi %a, %b : i64
+      scf.reduce.return %t : i64
+    }
+  }
+  return %r : i64
+}
+func.func @forall(%n: index, %step: index) -> tensor<8xf32> {
+  %e = arith.constant dense<1.0> : tensor<8xf32>
+  %one = arith.constant dense<2.0> : tensor<1xf32>
+  %0 = scf.forall (%i) = (0) to (%n) step (%step) shared_outs(%o = %e) -> tensor<8xf32> {
+    scf.forall.in_parallel {
+      tensor.parallel_insert_slice %one into %o[%i] [1] [1] : tensor<1xf32> into tensor<8xf32>
+    }
+  }
+  return %0 : tensor<8xf32>
+}
+)mlir",
+                          reference);
+    ASSERT_TRUE(engine.ok()) << engine.message();
+    for (const char *function : {"for", "narrow", "parallel", "forall"}) {
+      auto results = (*engine)->invoke(function, {index(7), index(2)});
+      ASSERT_TRUE(results.ok()) << function << ": " << results.message();
+      if (function != std::string("forall"))
+        EXPECT_EQ(*static_cast<const int64_t *>((*results)[0].data()), 4)
+            << function;
+      for (int64_t step : {0, -1}) {
+        std::string message =
+            (*engine)->invoke(function, {index(7), index(step)}).message();
+        EXPECT_NE(message.find("expected a positive step of scf."),
+                  std::string::npos)
+            << function << ": " << message;
+      }
+    }
+  }
+}
+
 //===----------------------------------------------------------------------===//
 // Shapes that are no shapes
 //===----------------------------------------------------------------------===//
