@@ -56,8 +56,6 @@ CollectingContext::CollectingContext(const QuantLLMHandlers &handlers)
     : handlers(handlers) {
   DialectRegistry registry;
   registerEveryDialect(registry);
-  // A message must not repeat a module of thousands of lines.
-  context.printOpOnDiagnostic(false);
   context.appendDialectRegistry(registry);
   // The operation of an error may be the whole model.
   context.printOpOnDiagnostic(false);
@@ -81,7 +79,7 @@ CollectingContext::~CollectingContext() = default;
 
 OwningOpRef<ModuleOp> CollectingContext::parse(const char *source, size_t size,
                                                const char *name) {
-  if (Status status = checkIfBytecode(std::string_view(source, size));
+  if (Status status = checkSource(std::string_view(source, size));
       !status.ok()) {
     emitError(FileLineColLoc::get(&context, name ? name : "<memory>", 0, 0))
         << status.message();

@@ -1,4 +1,4 @@
-//===- Bytecode.cpp - Is a buffer well-formed MLIR bytecode ---------------===//
+//===- Bytecode.cpp - Can MLIR be given a buffer --------------------------===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -34,7 +34,8 @@ namespace {
 
 constexpr std::string_view kMagic("ML\xefR", 4);
 constexpr int64_t kDynamic = std::numeric_limits<int64_t>::min();
-/// Attributes in attributes, and regions in regions. The reader recurses.
+/// Attributes in attributes, and regions in regions. The reader and the parser
+/// recurse.
 constexpr unsigned kMostNesting = 512;
 constexpr uint64_t kMostAlignment = 4096;
 constexpr uint64_t kMostIntegerBits = (1 << 24) - 1;
@@ -201,9 +202,12 @@ struct Node {
   Kind kind = Kind::Other;
   /// Of numbers: their width.
   uint64_t bits = 0;
+  bool isSignless = false;
   /// Of shaped and complex types: the number of that of the elements.
   size_t element = 0;
   std::vector<int64_t> shape;
+  /// Of elements: their bytes.
+  std::string_view elements;
 };
 
 constexpr std::pair<std::string_view, unsigned> kTextFloats[] = {
@@ -211,6 +215,67 @@ constexpr std::pair<std::string_view, unsigned> kTextFloats[] = {
     {"f8E4M3", 8},        {"f8E4M3FN", 8}, {"f8E5M2FNUZ", 8}, {"f8E4M3FNUZ", 8},
     {"f8E4M3B11FNUZ", 8}, {"f8E3M4", 8},   {"f8E8M0FNU", 8},  {"tf32", 19},
 };
+
+/// Where `text` is nested more deeply than kMostNesting, or npos. Strings and
+/// comments are skipped. A bracket closes those that were opened in it, so that
+/// comparisons (`<`, `>=`) count little.
+size_t findDeepNesting(std::string_view text) {
+  std::vector<char> open;
+  unsigned signs = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char letter = text[i];
+    char next = i + 1 < text.size() ? text[i + 1] : '\0';
+    switch (letter) {
+    case ' ':
+    case '\t':
+    case '\r':
+    case '\n':
+      continue;
+    case '"':
+      for (++i; i < text.size() && text[i] != '"' && text[i] != '\n'; ++i)
+        i += text[i] == '\\';
+      break;
+    case '/':
+      if (next == '/')
+        i = std::min(text.find('\n', i), text.size());
+      continue;
+    case '-':
+      if (next == '>') {
+        ++i;
+        break;
+      }
+      if (++signs > kMostNesting)
+        return i;
+      continue;
+    case '(':
+    case '[':
+    case '{':
+    case '<':
+      if (letter == '<' && next == '=')
+        break;
+      open.push_back(letter == '(' ? ')' : char(letter + 2));
+      if (open.size() > kMostNesting)
+        return i;
+      break;
+    case '>':
+      if (!open.empty() && open.back() == letter && next != '=')
+        open.pop_back();
+      break;
+    case ')':
+    case ']':
+    case '}':
+      while (!open.empty() && open.back() == '>')
+        open.pop_back();
+      if (!open.empty() && open.back() == letter)
+        open.pop_back();
+      break;
+    default:
+      break;
+    }
+    signs = 0;
+  }
+  return text.npos;
+}
 
 class Checker {
 public:
@@ -246,6 +311,7 @@ private:
   void decodeQuantType(Node &node, Cursor &c);
   void decodeNumber(const Node &type, Cursor &c);
   void decodeElements(Node &node, Cursor &c, bool areStrings);
+  void decodeSparse(Cursor &c);
   void decode(size_t index);
   /// @{ Read and decode references.
   size_t attribute(Cursor &c);
@@ -506,7 +572,7 @@ void Checker::decode(size_t index) {
   states[index] = State::Done;
 }
 
-/// The parser reports errors, but recurses into brackets.
+/// The parser reports errors, but recurses.
 void Checker::decodeText(Node &node, Cursor &c) {
   node.kind = Kind::Text;
   const uint8_t *end = c.empty() ? nullptr
@@ -517,18 +583,8 @@ void Checker::decodeText(Node &node, Cursor &c) {
   std::string_view text(reinterpret_cast<const char *>(c.data()),
                         static_cast<size_t>(end - c.data()));
   c.take(c.remaining());
-  unsigned open = 0;
-  char before = 0;
-  for (char letter : text) {
-    bool isArrow = before == '-' && letter == '>';
-    if (std::string_view("([{<").find(letter) != std::string_view::npos)
-      ++open;
-    else if (std::string_view(")]}>").find(letter) != std::string_view::npos)
-      open -= open != 0 && !isArrow;
-    if (open > kMostNesting)
-      return c.fail("attributes are nested too deeply");
-    before = letter;
-  }
+  if (findDeepNesting(text) != text.npos)
+    return c.fail("attributes are nested too deeply");
   if (dialects[node.dialect] == "builtin")
     for (auto [name, bits] : kTextFloats)
       if (text == name) {
@@ -657,7 +713,7 @@ void Checker::decodeAttribute(Node &node, Cursor &c) {
   case 19: // strings as elements
     return decodeElements(node, c, /*areStrings=*/true);
   case 20: // sparse elements
-    return c.fail("it has sparse elements, which are not supported");
+    return decodeSparse(c);
   case 21: // distinct
     attribute(c);
     return;
@@ -729,6 +785,7 @@ void Checker::decodeElements(Node &node, Cursor &c, bool areStrings) {
   if (!c.ok())
     return;
   uint64_t bytes = data.remaining();
+  node.elements = {reinterpret_cast<const char *>(data.data()), bytes};
   if (element->bits == 1 && parts == 1) {
     bool isSplat = bytes == 1 && (*data.data() == 0 || *data.data() == 0xff);
     c.require(isSplat || bytes == (count + 7) / 8,
@@ -738,6 +795,46 @@ void Checker::decodeElements(Node &node, Cursor &c, bool areStrings) {
   uint64_t width = parts * ((element->bits + 7) / 8);
   c.require(bytes == width || (bytes % width == 0 && bytes / width == count),
             "elements have a wrong number of bytes");
+}
+
+/// Indices [n, rank], or [n] of rank 1, and n values. What the verifier of the
+/// attribute checks is not checked when it is read.
+void Checker::decodeSparse(Cursor &c) {
+  size_t type = this->type(c), indices = attribute(c), values = attribute(c);
+  const Node &shaped = typeNode(type);
+  const Node &where = attributeNode(indices), &what = attributeNode(values);
+  c.require(
+      (shaped.kind == Kind::RankedTensor || shaped.kind == Kind::Vector) &&
+          where.kind == Kind::DenseElements &&
+          what.kind == Kind::DenseElements && what.element == shaped.element &&
+          what.shape.size() == 1,
+      "sparse elements are of a wrong kind");
+  if (!c.ok())
+    return;
+  const Node &number = typeNode(where.element);
+  uint64_t rank = shaped.shape.size();
+  bool isMatrix = where.shape.size() == 2;
+  c.require(number.kind == Kind::Integer && number.bits == 64 &&
+                number.isSignless && rank != 0 &&
+                (isMatrix ? uint64_t(where.shape[1]) == rank
+                          : where.shape.size() == 1 && rank == 1) &&
+                where.shape[0] == what.shape[0],
+            "the indices of sparse elements do not fit");
+  for (int64_t extent : shaped.shape)
+    c.require(extent != kDynamic, "elements are of a type without a size");
+  if (!c.ok())
+    return;
+  // One index, if all are the same.
+  for (size_t at = 0; at < where.elements.size(); at += sizeof(int64_t)) {
+    int64_t index;
+    std::memcpy(&index, where.elements.data() + at, sizeof(index));
+    bool isSplat = where.elements.size() == sizeof(int64_t);
+    for (uint64_t dim = isSplat ? 0 : at / sizeof(int64_t) % rank,
+                  last = isSplat ? rank : dim + 1;
+         dim < last; ++dim)
+      c.require(index >= 0 && index < shaped.shape[dim],
+                "an index of sparse elements is out of bounds");
+  }
 }
 
 void Checker::shape(Node &node, Cursor &c) {
@@ -779,8 +876,10 @@ void Checker::layout(const Node &node, Cursor &c) {
   if (text.substr(0, affine.size()) == affine) {
     dims = text.substr(affine.size());
     size_t close = dims.find(')');
-    c.require(close != dims.npos && dims.substr(close + 1, 4) == " -> ",
-              "the layout of a memref has symbols");
+    std::string_view rest = close == dims.npos ? "" : dims.substr(close + 1);
+    if (rest.substr(0, 1) == "[") // symbols
+      rest = rest.substr(std::min(rest.find(']'), rest.size() - 1) + 1);
+    c.require(rest.substr(0, 4) == " -> ", "the layout of a memref is no map");
     dims = dims.substr(0, close);
   } else if (text.substr(0, strided.size()) == strided) {
     dims = text.substr(strided.size());
@@ -807,6 +906,7 @@ void Checker::decodeType(Node &node, Cursor &c) {
     uint64_t value = c.varint();
     node.kind = Kind::Integer;
     node.bits = value >> 2;
+    node.isSignless = (value & 3) == 0;
     c.require((value & 3) <= 2 && node.bits <= kMostIntegerBits,
               "an integer type is too wide");
     return;
@@ -1103,6 +1203,17 @@ Status quant_llm::checkBytecode(std::string_view buffer) {
   return Checker(buffer).run();
 }
 
-Status quant_llm::checkIfBytecode(std::string_view buffer) {
-  return isBytecode(buffer) ? checkBytecode(buffer) : Status::success();
+Status quant_llm::checkTextNesting(std::string_view text) {
+  size_t at = findDeepNesting(text);
+  if (at == text.npos)
+    return Status::success();
+  auto lines = std::count(text.begin(), text.begin() + ptrdiff_t(at), '\n');
+  return Status::error("expected brackets and signs nested at most " +
+                       std::to_string(kMostNesting) +
+                       " levels deep but there are more at line " +
+                       std::to_string(lines + 1));
+}
+
+Status quant_llm::checkSource(std::string_view buffer) {
+  return isBytecode(buffer) ? checkBytecode(buffer) : checkTextNesting(buffer);
 }

@@ -52,7 +52,7 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   auto input = openInputFile(inputName, &message);
   if (!input)
     return fail(message);
-  quant_llm::Status status = quant_llm::checkIfBytecode(input->getBuffer());
+  quant_llm::Status status = quant_llm::checkSource(input->getBuffer());
   if (!status.ok())
     return fail(llvm::Twine(inputName) + ": error: " + status.message());
   auto output = openOutputFile(outputName, &message);

@@ -63,7 +63,7 @@ static LogicalResult translate(const std::shared_ptr<llvm::SourceMgr> &sources,
                                StringRef format) {
   const llvm::MemoryBuffer *input =
       sources->getMemoryBuffer(sources->getMainFileID());
-  quant_llm::Status status = quant_llm::checkIfBytecode(input->getBuffer());
+  quant_llm::Status status = quant_llm::checkSource(input->getBuffer());
   if (!status.ok()) {
     llvm::errs() << input->getBufferIdentifier()
                  << ": error: " << status.message() << "\n";

@@ -1,4 +1,4 @@
-//===- Bytecode.h - Is a buffer well-formed MLIR bytecode -------*- C++ -*-===//
+//===- Bytecode.h - Can MLIR be given a buffer ------------------*- C++ -*-===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -7,9 +7,9 @@
 //===----------------------------------------------------------------------===//
 //
 // The reader of MLIR 22.1 trusts much of what it reads: counts size its tables,
-// and attributes are built without being verified. A damaged file would end the
-// process (docs/UpstreamIssues.md), so whoever gives it a buffer checks that
-// with the functions here before.
+// and attributes are built without being verified. The parser of text recurses
+// without bound. A damaged file would end the process (docs/UpstreamIssues.md),
+// so whoever gives MLIR a buffer checks that with checkSource() before.
 //
 //===----------------------------------------------------------------------===//
 
@@ -33,8 +33,12 @@ bool isBytecode(std::string_view buffer);
 /// the dialects builtin and quant, and with deeper nesting than a stack holds.
 Status checkBytecode(std::string_view buffer);
 
-/// checkBytecode() if it is bytecode at all.
-Status checkIfBytecode(std::string_view buffer);
+/// Checks that text is not nested more deeply than a stack holds: brackets,
+/// and signs in front of numbers. Anything else the parser decides.
+Status checkTextNesting(std::string_view text);
+
+/// checkBytecode() of bytecode, else checkTextNesting().
+Status checkSource(std::string_view buffer);
 
 } // namespace quant_llm
 

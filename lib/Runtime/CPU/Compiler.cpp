@@ -384,7 +384,7 @@ Result<CompiledModule> cpu::compileModule(
   context.printOpOnDiagnostic(false);
   DiagnosticCollector diagnostics(&context);
 
-  if (Status status = checkIfBytecode(source); !status.ok())
+  if (Status status = checkSource(source); !status.ok())
     return status.withContext("'" + bufferName + "'");
   llvm::SourceMgr sources;
   sources.AddNewSourceBuffer(

@@ -39,8 +39,31 @@ TEST(BytecodeTest, TextIsNotBytecode) {
   EXPECT_FALSE(isBytecode(""));
   EXPECT_FALSE(isBytecode(std::string("ML\xef", 3)));
   EXPECT_TRUE(isBytecode(bytes({})));
-  EXPECT_TRUE(checkIfBytecode("module {}").ok());
+  EXPECT_TRUE(checkSource("module {}").ok());
   EXPECT_FALSE(checkBytecode("module {}").ok());
+}
+
+TEST(BytecodeTest, TextIsNotNestedTooDeeply) {
+  auto repeat = [](size_t count, const std::string &text) {
+    std::string result;
+    for (size_t i = 0; i < count; ++i)
+      result += text;
+    return result;
+  };
+  for (const char *bracket : {"[", "(", "{\n", "!a<", "- ", "{ \"]\", //]\n"}) {
+    EXPECT_TRUE(checkSource(repeat(512, bracket)).ok()) << bracket;
+    EXPECT_FALSE(checkSource(repeat(513, bracket)).ok()) << bracket;
+  }
+  EXPECT_EQ(checkSource("\n\n" + repeat(600, "[")).message(),
+            "expected brackets and signs nested at most 512 levels deep but "
+            "there are more at line 3");
+  // What closes, what is text, and what only looks like a bracket.
+  for (const char *text :
+       {"[1], ", "(a) -> (b)", "\"[\\\"(\" ", "// (((\n", "(d0 <= 1)",
+        "(d0 >= 1, a < b)", "!a<() -> (b)>", "{-# a #-}", "-1, "})
+    EXPECT_TRUE(checkSource(repeat(2000, text)).ok()) << text;
+  EXPECT_TRUE(checkSource("\"").ok());
+  EXPECT_TRUE(checkSource("\"\\").ok());
 }
 
 TEST(BytecodeTest, SectionsAreChecked) {

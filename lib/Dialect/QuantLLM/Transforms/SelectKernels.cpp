@@ -14,6 +14,7 @@
 #include "quant-llm/Dialect/QuantLLM/Utils/KernelProblem.h"
 #include "quant-llm/Kernels/ConfigText.h"
 #include "quant-llm/Kernels/Tuning.h"
+#include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Support/MappedFile.h"
 
 #include "mlir/AsmParser/AsmParser.h"
@@ -95,7 +96,10 @@ FailureOr<Tuning> SelectKernelsPass::readTuning() {
                                           message = diagnostic.str();
                                         return success();
                                       });
-      parsed = parseAttribute(entry.scheme, &getContext());
+      if (Status status = checkTextNesting(entry.scheme); !status.ok())
+        message = status.message();
+      else
+        parsed = parseAttribute(entry.scheme, &getContext());
     }
     auto scheme = dyn_cast_if_present<SchemeAttr>(parsed);
     if (!scheme)

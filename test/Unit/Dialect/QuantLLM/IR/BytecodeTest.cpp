@@ -57,7 +57,11 @@ module @m attributes {
   a.strings = dense<["a", "bc"]> : tensor<2x!quant_llm.weight<4x32xf16, #quant_llm.scheme<int4, block = [1, 32], scale = f16>>>,
   a.resource = dense_resource<blob> : tensor<2xf32>,
   a.map = affine_map<(d0)[s0] -> (d0 + s0)>,
-  a.types = [memref<2x?xf32, strided<[?, 1], offset: ?>>,
+  a.sparse = [sparse<[[0, 0], [1, 2]], [1, 5]> : tensor<3x4xi32>,
+              sparse<[2, 3], [1.0, 2.0]> : tensor<4xf32>,
+              sparse<1, 2.0> : tensor<2x2xf64>,
+              sparse<> : tensor<4xf32>],
+  a.types = [memref<4xf32, affine_map<(d0)[s0] -> (d0 + s0)>>, memref<2x?xf32, strided<[?, 1], offset: ?>>,
              memref<4xi8, affine_map<(d0) -> (d0 * 2)>, 3 : i32>,
              memref<*xf32>, memref<*xf32, 1 : i64>, tensor<*xf64>,
              tensor<?x3xf32, "encoding">, vector<[4]x2xi8>, vector<2xf16>,
@@ -132,7 +136,7 @@ protected:
 
   /// Whether `bytes` are checked and read without complaint.
   bool read(const std::string &bytes) {
-    if (!checkIfBytecode(bytes).ok())
+    if (!checkSource(bytes).ok())
       return false;
     ++numChecked;
     ScopedDiagnosticHandler quiet(&context, [](Diagnostic &) {});
@@ -140,7 +144,7 @@ protected:
   }
 
   void damage(const std::string &good) {
-    ASSERT_TRUE(read(good)) << checkIfBytecode(good).message();
+    ASSERT_TRUE(read(good)) << checkSource(good).message();
     for (size_t at = 0; at < good.size(); ++at)
       for (unsigned change : {1u, 2u, 0x80u, 0xffu}) {
         std::string bad = good;
