@@ -102,17 +102,23 @@ void Block::solve(const HalfQuadraticOptions &options, uint8_t *stored) {
   grid.set(cell, scale, best);
 }
 
+Status quant_llm::verifyHalfQuadraticScheme(const Scheme &scheme) {
+  if (scheme.zero == ZeroKind::Float)
+    return Status::success();
+  return Status::error(
+      "expected a scheme with a float zero, which is what half-quadratic "
+      "quantization chooses (the mean error is less than the step that an "
+      "integer zero could move); use zero = f16, or round to nearest");
+}
+
 Result<QuantizedMatrix>
 quant_llm::quantizeHalfQuadratic(const MatrixView &matrix, const Scheme &scheme,
                                  const HalfQuadraticOptions &options,
                                  const std::string &tensorName, int threads) {
   std::string context = "tensor '" + tensorName + "'";
   Status status = verifyOptions(options);
-  if (status.ok() && scheme.zero != ZeroKind::Float)
-    status = Status::error(
-        "expected a scheme with a float zero, which is what half-quadratic "
-        "quantization chooses (the mean error is less than the step that an "
-        "integer zero could move); use zero = f16, or round to nearest");
+  if (status.ok())
+    status = verifyHalfQuadraticScheme(scheme);
   if (!status.ok())
     return status.withContext(context);
   Result<QuantizedMatrix> stored =

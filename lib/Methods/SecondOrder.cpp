@@ -25,6 +25,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <numeric>
 
@@ -95,26 +96,48 @@ Status quant_llm::verifyHessian(const HessianView &hessian, int64_t k,
   for (int64_t i = 0; i < k; ++i) {
     for (int64_t j = i; j < k; ++j)
       if (!std::isfinite(hessian.at(i, j)))
-        return error("expected a finite Hessian but the value at (" +
+        return error("expected finite values of the Hessian but got a NaN or "
+                     "an infinity at (" +
                      std::to_string(i) + ", " + std::to_string(j) +
-                     ") is not; calibrate again in a wider type");
+                     "); calibrate again in a wider type");
     if (hessian.at(i, i) < 0.0f)
-      return error("expected a Hessian X^T X but its diagonal is negative at " +
+      return error("expected no negative value on the diagonal of the Hessian "
+                   "but got " +
+                   std::to_string(hessian.at(i, i)) + " at channel " +
                    std::to_string(i));
   }
   return Status::success();
 }
 
-/// The whole symmetric matrix, rows and columns in the order given.
-static std::vector<float> reorder(const HessianView &hessian,
-                                  const std::vector<int64_t> &order) {
-  auto k = static_cast<size_t>(hessian.k);
-  std::vector<float> result(k * k);
-  for (size_t i = 0; i < k; ++i)
-    for (size_t j = 0; j < k; ++j)
-      result[i * k + j] = hessian.at(order[i], order[j]);
-  return result;
+/// The mean of the diagonal without zeros; 1 if there are only zeros.
+static double getMeanDiagonal(const HessianView &hessian) {
+  double sum = 0;
+  int64_t alive = 0;
+  for (int64_t i = 0; i < hessian.k; ++i) {
+    sum += hessian.at(i, i);
+    alive += hessian.at(i, i) > 0.0f;
+  }
+  return alive ? sum / static_cast<double>(alive) : 1.0;
 }
+
+namespace {
+/// The whole symmetric matrix, times the power of two that brings the mean of
+/// its diagonal to [1, 2): whatever its scale, sums over it are in range.
+struct ScaledHessian {
+  explicit ScaledHessian(const HessianView &hessian)
+      : exponent(std::ilogb(getMeanDiagonal(hessian))) {
+    auto k = static_cast<size_t>(hessian.k);
+    values.resize(k * k);
+    for (int64_t i = 0, at = 0; i < hessian.k; ++i)
+      for (int64_t j = 0; j < hessian.k; ++j, ++at)
+        values[static_cast<size_t>(at)] = static_cast<float>(
+            std::ldexp(static_cast<double>(hessian.at(i, j)), -exponent));
+  }
+
+  std::vector<float> values;
+  int exponent;
+};
+} // namespace
 
 static std::vector<int64_t> identityOrder(int64_t k) {
   std::vector<int64_t> order(static_cast<size_t>(k));
@@ -138,13 +161,7 @@ static Result<InverseFactor> factorInverse(const HessianView &hessian,
                                            const std::vector<int64_t> &order,
                                            double damping) {
   int64_t k = hessian.k;
-  double sum = 0;
-  int64_t alive = 0;
-  for (int64_t i = 0; i < k; ++i) {
-    sum += hessian.at(i, i);
-    alive += hessian.at(i, i) > 0.0f;
-  }
-  double mean = alive ? sum / static_cast<double>(alive) : 1.0;
+  double mean = getMeanDiagonal(hessian);
 
   InverseFactor result;
   for (int retry = 0; retry <= maxDampingRetries; ++retry) {
@@ -232,7 +249,7 @@ OutputError quant_llm::computeOutputError(const MatrixView &matrix,
                                           int threads) {
   int64_t k = matrix.k;
   std::vector<int64_t> order = identityOrder(k);
-  std::vector<float> symmetric = reorder(hessian, order);
+  ScaledHessian symmetric(hessian);
   MatrixView other{approximation, SourceType::F32, matrix.n, k};
   int64_t panels = getNumPanels(matrix.n);
   std::vector<OutputError> parts(static_cast<size_t>(panels));
@@ -245,8 +262,8 @@ OutputError quant_llm::computeOutputError(const MatrixView &matrix,
       OutputError &part = parts[static_cast<size_t>(index)];
       auto square = [&](Panel &panel) {
         product.assign(panel.values.size(), 0.0f);
-        subtractProduct(symmetric.data(), k, k, 0, k, panel.values.data(),
-                        product.data());
+        subtractProduct(symmetric.values.data(), k, k, 0, k,
+                        panel.values.data(), product.data());
         return -multiplyPanels(panel.values.data(), product.data(), k);
       };
       part.error = square(errors);
@@ -258,11 +275,15 @@ OutputError quant_llm::computeOutputError(const MatrixView &matrix,
     result.error += part.error;
     result.reference += part.reference;
   }
+  result.error = std::ldexp(result.error, symmetric.exponent);
+  result.reference = std::ldexp(result.reference, symmetric.exponent);
   return result;
 }
 
-/// sqrt(error / reference) of an output error.
+/// sqrt(error / reference) of an output error; NaN if one is not finite.
 static double getRelativeError(const OutputError &error) {
+  if (!std::isfinite(error.error) || !std::isfinite(error.reference))
+    return std::numeric_limits<double>::quiet_NaN();
   return error.reference > 0.0
              ? std::sqrt(std::max(0.0, error.error) / error.reference)
              : 0.0;
@@ -556,7 +577,7 @@ Status SecondOrder::runQuantEase(const QuantEaseOptions &options) {
     if (!status.ok())
       return status;
   }
-  std::vector<float> symmetric = reorder(hessian, order);
+  std::vector<float> symmetric = ScaledHessian(hessian).values;
   parallelFor(getNumPanels(matrix.n), threads, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index)
       runQuantEasePanel(index, symmetric, options);

@@ -12,9 +12,8 @@
 //
 //     minimize over z  sum |w - (s v(q) + z)|^p,  p < 1,
 //
-// by half-quadratic splitting; scales are those of the scheme's rule. With r =
-// w
-// - (s v(q) + z), each iteration has the steps
+// by half-quadratic splitting; scales are those of the scheme's rule. With the
+// error r = w - (s v(q) + z), each iteration has the steps
 //
 //     e = sign(r) max(|r| - |r|^(p-1) / beta, 0)
 //     z = mean over the block of (w - e - s v(q)),    beta = kappa beta
@@ -40,6 +39,9 @@ struct HalfQuadraticOptions {
   double kappa = 1.01; ///< at least 1
   int iterations = 20; ///< at least 1
 };
+
+/// Whether a scheme has what is chosen: a float zero.
+Status verifyHalfQuadraticScheme(const Scheme &scheme);
 
 /// Quantizes `matrix` under `scheme`, which has a float zero. Errors: those
 /// of quantize(), another scheme, options out of range.

@@ -77,7 +77,8 @@ struct QuantEaseOptions {
 struct SecondOrderReport {
   /// tr((Q - W) H (Q - W)^T) / tr(W H W^T), square root: the relative error of
   /// the outputs on the calibration tokens; of rounding to nearest on the
-  /// original scales, and of the result. 0 if all outputs are 0.
+  /// original scales, and of the result. 0 if all outputs are 0, NaN if they
+  /// are out of the range of numbers.
   double nearestError = 0;
   double error = 0;
   /// The damping that was used at last, as a part of the mean diagonal, and how

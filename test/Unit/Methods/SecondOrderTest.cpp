@@ -403,6 +403,59 @@ TEST(SecondOrderTest, TheErrorOfOutputs) {
   EXPECT_EQ(zero.reference, one.reference);
 }
 
+TEST(SecondOrderTest, AnyScaleOfTheHessian) {
+  Problem problem(37, 50, 31);
+  Scheme scheme = parse("int4, block = [1, 16]");
+  QuantEaseOptions ease;
+  ease.sweeps = 3;
+  auto run = [&](bool isEase, SecondOrderReport &report) {
+    Result<QuantizedMatrix> stored =
+        isEase ? quantizeQuantEase(problem.view(), scheme,
+                                   problem.hessianView(), ease, "w", 1, &report)
+               : quantizeGPTQ(problem.view(), scheme, problem.hessianView(), {},
+                              "w", 1, &report);
+    EXPECT_TRUE(stored.ok()) << stored.message();
+    return stored.ok() ? stored->codes : std::vector<uint8_t>();
+  };
+  // The largest and the least number are normal.
+  float largest = 0;
+  for (float &value : problem.hessian) {
+    if (std::abs(value) < 1e-3f)
+      value = 0;
+    largest = std::max(largest, value);
+  }
+  const std::vector<float> hessian = problem.hessian;
+  for (bool isEase : {false, true}) {
+    SecondOrderReport expected;
+    problem.hessian = hessian;
+    std::vector<uint8_t> codes = run(isEase, expected);
+    EXPECT_GT(expected.error, 0);
+    // Even: so that roots, too, have the same bits.
+    for (int exponent : {(127 - std::ilogb(largest)) & ~1, -110}) {
+      for (size_t i = 0; i < hessian.size(); ++i)
+        problem.hessian[i] = std::ldexp(hessian[i], exponent);
+      SecondOrderReport report;
+      EXPECT_EQ(run(isEase, report), codes) << exponent;
+      EXPECT_NEAR(report.error / expected.error, 1, 1e-9);
+      EXPECT_NEAR(report.nearestError / expected.nearestError, 1, 1e-9);
+    }
+  }
+}
+
+TEST(SecondOrderTest, OutputsOutOfRangeAreNotPerfect) {
+  Problem problem(3, 16, 37);
+  // Sums of products of weights with the Hessian overflow.
+  for (float &weight : problem.weights)
+    weight = std::min(std::max(weight * 1e38f * 20, -3e38f), 3e38f);
+  Scheme scheme = parse("int4, block = [1, -1], scale = f32");
+  SecondOrderReport report;
+  Result<QuantizedMatrix> stored = quantizeQuantEase(
+      problem.view(), scheme, problem.hessianView(), {}, "w", 1, &report);
+  ASSERT_TRUE(stored.ok()) << stored.message();
+  EXPECT_TRUE(std::isnan(report.error)) << report.error;
+  EXPECT_TRUE(std::isnan(report.nearestError)) << report.nearestError;
+}
+
 TEST(SecondOrderTest, TooFewTokens) {
   // One token: H has rank 1.
   Problem problem(5, 30, 23);
@@ -451,13 +504,14 @@ TEST(SecondOrderTest, BadInput) {
   float kept = problem.hessian[5];
   problem.hessian[5] = std::numeric_limits<float>::infinity();
   EXPECT_EQ(getMessage(),
-            "tensor 'w': expected a finite Hessian but the value at (0, 5) is "
-            "not; calibrate again in a wider type");
+            "tensor 'w': expected finite values of the Hessian but got a NaN "
+            "or an infinity at (0, 5); calibrate again in a wider type");
   problem.hessian[5] = kept;
   kept = problem.hessian[17];
   problem.hessian[17] = -1.0f;
-  EXPECT_EQ(getMessage(), "tensor 'w': expected a Hessian X^T X but its "
-                          "diagonal is negative at 1");
+  EXPECT_EQ(getMessage(), "tensor 'w': expected no negative value on the "
+                          "diagonal of the Hessian but got -1.000000 at "
+                          "channel 1");
   problem.hessian[17] = kept;
   // Not of any inputs: indefinite.
   kept = problem.hessian[1];
