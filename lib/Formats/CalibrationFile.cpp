@@ -227,13 +227,13 @@ static Status checkHessian(const std::vector<float> &matrix, int64_t size) {
   auto at = [&](int64_t i, int64_t j) { return double(matrix[i * size + j]); };
   for (int64_t i = 0; i < size; ++i) {
     if (at(i, i) < 0)
-      return Status::error("expected no negative value on the diagonal but "
-                           "got " +
+      return Status::error("expected no negative value on the diagonal of the "
+                           "Hessian but got " +
                            std::to_string(at(i, i)) + " at channel " +
                            std::to_string(i));
     for (int64_t j = 0; j < i; ++j) {
       // |h_ij| <= sqrt(h_ii h_jj) for every sum of x^T x.
-      double bound = std::sqrt(std::max(at(i, i), 0.0) * at(j, j));
+      double bound = std::sqrt(at(i, i) * at(j, j));
       if (std::abs(at(i, j)) > 1.001 * bound + 1e-30)
         return Status::error("expected the sum of products but the value for "
                              "the channels " +
@@ -249,23 +249,41 @@ static Status checkHessian(const std::vector<float> &matrix, int64_t size) {
   return Status::success();
 }
 
-Result<std::vector<float>>
-CalibrationFile::read(std::string_view statistic, std::string_view parameter,
-                      const std::vector<int64_t> &shape) const {
+Status CalibrationFile::fail(std::string_view statistic,
+                             std::string_view parameter,
+                             const std::string &message) const {
+  return Status::error("'" + path() + "': " + makePrintable(statistic) +
+                       " of " + quoteForMessage(parameter) + ": " + message);
+}
+
+Status CalibrationFile::checkShape(std::string_view statistic,
+                                   std::string_view parameter,
+                                   const std::vector<int64_t> &shape) const {
   Result<const TensorView *> found = find(statistic, parameter);
   if (!found.ok())
     return found.status();
   const TensorView &tensor = **found;
-  auto fail = [&](const std::string &message) {
-    return Status::error("'" + path() + "': " + makePrintable(statistic) +
-                         " of " + quoteForMessage(parameter) + ": " + message);
-  };
   if (tensor.dtype != DType::F32)
-    return fail("expected F32 but got " +
-                std::string(getDTypeName(tensor.dtype)));
+    return fail(statistic, parameter,
+                "expected F32 but got " +
+                    std::string(getDTypeName(tensor.dtype)));
   if (tensor.shape != shape)
-    return fail("expected the shape " + shapeToString(shape) + " but got " +
-                shapeToString(tensor.shape) + "; the file is of another model");
+    return fail(statistic, parameter,
+                "expected the shape " + shapeToString(shape) + " but got " +
+                    shapeToString(tensor.shape) +
+                    "; the file is of another model");
+  return Status::success();
+}
+
+Result<std::vector<float>>
+CalibrationFile::read(std::string_view statistic, std::string_view parameter,
+                      const std::vector<int64_t> &shape) const {
+  if (Status status = checkShape(statistic, parameter, shape); !status.ok())
+    return status;
+  const TensorView &tensor = **find(statistic, parameter);
+  auto fail = [&](const std::string &message) {
+    return this->fail(statistic, parameter, message);
+  };
   std::vector<float> values(tensor.bytes / sizeof(float));
   // The data may be of any alignment.
   if (!values.empty())

@@ -82,6 +82,10 @@ public:
   std::vector<std::string> statistics(std::string_view parameter) const;
   bool contains(std::string_view statistic, std::string_view parameter) const;
 
+  /// Whether the file has this tensor, with the type and the shape that read()
+  /// asks for. Its values are not looked at.
+  Status checkShape(std::string_view statistic, std::string_view parameter,
+                    const std::vector<int64_t> &shape) const;
   /// A tensor of the file, which must have this shape and finite values. Of the
   /// statistics above it is also checked that they can be what they are said to
   /// be: no negative magnitude, no asymmetric Hessian.
@@ -112,9 +116,10 @@ private:
   explicit CalibrationFile(SafetensorsFile file) : file(std::move(file)) {}
   Status readMetadata();
   Status readAliases(const std::string &json);
-  std::string_view resolve(std::string_view parameter) const;
   Result<const TensorView *> find(std::string_view statistic,
                                   std::string_view parameter) const;
+  Status fail(std::string_view statistic, std::string_view parameter,
+              const std::string &message) const;
 
   SafetensorsFile file;
   std::string modelFingerprint;

@@ -135,6 +135,18 @@ LogicalResult ChooseGranularity::parseOptions() {
              << block.size();
     base.blockN = block[0];
     base.blockK = block[1];
+    // An option that cannot matter is a mistake.
+    const ChooseGranularityOptions defaults;
+    const char *message = "expected none with the option block, which leaves "
+                          "nothing to choose";
+    if (alpha != defaults.alpha)
+      return error("alpha") << message;
+    if (statistic != defaults.statistic)
+      return error("statistic") << message;
+    if (aggregation != defaults.aggregation)
+      return error("aggregation") << message;
+    if (!sizes.empty())
+      return error("sizes") << message;
   }
   // The library and the attribute each check what they need.
   if (Status status = verifyScheme(base); !status.ok())

@@ -348,23 +348,24 @@ struct FormBlocks : public quant_llm::impl::FormBlocksBase<FormBlocks> {
   using FormBlocksBase::FormBlocksBase;
 
   LogicalResult initialize(MLIRContext *context) override {
-    auto fail = [&](const Twine &message) {
+    auto fail = [&](StringRef option, const Twine &message) {
       return emitError(UnknownLoc::get(context))
-             << "option of quant-llm-form-blocks: " << message;
+             << "quant-llm-form-blocks: invalid option '" << option
+             << "': " << message;
     };
     auto [prefix, suffix] = StringRef(layerPattern).split("{}");
     if (!StringRef(layerPattern).contains("{}") || suffix.contains("{}"))
-      return fail("expected 'layer-pattern' to have '{}' once, in the place of "
-                  "the layer's number, but got '" +
-                  layerPattern + "'");
+      return fail("layer-pattern", "expected '{}' once, in the place of the "
+                                   "layer's number, but got '" +
+                                       layerPattern + "'");
     if (window < 0)
-      return fail("expected 'window' to be 0 (no cross_block) or positive but "
-                  "got " +
-                  Twine(window));
+      return fail("window", "expected 0 (no cross_block) or a positive number "
+                            "but got " +
+                                Twine(window));
     if (overlap < 0 || (window > 0 && overlap >= window))
-      return fail("expected 'overlap' to be at least 0 and less than the "
-                  "window of " +
-                  Twine(window) + " blocks but got " + Twine(overlap));
+      return fail("overlap",
+                  "expected at least 0 and less than the window of " +
+                      Twine(window) + " blocks but got " + Twine(overlap));
     pattern = {prefix.str(), suffix.str()};
     return success();
   }

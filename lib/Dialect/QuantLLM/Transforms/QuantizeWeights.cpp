@@ -20,11 +20,13 @@
 #include "quant-llm/Methods/SecondOrder.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Numerics/Metrics.h"
+#include "quant-llm/Support/Parallel.h"
 #include "quant-llm/Support/Progress.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Remarks.h"
 #include "llvm/ADT/MapVector.h"
+#include "llvm/Support/Format.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/Path.h"
@@ -42,6 +44,8 @@ using namespace mlir;
 using namespace quant_llm;
 
 static constexpr StringLiteral kPassName = "quant-llm-quantize";
+/// With more, nothing of the Hessian is left.
+static constexpr double kMostDamping = 1e6;
 
 namespace {
 
@@ -79,11 +83,41 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
     if (!needsHessian(method) && !calibration.empty())
       return fail("calibration", "expected none with a method without "
                                  "statistics; choose gptq or quantease");
-    if (!(damping >= 0.0) || !std::isfinite(damping))
-      return fail("damping", "expected a number of at least 0 but got " +
-                                 Twine(std::to_string(damping)));
+    if (anyModel && calibration.empty())
+      return fail("any-model", "expected none without the option calibration");
+    if (!(damping >= 0.0 && damping <= kMostDamping)) {
+      std::string text;
+      llvm::raw_string_ostream(text)
+          << llvm::format("expected a number from 0 to %g but got %g",
+                          kMostDamping, double(damping));
+      return fail("damping", text);
+    }
     if (sweeps < 1)
       return fail("sweeps", "expected at least 1 but got " + Twine(sweeps));
+    if (threads > unsigned(kMostThreads))
+      return fail("threads", "expected at most " + Twine(kMostThreads) +
+                                 " but got " + Twine(threads));
+    // An option that cannot matter is a mistake.
+    const QuantizeWeightsOptions defaults;
+    if (method != QuantizationMethod::QuantEase) {
+      const char *message = "expected none with another method than quantease";
+      if (sweeps != defaults.sweeps)
+        return fail("sweeps", message);
+      if (relax != defaults.relax)
+        return fail("relax", message);
+      if (startFromGPTQ)
+        return fail("start-from-gptq", message);
+    }
+    if (!usesGPTQ()) {
+      const char *message = "expected none without gptq; choose method=gptq, "
+                            "or quantease with start-from-gptq";
+      if (damping != defaults.damping)
+        return fail("damping", message);
+      if (actOrder)
+        return fail("act-order", message);
+      if (staticGroups)
+        return fail("static-groups", message);
+    }
     return success();
   }
 
@@ -93,6 +127,9 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
   }
 
 private:
+  bool usesGPTQ() const {
+    return method == QuantizationMethod::GPTQ || startFromGPTQ;
+  }
   LogicalResult run();
   LogicalResult collect();
   LogicalResult failNothingToDo();
@@ -229,11 +266,12 @@ LogicalResult QuantizeWeights::verifyStatistics(Quantized &entry) {
            << getMethodName(method)
            << ", because calibration files know the inputs of no other "
               "op; choose method nearest or hqq";
-  if (statistics->contains(statistic::hessian,
-                           entry.parameter.getSymName().str()))
-    return success();
-  return readStatistic(*statistics, statistic::hessian, linear,
-                       entry.parameter);
+  int64_t k = linear.getK();
+  if (Status status = statistics->checkShape(
+          statistic::hessian, entry.parameter.getSymName().str(), {k, k});
+      !status.ok())
+    return linear.emitOpError(status.message());
+  return success();
 }
 
 LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
@@ -258,6 +296,8 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
     ok &= succeeded(verifyStatistics(entry));
     Status status = verifyScheme(entry.type.getScheme().toNumerics(),
                                  entry.type.getN(), entry.type.getK());
+    if (status.ok() && method == QuantizationMethod::HalfQuadratic)
+      status = verifyHalfQuadraticScheme(entry.type.getScheme().toNumerics());
     if (!status.ok()) {
       entry.parameter.emitOpError("cannot be quantized: ") << status.message();
       ok = false;
@@ -505,7 +545,7 @@ std::string QuantizeWeights::makeReport() {
     if (statistics) {
       weight["output_error"] = finiteOrNull(entry.outputs.error);
       weight["nearest_output_error"] = finiteOrNull(entry.outputs.nearestError);
-      if (method == QuantizationMethod::GPTQ || startFromGPTQ)
+      if (usesGPTQ())
         weight["damping"] = entry.outputs.damping;
     }
     weights.push_back(std::move(weight));

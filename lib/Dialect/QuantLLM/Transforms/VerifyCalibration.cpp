@@ -32,12 +32,13 @@ struct VerifyCalibration
   using VerifyCalibrationBase::VerifyCalibrationBase;
 
   LogicalResult initialize(MLIRContext *context) override {
-    auto fail = [&](const Twine &message) {
+    auto fail = [&](StringRef option, const Twine &message) {
       return emitError(UnknownLoc::get(context))
-             << "option of quant-llm-verify-calibration: " << message;
+             << "quant-llm-verify-calibration: invalid option '" << option
+             << "': " << message;
     };
     if (calibration.empty())
-      return fail("expected 'calibration' to be a file");
+      return fail("calibration", "expected a file");
     statistics.assign(wanted.begin(), wanted.end());
     if (statistics.empty())
       statistics.emplace_back(statistic::absMax);
@@ -46,9 +47,9 @@ struct VerifyCalibration
                                statistic::mean, statistic::min, statistic::max,
                                statistic::hessian},
                               std::string_view(name)))
-        return fail("expected 'statistics' to be absmax, absmean, mean, min, "
-                    "max or hessian but got '" +
-                    name + "'");
+        return fail("statistics", "expected absmax, absmean, mean, min, max or "
+                                  "hessian but got '" +
+                                      name + "'");
     return success();
   }
 

@@ -9,6 +9,10 @@
 // RUN: FileCheck %s --check-prefix=MANIFEST < %t/out/manifest.json
 // RUN: not quant-opt %t/module.mlir -quant-llm-verify-stage=stage=chosen -o /dev/null 2>&1 | FileCheck %s --check-prefix=STAGE
 
+// RUN: %python %S/Inputs/make_hessians.py %t/calibration
+// RUN: not quant-opt %t/module.mlir -quant-llm-choose-granularity='block=1,64' -quant-llm-quantize='output=%t/never.safetensors method=gptq calibration=%t/calibration/both.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=METHOD
+// METHOD: error: 'quant_llm.grouped_linear' op expected quant_llm.linear for method gptq, because calibration files know the inputs of no other op; choose method nearest or hqq
+
 // QUANTIZED: quant_llm.parameter @layers.0.q_proj.weight from @quantized : !quant_llm.weight<32x512xf16, #[[S:.*]]>
 // QUANTIZED: quant_llm.grouped_linear %{{.*}}, %{{.*}} offsets(%{{.*}} : tensor<5xi64>) {reason = "FineQuant: {{.*}}"} : (tensor<?x512xf16>, !quant_llm.weight<32x512xf16, #[[S]]>) -> tensor<?x8xf16>
 

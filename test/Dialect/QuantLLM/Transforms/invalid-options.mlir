@@ -23,6 +23,11 @@
 // ALPHA: error: quant-llm-choose-granularity: invalid option 'alpha': expected a number in (0, 2] but got
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='sizes=64,-1' 2>&1 | FileCheck %s --check-prefix=SIZES
 // SIZES: error: quant-llm-choose-granularity: invalid option 'sizes': expected positive group sizes but got -1
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='block=1,64 alpha=0.5' 2>&1 | FileCheck %s --check-prefix=UNUSED -DNAME=alpha
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='block=1,64 sizes=64' 2>&1 | FileCheck %s --check-prefix=UNUSED -DNAME=sizes
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='block=1,64 statistic=gaussian' 2>&1 | FileCheck %s --check-prefix=UNUSED -DNAME=statistic
+// RUN: not quant-opt %t/model.mlir -quant-llm-finequant='output=%t/q.safetensors block=1,64 aggregation=mean' 2>&1 | FileCheck %s --check-prefix=UNUSED -DNAME=aggregation
+// UNUSED: error: quant-llm-choose-granularity: invalid option '[[NAME]]': expected none with the option block, which leaves nothing to choose
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='include=(' 2>&1 | FileCheck %s --check-prefix=REGEX
 // REGEX: error: quant-llm-choose-granularity: invalid option 'include': '(' is no regular expression: parentheses not balanced
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='exclude=[a' 2>&1 | FileCheck %s --check-prefix=REGEX2
@@ -40,7 +45,10 @@
 // NOMATCH: model.mlir:{{.*}}error: quant-llm-quantize: no linear has a scheme to apply: '{{.*}}' stays dense: the name does not match the include expression 'nomatch'
 // RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/done/q.safetensors block=1,64' -o %t/done/model.mlir
 // RUN: not quant-opt %t/done/model.mlir -quant-llm-finequant='output=%t/q.safetensors' 2>&1 | FileCheck %s --check-prefix=DONE
-// DONE: error: quant-llm-quantize: {{the linears of the module are quantized already; start from the module with the dense weights|no linear has a scheme to apply: .* stays dense}}
+// DONE: error: quant-llm-quantize: no linear has a scheme to apply: 'embed_tokens.weight' stays dense: the parameter is also used by other operations than linears
+// RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/done/all.safetensors block=1,64 include-shared exclude=nothing' -o %t/done/all.mlir
+// RUN: not quant-opt %t/done/all.mlir -quant-llm-finequant='output=%t/q.safetensors' 2>&1 | FileCheck %s --check-prefix=ALL
+// ALL: error: quant-llm-quantize: the linears of the module are quantized already; start from the module with the dense weights
 // RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/done/u.safetensors block=1,64 element=uint4 zero=none rule=absmax' -o %t/done/u.mlir 2>&1 | FileCheck %s --check-prefix=SIGN
 // SIGN: warning: quant-llm-quantize: {{[0-9]+}} of {{[0-9]+}} weights are negative, which #quant_llm.scheme<uint4, {{.*}}> cannot represent: they become zero; use an element with a sign or a zero (zero = int)
 // RUN: not quant-opt %t/model.mlir -quant-llm-quantize='output=%t/q.safetensors' 2>&1 | FileCheck %s --check-prefix=NOSCHEME
@@ -60,6 +68,9 @@
 // ISDIR: error: quant-llm-quantize: cannot write '{{[^ ]*}}': expected a regular file or a new name but got a directory{{$}}
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors threads=-1' 2>&1 | FileCheck %s --check-prefix=THREADS
 // THREADS: '-1' value invalid for uint argument
+
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors threads=4097' 2>&1 | FileCheck %s --check-prefix=MANY
+// MANY: error: quant-llm-quantize: invalid option 'threads': expected at most 4096 but got 4097
 
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-verify-stage=stage=perfect 2>&1 | FileCheck %s --check-prefix=STAGE
 // STAGE: Cannot find option named 'perfect'

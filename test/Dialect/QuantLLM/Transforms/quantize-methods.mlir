@@ -5,16 +5,39 @@
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=nearest.safetensors report=nearest.json' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=gptq.safetensors report=gptq.json method=gptq calibration=both.safetensors any-model' -remarks-filter=quant-llm-quantize -quant-llm-verify-stage='stage=quantized check-archives' 2>&1 -o /dev/null | FileCheck %s
 // CHECK: dead-inputs | Category:quant-llm-quantize{{.*}}inputs of w are always 0; rounded to nearest", dead=1
-// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=gptq-order.safetensors report=gptq-order.json method=gptq act-order damping=0.02 calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=gptq-order.safetensors report=gptq-order.json method=gptq act-order calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=quantease.safetensors report=quantease.json method=quantease calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=quantease-start.safetensors report=quantease-start.json method=quantease start-from-gptq relax=false sweeps=5 calibration=both.safetensors any-model' -o /dev/null
 // RUN: %python %S/Inputs/check_methods.py . nearest gptq gptq-order quantease quantease-start
+
+// Every option makes a difference.
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=static.safetensors method=gptq static-groups calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=damped.safetensors method=gptq damping=0.5 calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=unrelaxed.safetensors method=quantease relax=false calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=started.safetensors method=quantease start-from-gptq calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=short.safetensors method=quantease sweeps=5 calibration=both.safetensors any-model' -o /dev/null
+// RUN: not cmp gptq-order.safetensors gptq.safetensors
+// RUN: not cmp static.safetensors gptq.safetensors
+// RUN: not cmp static.safetensors gptq-order.safetensors
+// RUN: not cmp damped.safetensors gptq.safetensors
+// RUN: not cmp unrelaxed.safetensors quantease.safetensors
+// RUN: not cmp started.safetensors quantease.safetensors
+// RUN: not cmp short.safetensors quantease.safetensors
+
+// A Hessian of too few tokens.
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=raised.safetensors report=raised.json method=gptq damping=0 calibration=token.safetensors any-model' -remarks-filter=quant-llm-quantize 2>&1 -o /dev/null | FileCheck %s --check-prefix=RAISED
+// RAISED: damping-raised | Category:quant-llm-quantize{{.*}}the Hessian of the inputs of w could not be factored with the damping that was asked for", damping=1.0{{0*}}e-02
+// RUN: FileCheck %s --check-prefix=DAMPED < raised.json
+// DAMPED: "damping": 0.01
 
 // The same bytes for any number of threads.
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=again.safetensors method=gptq calibration=both.safetensors any-model threads=3' -o /dev/null
 // RUN: cmp again.safetensors gptq.safetensors
 
-// RUN: quant-opt m.mlir -quant-llm-choose-granularity='element=uint3 zero=f16 block=1,32' -quant-llm-quantize='output=hqq.safetensors report=hqq.json method=hqq' -o /dev/null
+// RUN: quant-opt m.mlir -quant-llm-choose-granularity='element=uint4 zero=f16 block=1,32' -o float.mlir
+// RUN: quant-opt float.mlir -quant-llm-quantize='output=hqq.safetensors report=hqq.json method=hqq' -o /dev/null
+// RUN: quant-opt float.mlir -quant-llm-quantize='output=float.safetensors' -o /dev/null
+// RUN: %python %S/Inputs/check_zeros.py . float hqq
 // RUN: FileCheck %s --check-prefix=HQQ < hqq.json
 // HQQ: "method": "hqq"
 
@@ -25,17 +48,33 @@
 // NOUSE: error: quant-llm-quantize: invalid option 'calibration': expected none with a method without statistics
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=nan' 2>&1 | FileCheck %s --check-prefix=DAMPING
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=-1' 2>&1 | FileCheck %s --check-prefix=DAMPING
-// DAMPING: error: quant-llm-quantize: invalid option 'damping': expected a number of at least 0 but got
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=1e7' 2>&1 | FileCheck %s --check-prefix=DAMPING
+// DAMPING: error: quant-llm-quantize: invalid option 'damping': expected a number from 0 to 1e+06 but got {{-?nan|-1|1e\+07}}{{$}}
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors sweeps=3' 2>&1 | FileCheck %s --check-prefix=EASE -DNAME=sweeps
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors relax=false' 2>&1 | FileCheck %s --check-prefix=EASE -DNAME=relax
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors start-from-gptq' 2>&1 | FileCheck %s --check-prefix=EASE -DNAME=start-from-gptq
+// EASE: error: quant-llm-quantize: invalid option '[[NAME]]': expected none with another method than quantease
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=hqq damping=0.5' 2>&1 | FileCheck %s --check-prefix=GPTQ -DNAME=damping
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors act-order' 2>&1 | FileCheck %s --check-prefix=GPTQ -DNAME=act-order
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=quantease calibration=both.safetensors static-groups' 2>&1 | FileCheck %s --check-prefix=GPTQ -DNAME=static-groups
+// GPTQ: error: quant-llm-quantize: invalid option '[[NAME]]': expected none without gptq; choose method=gptq, or quantease with start-from-gptq
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=ANY
+// ANY: error: quant-llm-quantize: invalid option 'any-model': expected none without the option calibration
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=quantease calibration=both.safetensors sweeps=0' 2>&1 | FileCheck %s --check-prefix=SWEEPS
 // SWEEPS: error: quant-llm-quantize: invalid option 'sweeps': expected at least 1 but got 0
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=MODEL
 // MODEL: error: 'both.safetensors' is of another model
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=one.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=MISSING
 // MISSING: error: 'quant_llm.linear' op 'one.safetensors' has no statistic 'hessian' of 'v'
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=wrong.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=WRONG
+// Of all weights, before any is quantized.
+// WRONG: error: 'quant_llm.linear' op 'wrong.safetensors': hessian of 'w': expected the shape [96, 96] but got [95, 95]; the file is of another model
+// WRONG: error: 'quant_llm.linear' op 'wrong.safetensors': hessian of 'v': expected F32 but got F64
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=indefinite.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=FACTOR
 // FACTOR: error: 'quant_llm.linear' op 'indefinite.safetensors': hessian of 'w': expected the sum of products
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=hqq' 2>&1 | FileCheck %s --check-prefix=ZERO
-// ZERO: error: 'quant_llm.parameter' op cannot be quantized: tensor 'w': expected a scheme with a float zero
+// ZERO: error: 'quant_llm.parameter' op cannot be quantized: expected a scheme with a float zero
+// ZERO: error: 'quant_llm.parameter' op cannot be quantized: expected a scheme with a float zero
 // RUN: not test -e never.safetensors
 
 quant_llm.archive @a "a.safetensors"

@@ -23,7 +23,7 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
     The group size is FineQuant's adaptive choice: starting with one scale
     per output channel, groups along the inputs are split as long as that shrinks their range
     by more than `alpha` (`docs/FineQuant.md`). With `block` given, every weight
-    gets that block instead, and no archive is read. The weights are read from their archives
+    gets that block instead, no archive is read, and the options of the choice are errors. The weights are read from their archives
     one at a time; the result does not depend on the number of threads.
 
     All linears of one parameter, and the weights of one gated linear, get one scheme:
@@ -265,7 +265,9 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     - `quantease` (arXiv:2309.01885): cyclic coordinate descent on the error of the outputs.
 
     The last two minimize tr((Q - W) H (Q - W)^T) and read H, the statistic `hessian` of the inputs of
-    the linear, from the file `calibration` (`docs/Calibration.md`). All are deterministic for any number of threads.
+    the linear, from the file `calibration` (`docs/Calibration.md`). Beside the weight they need memory for
+    at most two K x K matrices of f64 and three of f32, with K the inputs of the linear. An option that cannot
+    matter with the method is an error. All are deterministic for any number of threads.
 
     With `report` a JSON file says for every weight what was done, why, and with which error:
     an object with `weights` (`name`, `kind`, `shape`, `scheme`, `reason`, `block`, `bits_per_weight`,
@@ -304,7 +306,7 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     Option<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
     Option<"damping", "damping", "double", "0.01",
-           "gptq: what is added to the diagonal of H, as a part of its mean">,
+           "gptq: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
     Option<"actOrder", "act-order", "bool", "false",
            "gptq: columns in the order of falling H_ii, with static groups">,
     Option<"staticGroups", "static-groups", "bool", "false",
@@ -312,7 +314,8 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     Option<"sweeps", "sweeps", "int", "30",
            "quantease: number of sweeps over all columns">,
     Option<"relax", "relax", "bool", "true",
-           "quantease: leave the columns unrounded in every third sweep">,
+           "quantease: leave the columns unrounded in every third of the first 26 sweeps, never "
+           "in the last">,
     Option<"startFromGPTQ", "start-from-gptq", "bool", "false",
            "quantease: start from the codes of gptq instead of the nearest ones">,
     Option<"archiveName", "archive-name", "std::string", "\"quantized\"",
@@ -325,7 +328,7 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
     Option<"threads", "threads", "unsigned", "0",
-           "Number of threads; 0 for one per processor">,
+           "Number of threads, at most 4096; 0 for one per processor">,
   ];
   let statistics = [
     Statistic<"numQuantized", "parameters-quantized", "Number of parameters quantized">,

@@ -25,6 +25,9 @@ x[:, 7] = 0
 hessian = (x.T @ x / len(x)).astype(np.float32)
 write = lambda name, tensors, **more: save_file(tensors, os.path.join(directory, name), {**metadata, **more})
 write("both.safetensors", {"hessian/w": hessian}, aliases='{"v": "w"}')
+write("wrong.safetensors", {"hessian/w": hessian[:95, :95].copy(), "hessian/v": hessian.astype(np.float64)})
+token = np.arange(96, dtype=np.float32) % 7 - 3
+write("token.safetensors", {"hessian/w": np.outer(token, token)}, aliases='{"v": "w"}')
 write("one.safetensors", {"hessian/w": hessian})
 indefinite = hessian.copy()
 indefinite[0, 1] = indefinite[1, 0] = 1e20
