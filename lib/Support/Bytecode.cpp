@@ -25,6 +25,7 @@
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -216,65 +217,162 @@ constexpr std::pair<std::string_view, unsigned> kTextFloats[] = {
     {"f8E4M3B11FNUZ", 8}, {"f8E3M4", 8},   {"f8E8M0FNU", 8},  {"tf32", 19},
 };
 
-/// Where `text` is nested more deeply than kMostNesting, or npos. Strings and
+/// Looks for text that is nested more deeply than kMostNesting. Strings and
 /// comments are skipped. A bracket closes those that were opened in it, so that
 /// comparisons (`<`, `>=`) count little.
-size_t findDeepNesting(std::string_view text) {
-  std::vector<char> open;
+class NestingFinder {
+public:
+  explicit NestingFinder(std::string_view text) : text(text) {}
+
+  /// Where it is, or npos.
+  size_t run() {
+    while (at < text.size())
+      if (!step())
+        return at;
+    return text.npos;
+  }
+
+private:
+  static bool isWordLetter(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           (c >= '0' && c <= '9') || c == '_' || c == '$' || c == '.';
+  }
+  char peek(size_t distance) const {
+    return at + distance < text.size() ? text[at + distance] : '\0';
+  }
+  std::string_view word(size_t begin) const {
+    size_t end = begin;
+    while (end < text.size() && isWordLetter(text[end]))
+      ++end;
+    return text.substr(begin, end - begin);
+  }
+
+  /// Reads a token. False if it is too deep.
+  bool step();
+  /// An operator in a list of expressions, each a tree as high as it is long.
+  bool countOperator() {
+    return open.empty() ||
+           (open.back().close != ')' && open.back().close != ']') ||
+           ++open.back().operators <= kMostNesting;
+  }
+  bool readAlias();
+
+  struct Bracket {
+    char close;
+    unsigned operators = 0;
+  };
+
+  std::string_view text;
+  size_t at = 0;
+  std::vector<Bracket> open;
+  /// Signs without anything in between.
   unsigned signs = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    char letter = text[i];
-    char next = i + 1 < text.size() ? text[i + 1] : '\0';
-    switch (letter) {
-    case ' ':
-    case '\t':
-    case '\r':
-    case '\n':
-      continue;
-    case '"':
-      for (++i; i < text.size() && text[i] != '"' && text[i] != '\n'; ++i)
-        i += text[i] == '\\';
-      break;
-    case '/':
-      if (next == '/')
-        i = std::min(text.find('\n', i), text.size());
-      continue;
-    case '-':
-      if (next == '>') {
-        ++i;
-        break;
-      }
-      if (++signs > kMostNesting)
-        return i;
-      continue;
-    case '(':
-    case '[':
-    case '{':
-    case '<':
-      if (letter == '<' && next == '=')
-        break;
-      open.push_back(letter == '(' ? ')' : char(letter + 2));
-      if (open.size() > kMostNesting)
-        return i;
-      break;
-    case '>':
-      if (!open.empty() && open.back() == letter && next != '=')
-        open.pop_back();
-      break;
-    case ')':
-    case ']':
-    case '}':
-      while (!open.empty() && open.back() == '>')
-        open.pop_back();
-      if (!open.empty() && open.back() == letter)
-        open.pop_back();
-      break;
-    default:
+  /// `#name = ...` and `!name = ...`: what a mention of them adds.
+  std::unordered_map<std::string_view, size_t> aliases;
+  std::string_view defined;
+  size_t definedDepth = 0;
+};
+
+/// At `#` or `!`.
+bool NestingFinder::readAlias() {
+  std::string_view name = text.substr(at, word(at + 1).size() + 1);
+  at += name.size();
+  size_t after = text.find_first_not_of(" \t\r\n", at);
+  if (open.empty() && after != text.npos && text[after] == '=') {
+    if (!defined.empty())
+      aliases[defined] = definedDepth;
+    defined = name;
+    definedDepth = 0;
+    return true;
+  }
+  auto found = aliases.find(name);
+  size_t depth = open.size() + 1 + (found == aliases.end() ? 0 : found->second);
+  definedDepth = std::max(definedDepth, depth);
+  return depth <= kMostNesting;
+}
+
+bool NestingFinder::step() {
+  char letter = text[at], next = peek(1);
+  switch (letter) {
+  case ' ':
+  case '\t':
+  case '\r':
+  case '\n':
+    ++at;
+    return true;
+  case '/':
+    at = next == '/' ? std::min(text.find('\n', at), text.size()) : at + 1;
+    return true;
+  case '-':
+    if (next == '>') {
+      at += 2;
       break;
     }
-    signs = 0;
+    if (++signs > kMostNesting || !countOperator())
+      return false;
+    ++at;
+    return true;
+  case '"':
+    for (++at; at < text.size() && text[at] != '"' && text[at] != '\n'; ++at)
+      at += text[at] == '\\';
+    ++at;
+    break;
+  case '+':
+  case '*':
+    if (!countOperator())
+      return false;
+    ++at;
+    break;
+  case ',':
+    if (!open.empty())
+      open.back().operators = 0;
+    ++at;
+    break;
+  case '#':
+  case '!':
+    if (!readAlias())
+      return false;
+    break;
+  case '(':
+  case '[':
+  case '{':
+  case '<':
+    if (letter != '<' || next != '=') {
+      open.push_back({letter == '(' ? ')' : char(letter + 2)});
+      definedDepth = std::max(definedDepth, open.size());
+      if (open.size() > kMostNesting)
+        return false;
+    }
+    ++at;
+    break;
+  case '>':
+    if (!open.empty() && open.back().close == letter && next != '=')
+      open.pop_back();
+    ++at;
+    break;
+  case ')':
+  case ']':
+  case '}':
+    while (!open.empty() && open.back().close == '>')
+      open.pop_back();
+    if (!open.empty() && open.back().close == letter)
+      open.pop_back();
+    ++at;
+    break;
+  default:
+    std::string_view name = word(at);
+    at += std::max<size_t>(name.size(), 1);
+    if (name.empty() || (name.back() != 'd' && name.back() != 'v'))
+      break;
+    // At its end, for it may follow a number.
+    for (std::string_view sign : {"mod", "floordiv", "ceildiv"})
+      if (name.size() >= sign.size() &&
+          name.substr(name.size() - sign.size()) == sign && !countOperator())
+        return false;
+    break;
   }
-  return text.npos;
+  signs = 0;
+  return true;
 }
 
 class Checker {
@@ -583,7 +681,7 @@ void Checker::decodeText(Node &node, Cursor &c) {
   std::string_view text(reinterpret_cast<const char *>(c.data()),
                         static_cast<size_t>(end - c.data()));
   c.take(c.remaining());
-  if (findDeepNesting(text) != text.npos)
+  if (NestingFinder(text).run() != text.npos)
     return c.fail("attributes are nested too deeply");
   if (dialects[node.dialect] == "builtin")
     for (auto [name, bits] : kTextFloats)
@@ -1204,11 +1302,13 @@ Status quant_llm::checkBytecode(std::string_view buffer) {
 }
 
 Status quant_llm::checkTextNesting(std::string_view text) {
-  size_t at = findDeepNesting(text);
+  size_t at = NestingFinder(text).run();
   if (at == text.npos)
     return Status::success();
-  auto lines = std::count(text.begin(), text.begin() + ptrdiff_t(at), '\n');
-  return Status::error("expected brackets and signs nested at most " +
+  auto lines =
+      std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(at), '\n');
+  return Status::error("expected brackets, operators and aliases nested at "
+                       "most " +
                        std::to_string(kMostNesting) +
                        " levels deep but there are more at line " +
                        std::to_string(lines + 1));

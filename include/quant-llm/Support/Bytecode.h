@@ -34,7 +34,8 @@ bool isBytecode(std::string_view buffer);
 Status checkBytecode(std::string_view buffer);
 
 /// Checks that text is not nested more deeply than a stack holds: brackets,
-/// and signs in front of numbers. Anything else the parser decides.
+/// operators in expressions, and aliases of attributes and types in each other.
+/// Anything else the parser decides.
 Status checkTextNesting(std::string_view text);
 
 /// checkBytecode() of bytecode, else checkTextNesting().

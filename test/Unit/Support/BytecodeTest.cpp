@@ -55,12 +55,31 @@ TEST(BytecodeTest, TextIsNotNestedTooDeeply) {
     EXPECT_FALSE(checkSource(repeat(513, bracket)).ok()) << bracket;
   }
   EXPECT_EQ(checkSource("\n\n" + repeat(600, "[")).message(),
-            "expected brackets and signs nested at most 512 levels deep but "
-            "there are more at line 3");
+            "expected brackets, operators and aliases nested at most 512 "
+            "levels deep but there are more at line 3");
+  for (const char *expression :
+       {"+ d0 ", "* 2 ", "- s0 ", "mod 5", "floordiv 3 ", "ceildiv 3 "}) {
+    EXPECT_TRUE(checkSource("(d0 " + repeat(512, expression) + ")").ok())
+        << expression;
+    EXPECT_FALSE(checkSource("(d0 " + repeat(513, expression) + ")").ok())
+        << expression;
+  }
+  auto aliases = [](char sigil, int count) {
+    std::string result = sigil + std::string("a0 = i32\n");
+    for (int i = 1; i <= count; ++i)
+      result += sigil + ("a" + std::to_string(i)) + " = b<" + sigil + "a" +
+                std::to_string(i - 1) + ">\n";
+    return result;
+  };
+  for (char sigil : {'#', '!'}) {
+    EXPECT_TRUE(checkSource(aliases(sigil, 200)).ok());
+    EXPECT_FALSE(checkSource(aliases(sigil, 600)).ok());
+  }
   // What closes, what is text, and what only looks like a bracket.
   for (const char *text :
        {"[1], ", "(a) -> (b)", "\"[\\\"(\" ", "// (((\n", "(d0 <= 1)",
-        "(d0 >= 1, a < b)", "!a<() -> (b)>", "{-# a #-}", "-1, "})
+        "(d0 >= 1, a < b)", "!a<() -> (b)>", "{-# a #-}", "-1, ", "(1 + 2, -3)",
+        "#a = [1]\n#b = [#a]\n", "x -1\n"})
     EXPECT_TRUE(checkSource(repeat(2000, text)).ok()) << text;
   EXPECT_TRUE(checkSource("\"").ok());
   EXPECT_TRUE(checkSource("\"\\").ok());
