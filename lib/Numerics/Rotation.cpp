@@ -337,17 +337,33 @@ std::vector<double> quant_llm::getRandomOrthogonal(uint64_t seed,
 
 double quant_llm::getIdentityError(const double *a, const double *b,
                                    int64_t size) {
+  // Rows of the identity, or vectors of signs, for which errors of single
+  // elements add up like random numbers.
+  const bool exact = size <= 64;
+  const int64_t numVectors = exact ? size : 8;
   double worst = 0;
-  std::vector<double> sums(size);
-  for (int64_t i = 0; i < size; ++i) {
-    std::fill(sums.begin(), sums.end(), 0.0);
-    sums[i] = -1;
+  std::vector<double> x(size), xa(size), difference(size);
+  for (int64_t v = 0; v < numVectors; ++v) {
+    std::fill(x.begin(), x.end(), 0.0);
+    if (exact) {
+      x[v] = 1;
+    } else {
+      std::vector<int8_t> signs = getRandomSigns(v, size);
+      std::copy(signs.begin(), signs.end(), x.begin());
+    }
+    std::fill(xa.begin(), xa.end(), 0.0);
     for (int64_t k = 0; k < size; ++k)
       for (int64_t j = 0; j < size; ++j)
-        sums[j] += a[i * size + k] * b[k * size + j];
-    for (double sum : sums)
+        xa[j] += x[k] * a[k * size + j];
+    for (int64_t j = 0; j < size; ++j)
+      difference[j] = -x[j];
+    for (int64_t k = 0; k < size; ++k)
+      for (int64_t j = 0; j < size; ++j)
+        difference[j] += xa[k] * b[k * size + j];
+    for (double element : difference)
       // A NaN is as far from the identity as can be.
-      worst = std::isfinite(sum) ? std::max(worst, std::fabs(sum)) : INFINITY;
+      worst = std::isfinite(element) ? std::max(worst, std::fabs(element))
+                                     : INFINITY;
   }
-  return worst;
+  return exact ? worst : worst / std::sqrt(static_cast<double>(size));
 }

@@ -197,13 +197,14 @@ def ConvertQuantLLMToGPU : Pass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> 
 }
 
 def ConvertQuantLLMToLinalg : Pass<"convert-quant-llm-to-linalg"> {
-  let summary = "Lower dequantize and linears to their formulas in linalg";
+  let summary = "Lower weights, linears and channel transforms to their formulas in linalg";
   let description = [{
     The reference: `quant_llm.dequantize` becomes a `linalg.generic` that takes every code from
     its bits, looks up its value and applies scale and zero in f32;
     `quant_llm.linear` becomes that, a contraction in f32, and a pointwise op for the
     epilogue; `quant_llm.grouped_linear` becomes a loop over the experts with the same on the
-    tokens of each. Any scheme works, nothing is fast.
+    tokens of each. Any scheme works, nothing is fast. Channel transforms become pointwise ops and, for
+    rotations, small contractions; a Hadamard matrix is multiplied factor by factor.
 
     Example (`test/Conversion/QuantLLMToLinalg/linear.mlir`):
     ```mlir
@@ -217,7 +218,7 @@ def ConvertQuantLLMToLinalg : Pass<"convert-quant-llm-to-linalg"> {
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
-    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+    "::mlir::math::MathDialect", "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
     "::quant_llm::QuantLLMDialect",
   ];
 }

@@ -69,7 +69,9 @@ std::vector<int8_t> getRandomSigns(uint64_t seed, int64_t size);
 /// numbers from SplitMix64, its rows made orthonormal one after the other.
 std::vector<double> getRandomOrthogonal(uint64_t seed, int64_t size);
 
-/// The largest element of |A B - I| for matrices [size, size].
+/// How far A B is from the identity, for matrices [size, size]: the largest
+/// element of |A B - I|. Beyond a size of 64 it is estimated, from the products
+/// with eight random vectors.
 double getIdentityError(const double *a, const double *b, int64_t size);
 
 } // namespace quant_llm

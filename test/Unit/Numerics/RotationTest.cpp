@@ -142,4 +142,9 @@ TEST(RotationTest, IdentityError) {
   EXPECT_EQ(getIdentityError(a, a, 2), 1);
   const double bad[] = {NAN, 0, 0, 1};
   EXPECT_EQ(getIdentityError(bad, b, 2), INFINITY);
+  // Estimated: a wrong row is seen.
+  std::vector<double> q = getRandomOrthogonal(5, 100);
+  EXPECT_GT(getIdentityError(q.data(), q.data(), 100), 0.1);
+  q[99 * 100 + 3] = NAN;
+  EXPECT_EQ(getIdentityError(q.data(), q.data(), 100), INFINITY);
 }

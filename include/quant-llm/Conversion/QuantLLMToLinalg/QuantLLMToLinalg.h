@@ -40,6 +40,9 @@ void expandGroupedLinear(mlir::RewriterBase &rewriter, GroupedLinearOp op);
 /// weights without a layout.
 void populateQuantLLMToLinalgPatterns(mlir::RewritePatternSet &patterns);
 
+/// Channel transforms (`scale_channels`, `rotate`, ...) to linalg.
+void populateTransformsToLinalgPatterns(mlir::RewritePatternSet &patterns);
+
 } // namespace quant_llm
 
 #endif // QUANT_LLM_CONVERSION_QUANTLLMTOLINALG_QUANTLLMTOLINALG_H

@@ -109,6 +109,7 @@ void QuantLLMDialect::initialize() {
 }
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMAttrInterfaces.cpp.inc"
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMTransformInterfaces.cpp.inc"
 
 //===----------------------------------------------------------------------===//
 // Discardable attributes

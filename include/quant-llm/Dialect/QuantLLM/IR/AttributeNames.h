@@ -46,6 +46,15 @@ inline constexpr llvm::StringLiteral kProfiledKernelsAttrName =
 inline constexpr llvm::StringLiteral kParametersAttrName =
     "quant_llm.parameters";
 
+/// On a channel transform, unit: it is left where it is, because nothing absorbs
+/// it or its partner does not need it to move.
+inline constexpr llvm::StringLiteral kOnlineAttrName = "quant_llm.online";
+
+/// On an argument of a function that is a state (a cache), unit: its elements
+/// and those of the result that it becomes are transformed ones.
+inline constexpr llvm::StringLiteral kChangedStateAttrName =
+    "quant_llm.changed_state";
+
 } // namespace quant_llm
 
 #endif // QUANT_LLM_DIALECT_QUANTLLM_IR_ATTRIBUTENAMES_H

@@ -20,6 +20,7 @@ include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
 include "quant-llm/Dialect/QuantLLM/IR/DispatchOps.td"
 include "quant-llm/Dialect/QuantLLM/IR/KernelAttributes.td"
+include "quant-llm/Dialect/QuantLLM/IR/TransformOps.td"
 include "quant-llm/Dialect/QuantLLM/IR/Types.td"
 
 class QuantLLM_Op<string mnemonic, list<Trait> traits = []>

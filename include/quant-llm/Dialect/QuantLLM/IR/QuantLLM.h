@@ -22,6 +22,7 @@
 #include "mlir/Interfaces/InferTypeOpInterface.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "quant-llm/Dialect/QuantLLM/IR/AttributeNames.h"
+#include "quant-llm/Dialect/QuantLLM/IR/ChannelTransform.h"
 #include "quant-llm/Kernels/KernelConfig.h"
 #include "quant-llm/Numerics/Scheme.h"
 
@@ -43,6 +44,8 @@ llvm::hash_code hash_value(const KernelConfig &config);
 } // namespace quant_llm
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMAttrInterfaces.h.inc"
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLMTransformInterfaces.h.inc"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLMDialect.h.inc"
 

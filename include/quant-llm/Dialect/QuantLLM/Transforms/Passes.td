@@ -96,6 +96,56 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
   ];
 }
 
+def FoldTransforms : Pass<"quant-llm-fold-transforms"> {
+  let summary = "Move channel transforms until parameters absorb them";
+  let description = [{
+    A transform whose only users are its inverse is a pair: it moves up, against the flow of
+    values, and the inverse moves down; a transform without a partner moves down, or up. They cross ops that implement
+    `TransformCommuteOpInterface` (linalg, tensor, pointwise `arith` and `math`, and `linear` do, where their
+    meaning allows it) and end in parameters, which become transformed parameters:
+    `quant_llm.rotate %w ...`, for `quant-llm-materialize-transforms` to compute. Each step keeps the function
+    what it is in exact arithmetic.
+
+    A transform moves up only if parameters absorb all of it. Its inverse moves where parameters absorb some of
+    it. What cannot move stays as an op that is executed, with the attribute `quant_llm.online`; a pair that would
+    leave more than `max-online` of them, or whose inverse nothing absorbs, is removed.
+
+    With `change-state` a transform may cross a cache: an argument of the function of which slices are
+    replaced and that is returned then holds transformed elements and is marked
+    `quant_llm.changed_state`. Its callers must not look into it.
+
+    Remarks (category `quant-llm-fold-transforms`) and the JSON file `report` tell what became of every
+    transform: `folded`, `online` or `removed`, and which parameters absorbed it.
+
+    Example (`test/Dialect/QuantLLM/Transforms/fold-transforms.mlir`):
+    ```mlir
+    %0 = linalg.mul ins(%x, %gain : tensor<4x64xf32>, tensor<4x64xf32>) outs(%e : tensor<4x64xf32>) -> tensor<4x64xf32>
+    %1 = quant_llm.scale_channels inverse %0 by %s dims = [1] : tensor<4x64xf32>, tensor<64xf32>
+    %2 = quant_llm.scale_channels %1 by %s dims = [1] : tensor<4x64xf32>, tensor<64xf32>
+    %y = quant_llm.linear %2, %w : (tensor<4x64xf32>, tensor<8x64xf32>) -> tensor<4x8xf32>
+    // becomes
+    %gain1 = quant_llm.scale_channels inverse %gain by %s dims = [1] : tensor<4x64xf32>, tensor<64xf32>
+    %0 = linalg.mul ins(%x, %gain1 : tensor<4x64xf32>, tensor<4x64xf32>) outs(%e : tensor<4x64xf32>) -> tensor<4x64xf32>
+    %w1 = quant_llm.scale_channels %w by %s dims = [1] : tensor<8x64xf32>, tensor<64xf32>
+    %y = quant_llm.linear %0, %w1 : (tensor<4x64xf32>, tensor<8x64xf32>) -> tensor<4x8xf32>
+    ```
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"changeState", "change-state", "bool", "true",
+           "Allow transforms to cross caches, whose elements then are transformed ones">,
+    Option<"maxOnline", "max-online", "int64_t", "1",
+           "Most ops that a transform or a pair may leave">,
+    Option<"reportFile", "report", "std::string", "\"\"",
+           "JSON file to write with what became of every transform">,
+  ];
+  let statistics = [
+    Statistic<"numFolded", "transforms-folded", "Number of transforms and pairs absorbed as a whole">,
+    Statistic<"numOnline", "ops-online", "Number of ops left">,
+    Statistic<"numRemoved", "pairs-removed", "Number of pairs removed">,
+  ];
+}
+
 def FormBlocks : InterfacePass<"quant-llm-form-blocks", "::mlir::FunctionOpInterface"> {
   let summary = "Wraps the layers of a model into block and cross_block regions";
   let description = [{
@@ -193,6 +243,106 @@ def InlineBlocks : Pass<"quant-llm-inline-blocks"> {
     %0 = math.tanh %h0 : tensor<4xf32>
     ```
   }];
+}
+
+def InsertTransforms : Pass<"quant-llm-insert-transforms", "::mlir::ModuleOp"> {
+  let summary = "Insert pairs of channel transforms at sites of a model";
+  let description = [{
+    Sites are found by the structure of the function, whose weight contractions must be
+    `quant_llm.linear` (`convert-linalg-to-quant-llm`); names do not matter:
+
+    - `norm-attention`, `norm-mlp`, `norm-head`: the output of a norm that the linears of queries, keys
+      and values read, those of a feed-forward layer, or the head;
+    - `up-down`: the input of the last linear of a feed-forward layer;
+    - `value-output`: the values of an attention;
+    - `residual`: the stream that the layers add to. The gains of norms are
+      first taken out of them (`fold-gains`), since a rotation does not commute with them.
+
+    At each site an op and its inverse are inserted, for `quant-llm-fold-transforms` to move. Run that pass next:
+    canonicalization removes pairs that are still side by side.
+
+    `transform` is `scale`, `shift`, `permute`, `orthogonal` or `hadamard`. A Hadamard matrix has the order of
+    the site's channels (of a head at `value-output`), or the largest one that divides them, and with `seed` random signs.
+    The other transforms need numbers: with `random` those are drawn, for tests; else they are
+    parameters in the archive `data`, a safetensors file, under the name of the first parameter that absorbs the
+    inverse, with the ending `.channel_scale`, `.channel_shift`, `.channel_permutation` or `.channel_rotation`:
+    the site's value is divided by the scale, the shift is subtracted from it, it is permuted, or multiplied
+    by the matrix. Sites that the file does not name are left alone.
+
+    Example (`test/Dialect/QuantLLM/Transforms/insert-transforms.mlir`):
+    ```mlir
+    %y = quant_llm.linear %0, %w : (tensor<4x64xf32>, tensor<8x64xf32>) -> tensor<4x8xf32>
+    // becomes
+    %1 = quant_llm.rotate %0 hadamard 64 dims = [1] : tensor<4x64xf32>
+    %2 = quant_llm.rotate inverse %1 hadamard 64 dims = [1] : tensor<4x64xf32>
+    %y = quant_llm.linear %2, %w : (tensor<4x64xf32>, tensor<8x64xf32>) -> tensor<4x8xf32>
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
+  let options = [
+    ListOption<"sites", "sites", "std::string", "Where to insert">,
+    Option<"transform", "transform", "std::string", "\"hadamard\"",
+           "What to insert: scale, shift, permute, orthogonal or hadamard">,
+    Option<"seed", "seed", "int64_t", "-1",
+           "Of random signs and numbers; -1 for a Hadamard matrix without signs">,
+    Option<"random", "random", "bool", "false",
+           "Draw the numbers of transforms that need some">,
+    Option<"dataFile", "data", "std::string", "\"\"",
+           "safetensors file with the numbers of transforms">,
+    Option<"foldGains", "fold-gains", "bool", "true",
+           "Take gains out of norms before a rotation of the residual stream">,
+  ];
+  let statistics = [
+    Statistic<"numPairs", "pairs-inserted", "Number of pairs inserted">,
+    Statistic<"numGains", "gains-extracted", "Number of gains taken out of norms">,
+  ];
+}
+
+def MaterializeTransforms : Pass<"quant-llm-materialize-transforms", "::mlir::ModuleOp"> {
+  let summary = "Compute transformed parameters and store them in a new archive";
+  let description = [{
+    Evaluates every value that is made of parameters and constants by channel transforms, reshapes and
+    linears without an epilogue (what `quant-llm-fold-transforms` leaves), in f64, rounds it once to its type and
+    stores it in a new safetensors archive, from which `get_parameter` then reads it. A result that is the only
+    transformed form of a parameter keeps its name. A parameter with several forms, such as
+    an embedding that is also the head, is untied: a remark says so, and the further forms get names of their own.
+
+    Parameters are streamed: memory holds one chain at a time. The archive appears complete or not at all; on a
+    failure module and disk are as before. With `copy-dense` (the default) the other parameters are copied, so that the new archive
+    alone serves the new module. Relative paths in the module are relative to `module-dir`, by default
+    the directory of `output`: print the module there.
+
+    Example (`test/Dialect/QuantLLM/Transforms/materialize-transforms.mlir`):
+    ```mlir
+    quant_llm.archive @model "model.safetensors"
+    quant_llm.parameter @w from @model : tensor<8x64xf32>
+    %w = quant_llm.get_parameter @w : tensor<8x64xf32>
+    %w1 = quant_llm.rotate %w hadamard 64 dims = [1] : tensor<8x64xf32>
+    // becomes
+    quant_llm.archive @transformed "t.safetensors"
+    quant_llm.parameter @w from @transformed : tensor<8x64xf32>
+    %w1 = quant_llm.get_parameter @w : tensor<8x64xf32>
+    ```
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"output", "output", "std::string", "\"\"",
+           "The safetensors file to write; required">,
+    Option<"archiveName", "archive-name", "std::string", "\"transformed\"",
+           "Symbol of the new archive">,
+    Option<"copyDense", "copy-dense", "bool", "true",
+           "Copy the parameters that are not transformed to the new archive">,
+    Option<"moduleDir", "module-dir", "std::string", "\"\"",
+           "Directory that the module will be stored in; by default that of output">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+  ];
+  let statistics = [
+    Statistic<"numMaterialized", "parameters-computed", "Number of parameters computed">,
+    Statistic<"numUntied", "parameters-untied", "Number of parameters with several forms">,
+  ];
 }
 
 def Prepack : Pass<"quant-llm-prepack", "::mlir::ModuleOp"> {
