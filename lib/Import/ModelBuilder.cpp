@@ -660,6 +660,10 @@ void ModelBuilder::buildForward() {
       b, loc, "forward",
       b.getFunctionType({tokensType, cacheType, cacheType, b.getI64Type()},
                         {logitsType, cacheType, cacheType}));
+  // For what is made for people to read.
+  const char *names[] = {"tokens", "keys", "values", "position"};
+  for (auto [i, name] : llvm::enumerate(names))
+    function.setArgAttr(i, "quant_llm.name", b.getStringAttr(name));
   entry = function.addEntryBlock();
   b.setInsertionPointToStart(entry);
   Value tokens = entry->getArgument(0);

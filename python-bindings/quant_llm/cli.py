@@ -23,6 +23,7 @@ try:
     from tqdm import tqdm
 
     from . import __version__, model
+    from ._calibrate import add_command as add_calibrate
     from ._check import MAX_THREADS, check_threads
     from ._errors import QuantLLMError
 except ImportError as missing:
@@ -474,6 +475,8 @@ after signal N (130: Ctrl-C)""",
     command.add_argument("--top-p", type=number_between(0, 1, open_low=True), default=1.0, metavar="P", help="draw among the likeliest tokens of this probability (default: 1)")
     command.add_argument("--seed", type=natural, default=0, metavar="S", help="the same seed gives the same text (default: %(default)s)")
     add_run(command)
+
+    add_calibrate(add, positive, natural)
     return parser
 
 
@@ -491,7 +494,8 @@ def join_block(argv):
 def main(argv=None):
     """Runs the command and returns its exit status."""
     arguments = make_parser().parse_args(join_block(sys.argv[1:] if argv is None else argv))
-    return run_command("quant-llm", lambda: arguments.function(arguments), "nothing was written")
+    interrupted = getattr(arguments, "interrupted", "nothing was written")
+    return run_command("quant-llm", lambda: arguments.function(arguments), interrupted)
 
 
 def run_command(name, function, interrupted):

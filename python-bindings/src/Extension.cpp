@@ -17,6 +17,7 @@
 #include "quant-llm-c/Model.h"
 #include "quant-llm-c/Runtime.h"
 #include "quant-llm-c/Support.h"
+#include "quant-llm-c/Torch.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -222,6 +223,35 @@ nb::bytes describeModule(nb::bytes source, std::optional<std::string> name) {
   return toBytes(Buffer(json));
 }
 
+nb::bytes translateToTorch(nb::bytes source, std::optional<std::string> name,
+                           std::optional<std::string> function, int part,
+                           int64_t firstBlock, int64_t lastBlock, bool tap) {
+  const char *data = source.c_str();
+  size_t size = source.size();
+  QuantLLMTorchOptions options = {};
+  options.function = orNull(function);
+  options.part = static_cast<QuantLLMTorchPart>(part);
+  options.firstBlock = firstBlock;
+  options.lastBlock = lastBlock;
+  options.tap = tap;
+  QuantLLMBuffer *json = nullptr;
+  call([&](QuantLLMError **error) {
+    return quantLLMTranslateToTorch(data, size, orNull(name), &options, &json,
+                                    error);
+  });
+  return toBytes(Buffer(json));
+}
+
+nb::bytes fingerprintModel(nb::bytes source, std::optional<std::string> name) {
+  const char *data = source.c_str();
+  size_t size = source.size();
+  QuantLLMBuffer *text = nullptr;
+  call([&](QuantLLMError **error) {
+    return quantLLMFingerprintModel(data, size, orNull(name), &text, error);
+  });
+  return toBytes(Buffer(text));
+}
+
 /// A function of the API from a path to JSON.
 template <QuantLLMStatus (*function)(const char *, QuantLLMBuffer **,
                                      QuantLLMError **)>
@@ -364,6 +394,11 @@ NB_MODULE(_quant_llm, m) {
         nb::arg("recipe"), nb::arg("options"), nb::arg("progress").none(),
         nb::arg("diagnostic").none());
   m.def("describe_module", &describeModule, nb::arg("source"),
+        nb::arg("name").none());
+  m.def("translate_to_torch", &translateToTorch, nb::arg("source"),
+        nb::arg("name").none(), nb::arg("function").none(), nb::arg("part"),
+        nb::arg("first_block"), nb::arg("last_block"), nb::arg("tap"));
+  m.def("fingerprint_model", &fingerprintModel, nb::arg("source"),
         nb::arg("name").none());
   nb::class_<Engine>(m, "Engine")
       .def_static("from_file", &Engine::fromFile, nb::arg("path"),

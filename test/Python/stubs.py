@@ -80,5 +80,13 @@ def test_stub(name):
     compare(stub, real, f"{module.__name__}.")
 
 
+def test_stub_of_calibration():
+    """What the package gathers from its modules."""
+    module = importlib.import_module("quant_llm.calibration")
+    with open(os.path.join(PACKAGE, "calibration", "__init__.pyi")) as file:
+        stub = stub_members(ast.parse(file.read()).body)
+    compare(stub, {name: getattr(module, name) for name in module.__all__ if name != "STATISTICS"}, "quant_llm.calibration.")
+
+
 def test_marker():
     assert os.path.exists(os.path.join(PACKAGE, "py.typed"))

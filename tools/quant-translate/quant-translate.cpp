@@ -12,6 +12,7 @@
 #include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Target/PTX.h"
 #include "quant-llm/Target/Passes.h"
+#include "quant-llm/Target/Torch.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/InitAllDialects.h"
@@ -35,6 +36,56 @@ static llvm::cl::opt<std::string>
 static llvm::cl::opt<std::string>
     features("features", llvm::cl::desc("Version of PTX, +ptx81 and the like"));
 
+static llvm::cl::opt<std::string>
+    function("function", llvm::cl::desc("Translate this function to PyTorch; "
+                                        "by default the only one"));
+static llvm::cl::opt<std::string>
+    blocks("blocks",
+           llvm::cl::desc("Translate these blocks of the function to PyTorch: "
+                          "the index of one (3), or of the first and the last "
+                          "(2-4)"));
+static llvm::cl::opt<quant_llm::TorchOptions::Part>
+    part("part",
+         llvm::cl::desc("Translate this part of the function to PyTorch:"),
+         llvm::cl::values(clEnumValN(quant_llm::TorchOptions::Part::Whole,
+                                     "whole", "all of it (default)"),
+                          clEnumValN(quant_llm::TorchOptions::Part::Front,
+                                     "front", "what is in front of the blocks"),
+                          clEnumValN(quant_llm::TorchOptions::Part::Back,
+                                     "back", "what is behind the blocks")),
+         llvm::cl::init(quant_llm::TorchOptions::Part::Whole));
+static llvm::cl::opt<bool>
+    tap("tap", llvm::cl::desc("Let the inputs of linears pass through a "
+                              "function `tap(weight, input)` of the caller"));
+
+/// Prints a function or a part of it as Python.
+static LogicalResult printTorch(ModuleOp module, raw_ostream &output) {
+  quant_llm::TorchOptions options;
+  options.function = function;
+  options.tap = tap;
+  options.part = part;
+  if (!blocks.empty()) {
+    auto [first, last] = StringRef(blocks).split('-');
+    if (last.empty() && !StringRef(blocks).contains('-'))
+      last = first;
+    if (first.getAsInteger(10, options.firstBlock) ||
+        last.getAsInteger(10, options.lastBlock) || options.firstBlock < 0)
+      return emitError(module.getLoc(), "expected --blocks to be an index or "
+                                        "two with a '-' between but got '")
+             << blocks << "'";
+    if (part != quant_llm::TorchOptions::Part::Whole)
+      return emitError(module.getLoc(),
+                       "expected either --blocks or --part but got both");
+    options.part = quant_llm::TorchOptions::Part::Blocks;
+  }
+  FailureOr<quant_llm::TorchSource> source =
+      quant_llm::translateToTorch(module, options);
+  if (failed(source))
+    return failure();
+  output << source->text;
+  return success();
+}
+
 /// Compiles the gpu.module of a module, which becomes a gpu.binary; prints the
 /// object in that.
 static LogicalResult compile(Operation *op, StringRef format,
@@ -57,10 +108,10 @@ static LogicalResult compile(Operation *op, StringRef format,
   return success();
 }
 
-/// Parses a module, after a look at it, and compiles it.
-static LogicalResult translate(const std::shared_ptr<llvm::SourceMgr> &sources,
-                               raw_ostream &output, MLIRContext *context,
-                               StringRef format) {
+/// Parses a module, after a look at it, and hands it to `use`.
+static LogicalResult
+translate(const std::shared_ptr<llvm::SourceMgr> &sources, MLIRContext *context,
+          llvm::function_ref<LogicalResult(ModuleOp)> use) {
   const llvm::MemoryBuffer *input =
       sources->getMemoryBuffer(sources->getMainFileID());
   quant_llm::Status status = quant_llm::checkSource(input->getBuffer());
@@ -76,7 +127,7 @@ static LogicalResult translate(const std::shared_ptr<llvm::SourceMgr> &sources,
   quant_llm::registerPTXTranslation(registry);
   context->appendDialectRegistry(registry);
   OwningOpRef<ModuleOp> module = parseSourceFile<ModuleOp>(sources, context);
-  return module ? compile(*module, format, output) : failure();
+  return module ? use(*module) : failure();
 }
 
 int main(int argc, char **argv) {
@@ -89,17 +140,30 @@ int main(int argc, char **argv) {
       "quant-llm-to-ptx", "Print the PTX of the gpu.module of the input",
       [](const std::shared_ptr<llvm::SourceMgr> &sources, raw_ostream &output,
          MLIRContext *context) {
-        return translate(sources, output, context, "ptx");
+        return translate(sources, context, [&](ModuleOp op) {
+          return compile(op, "ptx", output);
+        });
       });
   TranslateRegistration toCubin(
       "quant-llm-to-cubin",
       "Write the machine code of the gpu.module of the input (needs ptxas)",
       [](const std::shared_ptr<llvm::SourceMgr> &sources, raw_ostream &output,
          MLIRContext *context) {
-        return translate(sources, output, context, "cubin");
+        return translate(sources, context, [&](ModuleOp op) {
+          return compile(op, "cubin", output);
+        });
+      });
+  TranslateRegistration toTorch(
+      "mlir-to-torch",
+      "Print a function, or some of its blocks, as a function of PyTorch",
+      [](const std::shared_ptr<llvm::SourceMgr> &sources, raw_ostream &output,
+         MLIRContext *context) {
+        return translate(sources, context,
+                         [&](ModuleOp op) { return printTorch(op, output); });
       });
   SmallVector<char *> arguments = quant_llm::addDiagnosticDefaults(argc, argv);
-  return failed(mlirTranslateMain(
-      static_cast<int>(arguments.size()), arguments.data(),
-      "translation of quant-llm modules to PTX and machine code"));
+  return failed(mlirTranslateMain(static_cast<int>(arguments.size()),
+                                  arguments.data(),
+                                  "translation of quant-llm modules to PTX, "
+                                  "machine code and PyTorch source"));
 }

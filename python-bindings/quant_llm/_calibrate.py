@@ -1,0 +1,123 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The subcommand `calibrate` of quant-llm. PyTorch is imported when it runs, so
+that --help does not wait for it."""
+
+import os
+import sys
+
+from . import model as models
+from . import read_gguf_metadata
+from ._errors import QuantLLMError
+from .tokenizer import Tokenizer, load_tokenizer
+
+_STATISTICS = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs", "fisher")
+
+
+def add_command(add, positive, natural):
+    """`add(name, function, help, example)` makes a subcommand."""
+    command = add(
+        "calibrate", run_calibrate, "run a model on text and store statistics of the inputs of its linears",
+        "quant-llm calibrate model.gguf --text book.txt --samples 128 --length 512 -o calibration.safetensors",
+    )
+    command.add_argument("-o", "--output", required=True, metavar="FILE", help="the calibration file to write; FILE.partial holds unfinished work")
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", metavar="FILE", help="UTF-8 text; - for standard input")
+    source.add_argument("--tokens", metavar="FILE.npy", help="tokens instead of text: an array [samples, length] of integers")
+    command.add_argument("--samples", type=positive, default=128, metavar="N", help="pieces of the text (default: %(default)s)")
+    command.add_argument("--length", type=positive, default=512, metavar="L", help="tokens of a piece (default: %(default)s)")
+    command.add_argument("--seed", type=natural, default=0, metavar="S", help="which pieces are drawn (default: %(default)s)")
+    command.add_argument(
+        "--statistics", default="absmax,absmean,mean,min,max,hessian", metavar="LIST", help=f"what to store, of {', '.join(_STATISTICS)} (default: %(default)s)"
+    )
+    command.add_argument("--token-weights", metavar="FILE.npy", help="how much each token counts: an array of the shape of the tokens")
+    command.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16", "float64"], help="type of the activations (default: %(default)s)")
+    command.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; by default cuda if there is any")
+    command.add_argument("--restart", action="store_true", help="throw away unfinished work instead of going on with it")
+    command.set_defaults(interrupted="the same command goes on from the last finished block")
+    return command
+
+
+def run_calibrate(arguments):
+    try:
+        import torch
+    except ImportError:
+        raise QuantLLMError("expected the package torch, which runs the model; pip install torch") from None
+    from tqdm import tqdm
+
+    from .calibration import calibrate, sample_tokens
+    from .cli import read_text, show_warning
+
+    _initialize(torch, arguments)
+    if arguments.tokens:
+        tokens = _read_array(arguments.tokens)
+        if tokens.ndim != 2:
+            raise QuantLLMError(f"'{arguments.tokens}': expected an array [samples, length] but got shape {list(tokens.shape)}")
+    else:
+        text = read_text(arguments.text)
+        tokens = _find_tokenizer(arguments.model).encode(text, special_tokens=False)
+        tokens = sample_tokens(tokens, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
+    weights = _read_array(arguments.token_weights) if arguments.token_weights else None
+    bar = tqdm(desc="calibrating", unit="sample", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+
+    def progress(done, total, part):
+        if part == "resumed":  # what was done before says nothing about the speed
+            bar.initial = bar.n = done
+        bar.total = total
+        bar.set_postfix_str(part, refresh=False)
+        bar.update(done - bar.n)
+
+    with bar:
+        report = calibrate(
+            arguments.model,
+            tokens,
+            arguments.output,
+            statistics=[s for s in arguments.statistics.split(",") if s],
+            token_weights=weights,
+            seed=arguments.seed,
+            dtype=arguments.dtype,
+            device=arguments.device,
+            restart=arguments.restart,
+            progress=progress,
+            diagnostic=show_warning,
+        )
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+        return
+    dead = report["dead"]
+    if dead:
+        shown = ", ".join(f"{name} {count}" for name, count in list(dead.items())[:4]) + (", ..." if len(dead) > 4 else "")
+        tqdm.write(f"quant-llm: warning: inputs that are 0 in every token: {shown}", file=sys.stderr)
+    print(f"wrote {arguments.output}: {report['samples']} samples, {report['tokens']:,} tokens")
+
+
+def _initialize(torch, arguments):
+    """Joins the other processes of torchrun, if there are any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or torch.distributed.is_initialized():
+        return
+    use_cuda = torch.cuda.is_available() and not (arguments.device or "cuda").startswith("cpu")
+    if use_cuda and not arguments.device:
+        arguments.device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    if use_cuda:
+        torch.cuda.set_device(arguments.device)
+    torch.distributed.init_process_group("nccl" if use_cuda else "gloo")
+
+
+def _find_tokenizer(path):
+    if models.classify(path) == "gguf":
+        return Tokenizer.from_gguf_metadata(read_gguf_metadata(path), source=os.fspath(path))
+    tokenizer = load_tokenizer(path)
+    if tokenizer is None:
+        raise QuantLLMError(f"'{path}' has no tokenizer.json; put one there, or give --tokens")
+    return tokenizer
+
+
+def _read_array(path):
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise QuantLLMError(f"cannot read '{path}': {error.strerror or error}") from None
+    except ValueError as error:
+        raise QuantLLMError(f"'{path}' is not a .npy file: {error}") from None

@@ -1,0 +1,487 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Runs a model block by block and writes what was measured.
+
+The function of the model is cut into parts: what is in front of the blocks, each
+block, what is behind them. Of every sample the values between two parts (the
+hidden state above all) are on the host; the parameters of one part at a time are
+on the device. After each part its statistics and these values are on disk, from
+where a run that was killed goes on.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import torch
+import torch.distributed
+
+from .. import __version__, _quant_llm, model as models, run_pipeline
+from .._errors import QuantLLMError
+from ._file import SCHEMA, read_header, read_tensor, write_tensors
+from ._parameters import Parameters
+from ._source import translate
+from ._statistics import OF_INPUTS, InputStatistics
+from ._tokens import check_token_weights, check_tokens
+
+STATISTICS = OF_INPUTS + ("fisher",)
+DEFAULT = ("absmax", "absmean", "mean", "min", "max", "hessian")
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+_PIPELINE = "quant-llm-inline-blocks,convert-linalg-to-quant-llm,func.func(quant-llm-form-blocks{window=0})"
+
+
+class _Enough(Exception):
+    """Nothing that is left of a part is wanted."""
+
+
+def calibrate(
+    model,
+    tokens,
+    output,
+    *,
+    statistics=DEFAULT,
+    token_weights=None,
+    quantiles=(0.5, 0.9, 0.99, 0.999),
+    inputs=512,
+    seed=0,
+    dtype="float32",
+    device=None,
+    restart=False,
+    on_part=None,
+    progress=None,
+    diagnostic=None,
+):
+    """Runs `model` (a directory of ours, of Hugging Face, or a GGUF file) on
+    `tokens`, an array [samples, length] or a list of arrays, and writes the
+    calibration file `output`.
+
+    `statistics` are among STATISTICS. `token_weights`, of the shape of the
+    tokens, say how much each token counts. `quantiles` are the fractions of the
+    statistic of this name, `inputs` how many rows the statistic `inputs` has,
+    which are drawn with `seed`.
+
+    Until it is complete, the work is in the directory `output`.partial; the same
+    call goes on from there, unless `restart`. With torch.distributed initialized,
+    the samples are divided among the processes and the first one writes.
+
+    `on_part(linears, statistics, parameters)` is called after each part with the
+    weights of its linears, {weight: {statistic: array}} of their inputs and a
+    function that reads a parameter; what it returns, {parameter: tensor}, takes
+    the place of these parameters before the next part gets its input, as
+    methods want that follow the error of what is quantized already.
+    `progress(done, total, part)` is called for every sample of every part.
+
+    Returns a dict: "output", "parts", "samples", "tokens", "dead" {parameter:
+    number of inputs that were always 0}. Raises QuantLLMError.
+    """
+    with contextlib.ExitStack() as stack:
+        kind = models.classify(model)
+        directory = os.fspath(model)
+        if kind != "quant-llm":
+            directory = stack.enter_context(models._temporary_directory())
+            models._import_into(os.fspath(model), kind, directory, None, diagnostic)
+        path = os.path.join(directory, "model.mlir")
+        module = run_pipeline(models._read_module(directory), _PIPELINE, name=path)
+        run = _Run(module, path, output)
+        run.configure(tokens, statistics, token_weights, quantiles, inputs, seed, dtype, device)
+        run.on_part, run.progress = on_part, progress
+        # Sums of products in float32 are sums in float32.
+        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("highest")
+        return run.run(restart)
+
+
+class _Run:
+    def __init__(self, module, path, output):
+        self.module = module
+        self.parameters = Parameters(module, name=path)
+        self.fingerprint = _quant_llm.fingerprint_model(module.encode(), path).decode()
+        self.output = os.path.abspath(os.fspath(output))
+        self.partial = self.output + ".partial"
+        directory = os.path.dirname(self.output)
+        if not os.path.isdir(directory):
+            raise QuantLLMError(f"cannot write '{output}': there is no directory '{directory}'")
+        if os.path.isdir(self.output):
+            raise QuantLLMError(f"expected a file to write but '{output}' is a directory")
+        self.rank, self.world = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    # -----------------------------------------------------------------------
+    # What is asked for
+    # -----------------------------------------------------------------------
+
+    def configure(self, tokens, statistics, token_weights, quantiles, inputs, seed, dtype, device):
+        vocabulary = re.search(r"\bvocab_size = (\d+)", self.module)
+        self.tokens = check_tokens(tokens, int(vocabulary[1]) if vocabulary else None)
+        self.weights = check_token_weights(token_weights, self.tokens)
+        self.statistics = tuple(s for s in STATISTICS if s in statistics)
+        if unknown := sorted(set(statistics) - set(STATISTICS)):
+            raise QuantLLMError(f"expected statistics among {', '.join(STATISTICS)} but got {', '.join(unknown)}")
+        if not self.statistics:
+            raise QuantLLMError("expected at least one statistic but got none")
+        if dtype not in TYPES:
+            raise QuantLLMError(f"expected a type among {', '.join(TYPES)} but got '{dtype}'")
+        self.dtype_name, self.dtype = dtype, TYPES[dtype]
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise QuantLLMError(f"cannot use the device '{device}': {str(error).splitlines()[0]}") from None
+        self.quantiles = sorted(set(map(float, quantiles)))
+        if "quantiles" in self.statistics and not (self.quantiles and 0 <= self.quantiles[0] and self.quantiles[-1] <= 1):
+            raise QuantLLMError(f"expected quantiles in [0, 1] but got {list(quantiles)}")
+        self.seed = int(seed)
+        if self.seed < 0 or inputs < 1:
+            raise QuantLLMError("expected a seed from 0 and at least 1 row of inputs")
+        total = sum(map(len, self.tokens))
+        self.picked = [[] for _ in self.tokens]
+        if "inputs" in self.statistics:
+            starts = np.cumsum([0] + [len(row) for row in self.tokens])
+            random = np.random.Generator(np.random.PCG64(self.seed))
+            for row, token in enumerate(np.sort(random.permutation(total)[: int(inputs)])):
+                sample = int(np.searchsorted(starts, token, side="right")) - 1
+                self.picked[sample].append((row, int(token - starts[sample])))
+        text = hashlib.sha256()
+        for row in self.tokens:
+            text.update(row.astype("<i8").tobytes())
+        self.metadata = {
+            "schema": SCHEMA,
+            "model": self.fingerprint,
+            "samples": str(len(self.tokens)),
+            "tokens": str(total),
+            "length": str(max(map(len, self.tokens))),
+            "seed": str(self.seed),
+            "text": text.hexdigest(),
+            "token_weights": "none" if self.weights is None else "given",
+            "dtype": dtype,
+            "writer": f"quant_llm {__version__}",
+        }
+        if "quantiles" in self.statistics:
+            self.metadata["quantiles"] = ",".join(map(repr, self.quantiles))
+        # What must be the same for a run to go on.
+        weights = hashlib.sha256(b"".join(row.tobytes() for row in self.weights or ())).hexdigest()
+        self.configuration = dict(
+            self.metadata, statistics=list(self.statistics), processes=self.world, inputs=int(inputs), lengths=[len(r) for r in self.tokens], weights=weights
+        )
+
+    # -----------------------------------------------------------------------
+    # The parts
+    # -----------------------------------------------------------------------
+
+    def translate(self):
+        front = translate(self.module, part="front", tap=True)
+        self.parts, self.names = [front], ["front"]
+        for block in front.blocks:
+            self.parts.append(translate(self.module, blocks=(block, block), tap=True))
+            self.names.append(f"block {block}")
+        if front.blocks:
+            self.parts.append(translate(self.module, part="back", tap=True))
+            self.names.append("back")
+        self.needed = []
+        later = set()
+        for part in reversed(self.parts):
+            self.needed.insert(0, later.copy())
+            later |= {value["id"] for value in part.inputs if value["slots"] is None}
+
+    def first_inputs(self, tokens):
+        """The arguments of the front: tokens, and a cache that is only as large as
+        the sample."""
+        inputs, found = {}, False
+        for value in self.parts[0].inputs:
+            shape, kind = value["shape"], value["dtype"]
+            if kind.startswith("int") and shape is None:
+                inputs[value["id"]] = 0
+            elif kind.startswith("int") and len(shape) in (1, 2) and not found:
+                found = True
+                row = torch.from_numpy(tokens)
+                inputs[value["id"]] = row if len(shape) == 1 else row[None]
+            elif kind == "float" and shape is not None and len(shape) == 4:
+                inputs[value["id"]] = {"zeros": [len(tokens) if size < 0 else size for size in shape]}
+            else:
+                raise QuantLLMError(
+                    "expected a function of tokens, and caches and a position at most, but it has the argument "
+                    f"'{value['name']}' of type {kind}{'' if shape is None else shape}"
+                )
+        if not found:
+            raise QuantLLMError("expected a function of tokens but no argument holds integers")
+        return inputs
+
+    def move(self, part, values):
+        """The arguments of a part on the device."""
+        arguments = []
+        for value in part.inputs:
+            if value["slots"] is not None:
+                # A part has only its own entries of a cache, new for each sample.
+                argument = {"zeros": [values["length"] if size < 0 else size for size in value["shape"]]}
+            else:
+                argument = values[value["id"]]
+            if isinstance(argument, dict):
+                # Of a cache as a whole, parts in front of the blocks want the shape.
+                argument = torch.zeros((), dtype=self.dtype, device=self.device).expand(argument["zeros"])
+            arguments.append(argument.to(self.device) if isinstance(argument, torch.Tensor) else argument)
+        return arguments
+
+    # -----------------------------------------------------------------------
+    # The work on disk
+    # -----------------------------------------------------------------------
+
+    def file(self, name):
+        return os.path.join(self.partial, name)
+
+    def resume(self, restart):
+        """The number of parts that are done."""
+        path = self.file("progress.json")
+        if self.rank == 0 and restart:
+            shutil.rmtree(self.partial, ignore_errors=True)
+        self.barrier()
+        done = 0
+        if os.path.exists(path):
+            try:
+                with open(path, encoding="utf-8") as file:
+                    state = json.load(file)
+                before, done = state["configuration"], int(state["done"])
+            except (OSError, ValueError, KeyError, TypeError):
+                raise QuantLLMError(f"cannot read '{path}'; remove '{self.partial}', or use --restart") from None
+            different = sorted(key for key in set(before) | set(self.configuration) if before.get(key) != self.configuration.get(key))
+            if different:
+                raise QuantLLMError(
+                    f"'{self.partial}' is of an unfinished calibration with another {', '.join(different)}; finish that one, use --restart, or another output"
+                )
+        elif self.rank == 0:
+            if os.path.exists(self.partial) and os.listdir(self.partial):
+                raise QuantLLMError(f"'{self.partial}' exists and is none of our work; remove it, or choose another output")
+            try:
+                os.makedirs(self.partial, exist_ok=True)
+            except OSError as error:
+                raise QuantLLMError(f"cannot create '{self.partial}': {error.strerror}") from None
+            self.write_progress(0)
+        self.barrier()
+        return done
+
+    def write_progress(self, done):
+        staging = self.file(".progress.json")
+        with open(staging, "w", encoding="utf-8") as file:
+            json.dump({"configuration": self.configuration, "done": done}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, self.file("progress.json"))
+
+    def state_file(self, done):
+        return self.file(f"values-{done}-{self.rank}.safetensors")
+
+    def save_values(self, done, values):
+        """Values between parts; what several samples share (tables of positions)
+        is stored once."""
+        tensors, index = {}, {}
+        names = {}
+        for sample, entry in values.items():
+            index[sample] = {}
+            for key, value in entry.items():
+                if not isinstance(value, torch.Tensor):
+                    index[sample][key] = value
+                    continue
+                if id(value) not in names:
+                    names[id(value)] = f"t{len(names)}"
+                    data = value.contiguous()
+                    tensors[names[id(value)]] = (data.view(torch.uint16) if data.dtype == torch.bfloat16 else data).numpy()
+                index[sample][key] = names[id(value)]
+        write_tensors(self.state_file(done), tensors, {"values": json.dumps(index)})
+
+    def load_values(self, done):
+        path = self.state_file(done)
+        entries, metadata = read_header(path)
+        tensors = {}
+        for name, entry in entries.items():
+            tensor = torch.from_numpy(read_tensor(path, entry))
+            tensors[name] = tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor
+        index = json.loads(metadata["values"])
+        return {
+            int(sample): {key if key == "length" else int(key): tensors[v] if isinstance(v, str) else v for key, v in entry.items()}
+            for sample, entry in index.items()
+        }
+
+    def barrier(self):
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    # -----------------------------------------------------------------------
+    # The run
+    # -----------------------------------------------------------------------
+
+    def run(self, restart):
+        self.translate()
+        done = self.resume(restart)
+        keeps = "fisher" in self.statistics
+        total = len(self.parts) * (2 if keeps else 1)
+        mine = range(self.rank, len(self.tokens), self.world)
+        values = {}
+        self.report(done, total, 0, len(mine), "resumed" if done else "")
+        if done == 0:
+            for sample in mine:
+                values[sample] = {**self.first_inputs(self.tokens[sample]), "length": len(self.tokens[sample])}
+        elif done < len(self.parts):
+            values = self.load_values(done)
+        for at in range(done, len(self.parts)):
+            values = self.run_part(at, values, total)
+            self.save_values(at + 1, values)
+            if keeps and at == 0:
+                self.save_first(values)
+            self.barrier()
+            if self.rank == 0:
+                self.write_progress(at + 1)
+            self.barrier()
+            if at > 0 and not keeps and os.path.exists(self.state_file(at)):
+                os.remove(self.state_file(at))
+        if keeps:
+            from ._fisher import run_fisher
+
+            run_fisher(self, max(done - len(self.parts), 0), mine, total)
+        self.report(total, total, 0, len(mine), "")
+        return self.finish()
+
+    def save_first(self, values):
+        """The inputs of the front again, for the way back."""
+        first = {s: {**self.first_inputs(self.tokens[s]), "length": len(self.tokens[s])} for s in values}
+        self.save_values(0, first)
+
+    def report(self, done, total, sample, samples, name):
+        if self.progress and self.rank == 0:
+            self.progress(done * samples + sample, total * samples, name)
+
+    def run_part(self, at, values, total):
+        part, name = self.parts[at], self.names[at]
+        parameters = self.parameters.load(part.parameters, device=self.device, dtype=self.dtype)
+        statistics, aliases = {}, {}
+        wants = any(s in OF_INPUTS for s in self.statistics)
+        # The matrix product of a head is not needed to know its input.
+        is_last = at == len(self.parts) - 1 and "fisher" not in self.statistics
+        shared = {}
+        after = {}
+        for number, (sample, entry) in enumerate(values.items()):
+            self.report(at, total, number, len(values), name)
+            seen, count = {}, 0
+            weights = None if self.weights is None else torch.from_numpy(self.weights[sample])
+
+            def tap(weight, x):
+                nonlocal count
+                count += 1
+                owner = seen.setdefault(id(x), (weight, x))[0]
+                if owner != weight and weight not in statistics:
+                    if aliases.setdefault(weight, owner) != owner:
+                        raise QuantLLMError(f"the linears of '{weight}' have different inputs in different samples")
+                elif wants:
+                    if weight in aliases:
+                        raise QuantLLMError(f"the linears of '{weight}' have several inputs")
+                    if weight not in statistics:
+                        statistics[weight] = InputStatistics(x.shape[-1], self.statistics, self.device)
+                    try:
+                        statistics[weight].update(x, weights, self.picked[sample])
+                    except FloatingPointError:
+                        raise QuantLLMError(
+                            f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another --dtype (now {self.dtype_name})"
+                        ) from None
+                if is_last and count == len(part.linears):
+                    raise _Enough
+                return x
+
+            try:
+                with torch.no_grad():
+                    results = part(*self.move(part, entry), parameters=parameters, dtype=self.dtype, tap=tap)
+            except _Enough:
+                results = None
+            after[sample] = self.keep(at, entry, results, shared)
+        results = self.collect(part, statistics, aliases)
+        if self.on_part:
+            replaced = self.on_part(part.linears, self.expand(results, aliases), lambda key: parameters[key])
+            if replaced:
+                if unknown := sorted(set(replaced) - set(part.parameters)):
+                    raise QuantLLMError(f"expected parameters of {name} but got {', '.join(unknown)}")
+                for key, tensor in replaced.items():
+                    parameters[key] = tensor.to(device=self.device, dtype=self.dtype)
+                for sample, entry in values.items():
+                    with torch.no_grad():
+                        outputs = part(*self.move(part, entry), parameters=parameters, dtype=self.dtype, tap=lambda weight, x: x)
+                    after[sample] = self.keep(at, entry, outputs, shared)
+        if self.rank == 0:
+            tensors = {f"{s}/{weight}": array for weight, entry in results.items() for s, array in entry.items()}
+            write_tensors(self.file(f"part-{at}.safetensors"), tensors, {"aliases": json.dumps(aliases)})
+        return after
+
+    def keep(self, at, entry, results, shared):
+        """What later parts need of a sample, on the host."""
+        kept = {key: value for key, value in entry.items() if key in self.needed[at] or key == "length"}
+        if results is None:
+            return kept
+        for value, result in zip(self.parts[at].outputs, results):
+            if value["slots"] is not None or value["id"] not in self.needed[at]:
+                continue
+            if isinstance(result, torch.Tensor):
+                result = result.cpu()
+                # Tables of positions are those of every sample of this length.
+                digest = hashlib.sha256(result.contiguous().reshape(-1).view(torch.uint8).numpy()).digest() if at == 0 else None
+                result = shared.setdefault(digest, result) if digest else result
+            kept[value["id"]] = result
+        return kept
+
+    def collect(self, part, statistics, aliases):
+        """{weight: {statistic: array}} of all processes."""
+        if self.world > 1:
+            owners = [None] * self.world
+            torch.distributed.all_gather_object(owners, [list(statistics), aliases, {w: s.channels for w, s in statistics.items()}])
+            everything = {}
+            for _, others, channels in owners:
+                for weight, owner in others.items():
+                    if aliases.setdefault(weight, owner) != owner:
+                        raise QuantLLMError(f"the linears of '{weight}' have different inputs in different samples")
+                everything.update(channels)
+            for weight in dict.fromkeys(part.linears):
+                if weight in everything:
+                    if weight not in statistics:
+                        statistics[weight] = InputStatistics(everything[weight], self.statistics, self.device)
+                    statistics[weight].reduce()
+        return {weight: entry.finish(self.quantiles) for weight, entry in statistics.items()}
+
+    @staticmethod
+    def expand(results, aliases):
+        return {**results, **{weight: results[owner] for weight, owner in aliases.items() if owner in results}}
+
+    def finish(self):
+        summary = {"output": self.output, "parts": len(self.parts), "samples": len(self.tokens), "tokens": sum(map(len, self.tokens)), "dead": {}}
+        if self.rank == 0:
+            summary["dead"] = self.join()
+            shutil.rmtree(self.partial, ignore_errors=True)
+        self.barrier()
+        return summary
+
+    def join(self):
+        """Writes the file from those of the parts; {weight: dead inputs}."""
+        dead, tensors, aliases = {}, {}, {}
+        for at in range(len(self.parts)):
+            for path in (self.file(f"part-{at}.safetensors"), self.file(f"fisher-{at}.safetensors")):
+                if not os.path.exists(path):
+                    continue
+                entries, metadata = read_header(path)
+                aliases.update(json.loads(metadata.get("aliases", "{}")))
+                for key, entry in entries.items():
+                    tensors[key] = (entry[0], entry[1], lambda path=path, entry=entry: read_tensor(path, entry))
+                    if key.startswith("absmax/"):
+                        zeros = int((read_tensor(path, entry) == 0).sum())
+                        if zeros:
+                            dead[key.partition("/")[2]] = zeros
+        if not tensors:
+            raise QuantLLMError("expected a model with linears whose weights are parameters but found none")
+        metadata = dict(self.metadata)
+        # An alias of what is not stored (fisher alone) says nothing.
+        stored = {key.partition("/")[2] for key in tensors}
+        aliases = {weight: owner for weight, owner in aliases.items() if owner in stored}
+        if aliases:
+            metadata["aliases"] = json.dumps(aliases, sort_keys=True)
+        write_tensors(self.output, tensors, metadata)
+        return dead

@@ -1,0 +1,115 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""What is known of the input of a linear, token by token."""
+
+import torch
+import torch.distributed
+
+from .._errors import QuantLLMError
+
+# Statistics of inputs, in the order in which they are written.
+OF_INPUTS = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs")
+
+# A histogram of magnitudes: 32 bins for each power of two from 2^-24 to 2^24.
+_STEPS, _LOWEST, _OCTAVES = 32, -24, 48
+_BINS = _STEPS * _OCTAVES
+
+
+class InputStatistics:
+    """Accumulates the chosen statistics over inputs [tokens, K]."""
+
+    def __init__(self, channels, chosen, device):
+        self.channels = channels
+        self.chosen = chosen
+        full = lambda value, *shape, dtype=torch.float32: torch.full(shape, value, dtype=dtype, device=device)
+        self.largest = full(0.0, channels)
+        self.minimum = full(float("inf"), channels)
+        self.maximum = full(float("-inf"), channels)
+        # Means in double precision, so that the order of the samples hardly matters.
+        self.sum = full(0.0, channels, dtype=torch.float64)
+        self.magnitudes = full(0.0, channels, dtype=torch.float64)
+        self.weight = full(0.0, dtype=torch.float64)
+        self.hessian = full(0.0, channels, channels) if "hessian" in chosen else None
+        self.histogram = full(0, channels * _BINS, dtype=torch.int64) if "quantiles" in chosen else None
+        self.rows = {}
+
+    def update(self, x, weights=None, picked=()):
+        """`picked` are pairs (number of a row of statistic inputs, token)."""
+        x = x.detach().reshape(-1, self.channels).float()
+        magnitude = x.abs()
+        largest = magnitude.amax(0)
+        if not torch.isfinite(largest).all():
+            raise FloatingPointError
+        self.largest = torch.maximum(self.largest, largest)
+        self.minimum = torch.minimum(self.minimum, x.amin(0))
+        self.maximum = torch.maximum(self.maximum, x.amax(0))
+        for row, token in picked:
+            self.rows[row] = x[token].cpu()
+        if self.histogram is not None:
+            # Exponent and first bits of the fraction of a float32 are its logarithm.
+            index = (magnitude.view(torch.int32) >> 18) - ((_LOWEST + 127) << 5)
+            index = index.clamp(0, _BINS - 1).to(torch.int64)
+            index += torch.arange(self.channels, device=x.device) * _BINS
+            self.histogram += torch.bincount(index.flatten(), minlength=self.channels * _BINS)
+        if weights is None:
+            self.weight += x.shape[0]
+            weighted = x
+        else:
+            weights = weights.to(device=x.device, dtype=torch.float32)[:, None]
+            self.weight += weights.sum(dtype=torch.float64)
+            weighted = x * weights
+            magnitude = magnitude * weights
+        self.sum += weighted.sum(0, dtype=torch.float64)
+        self.magnitudes += magnitude.sum(0, dtype=torch.float64)
+        if self.hessian is not None:
+            self.hessian.addmm_(weighted.T, x)
+
+    def reduce(self):
+        """Joins the statistics of all processes."""
+        operations = torch.distributed.ReduceOp
+        for tensor, operation in (
+            (self.largest, operations.MAX), (self.minimum, operations.MIN), (self.maximum, operations.MAX),
+            (self.sum, operations.SUM), (self.magnitudes, operations.SUM), (self.weight, operations.SUM),
+            (self.hessian, operations.SUM), (self.histogram, operations.SUM),
+        ):
+            if tensor is not None:
+                torch.distributed.all_reduce(tensor, operation)
+        if "inputs" in self.chosen:
+            gathered = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(gathered, self.rows)
+            self.rows = {row: x for rows in gathered for row, x in rows.items()}
+
+    def finish(self, fractions):
+        """{statistic: float32 array}"""
+        if not float(self.weight) > 0:
+            raise QuantLLMError("expected tokens with weights above 0 but there are none")
+        values = {
+            "absmax": lambda: self.largest,
+            "absmean": lambda: self.magnitudes / self.weight,
+            "mean": lambda: self.sum / self.weight,
+            "min": lambda: self.minimum,
+            "max": lambda: self.maximum,
+            "quantiles": lambda: self._quantiles(fractions),
+            "hessian": self._hessian,
+            "inputs": lambda: torch.stack([self.rows[row] for row in sorted(self.rows)]),
+        }
+        return {name: values[name]().float().cpu().numpy() for name in OF_INPUTS if name in self.chosen}
+
+    def _hessian(self):
+        # The sum is symmetric but for its rounding.
+        hessian = self.hessian / self.weight.float()
+        return (hessian + hessian.T) / 2
+
+    def _quantiles(self, fractions):
+        counts = self.histogram.reshape(self.channels, _BINS).cumsum(1)
+        total = counts[:, -1:].clone()
+        results = []
+        for fraction in fractions:
+            wanted = (total * fraction).ceil().clamp(min=1).to(torch.int64)
+            index = torch.searchsorted(counts, wanted)[:, 0]
+            # The middle of the bin; the first one holds zeros and what is nearly 0.
+            middle = ((index + ((_LOWEST + 127) << 5)) << 18).to(torch.int32) + (1 << 17)
+            value = torch.where(index == 0, 0.0, middle.view(torch.float32))
+            results.append(torch.minimum(value, self.largest))
+        return torch.stack(results)

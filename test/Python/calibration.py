@@ -1,0 +1,274 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+# REQUIRES: python
+# RUN: %pytest %s
+"""Calibration: statistics equal to those of hooks in Transformers, files, runs
+that are killed or divided, and everything that can be wrong."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+HERE = os.path.dirname(__file__)
+sys.path.insert(0, os.path.join(HERE, "..", "Import", "Inputs"))
+import quant_llm
+from oracle import load_model, make_model
+from quant_llm.calibration import CalibrationFile, calibrate, sample_tokens
+
+SAMPLES, LENGTH, VOCABULARY = 5, 12, 61
+TOKENS = np.random.default_rng(3).integers(0, VOCABULARY, (SAMPLES, LENGTH))
+EVERYTHING = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs", "fisher")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return make_model(str(tmp_path_factory.mktemp("models") / "model"), "qwen2", num_hidden_layers=2)
+
+
+@pytest.fixture(scope="module")
+def reference(directory):
+    """{weight: inputs [tokens, K] of its linear}, {weight: mean squared gradient}"""
+    model = load_model(directory)
+    inputs, squares = {}, {}
+    names = {module: name + ".weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    for module in names:
+        module.register_forward_hook(lambda module, args, result: inputs.setdefault(names[module], []).append(args[0].detach()[0]))
+    for row in TOKENS:
+        model.zero_grad()
+        tokens = torch.from_numpy(row)
+        torch.nn.functional.cross_entropy(model(tokens[None]).logits[0, :-1], tokens[1:]).backward()
+        for module, name in names.items():
+            squares[name] = squares.get(name, 0) + module.weight.grad.square() / SAMPLES
+    return {name: torch.cat(rows).double() for name, rows in inputs.items()}, squares
+
+
+def check(file, reference, weights=None):
+    inputs, squares = reference
+    assert file.parameters == sorted(inputs)
+    for name, x in inputs.items():
+        r = torch.ones(len(x)) if weights is None else torch.from_numpy(weights).flatten()
+        r = r.double()[:, None]
+
+        def close(statistic, expected, bound=2e-6):
+            actual = torch.from_numpy(file.read(statistic, name)).double()
+            assert actual.shape == expected.shape
+            assert (actual - expected).abs().max() <= bound * expected.abs().max(), (statistic, name)
+
+        known = file.statistics(name)
+        close("absmax", x.abs().amax(0))
+        close("absmean", (r * x.abs()).sum(0) / r.sum())
+        close("mean", (r * x).sum(0) / r.sum(), 5e-6)
+        close("min", x.amin(0))
+        close("max", x.amax(0))
+        close("hessian", (r * x).T @ x / r.sum())
+        if "quantiles" in known:
+            fractions = [float(f) for f in file.metadata["quantiles"].split(",")]
+            # The smallest value that enough tokens do not exceed.
+            expected = torch.stack([x.abs().sort(0).values[max(int(np.ceil(f * len(x))), 1) - 1] for f in fractions])
+            error = (torch.from_numpy(file.read("quantiles", name)).double() - expected).abs()
+            assert (error <= 0.02 * expected + 1e-6).all()
+        if "inputs" in known:
+            rows = torch.from_numpy(file.read("inputs", name)).double()
+            assert rows.shape == (7, x.shape[1])
+            distance = torch.cdist(rows, x).amin(1)
+            assert distance.max() < 1e-4
+        if "fisher" in known:
+            close("fisher", squares[name].double(), 1e-4)
+
+
+def test_statistics(directory, reference, tmp_path):
+    output = tmp_path / "c.safetensors"
+    calls = []
+    report = calibrate(directory, TOKENS, output, statistics=EVERYTHING, inputs=7, progress=lambda *call: calls.append(call), device="cpu")
+    assert report["samples"] == SAMPLES and report["tokens"] == SAMPLES * LENGTH and report["dead"] == {}
+    assert os.listdir(tmp_path) == ["c.safetensors"]
+    assert calls[0][0] == 0 and calls[-1][0] == calls[-1][1]
+    assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
+    file = CalibrationFile(output)
+    assert file.metadata["samples"] == str(SAMPLES) and file.metadata["length"] == str(LENGTH)
+    prefix = "model.layers.1.self_attn."
+    assert file.aliases[prefix + "v_proj.weight"] == prefix + "q_proj.weight"
+    check(file, reference)
+    # The passes accept it, and know another model.
+    module = tmp_path / "model.mlir"
+    quant_llm.import_model(directory, module)
+    raise_ = f"convert-linalg-to-quant-llm,quant-llm-verify-calibration{{calibration={output} statistics=absmax,hessian,min}}"
+    quant_llm.run_pipeline(module.read_bytes(), raise_, name=str(module))
+    other = make_model(str(tmp_path / "another"), "qwen2", num_hidden_layers=2)
+    quant_llm.import_model(other, tmp_path / "other.mlir")
+    with pytest.raises(quant_llm.QuantLLMError, match="is of another model"):
+        quant_llm.run_pipeline((tmp_path / "other.mlir").read_bytes(), raise_, name=str(tmp_path / "other.mlir"))
+
+
+def test_weights_of_tokens_and_samples_of_any_length(directory, reference, tmp_path):
+    weights = np.random.default_rng(1).uniform(0, 3, TOKENS.shape).astype(np.float32)
+    weights[2] = 0
+    calibrate(directory, TOKENS, tmp_path / "c.safetensors", token_weights=weights, device="cpu")
+    file = CalibrationFile(tmp_path / "c.safetensors")
+    assert file.metadata["token_weights"] == "given"
+    check(file, reference, weights)
+    # Tokens see only those before them, so a prefix changes nothing.
+    short = [TOKENS[0], TOKENS[1][:4]]
+    calibrate(directory, short, tmp_path / "short.safetensors", statistics=["absmax", "hessian"], device="cpu")
+    name = "model.layers.1.mlp.down_proj.weight"
+    x = reference[0][name]
+    x = torch.cat([x[:LENGTH], x[LENGTH:LENGTH + 4]])
+    hessian = CalibrationFile(tmp_path / "short.safetensors").read("hessian", name)
+    expected = (x.T @ x / len(x)).numpy()
+    assert np.abs(hessian - expected).max() < 2e-6 * expected.max()
+
+
+def test_types(directory, reference, tmp_path):
+    for dtype, bound in (("float64", 2e-6), ("bfloat16", 0.1)):
+        calibrate(directory, TOKENS, tmp_path / dtype, statistics=["absmax"], dtype=dtype, device="cpu")
+        name = "model.layers.1.mlp.gate_proj.weight"
+        expected = reference[0][name].abs().amax(0).numpy()
+        actual = CalibrationFile(tmp_path / dtype).read("absmax", name)
+        assert np.abs(actual - expected).max() < bound * expected.max()
+
+
+def test_replaced_parameters(directory, tmp_path):
+    """What a method makes of a part is what the next part sees."""
+    seen = []
+
+    def on_part(linears, statistics, read):
+        seen.append(list(linears))
+        if "model.layers.0.self_attn.o_proj.weight" not in linears:
+            return None
+        assert statistics["model.layers.0.self_attn.k_proj.weight"]["absmax"].shape == (48,)
+        return {name: torch.zeros_like(read(name)) for name in linears if "o_proj" in name or "down_proj" in name}
+
+    calibrate(directory, TOKENS, tmp_path / "c.safetensors", on_part=on_part, statistics=["absmax", "inputs"], inputs=1, device="cpu")
+    assert [len(linears) for linears in seen] == [0, 7, 7, 1]
+    # Without both, layer 1 sees the embedding.
+    model = load_model(directory)
+    hidden = model.model.layers[1].input_layernorm(model.model.embed_tokens(torch.from_numpy(TOKENS)))
+    actual = CalibrationFile(tmp_path / "c.safetensors").read("absmax", "model.layers.1.self_attn.q_proj.weight")
+    assert np.allclose(actual, hidden.detach().abs().amax((0, 1)).numpy(), rtol=1e-5)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 9, 13, 22, 31])
+def test_killed_run_goes_on(directory, reference, tmp_path, after):
+    """After any sample of any part, on the way forward or back."""
+    output = tmp_path / "c.safetensors"
+    options = dict(statistics=EVERYTHING, inputs=7, device="cpu")
+
+    def kill(done, total, part):
+        if done >= after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        calibrate(directory, TOKENS, output, progress=kill, **options)
+    assert not output.exists()
+    with pytest.raises(quant_llm.QuantLLMError, match="unfinished calibration with another seed; finish that one"):
+        calibrate(directory, TOKENS, output, seed=1, **options)
+    calls = []
+    calibrate(directory, TOKENS, output, progress=lambda *call: calls.append(call), **options)
+    # Whole parts are not done again.
+    assert calls[0][0] == after // SAMPLES * SAMPLES
+    check(CalibrationFile(output), reference)
+    assert os.listdir(tmp_path) == ["c.safetensors"]
+
+
+def test_restart(directory, tmp_path):
+    output = tmp_path / "c.safetensors"
+
+    def kill(done, total, part):
+        if done >= 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        calibrate(directory, TOKENS, output, progress=kill, device="cpu")
+    calibrate(directory, TOKENS, output, seed=1, restart=True, device="cpu")
+    assert CalibrationFile(output).metadata["seed"] == "1"
+
+
+WORKER = """
+import sys
+import numpy as np, torch
+import quant_llm.calibration
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=int(sys.argv[4]), world_size=2)
+statistics = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs", "fisher")
+quant_llm.calibration.calibrate(sys.argv[1], np.load(sys.argv[5]), sys.argv[2], statistics=statistics, inputs=7, device="cpu")
+"""
+
+
+def test_two_processes(directory, reference, tmp_path):
+    output, tokens = str(tmp_path / "c.safetensors"), str(tmp_path / "tokens.npy")
+    np.save(tokens, TOKENS)
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, directory, output, str(tmp_path / "meeting"), str(rank), tokens], stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    for worker in workers:
+        _, error = worker.communicate(timeout=600)
+        assert worker.returncode == 0, error
+    check(CalibrationFile(output), reference)
+    assert not os.path.exists(output + ".partial")
+
+
+def test_dead_inputs(directory, tmp_path):
+    from oracle import edit_tensors
+
+    dead = make_model(str(tmp_path / "dead"), "llama", num_hidden_layers=1)
+
+    def edit(tensors):
+        tensors["model.layers.0.input_layernorm.weight"][[3, 5]] = 0
+
+    edit_tensors(dead, edit)
+    report = calibrate(dead, TOKENS, tmp_path / "c.safetensors", device="cpu")
+    assert report["dead"] == {"model.layers.0.self_attn.q_proj.weight": 2}
+
+
+def expect(match, *arguments, **options):
+    with pytest.raises(quant_llm.QuantLLMError, match=match):
+        calibrate(*arguments, **{"device": "cpu", **options})
+
+
+def test_wrong_input(directory, tmp_path):
+    output = tmp_path / "c.safetensors"
+    expect("at least one sample", directory, [], output)
+    expect("a row of at least 2 integers but got float64", directory, [[0.5, 1.5]], output)
+    expect("a row of at least 2 integers", directory, [[1]], output)
+    expect(r"sample 1: expected tokens in \[0, 61\).*but got 0 to 61; the tokenizer is that of another model", directory, [[0, 1], [0, 61]], output)
+    expect("expected tokens in", directory, [[-1, 1]], output)
+    expect("one weight for each of the 60 tokens of 5 samples", directory, TOKENS, output, token_weights=np.ones((5, 11)))
+    expect("not negative and not all 0", directory, TOKENS, output, token_weights=np.zeros(TOKENS.shape))
+    expect("statistics among .* but got variance", directory, TOKENS, output, statistics=["variance"])
+    expect("at least one statistic", directory, TOKENS, output, statistics=[])
+    expect("a type among .* but got 'int8'", directory, TOKENS, output, dtype="int8")
+    expect("cannot use the device 'abacus'", directory, TOKENS, output, device="abacus")
+    expect(r"quantiles in \[0, 1\]", directory, TOKENS, output, statistics=["quantiles"], quantiles=[2])
+    expect("there is no directory", directory, TOKENS, tmp_path / "none" / "c")
+    expect("is a directory", directory, TOKENS, tmp_path)
+    expect("expected a model", tmp_path / "none", TOKENS, output)
+    os.mkdir(str(output) + ".partial")
+    (tmp_path / "c.safetensors.partial" / "mine").touch()
+    expect("is none of our work", directory, TOKENS, output)
+    assert (tmp_path / "c.safetensors.partial" / "mine").exists()
+
+
+def test_samples():
+    text = np.arange(100)
+    samples = sample_tokens(text, samples=4, length=16, seed=5)
+    assert samples.shape == (4, 16) and (samples[:, 0] % 16 == 0).all() and len(set(samples[:, 0])) == 4
+    assert (samples == sample_tokens(text, samples=4, length=16, seed=5)).all()
+    assert (sample_tokens(text, samples=6, length=16, seed=1) == text[:96].reshape(6, 16)).all()
+    for arguments, match in (
+        ((text, 7, 16), "at least 112 tokens for 7 samples of 16 but the text has 100; take at most 6 samples"),
+        ((text, 1, 128), "take shorter samples or a longer text"),
+        (([], 1, 16), "expected a text but it is empty"),
+        ((text, 1, 1), "at least 1 sample of at least 2 tokens"),
+    ):
+        with pytest.raises(quant_llm.QuantLLMError, match=match):
+            sample_tokens(arguments[0], samples=arguments[1], length=arguments[2])
