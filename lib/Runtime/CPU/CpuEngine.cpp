@@ -329,8 +329,12 @@ CpuEngine::Impl::findParameter(const std::string &directory,
   ValueSignature wanted;
   wanted.dtype = parameter.dtype;
   wanted.shape = parameter.shape;
-  if (!isReadableAs(found->dtype, parameter.dtype) ||
-      found->shape != parameter.shape)
+  // Lowered code holds floats of 8 bits as bytes; which ones they are was
+  // compared when the module was.
+  bool readable = isReadableAs(found->dtype, parameter.dtype) ||
+                  (parameter.dtype == DType::I8 &&
+                   isReadableAs(DType::U8, found->dtype));
+  if (!readable || found->shape != parameter.shape)
     return Status::error("'" + archive->path() + "': expected tensor '" +
                          parameter.key + "' to be " + wanted.describe() +
                          " but got " +
