@@ -22,6 +22,7 @@
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/PrettyStackTrace.h"
@@ -55,12 +56,29 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   quant_llm::Status status = quant_llm::checkSource(input->getBuffer());
   if (!status.ok())
     return fail(llvm::Twine(inputName) + ": error: " + status.message());
-  auto output = openOutputFile(outputName, &message);
-  if (!output)
-    return fail(message);
-  if (failed(MlirOptMain(output->os(), std::move(input), registry, config)))
+  // A pipe or device takes what comes. A file is replaced when there is
+  // something to replace it with: it may be the input.
+  if (outputName == "-" || (llvm::sys::fs::exists(outputName) &&
+                            !llvm::sys::fs::is_regular_file(outputName))) {
+    auto output = openOutputFile(outputName, &message);
+    if (!output)
+      return fail(message);
+    if (failed(MlirOptMain(output->os(), std::move(input), registry, config)))
+      return failure();
+    output->keep();
+    return success();
+  }
+  auto output = quant_llm::AtomicFile::create(outputName);
+  if (!output.ok())
+    return fail(output.message());
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  if (failed(MlirOptMain(stream, std::move(input), registry, config)))
     return failure();
-  output->keep();
+  for (quant_llm::Status written :
+       {output->write(text.data(), text.size()), output->commit()})
+    if (!written.ok())
+      return fail(written.message());
   return success();
 }
 
