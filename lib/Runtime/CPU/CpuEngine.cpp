@@ -331,9 +331,9 @@ CpuEngine::Impl::findParameter(const std::string &directory,
   wanted.shape = parameter.shape;
   // Lowered code holds floats of 8 bits as bytes; which ones they are was
   // compared when the module was.
-  bool readable = isReadableAs(found->dtype, parameter.dtype) ||
-                  (parameter.dtype == DType::I8 &&
-                   isReadableAs(DType::U8, found->dtype));
+  bool readable =
+      isReadableAs(found->dtype, parameter.dtype) ||
+      (parameter.dtype == DType::I8 && isReadableAs(DType::U8, found->dtype));
   if (!readable || found->shape != parameter.shape)
     return Status::error("'" + archive->path() + "': expected tensor '" +
                          parameter.key + "' to be " + wanted.describe() +
