@@ -46,8 +46,8 @@ inline constexpr llvm::StringLiteral kProfiledKernelsAttrName =
 inline constexpr llvm::StringLiteral kParametersAttrName =
     "quant_llm.parameters";
 
-/// On a channel transform, unit: it is left where it is, because nothing absorbs
-/// it or its partner does not need it to move.
+/// On a channel transform, unit: it is left where it is, because nothing
+/// absorbs it or its partner does not need it to move.
 inline constexpr llvm::StringLiteral kOnlineAttrName = "quant_llm.online";
 
 /// On an argument of a function that is a state (a cache), unit: its elements
