@@ -12,6 +12,12 @@ import tempfile
 import time
 
 
+def take_signals():
+    """Whoever runs the tests in the background may have us ignore SIGINT, and that is inherited."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def check(number, group):
     with tempfile.TemporaryDirectory() as directory:
         compiler, scratch = os.path.join(directory, "compiler"), os.path.join(directory, "scratch")
@@ -20,7 +26,7 @@ def check(number, group):
             file.write(f"#!/bin/sh\necho $$ > {directory}/pid.part && mv {directory}/pid.part {directory}/pid\nexec sleep 60\n")
         os.chmod(compiler, stat.S_IRWXU)
         command = ["quant-bench", "--n", "64", "--k", "64", "--scheme", "int4", "--compiler", compiler]
-        process = subprocess.Popen(command, env={**os.environ, "TMPDIR": scratch}, start_new_session=True)
+        process = subprocess.Popen(command, env={**os.environ, "TMPDIR": scratch}, start_new_session=True, preexec_fn=take_signals)
         deadline = time.monotonic() + 30
         while not os.path.exists(os.path.join(directory, "pid")):
             assert time.monotonic() < deadline, "the compiler was not started"
