@@ -66,8 +66,10 @@ def sweep(arguments):
     print("| setting | bits per weight | perplexity | against uniform |\n|---|---|---|---|", flush=True)
 
     uniform, adaptive = [], []
-    settings = [("row" if group < 0 else f"group {group}", f"block=1,{group}", uniform) for group in arguments.groups]
-    settings += [(f"alpha {alpha:g}", f"alpha={alpha}", adaptive) for alpha in arguments.alphas]
+    # Options of the choice mean nothing where there is none to make, and are refused there.
+    common = " ".join(option for option in arguments.options.split() if option.split("=")[0] not in ("sizes", "statistic", "aggregation"))
+    settings = [("row" if group < 0 else f"group {group}", f"block=1,{group} {common}", uniform) for group in arguments.groups]
+    settings += [(f"alpha {alpha:g}", f"alpha={alpha} {arguments.options}", adaptive) for alpha in arguments.alphas]
     with tempfile.TemporaryDirectory() as directory:
         source = arguments.model
         if model.classify(source) != "quant-llm":
@@ -75,7 +77,7 @@ def sweep(arguments):
             model.import_directory(arguments.model, source)
         for name, options, points in settings:
             output = os.path.join(directory, "quantized")
-            report = model.quantize_directory(source, output, replace=True, options=f"element={arguments.element} {options} {arguments.options}")
+            report = model.quantize_directory(source, output, replace=True, options=f"element={arguments.element} {options}")
             bits, perplexity = report["totals"]["bits_per_weight"], measure(output)
             difference = against_line(sorted(point[:2] for point in uniform), bits, perplexity) if points is adaptive else None
             points.append((bits, perplexity, name.split()[-1]))
