@@ -17,7 +17,7 @@ PACKAGE = os.path.dirname(quant_llm.__file__)
 
 
 def public(name):
-    return not name.startswith("_") or name in ("__init__", "__call__")
+    return not name.startswith("_") or name in ("__init__", "__call__", "__contains__")
 
 
 def stub_parameters(function):

@@ -437,6 +437,9 @@ private:
   std::vector<Copied> copied;
   /// Parameters that only chains use.
   llvm::SetVector<Operation *> consumed;
+  /// Whether any parameter has more than one form now. (Statistics count
+  /// nothing in a release build of LLVM.)
+  bool hasUntied = false;
 };
 
 } // namespace
@@ -538,6 +541,7 @@ void MaterializeTransforms::chooseNames() {
     if (!entry.source || entry.isOffset || !untied.insert(entry.source).second)
       continue;
     ++numUntied;
+    hasUntied = true;
     using Arg = remark::detail::Remark::Arg;
     remark::passed(entry.source.getLoc(),
                    remark::RemarkOpts::name("untied").category(kPassName))
@@ -778,7 +782,7 @@ void MaterializeTransforms::rewrite(NewArchive &newArchive) {
       parameter->erase();
   // The importer's note that embedding and head are one parameter.
   auto model = module->getAttrOfType<DictionaryAttr>("quant_llm.model");
-  if (numUntied > 0 && model && model.contains("tied_embeddings")) {
+  if (hasUntied && model && model.contains("tied_embeddings")) {
     NamedAttrList entries(model);
     entries.set("tied_embeddings", builder.getBoolAttr(false));
     module->setAttr("quant_llm.model",
@@ -791,6 +795,7 @@ LogicalResult MaterializeTransforms::run() {
   ParameterArchives archives(baseDir);
   NewArchive newArchive(getOperation(), {kPassName, output, /*report=*/"",
                                          archiveName, moduleDir, baseDir});
+  hasUntied = false;
   collect();
   if (computed.empty())
     return newArchive.fail() << "no parameter is transformed; run "
