@@ -409,13 +409,6 @@ struct Computed {
   bool isOffset = false;
 };
 
-struct Copied {
-  ParameterOp parameter;
-  SmallVector<TensorInfo> infos;
-  SmallVector<std::string> keys;
-  std::string key;
-};
-
 struct MaterializeTransforms
     : public quant_llm::impl::MaterializeTransformsBase<MaterializeTransforms> {
   using MaterializeTransformsBase::MaterializeTransformsBase;
@@ -434,7 +427,7 @@ private:
   void rewrite(NewArchive &newArchive);
 
   std::vector<Computed> computed;
-  std::vector<Copied> copied;
+  std::vector<CopiedParameter> copied;
   /// Parameters that only chains use.
   llvm::SetVector<Operation *> consumed;
   /// Whether any parameter has more than one form now. (Statistics count
@@ -565,40 +558,15 @@ LogicalResult MaterializeTransforms::plan(ParameterArchives &archives,
   for (auto parameter : getOperation().getOps<ParameterOp>()) {
     if (!copyDense || consumed.contains(parameter))
       continue;
-    Copied copy;
-    copy.parameter = parameter;
-    if (isa<WeightType>(parameter.getType())) {
-      FailureOr<SmallVector<TensorInfo>> infos =
-          archives.findComponents(parameter);
-      if (succeeded(infos))
-        copy.infos = std::move(*infos);
-      ok &= succeeded(infos);
-    } else {
-      FailureOr<TensorInfo> info = archives.find(parameter);
-      if (succeeded(info))
-        copy.infos.push_back(std::move(*info));
-      ok &= succeeded(info);
-    }
-    copied.push_back(std::move(copy));
+    FailureOr<CopiedParameter> copy = findCopied(archives, parameter);
+    if (succeeded(copy))
+      copied.push_back(std::move(*copy));
+    ok &= succeeded(copy);
   }
   if (!ok)
     return failure();
-  for (Copied &copy : copied)
+  for (CopiedParameter &copy : copied)
     newArchive.addParameter(copy.parameter);
-  auto declareComputed = [&](unsigned width) -> LogicalResult {
-    for (Computed &entry : computed) {
-      auto type = cast<RankedTensorType>(entry.roots.front().getType());
-      DType dtype = *getStoredType(type.getElementType());
-      if (getBitWidth(dtype) != width)
-        continue;
-      ParameterOp owner = entry.source
-                              ? entry.source
-                              : *getOperation().getOps<ParameterOp>().begin();
-      if (failed(newArchive.declare(owner, entry.name, dtype, type.getShape())))
-        return failure();
-    }
-    return success();
-  };
   // Wide elements first: all are then aligned to their type. Copies lie
   // behind.
   std::vector<Computed> sorted;
@@ -608,28 +576,17 @@ LogicalResult MaterializeTransforms::plan(ParameterArchives &archives,
               .getIntOrFloatBitWidth() == width)
         sorted.push_back(entry);
   computed = std::move(sorted);
-  for (unsigned width : {64u, 32u, 16u})
-    if (failed(declareComputed(width)))
+  for (Computed &entry : computed) {
+    auto type = cast<RankedTensorType>(entry.roots.front().getType());
+    ParameterOp owner = entry.source
+                            ? entry.source
+                            : *getOperation().getOps<ParameterOp>().begin();
+    if (failed(newArchive.declare(owner, entry.name,
+                                  *getStoredType(type.getElementType()),
+                                  type.getShape())))
       return failure();
-  std::vector<Copied> sortedCopies;
-  for (unsigned width : {64u, 32u, 16u, 8u, 6u, 4u})
-    for (const Copied &copy : copied)
-      if (getBitWidth(copy.infos.front().dtype) == width)
-        sortedCopies.push_back(copy);
-  copied = std::move(sortedCopies);
-  for (Copied &copy : copied) {
-    copy.key = newArchive.getNewKey(copy.parameter);
-    StringRef oldKey = copy.parameter.getArchiveKey();
-    for (const TensorInfo &info : copy.infos) {
-      std::string name =
-          copy.key + StringRef(info.name).drop_front(oldKey.size()).str();
-      copy.keys.push_back(name);
-      if (failed(
-              newArchive.declare(copy.parameter, name, info.dtype, info.shape)))
-        return failure();
-    }
   }
-  return success();
+  return newArchive.declare(copied);
 }
 
 /// To f16 or bf16 with one rounding: to odd in f32, whose last bit then stands
@@ -694,9 +651,8 @@ LogicalResult MaterializeTransforms::write(ParameterArchives &archives,
   };
   for (const Computed &entry : computed)
     progress.total += getBytes(entry.roots.front());
-  for (const Copied &copy : copied)
-    for (const TensorInfo &info : copy.infos)
-      progress.total += getByteSize(info.dtype, info.shape).value_or(0);
+  for (const CopiedParameter &copy : copied)
+    progress.total += copy.getBytes();
   auto advance = [&](const std::string &item, uint64_t bytes) {
     progress.item = item;
     progress.done += bytes;
@@ -719,18 +675,9 @@ LogicalResult MaterializeTransforms::write(ParameterArchives &archives,
       return failure();
     advance(entry.name, bytes.size());
   }
-  for (const Copied &copy : copied) {
-    for (auto [info, name] : llvm::zip_equal(copy.infos, copy.keys)) {
-      ParameterOp parameter = copy.parameter;
-      Result<TensorBuffer> buffer = loadTensor(info, /*alignment=*/1);
-      if (!buffer.ok())
-        return parameter.emitOpError("cannot be read: ") << buffer.message();
-      if (failed(newArchive.append(name, buffer->data, buffer->bytes)))
-        return failure();
-      archives.release(parameter, info);
-      advance(name, buffer->bytes);
-    }
-  }
+  for (const CopiedParameter &copy : copied)
+    if (failed(newArchive.append(copy, archives, advance)))
+      return failure();
   return success();
 }
 
@@ -761,7 +708,7 @@ void MaterializeTransforms::rewrite(NewArchive &newArchive) {
     }
     ++numMaterialized;
   }
-  for (const Copied &copy : copied)
+  for (const CopiedParameter &copy : copied)
     newArchive.move(copy.parameter, copy.key);
   // What the chains were made of.
   bool erased = true;

@@ -33,6 +33,32 @@ void quant_llm::findOtherUses(ModuleOp module,
   });
 }
 
+uint64_t CopiedParameter::getBytes() const {
+  uint64_t bytes = 0;
+  for (const TensorInfo &info : infos)
+    bytes += getByteSize(info.dtype, info.shape).value_or(0);
+  return bytes;
+}
+
+FailureOr<CopiedParameter> quant_llm::findCopied(ParameterArchives &archives,
+                                                 ParameterOp parameter) {
+  CopiedParameter copy;
+  copy.parameter = parameter;
+  if (isa<WeightType>(parameter.getType())) {
+    FailureOr<SmallVector<TensorInfo>> infos =
+        archives.findComponents(parameter);
+    if (failed(infos))
+      return failure();
+    copy.infos = std::move(*infos);
+  } else {
+    FailureOr<TensorInfo> info = archives.find(parameter);
+    if (failed(info))
+      return failure();
+    copy.infos.push_back(std::move(*info));
+  }
+  return copy;
+}
+
 LogicalResult NewArchive::verifyOptions(ParameterArchives &archives) {
   const std::string &output = options.output, &report = options.report;
   if (output.empty())
@@ -117,6 +143,28 @@ LogicalResult NewArchive::declare(const MovedWeight &weight,
 // Writing
 //===----------------------------------------------------------------------===//
 
+LogicalResult NewArchive::declare(std::vector<CopiedParameter> &copies) {
+  std::vector<CopiedParameter> sorted;
+  for (unsigned width : {64u, 32u, 16u, 8u, 6u, 4u})
+    for (const CopiedParameter &copy : copies)
+      if (getBitWidth(copy.infos.front().dtype) == width)
+        sorted.push_back(copy);
+  copies = std::move(sorted);
+  for (CopiedParameter &copy : copies) {
+    copy.key = getNewKey(copy.parameter);
+    StringRef oldKey = copy.parameter.getArchiveKey();
+    for (const TensorInfo &info : copy.infos) {
+      // The component's suffix, if any, stays.
+      copy.keys.push_back(copy.key +
+                          StringRef(info.name).drop_front(oldKey.size()).str());
+      if (failed(declare(copy.parameter, copy.keys.back(), info.dtype,
+                         info.shape)))
+        return failure();
+    }
+  }
+  return success();
+}
+
 LogicalResult NewArchive::open() {
   if (!options.report.empty()) {
     Result<AtomicFile> file = AtomicFile::create(options.report);
@@ -138,6 +186,23 @@ LogicalResult NewArchive::append(StringRef name, const void *data,
   Status status = writer->append(name, data, bytes);
   if (!status.ok())
     return fail() << status.message();
+  return success();
+}
+
+LogicalResult
+NewArchive::append(const CopiedParameter &copy, ParameterArchives &archives,
+                   function_ref<void(const std::string &, uint64_t)> advance) {
+  ParameterOp parameter = copy.parameter;
+  for (auto [info, name] : llvm::zip_equal(copy.infos, copy.keys)) {
+    Result<TensorBuffer> buffer = loadTensor(info, /*alignment=*/1);
+    if (!buffer.ok())
+      return parameter.emitOpError("cannot be read: ") << buffer.message();
+    // In pieces, so that a large tensor does not stay in memory as a whole.
+    if (failed(append(name, buffer->data, buffer->bytes)))
+      return failure();
+    archives.release(parameter, info);
+    advance(name, buffer->bytes);
+  }
   return success();
 }
 

@@ -48,6 +48,23 @@ struct MovedWeight {
 void findOtherUses(mlir::ModuleOp module,
                    llvm::function_ref<MovedWeight *(ParameterOp)> find);
 
+/// A parameter that goes to the new archive as it is: one tensor, or the
+/// components of a weight.
+struct CopiedParameter {
+  ParameterOp parameter;
+  llvm::SmallVector<TensorInfo> infos;
+  /// In the new archive: those of the tensors, and that of the parameter.
+  llvm::SmallVector<std::string> keys;
+  std::string key;
+
+  /// Of all its tensors.
+  uint64_t getBytes() const;
+};
+
+/// Looks up the tensors of a parameter that is to be copied.
+mlir::FailureOr<CopiedParameter> findCopied(ParameterArchives &archives,
+                                            ParameterOp parameter);
+
 /// Options that the passes share, by the names that their users know.
 struct NewArchiveOptions {
   llvm::StringRef passName;
@@ -93,6 +110,11 @@ public:
         return true;
       });
 
+  /// Adds parameters that are copied and gives them their keys. Sorts them by
+  /// the width of their elements, the widest first: all tensors are then
+  /// aligned to their type.
+  llvm::LogicalResult declare(std::vector<CopiedParameter> &copies);
+
   //===--------------------------------------------------------------------===//
   // Writing
   //===--------------------------------------------------------------------===//
@@ -101,6 +123,11 @@ public:
   /// Appends to a tensor; in the order of the declarations.
   llvm::LogicalResult append(llvm::StringRef name, const void *data,
                              size_t bytes);
+  /// Appends the tensors of a parameter as they are; `advance` gets the key and
+  /// the bytes of each.
+  llvm::LogicalResult
+  append(const CopiedParameter &copy, ParameterArchives &archives,
+         llvm::function_ref<void(const std::string &, uint64_t)> advance);
   /// Makes the file visible, and the report, if one was asked for.
   llvm::LogicalResult finish(llvm::function_ref<std::string()> makeReport);
 

@@ -59,15 +59,6 @@ struct Quantized : MovedWeight {
   SecondOrderReport outputs;
 };
 
-/// A parameter that goes to the new archive as it is: one tensor, or the
-/// components of a weight that was quantized before.
-struct Copied {
-  ParameterOp parameter;
-  SmallVector<TensorInfo> infos;
-  SmallVector<std::string> keys;
-  std::string key;
-};
-
 struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
   using QuantizeWeightsBase::QuantizeWeightsBase;
 
@@ -143,7 +134,7 @@ private:
   void rewrite(NewArchive &newArchive);
 
   llvm::MapVector<Operation *, Quantized> quantized;
-  std::vector<Copied> copied;
+  std::vector<CopiedParameter> copied;
   std::vector<ParameterOp> untouched;
   /// Weights that are negative and cannot be.
   int64_t numNegative = 0, numCounted = 0;
@@ -311,50 +302,21 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
       untouched.push_back(parameter);
       continue;
     }
-    Copied copy;
-    copy.parameter = parameter;
-    if (isa<WeightType>(parameter.getType())) {
-      FailureOr<SmallVector<TensorInfo>> infos =
-          archives.findComponents(parameter);
-      if (succeeded(infos))
-        copy.infos = std::move(*infos);
-      ok &= succeeded(infos);
-    } else {
-      FailureOr<TensorInfo> info = archives.find(parameter);
-      if (succeeded(info))
-        copy.infos.push_back(std::move(*info));
-      ok &= succeeded(info);
-    }
-    copied.push_back(std::move(copy));
+    FailureOr<CopiedParameter> copy = findCopied(archives, parameter);
+    if (succeeded(copy))
+      copied.push_back(std::move(*copy));
+    ok &= succeeded(copy);
   }
   if (!ok)
     return failure();
 
   for (auto &[key, entry] : quantized)
     newArchive.addParameter(entry.parameter);
-  for (Copied &copy : copied)
+  for (CopiedParameter &copy : copied)
     if (!quantized.contains(copy.parameter))
       newArchive.addParameter(copy.parameter);
-  // Dense tensors of wide elements first: they are then aligned to their type.
-  std::vector<Copied> sorted;
-  for (unsigned width : {64u, 32u, 16u, 8u, 6u, 4u})
-    for (const Copied &copy : copied)
-      if (getBitWidth(copy.infos.front().dtype) == width)
-        sorted.push_back(copy);
-  copied = std::move(sorted);
-  for (Copied &copy : copied) {
-    copy.key = newArchive.getNewKey(copy.parameter);
-    StringRef oldKey = copy.parameter.getArchiveKey();
-    for (const TensorInfo &info : copy.infos) {
-      // The component's suffix, if any, stays.
-      std::string name =
-          copy.key + StringRef(info.name).drop_front(oldKey.size()).str();
-      copy.keys.push_back(name);
-      if (failed(
-              newArchive.declare(copy.parameter, name, info.dtype, info.shape)))
-        return failure();
-    }
-  }
+  if (failed(newArchive.declare(copied)))
+    return failure();
   for (auto &[key, entry] : quantized) {
     entry.key = newArchive.getNewKey(entry.parameter);
     if (failed(newArchive.declare(entry)))
@@ -436,9 +398,8 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
 LogicalResult QuantizeWeights::write(ParameterArchives &archives,
                                      NewArchive &newArchive) {
   Progress progress{"quantizing weights", "", 0, 0};
-  for (const Copied &copy : copied)
-    for (const TensorInfo &info : copy.infos)
-      progress.total += getByteSize(info.dtype, info.shape).value_or(0);
+  for (const CopiedParameter &copy : copied)
+    progress.total += copy.getBytes();
   for (auto &[key, entry] : quantized)
     progress.total +=
         getByteSize(entry.info.dtype, entry.info.shape).value_or(0);
@@ -450,19 +411,12 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
   };
 
   // In the order of the declarations.
-  for (const Copied &copy : copied) {
-    for (auto [info, name] : llvm::zip_equal(copy.infos, copy.keys)) {
-      Result<TensorBuffer> buffer = loadTensor(info, /*alignment=*/1);
-      ParameterOp parameter = copy.parameter;
-      if (!buffer.ok())
-        return parameter.emitOpError("cannot be read: ") << buffer.message();
-      // In pieces, so that a large tensor does not stay in memory as a whole.
-      if (failed(newArchive.append(name, buffer->data, buffer->bytes)))
-        return failure();
-      archives.release(parameter, info);
-      advance(parameter, buffer->bytes);
-    }
-  }
+  for (const CopiedParameter &copy : copied)
+    if (failed(newArchive.append(copy, archives,
+                                 [&](const std::string &, uint64_t bytes) {
+                                   advance(copy.parameter, bytes);
+                                 })))
+      return failure();
   for (auto &[key, entry] : quantized) {
     ParameterOp parameter = entry.parameter;
     FailureOr<LoadedMatrix> matrix = archives.load(parameter, entry.info);
@@ -575,12 +529,8 @@ std::string QuantizeWeights::makeReport() {
       object["reason"] = reason->second;
     dense.push_back(std::move(object));
   };
-  for (const Copied &copy : copied) {
-    int64_t bytes = 0;
-    for (const TensorInfo &info : copy.infos)
-      bytes += getByteSize(info.dtype, info.shape).value_or(0);
-    addDense(copy.parameter, bytes);
-  }
+  for (const CopiedParameter &copy : copied)
+    addDense(copy.parameter, static_cast<int64_t>(copy.getBytes()));
   for (ParameterOp parameter : untouched) {
     auto type = dyn_cast<RankedTensorType>(parameter.getType());
     std::optional<int64_t> bytes;
@@ -615,7 +565,7 @@ std::string QuantizeWeights::makeReport() {
 
 void QuantizeWeights::rewrite(NewArchive &newArchive) {
   newArchive.beginRewrite();
-  for (const Copied &copy : copied) {
+  for (const CopiedParameter &copy : copied) {
     newArchive.move(copy.parameter, copy.key);
     ++numCopied;
   }
