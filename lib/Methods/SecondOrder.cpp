@@ -243,41 +243,44 @@ double multiplyPanels(const float *a, const float *b, int64_t k) {
 int64_t getNumPanels(int64_t n) { return (n - 1) / panelRows + 1; }
 } // namespace
 
+/// The sum over the rows of D H D^T, D the matrix less `other`, or the matrix
+/// itself if that is null.
+static double computeSquare(const MatrixView &matrix, const float *other,
+                            const ScaledHessian &hessian, int threads) {
+  int64_t k = matrix.k;
+  std::vector<int64_t> order = identityOrder(k);
+  MatrixView otherView{other, SourceType::F32, matrix.n, k};
+  int64_t panels = getNumPanels(matrix.n);
+  std::vector<double> parts(static_cast<size_t>(panels));
+  parallelFor(panels, threads, [&](int64_t begin, int64_t end) {
+    std::vector<float> product;
+    for (int64_t index = begin; index < end; ++index) {
+      Panel panel(matrix, index, order);
+      if (other) {
+        Panel subtracted(otherView, index, order);
+        for (size_t i = 0; i < panel.values.size(); ++i)
+          panel.values[i] = subtracted.values[i] - panel.values[i];
+      }
+      product.assign(panel.values.size(), 0.0f);
+      subtractProduct(hessian.values.data(), k, k, 0, k, panel.values.data(),
+                      product.data());
+      parts[static_cast<size_t>(index)] =
+          -multiplyPanels(panel.values.data(), product.data(), k);
+    }
+  });
+  double sum = 0;
+  for (double part : parts)
+    sum += part;
+  return std::ldexp(sum, hessian.exponent);
+}
+
 OutputError quant_llm::computeOutputError(const MatrixView &matrix,
                                           const float *approximation,
                                           const HessianView &hessian,
                                           int threads) {
-  int64_t k = matrix.k;
-  std::vector<int64_t> order = identityOrder(k);
   ScaledHessian symmetric(hessian);
-  MatrixView other{approximation, SourceType::F32, matrix.n, k};
-  int64_t panels = getNumPanels(matrix.n);
-  std::vector<OutputError> parts(static_cast<size_t>(panels));
-  parallelFor(panels, threads, [&](int64_t begin, int64_t end) {
-    std::vector<float> product;
-    for (int64_t index = begin; index < end; ++index) {
-      Panel weights(matrix, index, order), errors(other, index, order);
-      for (size_t i = 0; i < errors.values.size(); ++i)
-        errors.values[i] -= weights.values[i];
-      OutputError &part = parts[static_cast<size_t>(index)];
-      auto square = [&](Panel &panel) {
-        product.assign(panel.values.size(), 0.0f);
-        subtractProduct(symmetric.values.data(), k, k, 0, k,
-                        panel.values.data(), product.data());
-        return -multiplyPanels(panel.values.data(), product.data(), k);
-      };
-      part.error = square(errors);
-      part.reference = square(weights);
-    }
-  });
-  OutputError result;
-  for (const OutputError &part : parts) {
-    result.error += part.error;
-    result.reference += part.reference;
-  }
-  result.error = std::ldexp(result.error, symmetric.exponent);
-  result.reference = std::ldexp(result.reference, symmetric.exponent);
-  return result;
+  return {computeSquare(matrix, approximation, symmetric, threads),
+          computeSquare(matrix, nullptr, symmetric, threads)};
 }
 
 /// sqrt(error / reference) of an output error; NaN if one is not finite.
@@ -287,20 +290,6 @@ static double getRelativeError(const OutputError &error) {
   return error.reference > 0.0
              ? std::sqrt(std::max(0.0, error.error) / error.reference)
              : 0.0;
-}
-
-static Status computeRelativeError(const MatrixView &matrix,
-                                   const QuantizedMatrix &stored,
-                                   const Scheme &scheme,
-                                   const HessianView &hessian, int threads,
-                                   double &error) {
-  std::vector<float> values(static_cast<size_t>(matrix.n * matrix.k));
-  Status status = dequantize(stored, scheme, values.data(), threads);
-  if (!status.ok())
-    return status;
-  error = getRelativeError(
-      computeOutputError(matrix, values.data(), hessian, threads));
-  return Status::success();
 }
 
 namespace {
@@ -327,6 +316,8 @@ private:
   void runQuantEasePanel(int64_t index, const std::vector<float> &symmetric,
                          const QuantEaseOptions &options);
   void storeCodes(const Panel &panel, const std::vector<uint8_t> &codes);
+  /// The relative error of the outputs of what is stored now.
+  Status measure(double &error);
   Status withName(const Status &status) const {
     return status.withContext("tensor '" + tensorName + "'");
   }
@@ -339,6 +330,9 @@ private:
   SecondOrderReport *report = nullptr;
   QuantizedMatrix stored;
   std::optional<Grid> grid;
+  std::optional<ScaledHessian> symmetric;
+  /// tr(W H W^T), for the report.
+  double reference = 0;
   std::vector<int64_t> order;
 };
 } // namespace
@@ -363,17 +357,25 @@ Status SecondOrder::begin(SecondOrderReport *to) {
   *report = SecondOrderReport();
   for (int64_t i = 0; i < matrix.k; ++i)
     report->deadColumns += hessian.at(i, i) == 0.0f;
-  return withName(computeRelativeError(matrix, stored, scheme, hessian, threads,
-                                       report->nearestError));
+  symmetric.emplace(hessian);
+  reference = computeSquare(matrix, nullptr, *symmetric, threads);
+  return measure(report->nearestError);
+}
+
+Status SecondOrder::measure(double &error) {
+  std::vector<float> values(static_cast<size_t>(matrix.n * matrix.k));
+  Status status = dequantize(stored, scheme, values.data(), threads);
+  if (!status.ok())
+    return withName(status);
+  error = getRelativeError(
+      {computeSquare(matrix, values.data(), *symmetric, threads), reference});
+  return Status::success();
 }
 
 Result<QuantizedMatrix> SecondOrder::finish() {
-  if (report) {
-    Status status = computeRelativeError(matrix, stored, scheme, hessian,
-                                         threads, report->error);
-    if (!status.ok())
-      return withName(status);
-  }
+  if (report)
+    if (Status status = measure(report->error); !status.ok())
+      return status;
   return std::move(stored);
 }
 
@@ -577,10 +579,11 @@ Status SecondOrder::runQuantEase(const QuantEaseOptions &options) {
     if (!status.ok())
       return status;
   }
-  std::vector<float> symmetric = ScaledHessian(hessian).values;
+  if (!symmetric)
+    symmetric.emplace(hessian);
   parallelFor(getNumPanels(matrix.n), threads, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index)
-      runQuantEasePanel(index, symmetric, options);
+      runQuantEasePanel(index, symmetric->values, options);
   });
   return Status::success();
 }

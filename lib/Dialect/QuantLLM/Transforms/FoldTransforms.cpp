@@ -64,6 +64,22 @@ bool quant_llm::isParameterLike(Value value) {
   return llvm::all_of(op->getOperands(), isParameterLike);
 }
 
+void quant_llm::eraseUnusedData(Operation *root, bool constants) {
+  bool erased = true;
+  while (erased) {
+    erased = false;
+    root->walk<WalkOrder::PostOrder, ReverseIterator>([&](Operation *op) {
+      if (op->use_empty() && isPure(op) &&
+          (isEvaluable(op) || isa<tensor::EmptyOp, GetParameterOp>(op) ||
+           (constants && op->hasTrait<OpTrait::ConstantLike>() &&
+            isa<RankedTensorType>(op->getResult(0).getType())))) {
+        op->erase();
+        erased = true;
+      }
+    });
+  }
+}
+
 void quant_llm::insertTransformPair(OpBuilder &builder, Value value,
                                     const ChannelTransform &transform) {
   Value there = transform.apply(builder, value.getLoc(), value);
@@ -138,7 +154,6 @@ private:
                SmallVectorImpl<Operation *> &singles);
   void foldPair(Operation *op);
   bool foldSingle(Operation *op);
-  void eraseUnusedData();
   void begin(Operation *op, bool isPair);
   void leaveOnline(Operation *op);
   void noteAbsorbed(Value parameter, const ChannelTransform &transform);
@@ -621,21 +636,6 @@ void Folder::collect(SmallVectorImpl<Operation *> &pairs,
     data.setInsertionPointToStart(&function.getFunctionBody().front());
 }
 
-/// Data for plans that were not carried out, and parameters that were copied.
-void Folder::eraseUnusedData() {
-  bool erased = true;
-  while (erased) {
-    erased = false;
-    function.walk<WalkOrder::PostOrder, ReverseIterator>([&](Operation *op) {
-      if (op->use_empty() && isPure(op) &&
-          (isEvaluable(op) || isa<tensor::EmptyOp, GetParameterOp>(op))) {
-        op->erase();
-        erased = true;
-      }
-    });
-  }
-}
-
 void Folder::run() {
   // Transforms without a partner first: the gains of norms, which a rotation
   // cannot cross. What cannot move may do so when something else has moved.
@@ -663,7 +663,8 @@ void Folder::run() {
         leaveOnline(op);
       }
   }
-  eraseUnusedData();
+  // Data for plans that were not carried out, and parameters that were copied.
+  eraseUnusedData(function, /*constants=*/false);
   current = nullptr;
 }
 
@@ -744,18 +745,11 @@ private:
                                          {"version", 1},
                                          {"transforms", std::move(entries)}}))
            << "\n";
-    auto fail = [&](const Status &status) {
+    if (Status status =
+            writeFileAtomically(reportFile, text.data(), text.size());
+        !status.ok())
       return getOperation()->emitError()
-             << kPassName << ": cannot write '" << reportFile
-             << "': " << status.message();
-    };
-    Result<AtomicFile> file = AtomicFile::create(reportFile);
-    if (!file.ok())
-      return fail(file.status());
-    if (Status status = file->write(text.data(), text.size()); !status.ok())
-      return fail(status);
-    if (Status status = file->commit(); !status.ok())
-      return fail(status);
+             << kPassName << ": " << status.message();
     return success();
   }
 };

@@ -80,7 +80,8 @@ private:
 
 } // namespace
 
-/// Calls `body` with every element and the index of its channel.
+/// Calls `body` with every element and the index of its channel, from several
+/// threads.
 void Evaluator::forEachElement(Elements &x, ArrayRef<int64_t> dims,
                                function_ref<void(double &, int64_t)> body) {
   SmallVector<int64_t> inner, strides(dims.size(), 1);
@@ -88,12 +89,15 @@ void Evaluator::forEachElement(Elements &x, ArrayRef<int64_t> dims,
     inner.push_back(x.getInner(dim));
   for (int64_t i = static_cast<int64_t>(dims.size()) - 2; i >= 0; --i)
     strides[i] = strides[i + 1] * x.shape[dims[i + 1]];
-  for (int64_t i = 0, e = x.values.size(); i < e; ++i) {
-    int64_t channel = 0;
-    for (size_t d = 0; d < dims.size(); ++d)
-      channel += i / inner[d] % x.shape[dims[d]] * strides[d];
-    body(x.values[i], channel);
-  }
+  const int64_t count = x.values.size();
+  parallelFor(count, /*threads=*/0, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      int64_t channel = 0;
+      for (size_t d = 0; d < dims.size(); ++d)
+        channel += i / inner[d] % x.shape[dims[d]] * strides[d];
+      body(x.values[i], channel);
+    }
+  });
 }
 
 FailureOr<Elements> Evaluator::load(GetParameterOp get) {
@@ -711,19 +715,7 @@ void MaterializeTransforms::rewrite(NewArchive &newArchive) {
   for (const CopiedParameter &copy : copied)
     newArchive.move(copy.parameter, copy.key);
   // What the chains were made of.
-  bool erased = true;
-  while (erased) {
-    erased = false;
-    module->walk<WalkOrder::PostOrder, ReverseIterator>([&](Operation *op) {
-      if (op->use_empty() &&
-          (isEvaluable(op) || isa<tensor::EmptyOp, GetParameterOp>(op) ||
-           (op->hasTrait<OpTrait::ConstantLike>() &&
-            isa<RankedTensorType>(op->getResult(0).getType())))) {
-        op->erase();
-        erased = true;
-      }
-    });
-  }
+  eraseUnusedData(module, /*constants=*/true);
   for (Operation *parameter : consumed)
     if (SymbolTable::symbolKnownUseEmpty(parameter, module))
       parameter->erase();

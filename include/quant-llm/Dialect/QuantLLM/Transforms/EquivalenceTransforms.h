@@ -33,6 +33,9 @@ void registerTransformCommuteModels(mlir::DialectRegistry &registry);
 bool isParameterLike(mlir::Value value);
 /// One op of such a value.
 bool isEvaluable(mlir::Operation *op);
+/// Erases below `root` what such values are made of and nothing uses; tensor
+/// constants as well if `constants`.
+void eraseUnusedData(mlir::Operation *root, bool constants);
 
 /// Replaces `value` in all its uses by inverse(transform(value)), which is
 /// created where the builder is: behind the value and the data.
