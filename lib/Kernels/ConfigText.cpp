@@ -86,12 +86,16 @@ const std::vector<ConfigField> &quant_llm::getConfigFields() {
   return fields;
 }
 
-bool quant_llm::operator==(const KernelConfig &a, const KernelConfig &b) {
+bool quant_llm::isSameKernel(const KernelConfig &a, const KernelConfig &b) {
   for (const ConfigField &field : getConfigFields())
     if (a.*field.member != b.*field.member)
       return false;
-  return a.family == b.family && a.copy == b.copy &&
-         a.minTokens == b.minTokens && a.maxTokens == b.maxTokens;
+  return a.family == b.family && a.copy == b.copy;
+}
+
+bool quant_llm::operator==(const KernelConfig &a, const KernelConfig &b) {
+  return isSameKernel(a, b) && a.minTokens == b.minTokens &&
+         a.maxTokens == b.maxTokens;
 }
 
 std::string quant_llm::describe(const KernelConfig &config) {

@@ -19,6 +19,7 @@
 #include "quant-llm/Kernels/FewTokensCost.h"
 #include "quant-llm/Kernels/KernelSpec.h"
 #include "quant-llm/Kernels/ScaleMode.h"
+#include "quant-llm/Support/Rounding.h"
 
 #include <algorithm>
 #include <cmath>
@@ -132,7 +133,6 @@ struct Choice {
   double microseconds = 0;
 };
 
-int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 std::string text(int64_t value) { return std::to_string(value); }
 
 class Selector {
@@ -546,14 +546,6 @@ double Selector::getMultistageCycles(const KernelConfig &config,
 //===----------------------------------------------------------------------===//
 // The whole choice
 //===----------------------------------------------------------------------===//
-
-/// True for configurations that differ only in their tokens.
-static bool isSameKernel(const KernelConfig &a, const KernelConfig &b) {
-  for (const ConfigField &field : getConfigFields())
-    if (a.*field.member != b.*field.member)
-      return false;
-  return a.family == b.family && a.copy == b.copy;
-}
 
 /// The ranges that kernels are chosen for.
 static std::vector<TokenRange> getTokenRanges(const KernelProblem &problem) {

@@ -250,6 +250,8 @@ def build_artifact(source, output, *, chip="sm_90a", activation="f16", replace=F
     `chip`, a linear for every weight, to the new directory `output` (see
     docs/GPURuntime.md). It appears complete or not at all. Raises
     QuantLLMError."""
+    from . import model  # needs the compiler, as all that is made here
+
     output = os.path.abspath(check_path(output, "output"))
     if chip not in CHIPS:
         raise QuantLLMError(f"expected a chip of {', '.join(CHIPS)} but got '{chip}'")
@@ -262,8 +264,10 @@ def build_artifact(source, output, *, chip="sm_90a", activation="f16", replace=F
             made = os.path.join(scratch, "artifact")
             os.mkdir(made)
             pack_model(source, made, chip=chip, activation=activation, progress=progress, diagnostic=diagnostic)
-            if os.path.lexists(output):
-                os.rename(output, os.path.join(scratch, "replaced"))
-            os.rename(made, output)
+            with model.committing:
+                if os.path.lexists(output):
+                    model.replace_directory(made, os.path.realpath(output))
+                else:
+                    os.rename(made, output)
     except OSError as error:
         raise QuantLLMError(f"cannot write '{output}': {error.strerror or error}") from None

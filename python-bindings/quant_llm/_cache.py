@@ -87,7 +87,7 @@ class DirectoryCache:
         """The path of an entry; `make(directory)` fills one that is missing. It may
         be removed by other processes: what is used longer must be open."""
         self._prepare()
-        path = self._path(key)
+        path, made = self._path(key), False
         # Of 256 locks, so that their number is bounded, too.
         try:
             with self._lock(key[:2]):
@@ -96,12 +96,15 @@ class DirectoryCache:
                     try:
                         make(staging)
                         os.rename(staging, path)
+                        made = True
                     finally:
                         shutil.rmtree(staging, ignore_errors=True)
                 self.use(path)
         except OSError as error:
             raise QuantLLMError(f"cannot write to the cache '{self.directory}': {error.strerror or error}") from None
-        self.evict(keep=path)
+        # It grows by new entries alone.
+        if made:
+            self.evict(keep=path)
         return path
 
     def remove(self, path):

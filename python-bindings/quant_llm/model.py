@@ -91,7 +91,7 @@ def new_directory(path, replace=False, reads=()):
             yield staging
             with committing:
                 if occupied and os.path.lexists(path):
-                    _replace(staging, path)
+                    replace_directory(staging, path)
                 else:
                     os.rename(staging, path)
         except OSError as error:
@@ -103,7 +103,7 @@ def new_directory(path, replace=False, reads=()):
 committing = threading.Lock()
 
 
-def _replace(new, path):
+def replace_directory(new, path):
     """Puts the directory `new` in the place of `path`. The old one is removed when
     the new one is there, never before."""
     if _exchange(new, path):

@@ -59,6 +59,8 @@ struct KernelConfig {
   int64_t maxTokens = INT64_MAX;
 };
 
+/// True for configurations that differ at most in their tokens.
+bool isSameKernel(const KernelConfig &a, const KernelConfig &b);
 bool operator==(const KernelConfig &a, const KernelConfig &b);
 
 /// Rejects a configuration that makes no sense by itself, for any problem and

@@ -98,23 +98,15 @@ private:
 //===----------------------------------------------------------------------===//
 
 static std::optional<DType> convertElementType(Type type) {
-  if (auto integer = dyn_cast<IntegerType>(type)) {
-    bool isUnsigned = integer.isUnsigned();
-    switch (integer.getWidth()) {
-    case 1:
-      return DType::Bool;
-    case 8:
-      return isUnsigned ? DType::U8 : DType::I8;
-    case 16:
-      return isUnsigned ? DType::U16 : DType::I16;
-    case 32:
-      return isUnsigned ? DType::U32 : DType::I32;
-    case 64:
-      return isUnsigned ? DType::U64 : DType::I64;
-    default:
-      return std::nullopt;
-    }
-  }
+  // Of integers getStoredType sees the width alone.
+  if (type.isUnsignedInteger(8))
+    return DType::U8;
+  if (type.isUnsignedInteger(16))
+    return DType::U16;
+  if (type.isUnsignedInteger(32))
+    return DType::U32;
+  if (type.isUnsignedInteger(64))
+    return DType::U64;
   if (isa<IndexType>(type))
     return DType::I64;
   return getStoredType(type);

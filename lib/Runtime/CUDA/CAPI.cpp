@@ -94,6 +94,19 @@ static CudaStatus checkIndex(const char *what, size_t index, size_t count) {
   if (CudaStatus given = checkNotNull(argument, #argument); !given.ok())       \
   return given
 
+/// A linear of an artifact, for a function that describes it in `result`.
+static CudaStatus findLinear(const QuantLLMCudaArtifact *artifact,
+                             size_t linear, const void *result,
+                             const LinearDescription *&found) {
+  RETURN_IF_NULL(artifact);
+  RETURN_IF_NULL(result);
+  const Manifest &manifest = artifact->artifact->getManifest();
+  CudaStatus status = checkIndex("a linear", linear, manifest.linears.size());
+  if (status.ok())
+    found = &manifest.linears[linear];
+  return status;
+}
+
 const char *quantLLMCudaGetLastError(void) { return lastError.c_str(); }
 
 const char *quantLLMCudaGetVersion(void) { return QUANT_LLM_VERSION; }
@@ -144,13 +157,11 @@ QuantLLMCudaStatus
 quantLLMCudaArtifactGetLinear(const QuantLLMCudaArtifact *artifact,
                               size_t linear, QuantLLMCudaLinear *result) {
   return runGuarded([&]() -> CudaStatus {
-    RETURN_IF_NULL(artifact);
-    RETURN_IF_NULL(result);
-    const Manifest &manifest = artifact->artifact->getManifest();
-    CudaStatus status = checkIndex("a linear", linear, manifest.linears.size());
+    const LinearDescription *found = nullptr;
+    CudaStatus status = findLinear(artifact, linear, result, found);
     if (!status.ok())
       return status;
-    const LinearDescription &from = manifest.linears[linear];
+    const LinearDescription &from = *found;
     QuantLLMCudaLinear made = {};
     made.name = from.name.c_str();
     made.n = from.n;
@@ -170,13 +181,11 @@ QuantLLMCudaStatus
 quantLLMCudaArtifactGetGrouping(const QuantLLMCudaArtifact *artifact,
                                 size_t linear, QuantLLMCudaGrouping *result) {
   return runGuarded([&]() -> CudaStatus {
-    RETURN_IF_NULL(artifact);
-    RETURN_IF_NULL(result);
-    const Manifest &manifest = artifact->artifact->getManifest();
-    CudaStatus status = checkIndex("a linear", linear, manifest.linears.size());
+    const LinearDescription *found = nullptr;
+    CudaStatus status = findLinear(artifact, linear, result, found);
     if (!status.ok())
       return status;
-    const LinearDescription &from = manifest.linears[linear];
+    const LinearDescription &from = *found;
     *result = {};
     result->offsets = "";
     if (from.isGrouped()) {
@@ -214,16 +223,13 @@ quantLLMCudaArtifactGetEpilogueOperand(const QuantLLMCudaArtifact *artifact,
                                        size_t linear, size_t operand,
                                        QuantLLMCudaEpilogueOperand *result) {
   return runGuarded([&]() -> CudaStatus {
-    RETURN_IF_NULL(artifact);
-    RETURN_IF_NULL(result);
-    const Manifest &manifest = artifact->artifact->getManifest();
-    CudaStatus status = checkIndex("a linear", linear, manifest.linears.size());
+    const LinearDescription *found = nullptr;
+    CudaStatus status = findLinear(artifact, linear, result, found);
     if (status.ok())
-      status = checkIndex("an operand", operand,
-                          manifest.linears[linear].epilogue.size());
+      status = checkIndex("an operand", operand, found->epilogue.size());
     if (!status.ok())
       return status;
-    const EpilogueOperand &from = manifest.linears[linear].epilogue[operand];
+    const EpilogueOperand &from = found->epilogue[operand];
     *result = {getName(from.type), from.perElement};
     return {};
   });
@@ -234,18 +240,16 @@ quantLLMCudaArtifactGetVariant(const QuantLLMCudaArtifact *artifact,
                                size_t linear, size_t variant,
                                QuantLLMCudaVariant *result) {
   return runGuarded([&]() -> CudaStatus {
-    RETURN_IF_NULL(artifact);
-    RETURN_IF_NULL(result);
-    const Manifest &manifest = artifact->artifact->getManifest();
-    CudaStatus status = checkIndex("a linear", linear, manifest.linears.size());
+    const LinearDescription *found = nullptr;
+    CudaStatus status = findLinear(artifact, linear, result, found);
     if (status.ok())
-      status = checkIndex("a variant", variant,
-                          manifest.linears[linear].variants.size());
+      status = checkIndex("a variant", variant, found->variants.size());
     if (!status.ok())
       return status;
-    const LinearVariant &from = manifest.linears[linear].variants[variant];
-    *result = {from.minTokens, from.maxTokens,
-               manifest.kernels[from.kernel].name.c_str()};
+    const LinearVariant &from = found->variants[variant];
+    *result = {
+        from.minTokens, from.maxTokens,
+        artifact->artifact->getManifest().kernels[from.kernel].name.c_str()};
     return {};
   });
 }
@@ -374,10 +378,8 @@ quantLLMCudaArtifactGetBytesOfWeight(const QuantLLMCudaArtifact *artifact,
                                      size_t linear,
                                      QuantLLMCudaWeightBytes *result) {
   return runGuarded([&]() -> CudaStatus {
-    RETURN_IF_NULL(artifact);
-    RETURN_IF_NULL(result);
-    CudaStatus status = checkIndex(
-        "a linear", linear, artifact->artifact->getManifest().linears.size());
+    const LinearDescription *found = nullptr;
+    CudaStatus status = findLinear(artifact, linear, result, found);
     if (!status.ok())
       return status;
     const PackedWeightBytes &bytes =

@@ -49,7 +49,16 @@ struct GPUToPTXPass : public quant_llm::impl::GPUToPTXBase<GPUToPTXPass> {
       return signalPassFailure();
     }
     assembler.reset();
-    if (format != "ptx" || !cubinFile.empty()) {
+    SmallVector<gpu::GPUModuleOp> kernels;
+    module.walk([&](gpu::GPUModuleOp op) { kernels.push_back(op); });
+    if (kernels.size() != 1 && !(ptxFile.empty() && cubinFile.empty())) {
+      emitError(module.getLoc(),
+                "expected exactly one gpu.module for the options "
+                "'ptx-file' and 'cubin-file' but got ")
+          << kernels.size();
+      return signalPassFailure();
+    }
+    if (!kernels.empty() && (format != "ptx" || !cubinFile.empty())) {
       Result<Assembler> found = Assembler::find();
       if (found.ok()) {
         assembler = found.take();
@@ -62,15 +71,6 @@ struct GPUToPTXPass : public quant_llm::impl::GPUToPTXBase<GPUToPTXPass> {
         emitError(module.getLoc()) << found.message();
         return signalPassFailure();
       }
-    }
-    SmallVector<gpu::GPUModuleOp> kernels;
-    module.walk([&](gpu::GPUModuleOp op) { kernels.push_back(op); });
-    if (kernels.size() != 1 && !(ptxFile.empty() && cubinFile.empty())) {
-      emitError(module.getLoc(),
-                "expected exactly one gpu.module for the options "
-                "'ptx-file' and 'cubin-file' but got ")
-          << kernels.size();
-      return signalPassFailure();
     }
     for (gpu::GPUModuleOp op : kernels)
       if (failed(compile(op)))

@@ -361,19 +361,13 @@ FailureOr<Expr> ScalarEmitter::emit() {
         }
       })
       .Case<arith::SelectOp>([&](auto) -> Case {
-        if (numbers)
-          return make(operands[1].bind(Comparison) + " if " +
-                          operands[0].bind(Comparison) + " else " +
-                          operands[2].bind(Conditional),
-                      Conditional);
-        Expr expr;
         if (operands[0].isNumber) {
           std::string text = operands[1].bind(Comparison) + " if " +
                              operands[0].bind(Comparison) + " else " +
                              operands[2].bind(Conditional);
           return make(text, Conditional);
         }
-        expr = call("torch.where");
+        Expr expr = call("torch.where");
         if (operands[1].isNumber && operands[2].isNumber) {
           expr.text += ".to(" +
                        getTorchType(getElementTypeOrSelf(op->getResult(0))) +

@@ -52,7 +52,6 @@ namespace {
 struct Statement {
   std::string text;
   std::string defines;
-  bool changes = false;
   /// Of which block, -1 for none.
   int64_t block = -1;
   bool keep = false;
@@ -1319,7 +1318,6 @@ LogicalResult Translator::emitInsert(tensor::InsertSliceOp op) {
     add(name, name + " = " + whole->bind(Atom) + ".clone()");
   }
   add(name, name + "[" + *subscript + "] = " + part->text);
-  statements.back().changes = true;
   owned.insert(op.getResult());
   values[op.getResult()] = Expr::name(name, iota(op.getType().getRank()));
   return success();

@@ -10,6 +10,7 @@ import linecache
 import torch
 
 from .. import _quant_llm
+from .._check import check_source
 from .._errors import QuantLLMError
 
 _PARTS = {"whole": 0, "front": 1, "blocks": 2, "back": 3}
@@ -57,5 +58,4 @@ def translate(module, *, name=None, function=None, part="whole", blocks=None, ta
     if part not in _PARTS or (part == "blocks" and blocks is None):
         raise QuantLLMError(f"expected a part among whole, front and back, or blocks, but got {part!r}")
     first, last = blocks if blocks is not None else (0, 0)
-    data = module.encode() if isinstance(module, str) else bytes(module)
-    return Part(json.loads(_quant_llm.translate_to_torch(data, name, function, _PARTS[part], first, last, bool(tap))))
+    return Part(json.loads(_quant_llm.translate_to_torch(check_source(module), name, function, _PARTS[part], first, last, bool(tap))))

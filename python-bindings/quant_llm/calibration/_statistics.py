@@ -45,7 +45,7 @@ class InputStatistics:
         self.minimum = torch.minimum(self.minimum, x.amin(0))
         self.maximum = torch.maximum(self.maximum, x.amax(0))
         for row, token in picked:
-            self.rows[row] = x[token].cpu()
+            self.rows[row] = x[token].to("cpu", copy=True)
         if self.histogram is not None:
             # Exponent and first bits of the fraction of a float32 are its logarithm.
             index = (magnitude.view(torch.int32) >> 18) - ((_LOWEST + 127) << 5)
