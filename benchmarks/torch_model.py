@@ -37,7 +37,7 @@ def make_model(options):
         archive = ql._Archive(options.dense or os.path.join(options.model, "model.safetensors"))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name in archive.header:
+                if name in archive.entries:
                     parameter.copy_(archive.tensor(name))
         model.requires_grad_(False)
         models.append(ql.load_quantized(model, options.artifact))

@@ -13,7 +13,12 @@ import os
 import sys
 import time
 
-from quant_llm import cli, model
+from quant_llm._start import prepare
+
+prepare("quickstart.py")
+
+from quant_llm import cli, model  # noqa: E402
+from quant_llm.cli import say  # noqa: E402
 
 
 class Steps:
@@ -79,28 +84,28 @@ def run(arguments):
     before, weights = bytes_of(model.describe(original_path)["parameters"])
     after, _ = bytes_of(model.describe(quantized_path)["parameters"])
     totals = report["totals"]
-    print()
-    print("Summary")
-    print("=======")
-    print(f"model          {os.path.basename(source.rstrip('/'))} -> {quantized_path}")
-    print(f"weights        {cli.count(weights)} in all, {cli.count(totals['weights'])} of them quantized to 4-bit integers")
-    print(f"bytes          {cli.count(before)} -> {cli.count(after)} ({before / after:.2f} times smaller)")
-    print(
+    say("")
+    say("Summary")
+    say("=======")
+    say(f"model          {os.path.basename(source.rstrip('/'))} -> {quantized_path}")
+    say(f"weights        {cli.count(weights)} in all, {cli.count(totals['weights'])} of them quantized to 4-bit integers")
+    say(f"bytes          {cli.count(before)} -> {cli.count(after)} ({before / after:.2f} times smaller)")
+    say(
         f"of the matrices {cli.count(totals['weight_bytes_before'])} -> {cli.count(totals['stored_bytes'])}, "
         f"{totals['bits_per_weight']:.3f} bits per weight, scales included"
     )
-    print()
-    print("Granularity that FineQuant chose, and why")
-    print("\n".join(cli.render_granularities(report)))
-    print()
+    say("")
+    say("Granularity that FineQuant chose, and why")
+    say("\n".join(cli.render_granularities(report)))
+    say("")
     first, second = results["original"], results["int4"]
     change = 100 * (second["perplexity"] / first["perplexity"] - 1)
-    print(f"perplexity     {first['perplexity']:.3f} -> {second['perplexity']:.3f} ({change:+.1f} %) on {first['tokens']} tokens of {os.path.basename(arguments.text)}")
-    print(f"evaluation     {first['tokens'] / first['seconds']:.0f} -> {second['tokens'] / second['seconds']:.0f} tokens/s")
-    print(f"prompt         {arguments.prompt}")
-    print(f"continuation   {' '.join(continuation.split())}  ({speed:.1f} tokens/s)")
-    print()
-    print(f"Go on with     .venv/bin/quant-llm generate {quantized_path} --prompt 'Once upon a time'")
+    say(f"perplexity     {first['perplexity']:.3f} -> {second['perplexity']:.3f} ({change:+.1f} %) on {first['tokens']} tokens of {os.path.basename(arguments.text)}")
+    say(f"evaluation     {first['tokens'] / first['seconds']:.0f} -> {second['tokens'] / second['seconds']:.0f} tokens/s")
+    say(f"prompt         {arguments.prompt}")
+    say(f"continuation   {' '.join(continuation.split())}  ({speed:.1f} tokens/s)")
+    say("")
+    say(f"Go on with     .venv/bin/quant-llm generate {quantized_path} --prompt 'Once upon a time'")
 
 
 if __name__ == "__main__":

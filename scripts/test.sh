@@ -28,6 +28,7 @@ check_format() {
 }
 
 begin
+check_shared_memory
 setup_test
 build all QuantLLMUnitTests
 get_ptxas || echo "warning: without ptxas its tests are skipped" >&2

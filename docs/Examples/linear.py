@@ -9,6 +9,8 @@ import sys
 
 from quant_llm import gpu
 
+if len(sys.argv) != 4:
+    sys.exit("usage: linear.py ARTIFACT NAME M")
 path, name, m = sys.argv[1:]
 artifact = gpu.Artifact(path)  # needs no GPU
 layer = artifact.find(name)

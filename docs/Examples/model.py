@@ -11,6 +11,8 @@ import transformers
 import quant_llm.torch
 from quant_llm.model import quantize_directory
 
+if len(sys.argv) != 4:
+    sys.exit("usage: model.py CHECKPOINT QUANTIZED ARTIFACT (a Hugging Face directory, and two directories to write)")
 checkpoint, quantized, artifact = sys.argv[1:]
 device = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -13,6 +13,7 @@ used.
 
 import importlib
 import json
+import os
 
 from ._check import check_flag, check_handler, check_path, check_source, check_text
 from ._errors import Diagnostic, QuantLLMError
@@ -90,10 +91,13 @@ def import_model(input, output, *, blocks_as_f32=False, progress=None, diagnosti
     of a GGUF file are dequantized (to f16, or to f32 if `blocks_as_f32`) to a
     safetensors file beside `output`, with a config.json. For the handlers see
     run_pipeline. Raises QuantLLMError."""
+    input = check_path(input, "input")
+    if check_flag(blocks_as_f32, "blocks_as_f32") and os.path.isdir(input):
+        raise QuantLLMError(f"blocks_as_f32: only GGUF files have quantized tensors, but '{input}' is a directory")
     _compiler().import_model(
-        check_path(input, "input"),
+        input,
         check_path(output, "output"),
-        check_flag(blocks_as_f32, "blocks_as_f32"),
+        blocks_as_f32,
         check_handler(progress, "progress"),
         check_handler(diagnostic, "diagnostic"),
     )

@@ -5,7 +5,11 @@
 
 import sys
 
-from .cli import main
+from ._start import prepare
+
+prepare("quant-llm")
+
+from .cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

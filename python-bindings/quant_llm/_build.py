@@ -5,13 +5,13 @@
 
 import hashlib
 import json
+import math
 import os
 import re
-import struct
 import tempfile
 from typing import NamedTuple
 
-from . import _compiler, describe_module, run_pipeline
+from . import _compiler, _safetensors, describe_module, run_pipeline
 from ._check import check_path
 from ._errors import QuantLLMError
 from ._scheme import parse_scheme
@@ -141,25 +141,8 @@ def _note_bias(linear, bias):
 # Weights
 # ---------------------------------------------------------------------------
 
-_DTYPES = {"f16": "F16", "bf16": "BF16", "f32": "F32"}
-
-
-def write_tensors(path, tensors):
-    """A safetensors file of (name, type, shape, function that returns the
-    bytes); each begins at a multiple of 64 bytes."""
-    header, offset = {}, 0
-    for name, kind, shape, _ in tensors:
-        size = {"f16": 2, "bf16": 2, "f32": 4}[kind]
-        for extent in shape:
-            size *= extent
-        header[name] = {"dtype": _DTYPES[kind], "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
-    text += b" " * (-(len(text) + 8) % 64)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, _, _, data in tensors:
-            file.write(data())
+# Types of floats: their names in safetensors files, and their bytes.
+_DTYPES = {"f16": ("F16", 2), "bf16": ("BF16", 2), "f32": ("F32", 4)}
 
 
 def finequant_options(recipe, options):
@@ -174,11 +157,12 @@ def finequant_options(recipe, options):
 
 def quantize_weights(weights, directory, recipe, options=None, *, progress=None, diagnostic=None):
     """Quantizes dense weights and packs them: `weights` are (name, type, shape,
-    function that returns the bytes) as for write_tensors. Returns the path of
-    the archive of packed weights and a list of PackedWeight."""
+    function that returns the bytes). Returns the path of the archive of packed
+    weights and a list of PackedWeight."""
     options, scheme = finequant_options(recipe, options)
     dense = os.path.join(directory, "dense.safetensors")
-    write_tensors(dense, weights)
+    entries = [(name, _DTYPES[kind][0], shape, math.prod(shape) * _DTYPES[kind][1], data) for name, kind, shape, data in weights]
+    _safetensors.write(dense, entries)
     text = f"quant_llm.archive @dense {quote_string(dense)}\n"
     for i, (name, kind, (n, k), _) in enumerate(weights):
         symbol, weight = f"@{quote_string(name)}", f"tensor<{n}x{k}x{kind}>"
@@ -244,6 +228,10 @@ def pack_model(source, directory, *, chip=None, activation="f16", progress=None,
     return packed, weights
 
 
+# All files of an artifact.
+_ARTIFACT = frozenset(("manifest.json", "kernels.cubin", "kernels.ptx", "packed.safetensors"))
+
+
 def build_artifact(source, output, *, chip="sm_90a", activation="f16", replace=False, progress=None, diagnostic=None):
     """Compiles what quant_llm.torch.load_quantized and the GPU runtime load: the
     packed weights of a directory that `quant-llm quantize` wrote and kernels for
@@ -257,8 +245,10 @@ def build_artifact(source, output, *, chip="sm_90a", activation="f16", replace=F
         raise QuantLLMError(f"expected a chip of {', '.join(CHIPS)} but got '{chip}'")
     if activation not in ("f16", "bf16"):
         raise QuantLLMError(f"expected activations of f16 or bf16 but got '{activation}'")
-    if os.path.lexists(output) and not (replace and os.path.isfile(os.path.join(output, "manifest.json"))):
-        raise QuantLLMError(f"'{output}' exists already; {'it is no artifact' if replace else 'choose another name, or replace it'}")
+    if os.path.lexists(output):
+        if not (replace and os.path.isfile(os.path.join(output, "manifest.json"))):
+            raise QuantLLMError(f"'{output}' exists already; {'it is no artifact' if replace else 'choose another name, or replace it'}")
+        model.check_is_ours(output, _ARTIFACT)
     try:
         with tempfile.TemporaryDirectory(prefix=".artifact-", dir=os.path.dirname(output)) as scratch:
             made = os.path.join(scratch, "artifact")
@@ -266,6 +256,7 @@ def build_artifact(source, output, *, chip="sm_90a", activation="f16", replace=F
             pack_model(source, made, chip=chip, activation=activation, progress=progress, diagnostic=diagnostic)
             with model.committing:
                 if os.path.lexists(output):
+                    model.check_is_ours(output, _ARTIFACT)
                     model.replace_directory(made, os.path.realpath(output))
                 else:
                     os.rename(made, output)

@@ -8,11 +8,14 @@ import os
 import sys
 
 from . import model as models
-from . import read_gguf_metadata
 from ._errors import QuantLLMError
-from .tokenizer import Tokenizer, load_tokenizer
+from .tokenizer import MissingTokenizerError
 
-_STATISTICS = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs", "fisher")
+# Of the inputs of linears, in the order in which they are written.
+OF_INPUTS = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs")
+STATISTICS = (*OF_INPUTS, "fisher")
+DEFAULT_STATISTICS = ("absmax", "absmean", "mean", "min", "max", "hessian")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def add_command(add, positive, natural):
@@ -29,10 +32,10 @@ def add_command(add, positive, natural):
     command.add_argument("--length", type=positive, default=512, metavar="L", help="tokens of a piece (default: %(default)s)")
     command.add_argument("--seed", type=natural, default=0, metavar="S", help="which pieces are drawn (default: %(default)s)")
     command.add_argument(
-        "--statistics", default="absmax,absmean,mean,min,max,hessian", metavar="LIST", help=f"what to store, of {', '.join(_STATISTICS)} (default: %(default)s)"
+        "--statistics", default=",".join(DEFAULT_STATISTICS), metavar="LIST", help=f"what to store, of {', '.join(STATISTICS)} (default: %(default)s)"
     )
     command.add_argument("--token-weights", metavar="FILE.npy", help="how much each token counts: an array of the shape of the tokens")
-    command.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16", "float64"], help="type of the activations (default: %(default)s)")
+    command.add_argument("--dtype", default=DTYPES[0], choices=DTYPES, help="type of the activations (default: %(default)s)")
     command.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; by default cuda if there is any")
     command.add_argument("--restart", action="store_true", help="throw away unfinished work instead of going on with it")
     command.set_defaults(interrupted="the same command goes on from the last finished block")
@@ -47,7 +50,7 @@ def run_calibrate(arguments):
     from tqdm import tqdm
 
     from .calibration import calibrate, sample_tokens
-    from .cli import read_text, show_warning
+    from .cli import read_text, say, show_warning
 
     _initialize(torch, arguments)
     if arguments.tokens:
@@ -88,7 +91,7 @@ def run_calibrate(arguments):
     if dead:
         shown = ", ".join(f"{name} {count}" for name, count in list(dead.items())[:4]) + (", ..." if len(dead) > 4 else "")
         tqdm.write(f"quant-llm: warning: inputs that are 0 in every token: {shown}", file=sys.stderr)
-    print(f"wrote {arguments.output}: {report['samples']} samples, {report['tokens']:,} tokens")
+    say(f"wrote {arguments.output}: {report['samples']} samples, {report['tokens']:,} tokens")
 
 
 def _initialize(torch, arguments):
@@ -104,12 +107,10 @@ def _initialize(torch, arguments):
 
 
 def _find_tokenizer(path):
-    if models.classify(path) == "gguf":
-        return Tokenizer.from_gguf_metadata(read_gguf_metadata(path), source=os.fspath(path))
-    tokenizer = load_tokenizer(path)
-    if tokenizer is None:
-        raise QuantLLMError(f"'{path}' has no tokenizer.json; put one there, or give --tokens")
-    return tokenizer
+    try:
+        return models.find_tokenizer(path)
+    except MissingTokenizerError as error:
+        raise QuantLLMError(f"{error}; put one there, or give --tokens") from None
 
 
 def _read_array(path):

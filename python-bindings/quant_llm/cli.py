@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The command quant-llm.
 
-Exit status: 0 success; 1 out of memory, a closed pipe as output, or a fault of the
-program; 2 wrong usage or input, or a file that cannot be read or written; 128 + N
-after signal N.
+Exit status: 0 success; 1 out of memory or a fault of the program; 2 wrong usage or
+input, or a file that cannot be read or written; 128 + N after signal N (141: a closed
+pipe as output).
 """
 
 import argparse
@@ -23,6 +23,7 @@ try:
     from tqdm import tqdm
 
     from . import __version__, model
+    from ._build import options_of
     from ._calibrate import add_command as add_calibrate
     from ._check import MAX_THREADS, check_threads
     from ._errors import QuantLLMError
@@ -74,10 +75,21 @@ def show_warning(diagnostic):
         tqdm.write(f"quant-llm: {diagnostic}", file=sys.stderr)
 
 
+def say(text, end="\n"):
+    """Prints to standard output."""
+    try:
+        sys.stdout.write(text + end)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise QuantLLMError(f"cannot write to standard output: {error.strerror or error}") from None
+
+
 def run_import(arguments):
     with Bars() as bars:
         model.import_directory(arguments.model, arguments.output, replace=arguments.force, progress=bars, diagnostic=show_warning)
-    print(f"wrote {arguments.output}")
+    say(f"wrote {arguments.output}")
 
 
 def run_quantize(arguments):
@@ -93,7 +105,7 @@ def run_quantize(arguments):
             diagnostic=show_warning,
         )
     totals = report["totals"]
-    print(f"wrote {arguments.output}: {summarize_totals(totals)}")
+    say(f"wrote {arguments.output}: {summarize_totals(totals)}")
 
 
 def pipeline_options(arguments):
@@ -116,7 +128,7 @@ def pipeline_options(arguments):
         "exclude": arguments.exclude,
         "threads": arguments.threads or None,
     }
-    return " ".join(f"{key}={quote(str(value))}" for key, value in options.items() if value is not None)
+    return options_of(options)
 
 
 def choose_element(element, bits, symmetric):
@@ -132,22 +144,9 @@ def choose_element(element, bits, symmetric):
     return element
 
 
-def quote(value):
-    if re.fullmatch(r"[\w.,:+-]+", value):
-        return value
-    if "'" not in value:
-        return f"'{value}'"
-    if '"' not in value:
-        return f'"{value}"'
-    raise QuantLLMError(f"expected at most one kind of quotation marks but got {value}")
-
-
 def run_info(arguments):
-    description = model.describe(arguments.model)
-    if arguments.json:
-        print(json.dumps(description))
-    else:
-        print("\n".join(render_info(description)))
+    description = model.describe(arguments.model, diagnostic=show_warning)
+    say(json.dumps(description) if arguments.json else "\n".join(render_info(description)))
 
 
 def run_eval(arguments):
@@ -164,10 +163,7 @@ def run_eval(arguments):
 
     with bar:
         result = loaded.perplexity(tokens, window=arguments.window, max_windows=arguments.max_windows, progress=progress)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        print(f"perplexity {result['perplexity']:.4f} over {result['tokens']} tokens in {result['seconds']:.1f} s")
+    say(json.dumps(result) if arguments.json else f"perplexity {result['perplexity']:.4f} over {result['tokens']} tokens in {result['seconds']:.1f} s")
 
 
 def run_generate(arguments):
@@ -186,22 +182,30 @@ def run_generate(arguments):
         top_p=arguments.top_p,
         seed=arguments.seed,
     )
-    first = next(pieces, "")
-    sys.stdout.write(arguments.prompt + first)
-    sys.stdout.flush()
+    first = next(pieces, None)
+    say(arguments.prompt + (first or ""), end="")
+    shown = int(first is not None)
     for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+        say(piece, end="")
+        shown += 1
+    say("")
+    if loaded.context is not None:
+        used = loaded.tokenizer.encode(arguments.prompt).size + shown
+        if used == loaded.context and shown < arguments.max_tokens:
+            print(f"quant-llm: warning: the text ends because the model is for {used} tokens at most", file=sys.stderr)
 
 
 def load(arguments, bars):
-    return model.Model.load(arguments.model, threads=arguments.threads, reference=arguments.reference, progress=bars, diagnostic=show_warning)
+    return model.Model.load(
+        arguments.model, threads=arguments.threads, reference=arguments.reference, need_tokenizer=True, progress=bars, diagnostic=show_warning
+    )
 
 
 def read_text(path):
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise QuantLLMError("cannot read standard input: it is closed")
             return sys.stdin.buffer.read().decode("utf-8")
         with open(path, "rb") as file:
             return file.read().decode("utf-8")
@@ -298,7 +302,7 @@ def render_info(description):
     size = [f"{config[key]} {label}" for key, label in (
         ("num_hidden_layers", "layers"), ("hidden_size", "hidden"), ("intermediate_size", "intermediate"),
         ("num_attention_heads", "heads"), ("num_key_value_heads", "KV heads"), ("vocab_size", "vocabulary")) if key in config]
-    yield f"{config.get('model_type', 'model')} ({description['kind']}): {', '.join(size)}"
+    yield f"{config.get('model_type', 'model')} ({description['kind']})" + (f": {', '.join(size)}" if size else "")
     elements = sum(count_elements(p) for p in parameters)
     stored = sum(p["bytes"] for p in parameters)
     yield f"{count(len(parameters))} tensors, {count(elements)} weights, {count(stored)} bytes, {8 * stored / max(elements, 1):.3f} bits per weight"
@@ -402,9 +406,9 @@ def make_parser():
   quant-llm eval model-int4 --text book.txt
   quant-llm generate model-int4 --prompt 'Once upon a time'
 
-exit status: 0 success; 1 out of memory, a closed pipe as output, or a fault of the
-program; 2 wrong usage or input, or a file that cannot be read or written; 128 + N
-after signal N (130: Ctrl-C)""",
+exit status: 0 success; 1 out of memory or a fault of the program; 2 wrong usage or
+input, or a file that cannot be read or written; 128 + N after signal N (130: Ctrl-C,
+141: a closed pipe as output)""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"quant-llm {__version__}")
@@ -462,7 +466,7 @@ after signal N (130: Ctrl-C)""",
 
     command = add("eval", run_eval, "measure the perplexity of a text", "quant-llm eval model-int4 --text book.txt --json")
     command.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text; - for standard input")
-    command.add_argument("--window", type=integer(2), default=1024, metavar="N", help="tokens per window (default: %(default)s)")
+    command.add_argument("--window", type=integer(2), metavar="N", help="tokens per window (default: 1024, or as many as the model is for)")
     command.add_argument("--max-windows", type=positive, metavar="N", help="only the first N windows")
     command.add_argument("--json", action="store_true", help="print JSON with the keys perplexity, tokens, seconds")
     add_run(command)
@@ -494,28 +498,40 @@ def join_block(argv):
 def main(argv=None):
     """Runs the command and returns its exit status."""
     arguments = make_parser().parse_args(join_block(sys.argv[1:] if argv is None else argv))
-    interrupted = getattr(arguments, "interrupted", "nothing was written")
-    return run_command("quant-llm", lambda: arguments.function(arguments), interrupted)
+    return run_command("quant-llm", lambda: name_options(arguments), getattr(arguments, "interrupted", None))
 
 
-def run_command(name, function, interrupted):
+def name_options(arguments):
+    """Runs the subcommand. What the library says of its arguments is said of the
+    options that they come from."""
+    try:
+        arguments.function(arguments)
+    except model.ExistsError as error:
+        raise QuantLLMError(f"{error} (--force)") from None
+    except QuantLLMError as error:
+        name = re.match(r"(\w+): ", str(error))
+        if name and name[1] != "model" and hasattr(arguments, name[1]):
+            raise QuantLLMError(f"--{name[1].replace('_', '-')}{str(error)[name.end() - 2:]}", error.diagnostics) from None
+        raise
+
+
+def run_command(name, function, interrupted=None):
     """Calls the function and returns the exit status; whatever goes wrong becomes
     one message. After a signal nothing is left half-written, `interrupted` is
-    said, and the process ends."""
-    outcome = []
+    said (by default whether anything is complete), and the process ends."""
+    outcome, received = [], []
 
     # The work is done by a second thread, so that the first one can react to an
     # interrupt at once, even in the middle of a long call of the library.
     def work():
         try:
             function()
-            sys.stdout.flush()
+            say("", end="")
             outcome.append((0, None))
         except QuantLLMError as error:
             outcome.append((2, str(error)))
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            outcome.append((1, None))
+            outcome.append((128 + signal.SIGPIPE, None))
         except MemoryError:
             outcome.append((1, "out of memory"))
         except OSError as error:
@@ -526,29 +542,29 @@ def run_command(name, function, interrupted):
                 traceback.print_exc()
             outcome.append((1, f"internal error: {type(error).__name__}: {error} (QUANT_LLM_TRACEBACK=1 shows where)"))
 
+    # Called in the first thread, which does nothing but wait.
     def interrupt(number, frame):
-        raise KeyboardInterrupt(number)
+        if received or outcome:
+            return
+        received.append(number)
+        model.committing.acquire()
+        for directory in tuple(model._temporary):
+            model.remove_tree(directory)
+        what = interrupted or (f"'{model.complete[-1]}' is complete" if model.complete else "nothing was written")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, f"\n{name}: interrupted, {what}\n".encode(errors="surrogateescape"))
+        os._exit(128 + number)
 
     thread = threading.Thread(target=work, daemon=True)
     # Who starts a program with nohup wants it to survive the terminal.
     signals = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
-    try:
-        for number in signals:
-            signal.signal(number, interrupt)
-        thread.start()
-        while thread.is_alive():
-            thread.join(0.2)
-    except KeyboardInterrupt as error:
-        number = error.args[0] if error.args else signal.SIGINT
-        for other in signals:
-            signal.signal(other, signal.SIG_IGN)
-        model.committing.acquire()
-        for directory in tuple(model._temporary):
-            model.remove_tree(directory)
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"\n{name}: interrupted, {interrupted}", file=sys.stderr)
-            sys.stderr.flush()
-        os._exit(128 + number)
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    # There is nothing left to clean up.
+    for number in signals:
+        signal.signal(number, before[number])
     status, message = outcome[0]
     if message is not None:
         print(f"{name}: error: {message}", file=sys.stderr)
@@ -557,6 +573,10 @@ def run_command(name, function, interrupted):
     except OSError:
         # What is left cannot be written; the interpreter would try again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if status == 128 + signal.SIGPIPE:
+        # As other programs end whose output nobody reads.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
     return status
 
 

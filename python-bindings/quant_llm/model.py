@@ -24,14 +24,22 @@ import time
 import numpy as np
 
 from . import _quant_llm, describe_archive, describe_module, import_model, read_gguf_metadata
-from ._check import check_handler, check_integer, check_number, check_path, check_text, wrong_type
+from ._check import check_flag, check_handler, check_integer, check_number, check_path, check_text, wrong_type
 from ._errors import Diagnostic, QuantLLMError
+from ._scheme import parse_scheme
 from .runtime import Engine
-from .tokenizer import StreamDecoder, Tokenizer, find_end_tokens, load_tokenizer
+from .tokenizer import MissingTokenizerError, StreamDecoder, Tokenizer, find_end_tokens, load_tokenizer
 
 # Files beside the weights that later steps need; the tokenizer has more than
 # one so that Transformers can load the directory, too.
 _COMPANIONS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+# Everything that a directory of ours may hold.
+_OURS = frozenset((*_COMPANIONS, "model.mlir", "model.safetensors", "report.json"))
+
+
+class ExistsError(QuantLLMError):
+    """There is something where something new was to be written."""
 
 
 def classify(path):
@@ -63,24 +71,43 @@ def classify(path):
     raise QuantLLMError(f"expected a model directory or a GGUF file but '{path}' is neither")
 
 
+def check_is_ours(directory, names):
+    """Raises if a directory that is to be replaced holds anything but our own
+    files, which are known by their `names`: nothing else can be made again."""
+    try:
+        with os.scandir(directory) as entries:
+            foreign = sorted(e.name for e in entries if e.name not in names or e.is_dir(follow_symlinks=False))
+    except OSError as error:
+        raise QuantLLMError(f"cannot read '{directory}': {error.strerror}") from None
+    if foreign:
+        shown = ", ".join(f"'{name}'" for name in foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+        raise QuantLLMError(f"'{directory}' holds {shown}, which would be lost; move {'it' if len(foreign) == 1 else 'them'} away, or choose another name")
+
+
 @contextlib.contextmanager
 def new_directory(path, replace=False, reads=()):
     """A directory that appears complete under `path` when the block ends, or not
-    at all. Until then it is a hidden one beside it. What it replaces must hold
-    none of the files `reads`."""
+    at all. Until then it is a hidden one beside it. With `replace` a directory of
+    ours gives way to it, which must hold nothing but files of ours and none of
+    the files `reads`."""
+    path = check_path(path, "output")
+    if not path:
+        raise QuantLLMError("output: expected the name of a directory but got ''")
     # What a link names is what appears or is replaced: no directory can be
     # renamed onto a link.
-    path = os.path.realpath(check_path(path))
+    path = os.path.realpath(path)
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         raise QuantLLMError(f"cannot create '{path}': there is no directory '{parent}'")
     if _is_mount_point(path):
         raise QuantLLMError(f"cannot create '{path}': something is mounted there; choose a name below it")
     occupied = os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
-    if occupied and not (replace and os.path.isfile(os.path.join(path, "model.mlir"))):
-        advice = "it holds no model of ours" if replace else "choose another name, or replace it with --force"
-        raise QuantLLMError(f"'{path}' exists already; {advice}")
+    if occupied and not replace:
+        raise ExistsError(f"'{path}' exists already; choose another name, or replace it")
+    if occupied and not os.path.isfile(os.path.join(path, "model.mlir")):
+        raise QuantLLMError(f"'{path}' exists already; it holds no model of ours")
     if occupied:
+        check_is_ours(path, _OURS)
         inside = os.path.join(path, "")
         for file in reads:
             if os.path.realpath(file).startswith(inside):
@@ -91,9 +118,11 @@ def new_directory(path, replace=False, reads=()):
             yield staging
             with committing:
                 if occupied and os.path.lexists(path):
+                    check_is_ours(path, _OURS)  # now, after long work
                     replace_directory(staging, path)
                 else:
                     os.rename(staging, path)
+                complete.append(path)
         except OSError as error:
             raise QuantLLMError(f"cannot write '{path}': {error.strerror or error}") from None
 
@@ -101,6 +130,9 @@ def new_directory(path, replace=False, reads=()):
 # Held while what is complete gets its name. Who takes it first may remove what
 # is temporary: nothing of that appears any more, and nothing is between two names.
 committing = threading.Lock()
+
+# The directories that got their names so far.
+complete = []
 
 
 def replace_directory(new, path):
@@ -214,16 +246,79 @@ def import_directory(source, output, *, replace=False, progress=None, diagnostic
         raise QuantLLMError(f"'{source}' is imported already")
     with new_directory(output, replace, _list_files(source, kind) if replace else ()) as staging:
         with _Names({staging: output}, diagnostic) as names:
-            _import_into(source, kind, staging, progress, names.diagnostic)
+            _import_into(source, kind, staging, progress, names.diagnostic, _do_without_tokenizer(output, staging, diagnostic))
 
 
-def _import_into(source, kind, directory, progress, diagnostic):
+def _import_into(source, kind, directory, progress, diagnostic, missing=None):
+    """Without `missing`, which gets a MissingTokenizerError, the tokenizer of a
+    GGUF file is not wanted."""
+    tokenizer = None
+    if kind == "gguf" and missing:
+        try:
+            tokenizer = find_tokenizer(source)
+        except MissingTokenizerError as error:
+            missing(error)  # before the long work
     import_model(source, os.path.join(directory, "model.mlir"), progress=progress, diagnostic=diagnostic)
-    if kind == "gguf":
-        tokenizer = Tokenizer.from_gguf_metadata(read_gguf_metadata(source), source=os.fspath(source))
+    if tokenizer is not None:
         tokenizer.save(os.path.join(directory, "tokenizer.json"))
-    else:
+    if kind != "gguf":
         _copy_companions(source, directory)
+        if missing:
+            _check_tokenizer(source, missing)
+
+
+def _check_tokenizer(directory, missing):
+    if not os.path.exists(os.path.join(directory, "tokenizer.json")):
+        missing(_missing_tokenizer(directory))
+
+
+def _do_without_tokenizer(output, staging, diagnostic):
+    """A model without tokenizer can be imported and quantized, but that is said.
+    One that was put into the directory that is replaced stays in it."""
+
+    def missing(error):
+        old = os.path.join(output, "tokenizer.json")
+        if os.path.isfile(old):
+            shutil.copyfile(old, os.path.join(staging, "tokenizer.json"))
+            advice = f"'{os.fsdecode(old)}' is kept"
+        else:
+            advice = f"put one into '{os.fsdecode(output)}' to run the model on text"
+        if diagnostic:
+            diagnostic(Diagnostic("warning", "", f"{error}; {advice}"))
+
+    return missing
+
+
+def find_tokenizer(path):
+    """The tokenizer of a model. Raises MissingTokenizerError (a QuantLLMError) if
+    it has none that can be used."""
+    path = check_path(path)
+    if classify(path) == "gguf":
+        return Tokenizer.from_gguf_metadata(read_gguf_metadata(path), source=path)
+    tokenizer = load_tokenizer(path)
+    if tokenizer is None:
+        raise _missing_tokenizer(path)
+    return tokenizer
+
+
+def _missing_tokenizer(directory):
+    others = [name for name in ("tokenizer.model", "vocab.json", "vocab.txt") if os.path.isfile(os.path.join(directory, name))]
+    advice = f" (Transformers makes one of '{others[0]}': AutoTokenizer.from_pretrained(directory).save_pretrained(directory))" if others else ""
+    return MissingTokenizerError(f"'{os.fsdecode(directory)}' has no tokenizer.json{advice}")
+
+
+@contextlib.contextmanager
+def open_directory(path, *, progress=None, diagnostic=None):
+    """A directory of ours for any model: `path` itself, or a temporary one that it
+    is imported to. Messages have the names that the user knows."""
+    kind = classify(path)
+    path = check_path(path)
+    if kind == "quant-llm":
+        yield path
+        return
+    with _temporary_directory() as directory, _Names({directory: path}, diagnostic) as names:
+        _import_into(path, kind, directory, progress, names.diagnostic)
+        yield directory
 
 
 def _copy_companions(source, directory):
@@ -245,15 +340,20 @@ def quantize_directory(source, output, *, recipe="finequant", options="", replac
     check_handler(progress, "progress")
     check_handler(diagnostic, "diagnostic")
     kind = classify(source)
+    if kind == "quant-llm":
+        _check_not_quantized(source)
     _check_options(recipe, options)
     with new_directory(output, replace, _list_files(source, kind) if replace else ()) as staging:
+        missing = _do_without_tokenizer(output, staging, diagnostic)
         directory = source
         imported = os.path.join(staging, ".imported")
         with _Names({imported: source, staging: output}, diagnostic) as names:
             if kind != "quant-llm":
                 os.mkdir(imported)
-                _import_into(source, kind, imported, progress, names.diagnostic)
+                _import_into(source, kind, imported, progress, names.diagnostic, missing)
                 directory = imported
+            else:
+                _check_tokenizer(source, missing)
             _quant_llm.quantize_model(
                 check_path(os.path.join(directory, "model.mlir")),
                 staging,
@@ -266,6 +366,13 @@ def quantize_directory(source, output, *, recipe="finequant", options="", replac
         shutil.rmtree(imported, ignore_errors=True)
         with open(os.path.join(staging, "report.json"), encoding="utf-8") as file:
             return json.load(file)
+
+
+def _check_not_quantized(source):
+    parameters = describe_module(_read_module(source), name=os.path.join(source, "model.mlir"))["parameters"]
+    schemes = sorted({parse_scheme(p["scheme"]).element for p in parameters if p["scheme"]})
+    if schemes:
+        raise QuantLLMError(f"'{os.fsdecode(source)}' is quantized already, to {', '.join(schemes)}; quantize the original model instead")
 
 
 def _check_options(recipe, options):
@@ -338,26 +445,39 @@ class Model:
         self.vocabulary_size = function.results[0].shape[-1]
 
     @classmethod
-    def load(cls, path, *, threads=0, reference=False, cache=True, progress=None, diagnostic=None):
+    def load(cls, path, *, threads=0, reference=False, cache=True, need_tokenizer=False, progress=None, diagnostic=None):
         """Loads a directory of ours, a Hugging Face directory or a GGUF file. The
-        latter two are imported to a temporary directory first."""
+        latter two are imported to a temporary directory first. A model without
+        tokenizer is refused at once if `need_tokenizer`."""
         check_handler(progress, "progress")
         check_handler(diagnostic, "diagnostic")
-        kind = classify(path)
-        path = check_path(path)
-        if kind == "quant-llm":
-            return cls._load_ours(path, threads, reference, cache)
-        with _temporary_directory() as directory, _Names({directory: path}, diagnostic) as names:
-            _import_into(path, kind, directory, progress, names.diagnostic)
-            # The weights are mapped when the engine exists: the files may go.
-            return cls._load_ours(directory, threads, reference, cache)
+        check_flag(need_tokenizer, "need_tokenizer")
+        is_file = classify(path) == "gguf"
 
-    @classmethod
-    def _load_ours(cls, directory, threads, reference, cache):
-        config = _read_json(os.path.join(directory, "config.json"))
-        tokenizer = load_tokenizer(directory)
-        engine = Engine(os.path.join(directory, "model.mlir"), threads=threads, reference=reference, cache=cache)
-        return cls(engine, tokenizer, config or {})
+        def find():
+            try:
+                return find_tokenizer(path)
+            except MissingTokenizerError as error:
+                if need_tokenizer:
+                    raise QuantLLMError(f"{error}; {'import the model to a directory and put one there' if is_file else 'put one there'}") from None
+
+        # Before the import where that takes long.
+        tokenizer = find() if is_file else None
+        # The weights are mapped when the engine exists: the files may go.
+        with open_directory(path, progress=progress, diagnostic=diagnostic) as directory:
+            tokenizer = tokenizer if is_file else find()
+            config = _read_config(directory, diagnostic)
+            engine = Engine(os.path.join(directory, "model.mlir"), threads=threads, reference=reference, cache=cache)
+            return cls(engine, tokenizer, config)
+
+    @property
+    def context(self):
+        """How many tokens the model is for at most, or None if its config.json does
+        not say."""
+        value = self.config.get("max_position_embeddings")
+        if value is not None and (type(value) is not int or value < 1):
+            raise QuantLLMError(f"config.json: expected 'max_position_embeddings' to be a positive integer but got {json.dumps(value)}")
+        return value
 
     def new_cache(self, capacity):
         """An empty cache with room for `capacity` tokens."""
@@ -384,17 +504,21 @@ class Model:
 
     def require_tokenizer(self):
         if self.tokenizer is None:
-            raise QuantLLMError("the model has no tokenizer.json; put one into its directory")
+            raise QuantLLMError("expected a model with a tokenizer but it has none; put a tokenizer.json into its directory")
         return self.tokenizer
 
-    def perplexity(self, tokens, *, window=1024, max_windows=None, progress=None):
+    def perplexity(self, tokens, *, window=None, max_windows=None, progress=None):
         """The perplexity of `tokens` in windows that do not overlap: every token
         of a window but the first is predicted from those before it in the
         window, and the mean over all predictions counts; tokens after the last
-        whole window are dropped. `progress(done, total, perplexity)` is called
-        after every window. Returns {"perplexity", "tokens", "seconds"}."""
+        whole window are dropped. A window has 1024 tokens by default, or as many
+        as the model is for if these are fewer. `progress(done, total, perplexity)`
+        is called after every window. Returns {"perplexity", "tokens", "seconds"}."""
         tokens = _to_tokens(tokens)
-        window = check_integer(window, "window", 2)
+        context = self.context
+        window = check_integer(min(1024, context or 1024) if window is None else window, "window", 2)
+        if context and window > context:
+            raise QuantLLMError(f"window: expected at most {context} tokens, as the model is for no more (max_position_embeddings), but got {window}")
         check_handler(progress, "progress")
         count = tokens.size // window
         if count == 0:
@@ -420,20 +544,27 @@ class Model:
 
     def generate(self, tokens, *, max_tokens=64, temperature=0.0, top_k=0, top_p=1.0, seed=0):
         """Yields up to `max_tokens` tokens that continue `tokens`, up to and
-        without an end token. `temperature` of 0 takes the likeliest token; else
+        without an end token, and none beyond the `context`. `temperature` of 0 takes the likeliest token; else
         one is drawn among the `top_k` likeliest (0: all) that make up `top_p` of
         the probability. The same seed gives the same tokens."""
         tokens = _to_tokens(tokens)
-        max_tokens = check_integer(max_tokens, "max_tokens", 0)
+        max_tokens = check_integer(max_tokens, "max_tokens", 0, 2**31 - 1 - tokens.size)
         temperature = check_number(temperature, "temperature", 0, 100)
         top_k = check_integer(top_k, "top_k", 0)
         top_p = check_number(top_p, "top_p", 0, 1, open_low=True)
         random = np.random.Generator(np.random.PCG64(check_integer(seed, "seed", 0, 2**128 - 1)))
         end = set(find_end_tokens(self.config))
+        if (context := self.context) is not None:
+            if tokens.size >= context:
+                raise QuantLLMError(f"prompt: expected fewer than {context} tokens, as the model is for no more (max_position_embeddings), but got {tokens.size}")
+            max_tokens = min(max_tokens, context - tokens.size)
         return self._generate(tokens, max_tokens, (temperature, top_k, top_p, random), end)
 
     def _generate(self, tokens, max_tokens, options, end):
-        cache = self.new_cache(tokens.size + max_tokens)
+        try:
+            cache = self.new_cache(tokens.size + max_tokens)
+        except (MemoryError, ValueError):
+            raise QuantLLMError(f"max_tokens: expected a number of tokens whose keys and values fit into memory but got {max_tokens}") from None
         for _ in range(max_tokens):
             logits = self.forward(tokens, cache)[-1]
             damaged = logits.size - np.count_nonzero(np.isfinite(logits))
@@ -505,21 +636,36 @@ def sample(logits, temperature, top_k, top_p, random):
     return int(order[np.searchsorted(np.cumsum(weights), random.random(), side="right").clip(max=len(order) - 1)])
 
 
-def describe(path):
+def describe(path, *, diagnostic=None):
     """What a model is, as a dict: "kind", "config", "parameters" (as in
-    describe_module(), without the name of the archive), "report" or None."""
+    describe_module(), without the name of the archive), "report" or None.
+    Raises QuantLLMError if its archives lack anything."""
+    check_handler(diagnostic, "diagnostic")
     kind = classify(path)
     path = check_path(path)
     if kind != "quant-llm":
         with _temporary_directory() as directory:
             return _describe_original(path, kind, directory)
-    module = os.path.join(path, "model.mlir")
+    name = os.path.join(path, "model.mlir")
+    module = _read_module(path)
+    description = describe_module(module, name=name)
+    if not description["functions"] and not description["parameters"]:
+        raise QuantLLMError(f"expected the module of a model in '{name}' but it has neither functions nor parameters; import the model again")
+    # Looks every parameter up in its archive.
+    _quant_llm.fingerprint_model(module, name)
     return {
         "kind": kind,
-        "config": _read_json(os.path.join(path, "config.json")) or {},
-        "parameters": describe_module(_read_module(path), name=module)["parameters"],
+        "config": _read_config(path, diagnostic),
+        "parameters": description["parameters"],
         "report": _read_report(path),
     }
+
+
+def _read_config(directory, diagnostic):
+    config = _read_json(os.path.join(directory, "config.json"))
+    if config is None and diagnostic:
+        diagnostic(Diagnostic("warning", "", f"'{directory}' has no config.json, which says where texts end and how long they may be; import the model again"))
+    return config or {}
 
 
 def _read_report(directory):
@@ -578,6 +724,5 @@ def _describe_original(path, kind, directory):
         return {"kind": kind, "config": config, "parameters": parameters, "report": None}
     module = os.path.join(directory, "model.mlir")
     import_model(path, module)
-    with open(module, "rb") as file:
-        parameters = describe_module(file.read(), name=module)["parameters"]
+    parameters = describe_module(_read_module(directory), name=module)["parameters"]
     return {"kind": kind, "config": _read_json(os.path.join(path, "config.json")), "parameters": parameters, "report": None}

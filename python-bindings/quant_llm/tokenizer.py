@@ -36,6 +36,10 @@ _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 _SPACE = "\u2581"
 
 
+class MissingTokenizerError(QuantLLMError):
+    """A model has no tokenizer that can be used."""
+
+
 class Tokenizer:
     """Encodes text to token numbers and decodes token numbers to text."""
 
@@ -59,7 +63,7 @@ class Tokenizer:
         """Builds the tokenizer that the metadata of a GGUF file describe."""
         kind = metadata.get("tokenizer.ggml.model")
         if kind is None:
-            raise QuantLLMError(f"{source}: expected a tokenizer but there is no key 'tokenizer.ggml.model'")
+            raise MissingTokenizerError(f"{source}: expected a tokenizer but there is no key 'tokenizer.ggml.model'")
         tokens = _strings(metadata, "tokenizer.ggml.tokens", source)
         types = metadata.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
         if len(types) != len(tokens):
@@ -78,7 +82,7 @@ class Tokenizer:
             backend = _sentencepiece_bpe(metadata, vocabulary, tokens, types, source)
             default_bos = True
         else:
-            raise QuantLLMError(f"{source}: expected a tokenizer of kind 'gpt2' or 'llama' but got '{kind}'; provide a tokenizer.json instead")
+            raise MissingTokenizerError(f"{source}: expected a tokenizer of kind 'gpt2' or 'llama' but got '{kind}'")
 
         added = [
             AddedToken(token, normalized=False, special=type != _USER_DEFINED)
@@ -156,9 +160,7 @@ def _strings(metadata, key, source):
 def _byte_level_bpe(metadata, vocabulary, source):
     pre = metadata.get("tokenizer.ggml.pre", "default")
     if pre not in _WORDS:
-        raise QuantLLMError(
-            f"{source}: expected a pre-tokenizer among {', '.join(sorted(_WORDS))} but got '{pre}'; provide a tokenizer.json instead"
-        )
+        raise MissingTokenizerError(f"{source}: expected a pre-tokenizer among {', '.join(sorted(_WORDS))} but got '{pre}'")
     merges = []
     for merge in _strings(metadata, "tokenizer.ggml.merges", source):
         left, space, right = merge.partition(" ")

@@ -9,6 +9,9 @@ import tokenizers
 from numpy.typing import NDArray
 
 from . import Path
+from ._errors import QuantLLMError
+
+class MissingTokenizerError(QuantLLMError): ...
 
 class Tokenizer:
     backend: tokenizers.Tokenizer

@@ -28,6 +28,7 @@ from ._build import Problem, build_artifact, compile_kernels, compiler_identity,
 from ._cache import DirectoryCache, default_directory, parse_size
 from ._check import check_path
 from ._errors import QuantLLMError
+from ._safetensors import read_header
 from ._scheme import parse_scheme
 
 __all__ = ["QuantLinear", "build_artifact", "dequantize", "linear", "load_quantized", "prepare_kernels", "quantize_model_", "set_kernel_cache"]
@@ -606,7 +607,7 @@ def _load_dense(model, path):
     archive = _Archive(file)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name in archive.header:
+            if name in archive.entries:
                 value = archive.tensor(name)
                 if value.shape != parameter.shape:
                     raise QuantLLMError(f"expected '{name}' to be {list(parameter.shape)} but got {list(value.shape)}")
@@ -657,22 +658,18 @@ class _Archive:
 
     def __init__(self, path):
         self.path = path
-        with open(path, "rb") as file:
-            begin = int.from_bytes(file.read(8), "little")
-            self.header = json.loads(file.read(begin))
-        self.begin = 8 + begin
+        self.entries, _ = read_header(path)
         self.bytes = torch.from_file(path, shared=False, size=os.path.getsize(path), dtype=torch.uint8)
 
     def raw(self, name):
-        entry = self.header[name]
-        first, last = entry["data_offsets"]
-        return self.bytes[self.begin + first : self.begin + last], entry
+        entry = self.entries[name]
+        return self.bytes[entry.begin : entry.begin + entry.size], entry
 
     def tensor(self, name):
         data, entry = self.raw(name)
-        if entry["dtype"] not in _ARCHIVE_TYPES:
-            raise QuantLLMError(f"{self.path}: expected '{name}' to be F16, BF16 or F32 but got {entry['dtype']}")
-        return data.clone().view(_ARCHIVE_TYPES[entry["dtype"]]).view(entry["shape"])
+        if entry.dtype not in _ARCHIVE_TYPES:
+            raise QuantLLMError(f"{self.path}: expected '{name}' to be F16, BF16 or F32 but got {entry.dtype}")
+        return data.clone().view(_ARCHIVE_TYPES[entry.dtype]).view(entry.shape)
 
     def make_linear(self, weight, key, bias, artifact):
         shapes = parse_scheme(weight.scheme).packed_shapes(weight.n, weight.k)

@@ -9,6 +9,7 @@
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -49,7 +50,7 @@ def test_quant_llm(tmp_path):
     assert status(*command, "--no-such-option") == documented("quant-llm", "wrong usage")
     assert status(*command, "info", "no/such/file") == documented("quant-llm", "input")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    (tmp_path / "model.mlir").write_text("")
+    (tmp_path / "model.mlir").write_text("func.func private @forward()")
     with open("/dev/full", "w") as full:
         assert subprocess.run([*command, "info", tmp_path], stdout=full, stderr=subprocess.PIPE).returncode == documented("quant-llm", "a file that cannot be")
     fault = "import quant_llm.cli as c; c.run_info = lambda a: 1 / 0; raise SystemExit(c.main(['info', 'x']))"
@@ -62,7 +63,7 @@ def test_closed_pipe(tmp_path):
     command = "import quant_llm.cli as c; c.run_info = lambda a: print('x'); raise SystemExit(c.main(['info', 'x']))"
     result = subprocess.run([sys.executable, "-c", command], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert (result.returncode, result.stderr) == (documented("quant-llm", "a closed pipe"), b"")
+    assert (result.returncode, result.stderr) == (-signal.SIGPIPE, b"") and "(and 141 where nobody reads" in PAGE
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.sh")))
@@ -90,6 +91,56 @@ def test_how_messages_begin(tmp_path):
     # What the page says of LLVM's own words.
     for command in (("quant-opt", "no/such/file"), ("quant-translate", "--quant-llm-to-ptx", "no/such/file")):
         assert "open" in message(*command) and "no/such/file" in message(*command)
+
+
+def documents():
+    """The text of every page, and where it is."""
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "python-bindings/README.md")]
+    for path in (*pages, *(ROOT / "docs").rglob("*.md")):
+        yield path.relative_to(ROOT), path.read_text()
+
+
+def test_subcommands_and_options_exist():
+    """Every `quant-llm WORD` and every option beside it."""
+    from quant_llm import cli
+
+    (commands,) = (action.choices for action in cli.make_parser()._actions if action.dest == "function" or action.metavar == "COMMAND")
+    assert set(re.search(r"^\| `quant-llm` \| ([a-z, ]+) \|", PAGE, re.M)[1].split(", ")) == set(commands)
+    found = 0
+    for path, text in documents():
+        # In code only: between backticks, or at the begin of a line of a block.
+        for call in re.findall(r"(?:`|^|bin/|^ +)quant-llm +([a-z][^`\n|;]*)", text, re.M):
+            words = call.split("#")[0].split()
+            assert words[0] in commands, (path, call)
+            known = {option for action in commands[words[0]]._actions for option in action.option_strings}
+            assert {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)} <= known, (path, call)
+            found += 1
+    assert found > 8
+
+
+def test_passes_and_options_of_tools_exist():
+    """Every --word of a line with one of our tools, and every name of a pass."""
+    options = {}
+    for tool in (name.strip("`") for name in TOOLS):
+        for help in ("--help", "--help-hidden"):
+            result = subprocess.run([tool, help], capture_output=True, text=True)
+            options.setdefault(tool, set()).update(re.findall(r"(?:^|[ \[|])--?([a-zA-Z][\w-]*)", result.stdout + result.stderr, re.M))
+    # Passes have short and long names in one list.
+    passes = {name for name in options["quant-opt"] if "quant-llm" in name}
+    found = 0
+    for path, text in documents():
+        for line in text.replace("\\\n", " ").splitlines():
+            calls = re.findall(r"\b(" + "|".join(options) + r")\b((?: [^|;`#]*)?)", line)
+            for tool, rest in calls:
+                rest = re.sub(r"\"[^\"]*\"|'[^']*'", "", rest)
+                for option in re.findall(r"(?:^|\s)--?([a-zA-Z][\w-]*)", rest):
+                    if len(option) > 1 and option not in ("help", "no-such-option"):
+                        assert option in options[tool], (str(path), tool, option)
+                        found += 1
+        for name in re.findall(r"`-{0,2}((?:convert-)?(?:[a-z]+-)*quant-llm-[a-z-]+[a-z])(?:\{[^`]*\})?`", text):
+            assert name in passes or f"quant-llm-{name}" in passes or name in {word.strip("`") for word in ROWS} or name.startswith("quant-llm-example"), (str(path), name)
+            found += 1
+    assert found > 50
 
 
 def test_every_variable_is_named():

@@ -8,11 +8,15 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import gguf
 import numpy as np
 import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "Inputs"))
+from processes import accept_signals
 
 
 def write_large(path):
@@ -45,12 +49,6 @@ def write_large(path):
     writer.close()
 
 
-def restore(number):
-    # Tests may run with interrupts ignored, which children inherit and respect.
-    if number != signal.SIGKILL:
-        signal.signal(number, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupt(number, tmp_path):
     source = str(tmp_path / "large.gguf")
@@ -59,8 +57,7 @@ def test_interrupt(number, tmp_path):
     output.mkdir()
     interrupted = 0
     for delay in (0.0, 0.02, 0.05, 0.1):
-        process = subprocess.Popen(["quant-import", source, "-o", str(output / "model.mlir")],
-                                   preexec_fn=lambda: restore(number))
+        process = subprocess.Popen(["quant-import", source, "-o", str(output / "model.mlir")], preexec_fn=accept_signals)
         time.sleep(delay)
         process.send_signal(number)
         if process.wait() == -number:

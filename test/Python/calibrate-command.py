@@ -11,9 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "Inputs"))
+from processes import wait_for
 
 SHARED = os.environ["QUANT_LLM_SHARED"]
 MODEL = os.path.join(SHARED, "models", "stories260K")
@@ -47,9 +49,7 @@ def test_killed_and_resumed(tmp_path):
     arguments = (MODEL, "--text", TEXT, "--samples", "256", "--length", "256", "--device", "cpu", "-o", str(output))
     process = start(*arguments)
     progress = tmp_path / "c.safetensors.partial" / "part-1.safetensors"
-    deadline = time.monotonic() + 300
-    while not progress.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: progress.exists() or process.poll() is not None, seconds=300)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM

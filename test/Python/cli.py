@@ -15,8 +15,11 @@ import sys
 import tempfile
 import time
 
+import gguf
+import numpy as np
 import pytest
 import quant_llm
+from processes import accept_signals
 from quant_llm import cli, model
 
 
@@ -90,7 +93,7 @@ def test_force_never_removes_what_is_read(capsys, hf_model, tmp_path):
     assert status == 2 and "it holds no model of ours" in err
     assert run(capsys, "quantize", tmp_path / "imported", "-o", tmp_path / "q")[0] == 0
     status, _, err = run(capsys, "quantize", tmp_path / "q", "-o", tmp_path / "q", "--force")
-    assert status == 2 and "which is read" in err
+    assert status == 2 and "is quantized already" in err
     assert run(capsys, "quantize", tmp_path / "imported", "-o", tmp_path / "q", "--force")[0] == 0
 
 
@@ -102,8 +105,40 @@ def contents(directory):
 def old_model(hf_model, tmp_path):
     """A model that --force would replace, and what it consists of."""
     cli.main(["import", str(hf_model), "-o", str(tmp_path / "model")])
-    (tmp_path / "model" / "note").write_text("this is the old one")
+    (tmp_path / "model" / "report.json").write_text("this is the old one")
     return tmp_path / "model", contents(tmp_path / "model")
+
+
+def test_force_loses_nothing_of_others(capsys, hf_model, old_model, monkeypatch):
+    path, _ = old_model
+    capsys.readouterr()
+    for name in ("mine.txt", ".hidden", "a", "b"):
+        (path / name).write_text("x")
+    (path / "results").mkdir()
+    before = contents(path)
+    for command in ("import", "quantize"):
+        status, out, err = run(capsys, command, hf_model, "-o", path, "--force")
+        shown = "'.hidden', 'a', 'b' and 2 more, which would be lost; move them away, or choose another name"
+        assert (status, out, err) == (2, "", f"quant-llm: error: '{path}' holds {shown}\n")
+        assert contents(path) == before
+    for name in (".hidden", "a", "b", "mine.txt"):
+        (path / name).unlink()
+    assert "holds 'results', which would be lost; move it away" in run(capsys, "import", hf_model, "-o", path, "--force")[2]
+    (path / "results").rmdir()
+    (path / "tokenizer_config.json").mkdir()  # a directory is never ours
+    assert "holds 'tokenizer_config.json'" in run(capsys, "import", hf_model, "-o", path, "--force")[2]
+    (path / "tokenizer_config.json").rmdir()
+    # What appears during the work, too.
+    original = model._import_into
+
+    def slow(*arguments):
+        original(*arguments)
+        (path / "late").write_text("x")
+
+    monkeypatch.setattr(model, "_import_into", slow)
+    status, _, err = run(capsys, "import", hf_model, "-o", path, "--force")
+    assert status == 2 and "holds 'late'" in err and (path / "late").read_text() == "x" and (path / "report.json").exists()
+    assert os.listdir(path.parent) == ["model"]
 
 
 @pytest.mark.parametrize("exchange", [True, False])
@@ -112,7 +147,7 @@ def test_force_leaves_nothing_of_the_old_model(capsys, hf_model, old_model, monk
         monkeypatch.setattr(model, "_exchange", lambda first, second: False)
     path, before = old_model
     assert run(capsys, "import", hf_model, "-o", path, "--force")[0] == 0
-    assert sorted(contents(path)) == sorted(name for name in before if name.name != "note")
+    assert sorted(contents(path)) == sorted(name for name in before if name.name != "report.json")
     assert os.listdir(path.parent) == ["model"]
 
 
@@ -176,7 +211,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
     for wait in range(1 if exchange else 2):
         command = [sys.executable, "-c", program, "import", str(hf_model), "-o", str(path), "--force"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=accept_signals)
         for _ in range(wait + 1):
             assert process.stdout.readline() == "renaming\n"
         process.send_signal(signal.SIGINT)
@@ -184,7 +219,7 @@ sys.exit(cli.main(sys.argv[1:]))
         assert process.returncode == 130
         assert os.listdir(path.parent) == ["model"]
         now = contents(path)
-        assert now == before or sorted(now) == sorted(name for name in before if name.name != "note")
+        assert now == before or sorted(now) == sorted(name for name in before if name.name != "report.json")
 
 
 @pytest.mark.parametrize("command", ["import", "quantize"])
@@ -319,8 +354,9 @@ def test_bad_end_tokens(capsys, hf_model, tmp_path, end):
     assert status == 2 and out == "" and f"expected 'eos_token_id' to be a number or a list of numbers but got {end}" in err
 
 
-def test_bad_module_in_a_directory_of_ours(capsys, tmp_path):
+def test_bad_module_in_a_directory_of_ours(capsys, hf_model, tmp_path):
     (tmp_path / "model.mlir").write_text("func.func @f(")
+    shutil.copy(hf_model / "tokenizer.json", tmp_path)
     for command in (["info"], ["eval", "--text", __file__], ["generate", "--prompt", "x"], ["quantize", "-o", tmp_path / "out"]):
         status, _, err = run(capsys, command[0], tmp_path, *command[1:])
         assert status == 2 and "model.mlir:1:" in err
@@ -479,9 +515,11 @@ def test_messages_name_no_temporary_directory(capsys, hf_model, tmp_path, monkey
 
 def test_quantize_twice_is_an_error(capsys, hf_model, tmp_path):
     run(capsys, "quantize", hf_model, "-o", tmp_path / "q")
-    status, _, err = run(capsys, "quantize", tmp_path / "q", "-o", tmp_path / "again")
-    assert status == 2 and err.startswith("quant-llm: error: ")
+    status, out, err = run(capsys, "quantize", tmp_path / "q", "-o", tmp_path / "again")
+    assert (status, out, err) == (2, "", f"quant-llm: error: '{tmp_path / 'q'}' is quantized already, to uint4; quantize the original model instead\n")
     assert os.listdir(tmp_path) == ["q"]
+    run(capsys, "quantize", hf_model, "-o", tmp_path / "part", "--include", "mlp", "--element", "nf4")
+    assert "is quantized already, to nf4; " in run(capsys, "quantize", tmp_path / "part", "-o", tmp_path / "again")[2]
 
 
 def test_help_and_version(capsys):
@@ -508,12 +546,9 @@ model._import_into = slow
 sys.exit(cli.main(sys.argv[1:]))
 """
 
-    def accept_hangup():  # the tests may run under nohup
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         command = [sys.executable, "-c", program, "import", str(hf_model), "-o", str(tmp_path / "out")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=accept_hangup)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=accept_signals)
         assert "model.mlir" in process.stdout.readline()
         assert len(os.listdir(tmp_path)) == 1
         start = time.monotonic()
@@ -538,10 +573,255 @@ def test_incomplete_installation(tmp_path):
 def test_full_standard_output(hf_model, more):
     with open("/dev/full", "w") as full:
         result = subprocess.run([sys.executable, "-m", "quant_llm", "info", str(hf_model), *more], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (result.returncode, result.stderr) == (2, "quant-llm: error: cannot read or write: No space left on device\n")
+    assert (result.returncode, result.stderr) == (2, "quant-llm: error: cannot write to standard output: No space left on device\n")
 
 
-def test_closed_pipe_is_no_traceback(hf_model):
-    command = f'{sys.executable} -m quant_llm info "{hf_model}" --json | true'
-    result = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert result.stderr == ""
+def test_closed_pipe(hf_model):
+    # Quiet, and with the status that other programs have then.
+    command = f'"{sys.executable}" -m quant_llm info "{hf_model}" --json | true; echo ${{PIPESTATUS[0]}}'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("141\n", "")
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "012"])
+def test_closed_streams(hf_model, tmp_path, closed):
+    streams = " ".join(f"{number}>&-" for number in closed)
+    for command in (["info", hf_model], ["quantize", hf_model, "-o", tmp_path / "q"], ["eval", hf_model, "--text", "-"]):
+        result = subprocess.run(["bash", "-c", f'exec "$@" {streams}', "-", sys.executable, "-m", "quant_llm", *command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if "1" in closed:
+            message = "quant-llm: error: cannot write to standard output: it is closed\n"
+            assert (result.returncode, result.stdout, result.stderr) == (2, "", "" if "2" in closed else message)
+        elif command[0] == "eval":
+            message = "cannot read standard input: it is closed" if closed == "0" else "expected a text of at least one window"
+            assert result.returncode == 2 and result.stdout == "" and (message in result.stderr or closed == "2")
+        else:
+            assert (result.returncode, result.stderr) == (0, "") and result.stdout
+    assert os.listdir(tmp_path) == ([] if "1" in closed else ["q"])
+
+
+# Sends itself Ctrl-C when the module of the first argument is imported.
+INTERRUPT_IMPORT = """
+import importlib.abc, os, runpy, signal, sys
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+wanted = sys.argv.pop(1)
+sys.meta_path.insert(0, Finder())
+if sys.argv[1] == "quickstart":
+    runpy.run_path(sys.argv.pop(2), run_name="__main__")
+else:
+    runpy.run_module("quant_llm", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("imported", ["quant_llm.cli", "argparse", "tqdm", "numpy", "quant_llm._quant_llm", "tokenizers", "quant_llm._calibrate"])
+@pytest.mark.parametrize("command", ["info", "quickstart"])
+def test_interrupt_of_an_import(hf_model, tmp_path, imported, command):
+    script = os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "quickstart.py")
+    more = [script] if command == "quickstart" else []
+    if imported == "argparse" and more:
+        return  # the first line of the script
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPT_IMPORT, imported, command, *more, str(hf_model)], capture_output=True, text=True, cwd=tmp_path, preexec_fn=accept_signals
+    )
+    # Nothing was begun: the process ends by the signal itself, 130 for a shell.
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("imported", ["torch", "quant_llm.calibration"])
+def test_interrupt_of_an_import_by_a_command(hf_model, tmp_path, imported):
+    command = ["calibrate", hf_model, "--text", __file__, "--samples", "1", "--length", "8", "-o", tmp_path / "c"]
+    result = subprocess.run([sys.executable, "-c", INTERRUPT_IMPORT, imported, *command], capture_output=True, text=True, preexec_fn=accept_signals)
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr == "\nquant-llm: interrupted, the same command goes on from the last finished block\n"
+
+
+def test_interrupt_at_any_moment(hf_model, tmp_path):
+    # As early as a shell that was told to hold it back until Python can take it.
+    hold_back = ["env", "--block-signal=INT"]
+    for delay in (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.8):
+        command = [*hold_back, sys.executable, "-m", "quant_llm", "quantize", str(hf_model), "-o", str(tmp_path / "q")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=accept_signals)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        time.sleep(delay / 4)
+        process.send_signal(signal.SIGINT)  # once more, as people do
+        out, err = process.communicate(timeout=60)
+        if process.returncode == 0:  # it was quick
+            shutil.rmtree(tmp_path / "q")
+            continue
+        assert process.returncode in (-signal.SIGINT, 130), err
+        assert out == "" and err in ("", "\nquant-llm: interrupted, nothing was written\n")
+        assert os.listdir(tmp_path) == []
+
+
+def test_interrupt_after_the_work(hf_model, tmp_path):
+    # The new directory has its name, but the command has not said so yet.
+    program = """
+import sys, time
+from quant_llm import cli, model
+def late(*arguments, **options):
+    print("complete", flush=True)
+    time.sleep(60)
+cli.say = late
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", program, "import", str(hf_model), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=accept_signals)
+    assert process.stdout.readline() == "complete\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, f"\nquant-llm: interrupted, '{tmp_path / 'out'}' is complete\n")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def change(path, old, new):
+    data = path.read_bytes()
+    assert data.count(old) == 1 and len(old) == len(new)
+    path.write_bytes(data.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda m: (m / "model.safetensors").unlink(), "cannot open '{model}/model.safetensors': No such file or directory"),
+        (lambda m: os.truncate(m / "model.safetensors", 3000), "the file is truncated"),
+        (lambda m: change(m / "model.safetensors", b"layers.0.mlp.up_proj.weight.codes", b"layers.0.mlp.up_proj.weight.kodes"), "'{model}/model.safetensors' has no tensor 'model.layers.0.mlp.up_proj.weight.codes'"),
+        (lambda m: change(m / "model.safetensors", b'"model.norm.weight":{"dtype":"F16"', b'"model.norm.weight":{"dtype":"I16"'), "expected tensor 'model.norm.weight' of type 'f16' in the archive but got I16"),
+        (lambda m: change(m / "model.safetensors", b'"shape":[32,16]', b'"shape":[16,32]'), "expected tensor 'model.embed_tokens.weight' of shape [32, 16] in the archive but got [16, 32]"),
+        (lambda m: (m / "model.mlir").write_text(""), "expected the module of a model in '{model}/model.mlir' but it has neither functions nor parameters; import the model again"),
+        (lambda m: (m / "model.mlir").write_text("module {}"), "neither functions nor parameters"),
+    ],
+    ids=["missing", "truncated", "key", "type", "shape", "empty", "nothing"],
+)
+def test_info_of_a_damaged_model(capsys, hf_model, tmp_path, damage, message):
+    path = tmp_path / "q"
+    run(capsys, "quantize", hf_model, "-o", path, "--exclude", "self_attn|layers.1|down_proj")
+    damage(path)
+    for more in ([], ["--json"]):
+        status, out, err = run(capsys, "info", path, *more)
+        assert status == 2 and out == "" and err.startswith("quant-llm: error: ") and message.format(model=path) in err
+
+
+def test_info_without_config(capsys, hf_model, tmp_path):
+    run(capsys, "import", hf_model, "-o", tmp_path / "model")
+    (tmp_path / "model" / "config.json").unlink()
+    warning = f"quant-llm: warning: '{tmp_path / 'model'}' has no config.json, which says where texts end and how long they may be; import the model again\n"
+    status, out, err = run(capsys, "info", tmp_path / "model")
+    assert status == 0 and out.startswith("model (quant-llm)\n21 tensors") and err == warning
+    status, out, err = run(capsys, "generate", tmp_path / "model", "--prompt", "the", "--max-tokens", "2")
+    assert status == 0 and err == warning
+
+
+@pytest.mark.parametrize("command", ["import", "quantize"])
+def test_model_without_tokenizer(capsys, hf_model, tmp_path, command):
+    source, output = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(hf_model, source)
+    (source / "tokenizer.json").unlink()
+    status, _, err = run(capsys, command, source, "-o", output)
+    assert (status, err) == (0, f"quant-llm: warning: '{source}' has no tokenizer.json; put one into '{output}' to run the model on text\n")
+    for path in (source, output):
+        for words in (["generate", path, "--prompt", "the"], ["eval", path, "--text", __file__], ["calibrate", path, "--text", __file__, "-o", tmp_path / "c"]):
+            status, out, err = run(capsys, *words)
+            advice = "put one there" + (", or give --tokens" if words[0] == "calibrate" else "")
+            assert (status, out, err) == (2, "", f"quant-llm: error: '{path}' has no tokenizer.json; {advice}\n")
+    loaded = model.Model.load(output)
+    assert loaded.tokenizer is None and len(list(loaded.generate([1, 2], max_tokens=1))) <= 1
+    with pytest.raises(quant_llm.QuantLLMError, match="expected a model with a tokenizer but it has none"):
+        loaded.stream("the")
+    # One that was put there stays.
+    shutil.copy(hf_model / "tokenizer.json", output)
+    status, _, err = run(capsys, command, source, "-o", output, "--force")
+    assert status == 0 and err == f"quant-llm: warning: '{source}' has no tokenizer.json; '{output / 'tokenizer.json'}' is kept\n"
+    assert (output / "tokenizer.json").read_bytes() == (hf_model / "tokenizer.json").read_bytes()
+    assert run(capsys, "generate", output, "--prompt", "the", "--max-tokens", "1")[0] == 0
+    (source / "tokenizer.model").touch()
+    _, _, err = run(capsys, command, output if command == "quantize" else source, "-o", tmp_path / "more")
+    if command == "quantize":
+        return
+    assert "(Transformers makes one of 'tokenizer.model': AutoTokenizer.from_pretrained(directory).save_pretrained(directory))" in err
+
+
+def write_gguf(path):
+    """A model without tokenizer: one layer, 16 tokens."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, value in [("block_count", 1), ("context_length", 64), ("embedding_length", 16), ("feed_forward_length", 24), ("attention.head_count", 2)]:
+        writer.add_uint32("llama." + key, value)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    shapes = {"token_embd": (16, 16), "output_norm": (16,)}
+    shapes |= {f"blk.0.{name}": (16, 16) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
+    shapes |= {"blk.0.ffn_gate": (24, 16), "blk.0.ffn_up": (24, 16), "blk.0.ffn_down": (16, 24), "blk.0.attn_norm": (16,), "blk.0.ffn_norm": (16,)}
+    for name, shape in shapes.items():
+        writer.add_tensor(name + ".weight", np.ones(shape, np.float32 if len(shape) == 1 else np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_gguf_without_tokenizer(capsys, tmp_path, monkeypatch):
+    source, output = tmp_path / "tiny.gguf", tmp_path / "out"
+    write_gguf(str(source))
+    reason = f"{source}: expected a tokenizer but there is no key 'tokenizer.ggml.model'"
+    said, original = [], model.import_model
+
+    def import_model(*arguments, **options):
+        said.append(capsys.readouterr().err)  # before the long work
+        original(*arguments, **options)
+
+    monkeypatch.setattr(model, "import_model", import_model)
+    assert run(capsys, "quantize", source, "-o", output)[0] == 0
+    assert said == [f"quant-llm: warning: {reason}; put one into '{output}' to run the model on text\n"]
+    assert "tokenizer.json" not in os.listdir(output)
+    monkeypatch.setattr(model, "import_model", None)
+    status, out, err = run(capsys, "generate", source, "--prompt", "the")
+    assert (status, out, err) == (2, "", f"quant-llm: error: {reason}; import the model to a directory and put one there\n")
+
+
+def test_context(capsys, hf_model, tmp_path):
+    run(capsys, "import", hf_model, "-o", tmp_path / "m")
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat " * 100)
+    # The default window is not larger than what the model is for.
+    status, out, _ = run(capsys, "eval", tmp_path / "m", "--text", text, "--max-windows", "2", "--json")
+    assert status == 0 and json.loads(out)["tokens"] == 2 * 127
+    status, out, err = run(capsys, "eval", tmp_path / "m", "--text", text, "--window", "129")
+    assert (status, out) == (2, "")
+    assert err == "quant-llm: error: --window: expected at most 128 tokens, as the model is for no more (max_position_embeddings), but got 129\n"
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+
+    def set_context(value):
+        (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": value, "eos_token_id": None}))
+
+    set_context(24)
+    status, out, err = run(capsys, "generate", tmp_path / "m", "--prompt", "the cat sat", "--max-tokens", "99999999")
+    assert status == 0 and err == "quant-llm: warning: the text ends because the model is for 24 tokens at most\n"
+    assert run(capsys, "generate", tmp_path / "m", "--prompt", "the cat sat", "--max-tokens", "3")[2] == ""
+    status, _, err = run(capsys, "generate", tmp_path / "m", "--prompt", "the cat sat on the mat " * 9)
+    assert status == 2 and err.startswith("quant-llm: error: --prompt: expected fewer than 24 tokens, as the model is for no more")
+    set_context(None)
+    status, _, err = run(capsys, "generate", tmp_path / "m", "--prompt", "the", "--max-tokens", "2000000000")
+    assert status == 2 and err == "quant-llm: error: --max-tokens: expected a number of tokens whose keys and values fit into memory but got 2000000000\n"
+    set_context("many")
+    status, _, err = run(capsys, "generate", tmp_path / "m", "--prompt", "the")
+    assert status == 2 and "config.json: expected 'max_position_embeddings' to be a positive integer but got \"many\"" in err
+
+
+def test_messages_of_the_library_name_no_options(hf_model, tmp_path):
+    model.import_directory(hf_model, tmp_path / "m")
+    with pytest.raises(model.ExistsError, match="exists already; choose another name, or replace it$"):
+        model.import_directory(hf_model, tmp_path / "m")
+    folder = os.path.dirname(model.__file__)
+    for path in [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name.endswith(".py")]:
+        if os.path.basename(path) not in ("cli.py", "_calibrate.py"):
+            with open(path) as file:
+                assert not re.search(r"--[a-z]", file.read()), path
+
+
+@pytest.mark.parametrize("command", ["import", "quantize"])
+def test_empty_output(capsys, hf_model, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, command, hf_model, "-o", "") == (2, "", "quant-llm: error: --output: expected the name of a directory but got ''\n")
+    assert os.listdir(tmp_path) == []

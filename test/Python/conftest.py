@@ -9,7 +9,8 @@ import sys
 import pytest
 import tokenizers
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "Import", "Inputs"))
+for folder in ("Inputs", os.path.join("Import", "Inputs")):
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", folder))
 import tiny_checkpoint
 
 SENTENCES = ["the cat sat on the mat", "a dog ran to the hat", "she said that it is a fat rat"]

@@ -225,7 +225,7 @@ def test_eval_command(capsys, model, quantized, tmp_path):
 def test_eval_needs_a_whole_window(capsys, quantized, tmp_path):
     (tmp_path / "text.txt").write_text("the cat")
     status, out, err = run(capsys, "eval", quantized, "--text", tmp_path / "text.txt")
-    assert status == 2 and out == "" and "at least one window, 1024 tokens, but it has 4; take a longer text or a smaller window" in err
+    assert status == 2 and out == "" and "at least one window, 128 tokens, but it has 4; take a longer text or a smaller window" in err
 
 
 def test_generate_command(capsys, quantized):
@@ -248,10 +248,11 @@ def test_model_without_tokenizer(capsys, quantized, tmp_path):
     for name in ("model.mlir", "model.safetensors", "config.json"):
         os.link(quantized / name, tmp_path / name)
     status, _, err = run(capsys, "generate", tmp_path, "--prompt", "x")
-    assert status == 2 and "the model has no tokenizer.json" in err
+    assert status == 2 and "has no tokenizer.json; put one there" in err
 
 
 def test_missing_weights(capsys, quantized, tmp_path):
-    os.link(quantized / "model.mlir", tmp_path / "model.mlir")
+    for name in ("model.mlir", "tokenizer.json"):
+        os.link(quantized / name, tmp_path / name)
     status, _, err = run(capsys, "generate", tmp_path, "--prompt", "x")
     assert status == 2 and "model.safetensors" in err

@@ -21,8 +21,9 @@ import pytest
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 SCRIPTS = TESTS.parent / "scripts"
 DISTRIBUTION = subprocess.run(["bash", "-c", '. "$1"; distribution', "-", SCRIPTS / "setup.sh"], capture_output=True, text=True).stdout.split()
-sys.path.insert(0, str(TESTS / "Python"))
+sys.path[:0] = [str(TESTS / "Python"), str(TESTS / "Inputs")]
 from conftest import tiny_checkpoint, write_tokenizer
+from processes import accept_signals, alive, wait_for
 
 
 def write_program(path, text):
@@ -59,12 +60,6 @@ def checkout(tmp_path):
     return root
 
 
-def accept_signals():
-    """In a new process: whoever runs the tests may ignore some."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def start(root, *arguments, script="quickstart.sh", **variables):
     environment = {**os.environ, "PATH": f"{root / 'bin'}:{os.environ['PATH']}", **variables}
     command = ["bash", f"scripts/{script}", *arguments]
@@ -77,21 +72,6 @@ def run(root, *arguments, **options):
     process = start(root, *arguments, **options)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
-
-
-def wait_for(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.02)
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 USUAL = ("--model", "model.gguf", "--text", "text.txt")
@@ -187,6 +167,37 @@ def test_build_directory(checkout, script):
         assert (checkout / "site" / "quant_llm_build.pth").read_text() == f"{expected}/python_packages\n"
         assert f"-B {expected} " in (checkout / "cmake").read_text()
         (checkout / "cmake").unlink()
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("QUANT_LLM_JOBS", "abc", "expected a number from 1 to 9999 but got 'abc'"),
+        ("QUANT_LLM_JOBS", "0", "expected a number from 1 to 9999 but got '0'"),
+        ("QUANT_LLM_JOBS", "-j4", "expected a number from 1 to 9999 but got '-j4'"),
+        ("QUANT_LLM_TEST_JOBS", "1.5", "expected a number from 1 to 9999 but got '1.5'"),
+        ("QUANT_LLM_BUILD_DIR", "/proc/x", "expected a directory that {user} may write but got '/proc/x'"),
+        ("QUANT_LLM_BUILD_DIR", "text.txt/x/y", "expected a directory that {user} may write but got '{root}/text.txt/x/y'"),
+        ("QUANT_LLM_BUILD_DIR", "text.txt", "expected a directory that {user} may write but got '{root}/text.txt'"),
+    ],
+)
+def test_wrong_environment_before_anything_is_done(checkout, name, value, message):
+    user = subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
+    before = sorted(checkout.rglob("*"))
+    for script, arguments in (("quickstart.sh", USUAL), ("quickstart.sh", ("--dry-run",)), ("test.sh", ()), ("setup.sh", ())):
+        expected = f"{script}: error: {name}: {message.format(root=checkout, user=user)}\n"
+        assert run(checkout, *arguments, script=script, **{name: value}) == (2, "", expected)
+    assert sorted(checkout.rglob("*")) == before
+
+
+def test_shared_memory(checkout):
+    def check(directory):
+        return subprocess.run(["bash", "-c", '. scripts/setup.sh; check_shared_memory "$1"', "test.sh", directory], cwd=checkout, capture_output=True, text=True)
+
+    assert (check("site").returncode, check("site").stderr) == (0, "")
+    for directory in ("none", "text.txt"):
+        message = f"expected to write to {directory}, which several tests at a time need (mount -t tmpfs tmpfs /dev/shm)"
+        assert (check(directory).returncode, check(directory).stderr) == (1, f"test.sh: error: {message}\n")
 
 
 def test_nothing_is_kept_outside_the_checkout(checkout, tmp_path):

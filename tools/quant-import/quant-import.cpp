@@ -13,6 +13,7 @@
 
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Format.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/Process.h"
@@ -118,6 +119,10 @@ int main(int argc, char **argv) {
   if (input.empty())
     return fail(
         "expected a model directory or a GGUF file; see quant-import --help");
+  if (blockType.getNumOccurrences() && llvm::sys::fs::is_directory(input))
+    return fail(
+        "--dequantize-to: only GGUF files have quantized tensors, but '" +
+        input + "' is a directory; leave the option out");
   if (inspect) {
     if (!output.empty())
       return fail("--inspect writes nothing; leave out -o");

@@ -22,16 +22,16 @@ import torch
 import torch.distributed
 
 from .. import __version__, _quant_llm, model as models, run_pipeline
+from .._calibrate import DEFAULT_STATISTICS, DTYPES, OF_INPUTS, STATISTICS
 from .._errors import QuantLLMError
-from ._file import SCHEMA, read_header, read_tensor, write_tensors
+from .._safetensors import read_header
+from ._file import SCHEMA, read_tensor, write_tensors
 from ._parameters import Parameters
 from ._source import translate
-from ._statistics import OF_INPUTS, InputStatistics
+from ._statistics import InputStatistics
 from ._tokens import check_token_weights, check_tokens
 
-STATISTICS = OF_INPUTS + ("fisher",)
-DEFAULT = ("absmax", "absmean", "mean", "min", "max", "hessian")
-TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+TYPES = {name: getattr(torch, name) for name in DTYPES}
 
 _PIPELINE = "quant-llm-inline-blocks,convert-linalg-to-quant-llm,func.func(quant-llm-form-blocks{window=0})"
 
@@ -45,7 +45,7 @@ def calibrate(
     tokens,
     output,
     *,
-    statistics=DEFAULT,
+    statistics=DEFAULT_STATISTICS,
     token_weights=None,
     quantiles=(0.5, 0.9, 0.99, 0.999),
     inputs=512,
@@ -81,11 +81,7 @@ def calibrate(
     number of inputs that were always 0}. Raises QuantLLMError.
     """
     with contextlib.ExitStack() as stack:
-        kind = models.classify(model)
-        directory = os.fspath(model)
-        if kind != "quant-llm":
-            directory = stack.enter_context(models._temporary_directory())
-            models._import_into(os.fspath(model), kind, directory, None, diagnostic)
+        directory = stack.enter_context(models.open_directory(model, diagnostic=diagnostic))
         path = os.path.join(directory, "model.mlir")
         module = run_pipeline(models._read_module(directory), _PIPELINE, name=path)
         run = _Run(module, path, output)
@@ -248,11 +244,11 @@ class _Run:
                     state = json.load(file)
                 before, done = state["configuration"], int(state["done"])
             except (OSError, ValueError, KeyError, TypeError):
-                raise QuantLLMError(f"cannot read '{path}'; remove '{self.partial}', or use --restart") from None
+                raise QuantLLMError(f"cannot read '{path}'; remove '{self.partial}' to begin anew") from None
             different = sorted(key for key in set(before) | set(self.configuration) if before.get(key) != self.configuration.get(key))
             if different:
                 raise QuantLLMError(
-                    f"'{self.partial}' is of an unfinished calibration with another {', '.join(different)}; finish that one, use --restart, or another output"
+                    f"'{self.partial}' is of an unfinished calibration with another {', '.join(different)}; finish that one, remove it to begin anew, or choose another output"
                 )
         elif self.rank == 0:
             if os.path.exists(self.partial) and os.listdir(self.partial):
@@ -385,7 +381,7 @@ class _Run:
                         statistics[weight].update(x, weights, self.picked[sample])
                     except FloatingPointError:
                         raise QuantLLMError(
-                            f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another --dtype (now {self.dtype_name})"
+                            f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another dtype (now {self.dtype_name})"
                         ) from None
                 if is_last and count == len(part.linears):
                     raise _Enough
@@ -470,7 +466,7 @@ class _Run:
                 entries, metadata = read_header(path)
                 aliases.update(json.loads(metadata.get("aliases", "{}")))
                 for key, entry in entries.items():
-                    tensors[key] = (entry[0], entry[1], lambda path=path, entry=entry: read_tensor(path, entry))
+                    tensors[key] = (entry.dtype, entry.shape, lambda path=path, entry=entry: read_tensor(path, entry))
                     if key.startswith("absmax/"):
                         zeros = int((read_tensor(path, entry) == 0).sum())
                         if zeros:

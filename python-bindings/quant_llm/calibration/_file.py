@@ -4,13 +4,13 @@
 """Calibration files: safetensors, written tensor by tensor."""
 
 import json
+import math
 import os
-import struct
-import tempfile
 
 import numpy as np
 
 from .._errors import QuantLLMError
+from .._safetensors import read_header, read_into, write
 
 SCHEMA = "quant_llm.calibration/1"
 
@@ -18,68 +18,24 @@ _NAMES = {"float32": "F32", "float16": "F16", "int64": "I64", "uint16": "BF16", 
 _TYPES = {name: np.dtype(kind) for kind, name in _NAMES.items()}
 
 
-def read_header(path):
-    """({name: (type, shape, first byte, bytes)}, metadata)"""
+def read_tensor(path, entry):
+    data = bytearray(entry.size)
+    read_into(path, entry, data)
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        metadata = header.pop("__metadata__", {})
-        return {
-            name: (_TYPES[e["dtype"]], e["shape"], 8 + length + e["data_offsets"][0], e["data_offsets"][1] - e["data_offsets"][0])
-            for name, e in header.items()
-        }, metadata
-    except OSError as error:
-        raise QuantLLMError(f"cannot read '{path}': {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return np.frombuffer(data, dtype=_TYPES[entry.dtype]).reshape(entry.shape)
+    except (KeyError, ValueError):
         raise QuantLLMError(f"'{path}' is not a safetensors file of ours") from None
 
 
-def read_tensor(path, entry):
-    kind, shape, begin, count = entry
-    with open(path, "rb") as file:
-        file.seek(begin)
-        data = file.read(count)
-    if len(data) != count:
-        raise QuantLLMError(f"'{path}' ends too early")
-    return np.frombuffer(bytearray(data), dtype=kind).reshape(shape)
-
-
-def write_tensors(path, tensors, metadata=()):
+def write_tensors(path, tensors, metadata=None):
     """Writes {name: array, or (type, shape, function that returns the array)};
     the file appears complete or not at all."""
-    header, offset = {}, 0
-    if metadata:
-        header["__metadata__"] = dict(metadata)
+    entries = []
     for name, tensor in tensors.items():
-        kind, shape = (tensor.dtype, tensor.shape) if isinstance(tensor, np.ndarray) else tensor[:2]
-        count = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        header[name] = {"dtype": _NAMES[kind.name], "shape": list(shape), "data_offsets": [offset, offset + count]}
-        offset += count
-    text = json.dumps(header, sort_keys=False).encode()
-    text += b" " * (-(8 + len(text)) % 64)
-    directory = os.path.dirname(os.path.abspath(path))
-    try:
-        descriptor, staging = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
-    except OSError as error:
-        raise QuantLLMError(f"cannot write '{path}': {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for tensor in tensors.values():
-                array = tensor if isinstance(tensor, np.ndarray) else tensor[2]()
-                file.write(np.ascontiguousarray(array).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(staging, 0o666 & ~mask)
-        os.replace(staging, path)
-    except OSError as error:
-        raise QuantLLMError(f"cannot write '{path}': {error.strerror}") from None
-    finally:
-        if os.path.exists(staging):
-            os.remove(staging)
+        dtype, shape, get = tensor if isinstance(tensor, tuple) else (_NAMES[tensor.dtype.name], tensor.shape, lambda tensor=tensor: tensor)
+        size = math.prod(shape) * _TYPES[dtype].itemsize
+        entries.append((name, dtype, shape, size, lambda get=get: np.ascontiguousarray(get()).tobytes()))
+    write(path, entries, metadata)
 
 
 class CalibrationFile:

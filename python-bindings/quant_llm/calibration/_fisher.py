@@ -86,7 +86,7 @@ def _run_part(run, at, gradients, total, back):
         for weight, gradient in zip(weights, found):
             if gradient is not None:
                 if not torch.isfinite(gradient).all():
-                    raise QuantLLMError(f"{run.names[at]}, sample {sample}: the gradient of '{weight}' has infinities or NaN; take another --dtype")
+                    raise QuantLLMError(f"{run.names[at]}, sample {sample}: the gradient of '{weight}' has infinities or NaN; take another dtype (now {run.dtype_name})")
                 squares[weight] += gradient.float().square()
         for key, gradient in zip(wanted, found[len(weights):]):
             if gradient is not None:

@@ -3,13 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The parameters of a module as tensors of PyTorch, read when asked for."""
 
-import json
-import struct
-
 import torch
 
 from .. import describe_archive, describe_module
 from .._errors import QuantLLMError
+from .._safetensors import read_header, read_into
 
 _TYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
@@ -51,25 +49,17 @@ class Parameters:
         tensors = self._open(path)
         if stored not in tensors:
             raise QuantLLMError(f"'{path}' has no tensor '{stored}'")
-        file, kind, shape, begin, count = tensors[stored]
-        data = torch.empty(count, dtype=torch.uint8)
-        try:
-            with open(file, "rb") as stream:
-                stream.seek(begin)
-                read = stream.readinto(memoryview(data.numpy())) if count else 0
-        except OSError as error:
-            raise QuantLLMError(f"cannot read '{file}': {error.strerror}") from None
-        if read != count:
-            raise QuantLLMError(f"cannot read '{file}': it ends too early")
-        tensor = data.view(_TYPES[kind]).reshape(shape)
+        file, entry = tensors[stored]
+        data = torch.empty(entry.size, dtype=torch.uint8)
+        read_into(file, entry, memoryview(data.numpy()))
+        tensor = data.view(_TYPES[entry.dtype]).reshape(entry.shape)
         return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() and tensor.element_size() > 1 else None)
 
     def load(self, keys, *, device=None, dtype=None):
         return {key: self.read(key, device=device, dtype=dtype) for key in keys}
 
     def _open(self, path):
-        """{key: (file, type, shape, first byte, bytes)} of an archive, which the
-        library has checked."""
+        """{key: (file, Entry)} of an archive, which the library has checked."""
         if path not in self._archives:
             description = describe_archive(path)
             if description["format"] == "gguf":
@@ -78,12 +68,8 @@ class Parameters:
             names = {tensor["name"] for tensor in description["tensors"]}
             tensors = {}
             for file in files if description["format"] == "safetensors" else files[1:]:
-                with open(file, "rb") as stream:
-                    (length,) = struct.unpack("<Q", stream.read(8))
-                    header = json.loads(stream.read(length))
-                for key, entry in header.items():
-                    if key in names and entry["dtype"] in _TYPES:
-                        begin, end = entry["data_offsets"]
-                        tensors[key] = (file, entry["dtype"], entry["shape"], 8 + length + begin, end - begin)
+                for key, entry in read_header(file)[0].items():
+                    if key in names and entry.dtype in _TYPES:
+                        tensors[key] = (file, entry)
             self._archives[path] = tensors
         return self._archives[path]

@@ -6,10 +6,8 @@
 import torch
 import torch.distributed
 
+from .._calibrate import OF_INPUTS
 from .._errors import QuantLLMError
-
-# Statistics of inputs, in the order in which they are written.
-OF_INPUTS = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs")
 
 # A histogram of magnitudes: 32 bins for each power of two from 2^-24 to 2^24.
 _STEPS, _LOWEST, _OCTAVES = 32, -24, 48

@@ -9,13 +9,9 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 
-
-def take_signals():
-    """Whoever runs the tests in the background may have us ignore SIGINT, and that is inherited."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "Inputs"))
+from processes import accept_signals, alive, wait_for
 
 
 def check(number, group):
@@ -26,11 +22,8 @@ def check(number, group):
             file.write(f"#!/bin/sh\necho $$ > {directory}/pid.part && mv {directory}/pid.part {directory}/pid\nexec sleep 60\n")
         os.chmod(compiler, stat.S_IRWXU)
         command = ["quant-bench", "--n", "64", "--k", "64", "--scheme", "int4", "--compiler", compiler]
-        process = subprocess.Popen(command, env={**os.environ, "TMPDIR": scratch}, start_new_session=True, preexec_fn=take_signals)
-        deadline = time.monotonic() + 30
-        while not os.path.exists(os.path.join(directory, "pid")):
-            assert time.monotonic() < deadline, "the compiler was not started"
-            time.sleep(0.02)
+        process = subprocess.Popen(command, env={**os.environ, "TMPDIR": scratch}, start_new_session=True, preexec_fn=accept_signals)
+        wait_for(lambda: os.path.exists(os.path.join(directory, "pid")))
         assert os.listdir(scratch), "expected a directory to compile in"
         with open(os.path.join(directory, "pid")) as file:
             child = int(file.read())
@@ -40,13 +33,7 @@ def check(number, group):
             process.send_signal(number)
         assert process.wait(30) == -number, process.returncode
         assert os.listdir(scratch) == [], os.listdir(scratch)
-        try:
-            os.kill(child, 0)
-            # It may still be waited for by whoever adopted it.
-            with open(f"/proc/{child}/stat") as file:
-                assert file.read().rsplit(")", 1)[1].split()[0] == "Z"
-        except (ProcessLookupError, FileNotFoundError):
-            pass
+        assert not alive(child)
 
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

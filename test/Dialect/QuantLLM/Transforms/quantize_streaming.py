@@ -12,10 +12,14 @@ import resource
 import signal
 import struct
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), *[".."] * 3, "Inputs"))
+from processes import accept_signals
 
 N, K = 2048, 8192  # 32 MiB in f16
 CHOOSE = "-quant-llm-choose-granularity"
@@ -103,8 +107,7 @@ def test_interrupt_leaves_nothing(models, number, delay):
         directory,
         f"{CHOOSE}=block=1,64 rule=mse",
         "-quant-llm-quantize=output=q.safetensors report=r.json",
-        # A shell that runs the tests in the background has them ignore interrupts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=accept_signals,
     )
     time.sleep(delay)
     process.send_signal(number)
