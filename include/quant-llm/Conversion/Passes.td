@@ -327,8 +327,10 @@ def GuardParallel : Pass<"quant-llm-guard-parallel", "::mlir::func::FuncOp"> {
 def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
   let summary = "Check at run time what compiled code relies on";
   let description = [{
-    In front of linalg ops, linears, slices, casts and element accesses on tensors, compares
-    the extents that must agree and are not known to. A failed check calls
+    In front of linalg ops, linears, elementwise ops, slices, concatenations, casts and
+    element accesses on tensors and buffers, compares the extents that must agree and are not
+    known to. Where an index of a linalg op is a sum of loop counters, as in a convolution, its largest
+    and least values must be inside of the operand. A failed check calls
     `__quant_llm_fail_check`, which does not return, with the number of a message in the
     attribute `quant_llm.checks` of the module. Extents are traced through the ops that
     determine them, so a model whose shapes agree by construction gets few checks. The sizes
@@ -339,7 +341,15 @@ def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
     comparison of integers, the message ends with what was expected and what was got. Divisions and
     remainders of integers are checked as well where the divisor may be zero, or may be -1 when the
     least number is divided; such divisions of tensors become linalg ops. If one is in a map,
-    the affine dialect is lowered before. The steps of scf loops must be positive.
+    the affine dialect is lowered before. The steps of scf loops must be positive. Promises that arithmetic
+    does not overflow are dropped, since checks of the result could be optimized away.
+
+    Refused is what no check in front of it could make safe: ops of the dialects llvm, omp and ub, memref
+    ops that make views of nothing known or have a lifetime of their own (reinterpret_cast, view,
+    alloca, ...), vector ops on tensors and buffers, accesses to them in the bodies of other ops, but
+    for tensor.extract, and calls of functions that are only declared. A function that
+    calls itself, by any way, is refused as well, and so are calls more than a thousand deep: the stack
+    is finite.
 
     Example (`test/Conversion/QuantLLMToCPU/insert-checks.mlir`).
   }];

@@ -14,6 +14,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "KernelLibrary.h"
+#include "UncheckedOps.h"
 
 #include "quant-llm/Conversion/Passes.h"
 #include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
@@ -37,6 +38,7 @@
 #include "mlir/IR/Matchers.h"
 #include "mlir/Transforms/DialectConversion.h"
 
+#include <cmath>
 #include <set>
 #include <tuple>
 
@@ -51,6 +53,11 @@ using namespace quant_llm;
 /// No tensor may have more bytes, so that neither they nor the positions in it
 /// overflow.
 static constexpr int64_t kMostBytes = int64_t(1) << 62;
+
+/// No loop whose counter is part of a sum in an indexing map may be longer, and
+/// no value of a map may be larger: then none overflows.
+static constexpr int64_t kMostIterations = int64_t(1) << 32;
+static constexpr double kMostIndex = 0x1p61;
 
 namespace {
 
@@ -75,25 +82,22 @@ struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
     if (auto earlier = module->getAttrOfType<ArrayAttr>(kChecksAttrName))
       llvm::append_range(messages, earlier);
     if (failed(replaceAsserts(module)) || failed(lowerAffine(module)) ||
-        failed(guardDivisions(module)) || failed(guardSteps(module)))
+        failed(refuseUncheckedOps(module)) || failed(refuseRecursion(module)))
+      return signalPassFailure();
+    dropPromises(module);
+    if (failed(guardDivisions(module)) || failed(guardSteps(module)))
       return signalPassFailure();
     SmallVector<Operation *> ops;
     for (auto function : module.getOps<func::FuncOp>())
       function.walk<WalkOrder::PreOrder>([&](Operation *op) {
-        if (isa<linalg::LinalgOp, LinearOpInterface>(op)) {
-          ops.push_back(op);
-          return WalkResult::skip();
-        }
-        if (isa<tensor::ExtractSliceOp, tensor::InsertSliceOp, tensor::CastOp,
-                tensor::ExtractOp, tensor::InsertOp, tensor::ExpandShapeOp,
-                tensor::EmptyOp, tensor::GenerateOp, tensor::SplatOp,
-                tensor::PadOp, tensor::ReshapeOp, bufferization::AllocTensorOp>(
-                op))
-          ops.push_back(op);
-        return WalkResult::advance();
+        ops.push_back(op);
+        return isa<linalg::LinalgOp, LinearOpInterface>(op)
+                   ? WalkResult::skip()
+                   : WalkResult::advance();
       });
     for (Operation *op : ops)
-      check(op);
+      if (failed(check(op)))
+        return signalPassFailure();
     if (messages.empty())
       return;
     Builder builder(&getContext());
@@ -219,15 +223,17 @@ private:
     });
   }
 
-  /// Makes the divisions in maps operations. Without any, ops stay: maps tell
-  /// later passes more.
+  /// Makes the divisions in maps, and accesses to memory through maps,
+  /// operations that can be checked. Without any, ops stay: maps tell later
+  /// passes more.
   LogicalResult lowerAffine(ModuleOp module) {
     bool isNeeded = false;
     auto functions = llvm::to_vector(module.getOps<func::FuncOp>());
     for (func::FuncOp function : functions)
       function.walk([&](Operation *op) {
         isNeeded |= isa_and_nonnull<affine::AffineDialect>(op->getDialect()) &&
-                    mayDivide(op);
+                    (mayDivide(op) || llvm::any_of(op->getOperandTypes(),
+                                                   llvm::IsaPred<MemRefType>));
       });
     if (!isNeeded)
       return success();
@@ -376,6 +382,22 @@ private:
                                            constant(APInt(bits, 1)), divisor));
   }
 
+  /// Values of operations that break a promise are undefined, and checks of
+  /// them could be optimized away.
+  static void dropPromises(ModuleOp module) {
+    auto none = arith::IntegerOverflowFlagsAttr::get(
+        module.getContext(), arith::IntegerOverflowFlags::none);
+    for (auto function : module.getOps<func::FuncOp>())
+      function.walk([&](Operation *op) {
+        if (auto flags =
+                dyn_cast<arith::ArithIntegerOverflowFlagsInterface>(op))
+          op->setAttr(flags.getIntegerOverflowAttrName(), none);
+        if (isa<arith::DivSIOp, arith::DivUIOp, arith::ShRSIOp, arith::ShRUIOp>(
+                op))
+          op->removeAttr("isExact");
+      });
+  }
+
   //===--------------------------------------------------------------------===//
   // Loops
   //===--------------------------------------------------------------------===//
@@ -420,32 +442,41 @@ private:
   // Ops on tensors
   //===--------------------------------------------------------------------===//
 
-  void check(Operation *op) {
+  LogicalResult check(Operation *op) {
     OpBuilder builder(op);
     if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op)) {
-      if (linalgOp.hasPureTensorSemantics())
-        checkLoops(builder, linalgOp);
+      checkLoops(builder, linalgOp);
+      return checkIndexing(builder, linalgOp);
+    }
+    if (isa_and_nonnull<memref::MemRefDialect>(op->getDialect())) {
+      checkBuffer(builder, op);
+    } else if (op->hasTrait<OpTrait::Elementwise>()) {
+      checkElementwise(builder, op);
     } else if (auto linear = dyn_cast<LinearOpInterface>(op)) {
       checkLinear(builder, linear);
+    } else if (auto dispatch = dyn_cast<DispatchOp>(op)) {
+      checkDispatch(builder, dispatch);
+    } else if (auto softmax = dyn_cast<linalg::SoftmaxOp>(op)) {
+      requireEqualShapes(builder, op, softmax.getInput(), softmax.getOutput());
+    } else if (auto put =
+                   dyn_cast<bufferization::MaterializeInDestinationOp>(op)) {
+      requireEqualShapes(builder, op, put.getSource(), put.getDest());
+    } else if (auto dim = dyn_cast<tensor::DimOp>(op)) {
+      if (auto type = dyn_cast<RankedTensorType>(dim.getSource().getType()))
+        requireDimension(builder, op, dim.getIndex(), type);
+    } else if (auto concat = dyn_cast<tensor::ConcatOp>(op)) {
+      checkConcat(builder, concat);
+    } else if (auto insert = dyn_cast<tensor::ParallelInsertSliceOp>(op)) {
+      // No other ops may stand beside it.
+      builder.setInsertionPoint(op->getParentOp());
+      checkInsertSlice(builder, insert);
     } else if (auto slice = dyn_cast<tensor::ExtractSliceOp>(op)) {
       checkSlice(builder, op, slice.getSource(), slice.getMixedOffsets(),
                  slice.getMixedSizes(), slice.getMixedStrides());
     } else if (auto insert = dyn_cast<tensor::InsertSliceOp>(op)) {
-      checkSlice(builder, op, insert.getDest(), insert.getMixedOffsets(),
-                 insert.getMixedSizes(), insert.getMixedStrides());
-      llvm::SmallBitVector dropped = insert.getDroppedDims();
-      unsigned position = 0;
-      for (auto [index, size] : llvm::enumerate(insert.getMixedSizes()))
-        if (!dropped[index])
-          requireEqual(builder, op, "an inserted slice",
-                       getExtent(insert.getSource(), position++), size);
+      checkInsertSlice(builder, insert);
     } else if (auto cast = dyn_cast<tensor::CastOp>(op)) {
-      auto to = dyn_cast<RankedTensorType>(cast.getType());
-      if (to && isa<RankedTensorType>(cast.getSource().getType()))
-        for (int64_t i = 0; i < to.getRank(); ++i)
-          if (!to.isDynamicDim(i))
-            requireEqual(builder, op, "a cast", getExtent(cast.getSource(), i),
-                         builder.getIndexAttr(to.getDimSize(i)));
+      checkCast(builder, op, cast.getSource(), cast.getType());
     } else if (auto extract = dyn_cast<tensor::ExtractOp>(op)) {
       for (auto [i, index] : llvm::enumerate(extract.getIndices()))
         requireInside(builder, op, index, builder.getIndexAttr(1),
@@ -455,17 +486,9 @@ private:
         requireInside(builder, op, index, builder.getIndexAttr(1),
                       getExtent(insert.getDest(), i));
     } else if (auto expand = dyn_cast<tensor::ExpandShapeOp>(op)) {
-      SmallVector<OpFoldResult> shape = expand.getMixedOutputShape();
-      // Products of negative or of huge numbers could be right by chance.
-      requireSize(builder, op, expand.getResultType(), shape);
-      for (auto [i, group] :
-           llvm::enumerate(expand.getReassociationIndices())) {
-        OpFoldResult product = shape[group.front()];
-        for (int64_t j : ArrayRef<int64_t>(group).drop_front())
-          product = multiply(builder, op->getLoc(), product, shape[j]);
-        requireEqual(builder, op, "an expanded shape",
-                     getExtent(expand.getSrc(), i), product);
-      }
+      checkExpand(builder, op, expand.getSrc(), expand.getResultType(),
+                  expand.getMixedOutputShape(),
+                  expand.getReassociationIndices());
     } else if (auto empty = dyn_cast<tensor::EmptyOp>(op)) {
       requireSize(builder, op, empty.getType(), empty.getMixedSizes());
     } else if (auto generate = dyn_cast<tensor::GenerateOp>(op)) {
@@ -497,8 +520,122 @@ private:
                 high));
       }
       requireSize(builder, op, pad.getResultType(), sizes);
+      requireShape(builder, op, pad.getResultType(), sizes);
     } else if (auto reshape = dyn_cast<tensor::ReshapeOp>(op)) {
       checkReshape(builder, reshape);
+    }
+    return success();
+  }
+
+  /// Accesses to buffers of the program, and views of them.
+  void checkBuffer(OpBuilder &builder, Operation *op) {
+    auto requireElement = [&](Value buffer, ValueRange indices) {
+      for (auto [i, index] : llvm::enumerate(indices))
+        requireInside(builder, op, index, builder.getIndexAttr(1),
+                      getExtent(buffer, i));
+    };
+    if (auto load = dyn_cast<memref::LoadOp>(op)) {
+      requireElement(load.getMemRef(), load.getIndices());
+    } else if (auto store = dyn_cast<memref::StoreOp>(op)) {
+      requireElement(store.getMemRef(), store.getIndices());
+    } else if (auto view = dyn_cast<memref::SubViewOp>(op)) {
+      checkSlice(builder, op, view.getSource(), view.getMixedOffsets(),
+                 view.getMixedSizes(), view.getMixedStrides());
+    } else if (auto cast = dyn_cast<memref::CastOp>(op)) {
+      checkCast(builder, op, cast.getSource(), cast.getType());
+    } else if (auto copy = dyn_cast<memref::CopyOp>(op)) {
+      requireEqualShapes(builder, op, copy.getSource(), copy.getTarget());
+    } else if (auto dim = dyn_cast<memref::DimOp>(op)) {
+      if (auto type = dyn_cast<MemRefType>(dim.getSource().getType()))
+        requireDimension(builder, op, dim.getIndex(), type);
+    } else if (auto expand = dyn_cast<memref::ExpandShapeOp>(op)) {
+      checkExpand(builder, op, expand.getSrc(), expand.getResultType(),
+                  expand.getMixedOutputShape(),
+                  expand.getReassociationIndices());
+    } else if (auto alloc = dyn_cast<memref::AllocOp>(op)) {
+      requireSize(builder, op, alloc.getType(), alloc.getMixedSizes());
+    }
+  }
+
+  void checkCast(OpBuilder &builder, Operation *op, Value source, Type type) {
+    auto to = dyn_cast<ShapedType>(type),
+         from = dyn_cast<ShapedType>(source.getType());
+    if (!to || !from || !to.hasRank() || !from.hasRank())
+      return;
+    for (int64_t i = 0; i < to.getRank(); ++i)
+      if (!to.isDynamicDim(i))
+        requireEqual(builder, op, "a cast", getExtent(source, i),
+                     builder.getIndexAttr(to.getDimSize(i)));
+  }
+
+  /// What is written for one element is done for all of a tensor.
+  void checkElementwise(OpBuilder &builder, Operation *op) {
+    auto type = dyn_cast<RankedTensorType>(op->getResult(0).getType());
+    std::optional<Value> first;
+    for (Value operand : op->getOperands()) {
+      if (!type || !isa<RankedTensorType>(operand.getType()))
+        continue;
+      if (first)
+        requireEqualShapes(builder, op, *first, operand);
+      else
+        first = operand;
+    }
+    if (first)
+      requireShape(builder, op, type, getExtents(*first));
+  }
+
+  void checkConcat(OpBuilder &builder, tensor::ConcatOp op) {
+    SmallVector<OpFoldResult> sizes;
+    for (Value input : op.getInputs()) {
+      SmallVector<OpFoldResult> extents = getExtents(input);
+      if (sizes.empty()) {
+        sizes = std::move(extents);
+        continue;
+      }
+      for (auto [i, size, extent] : llvm::enumerate(sizes, extents)) {
+        if (i == op.getDim())
+          size = add(builder, op.getLoc(), size, extent);
+        else
+          requireEqual(builder, op, op->getName().getStringRef(), size, extent);
+      }
+    }
+    requireSize(builder, op, op.getResultType(), sizes);
+    requireShape(builder, op, op.getResultType(), sizes);
+  }
+
+  /// A kernel may know extents that its callers do not.
+  void checkDispatch(OpBuilder &builder, DispatchOp op) {
+    auto kernel = SymbolTable::lookupNearestSymbolFrom<func::FuncOp>(
+        op, op.getKernelAttr());
+    if (kernel)
+      for (auto [operand, type] :
+           llvm::zip_equal(op->getOperands(), kernel.getArgumentTypes()))
+        checkCast(builder, op, operand, type);
+  }
+
+  template <typename InsertOp>
+  void checkInsertSlice(OpBuilder &builder, InsertOp op) {
+    checkSlice(builder, op, op.getDest(), op.getMixedOffsets(),
+               op.getMixedSizes(), op.getMixedStrides());
+    llvm::SmallBitVector dropped = op.getDroppedDims();
+    unsigned position = 0;
+    for (auto [index, size] : llvm::enumerate(op.getMixedSizes()))
+      if (!dropped[index])
+        requireEqual(builder, op, "an inserted slice",
+                     getExtent(op.getSource(), position++), size);
+  }
+
+  void checkExpand(OpBuilder &builder, Operation *op, Value source,
+                   ShapedType type, ArrayRef<OpFoldResult> shape,
+                   ArrayRef<ReassociationIndices> groups) {
+    // Products of negative or of huge numbers could be right by chance.
+    requireSize(builder, op, type, shape);
+    for (auto [i, group] : llvm::enumerate(groups)) {
+      OpFoldResult product = builder.getIndexAttr(1);
+      for (int64_t j : group)
+        product = multiply(builder, op->getLoc(), product, shape[j]);
+      requireEqual(builder, op, "an expanded shape", getExtent(source, i),
+                   product);
     }
   }
 
@@ -534,7 +671,7 @@ private:
     for (unsigned loop = 0; loop < op.getNumLoops(); ++loop) {
       std::optional<OpFoldResult> first;
       for (OpOperand &operand : op->getOpOperands()) {
-        if (!isa<RankedTensorType>(operand.get().getType()))
+        if (!isa<RankedTensorType, MemRefType>(operand.get().getType()))
           continue;
         AffineMap map = op.getMatchingIndexingMap(&operand);
         for (auto [position, expr] : llvm::enumerate(map.getResults())) {
@@ -549,6 +686,166 @@ private:
         }
       }
     }
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Sums of loop counters as indices
+  //===--------------------------------------------------------------------===//
+
+  struct Bounds {
+    OpFoldResult low, high;
+  };
+
+  /// The largest absolute value of an expression whose dimensions are at most
+  /// kMostIterations, or infinity.
+  static double computeMagnitude(AffineExpr expr) {
+    if (auto constant = dyn_cast<AffineConstantExpr>(expr))
+      return std::fabs(static_cast<double>(constant.getValue()));
+    if (isa<AffineDimExpr>(expr))
+      return static_cast<double>(kMostIterations);
+    auto binary = dyn_cast<AffineBinaryOpExpr>(expr);
+    if (!binary)
+      return HUGE_VAL;
+    double a = computeMagnitude(binary.getLHS()),
+           b = computeMagnitude(binary.getRHS());
+    switch (binary.getKind()) {
+    case AffineExprKind::Add:
+      return a + b;
+    case AffineExprKind::Mul:
+      return a * b;
+    default:
+      // Divisions by a positive constant.
+      return expr.isPureAffine() ? a + b : HUGE_VAL;
+    }
+  }
+
+  /// The least and the largest value of an expression when loop i counts from 0
+  /// to last[i].
+  Bounds computeBounds(OpBuilder &builder, Location loc, AffineExpr expr,
+                       ArrayRef<OpFoldResult> last) {
+    OpFoldResult zero = builder.getIndexAttr(0);
+    if (auto constant = dyn_cast<AffineConstantExpr>(expr)) {
+      OpFoldResult value = builder.getIndexAttr(constant.getValue());
+      return {value, value};
+    }
+    if (auto dim = dyn_cast<AffineDimExpr>(expr))
+      return {zero, last[dim.getPosition()]};
+    auto binary = cast<AffineBinaryOpExpr>(expr);
+    Bounds a = computeBounds(builder, loc, binary.getLHS(), last);
+    if (binary.getKind() == AffineExprKind::Add) {
+      Bounds b = computeBounds(builder, loc, binary.getRHS(), last);
+      return {add(builder, loc, a.low, b.low),
+              add(builder, loc, a.high, b.high)};
+    }
+    int64_t factor = cast<AffineConstantExpr>(binary.getRHS()).getValue();
+    OpFoldResult constant = builder.getIndexAttr(factor);
+    if (binary.getKind() == AffineExprKind::Mul) {
+      Bounds product = {multiply(builder, loc, a.low, constant),
+                        multiply(builder, loc, a.high, constant)};
+      if (factor < 0)
+        std::swap(product.low, product.high);
+      return product;
+    }
+    auto value = [&](OpFoldResult v) {
+      return getValueOrCreateConstantIndexOp(builder, loc, v);
+    };
+    Value divisor = value(constant);
+    auto divide = [&](OpFoldResult v) -> OpFoldResult {
+      if (binary.getKind() == AffineExprKind::FloorDiv)
+        return arith::FloorDivSIOp::create(builder, loc, value(v), divisor)
+            .getResult();
+      return arith::CeilDivSIOp::create(builder, loc, value(v), divisor)
+          .getResult();
+    };
+    if (binary.getKind() != AffineExprKind::Mod)
+      return {divide(a.low), divide(a.high)};
+    // All rests, unless the counters do not get that far.
+    Value most = value(builder.getIndexAttr(factor - 1));
+    Value isLess = arith::CmpIOp::create(
+        builder, loc, arith::CmpIPredicate::ult, value(a.high), most);
+    Value isPositive = arith::CmpIOp::create(
+        builder, loc, arith::CmpIPredicate::sge, value(a.low), value(zero));
+    Value isExact = arith::AndIOp::create(builder, loc, isLess, isPositive);
+    return {zero,
+            arith::SelectOp::create(builder, loc, isExact, value(a.high), most)
+                .getResult()};
+  }
+
+  /// Where an index is more than one loop counter, as in a convolution, the
+  /// operand must be large enough.
+  LogicalResult checkIndexing(OpBuilder &builder, linalg::LinalgOp op) {
+    SmallVector<OpFoldResult> extents(op.getNumLoops());
+    bool isPlain = true;
+    for (OpOperand &operand : op->getOpOperands()) {
+      if (!isa<RankedTensorType, MemRefType>(operand.get().getType()))
+        continue;
+      AffineMap map = op.getMatchingIndexingMap(&operand);
+      for (auto [position, expr] : llvm::enumerate(map.getResults())) {
+        auto dim = dyn_cast<AffineDimExpr>(expr);
+        isPlain &= static_cast<bool>(dim);
+        if (dim && !extents[dim.getPosition()])
+          extents[dim.getPosition()] = getExtent(operand.get(), position);
+      }
+    }
+    if (isPlain)
+      return success();
+    Location loc = op.getLoc();
+    StringRef name = op->getName().getStringRef();
+    auto value = [&](OpFoldResult v) {
+      return getValueOrCreateConstantIndexOp(builder, loc, v);
+    };
+    auto compare = [&](arith::CmpIPredicate predicate, OpFoldResult a,
+                       OpFoldResult b) -> Value {
+      return arith::CmpIOp::create(builder, loc, predicate, value(a), value(b));
+    };
+    OpFoldResult zero = builder.getIndexAttr(0);
+    SmallVector<OpFoldResult> last;
+    Value runs = arith::ConstantIntOp::create(builder, loc, 1, /*width=*/1);
+    for (OpFoldResult extent : extents) {
+      // The verifier of linalg ops sees to it.
+      assert(extent && "expected a loop that runs over an operand");
+      last.push_back(add(builder, loc, extent, builder.getIndexAttr(-1)));
+      std::optional<int64_t> known = getConstantIntValue(extent);
+      if (!known || *known < 1)
+        runs = arith::AndIOp::create(
+            builder, loc, runs,
+            compare(arith::CmpIPredicate::sgt, extent, zero));
+    }
+    std::set<unsigned> bounded;
+    for (OpOperand &operand : op->getOpOperands()) {
+      if (!isa<RankedTensorType, MemRefType>(operand.get().getType()))
+        continue;
+      AffineMap map = op.getMatchingIndexingMap(&operand);
+      for (auto [position, expr] : llvm::enumerate(map.getResults())) {
+        if (isa<AffineDimExpr>(expr))
+          continue;
+        if (!(computeMagnitude(expr) <= kMostIndex))
+          return op->emitOpError("expected indexing maps without large "
+                                 "numbers, but got ")
+                 << AffineMapAttr::get(map);
+        for (unsigned dim = 0; dim < map.getNumDims(); ++dim) {
+          std::optional<int64_t> known = getConstantIntValue(extents[dim]);
+          if (!expr.isFunctionOfDim(dim) ||
+              (known && *known <= kMostIterations) ||
+              !bounded.insert(dim).second)
+            continue;
+          fail(builder, loc,
+               compare(arith::CmpIPredicate::sgt, extents[dim],
+                       builder.getIndexAttr(kMostIterations)),
+               "expected loops of at most " + Twine(kMostIterations) +
+                   " iterations in " + name);
+        }
+        Bounds bounds = computeBounds(builder, loc, expr, last);
+        Value wrong = arith::OrIOp::create(
+            builder, loc, compare(arith::CmpIPredicate::slt, bounds.low, zero),
+            compare(arith::CmpIPredicate::sge, bounds.high,
+                    getExtent(operand.get(), position)));
+        fail(builder, loc, arith::AndIOp::create(builder, loc, runs, wrong),
+             "shapes do not fit together: expected all indices of " + name +
+                 " inside of operand " + Twine(operand.getOperandNumber()));
+      }
+    }
+    return success();
   }
 
   void checkLinear(OpBuilder &builder, LinearOpInterface op) {
@@ -619,7 +916,8 @@ private:
     std::optional<int64_t> x = getConstantIntValue(a),
                            y = getConstantIntValue(b);
     if (x && y)
-      return builder.getIndexAttr(*x + *y);
+      return builder.getIndexAttr(static_cast<int64_t>(
+          static_cast<uint64_t>(*x) + static_cast<uint64_t>(*y)));
     return arith::AddIOp::create(
                builder, loc, getValueOrCreateConstantIndexOp(builder, loc, a),
                getValueOrCreateConstantIndexOp(builder, loc, b))
@@ -631,7 +929,8 @@ private:
     std::optional<int64_t> x = getConstantIntValue(a),
                            y = getConstantIntValue(b);
     if (x && y)
-      return builder.getIndexAttr(*x * *y);
+      return builder.getIndexAttr(static_cast<int64_t>(
+          static_cast<uint64_t>(*x) * static_cast<uint64_t>(*y)));
     if (x == 1)
       return b;
     if (y == 1)
@@ -653,53 +952,123 @@ private:
     return extent;
   }
 
+  /// The operand that has the extents of a result of `op`; null if that is
+  /// not one operand.
+  static Value getSameExtents(Value result, Operation *op) {
+    if (auto destination = dyn_cast<DestinationStyleOpInterface>(op))
+      return destination.getTiedOpOperand(cast<OpResult>(result))->get();
+    if (auto insert = dyn_cast<tensor::InsertSliceOp>(op))
+      return insert.getDest();
+    if (auto insert = dyn_cast<tensor::InsertOp>(op))
+      return insert.getDest();
+    if (auto linear = dyn_cast<LinearOpInterface>(op))
+      return linear.getInput();
+    if (op->hasTrait<OpTrait::Elementwise>())
+      for (Value operand : op->getOperands())
+        if (isa<RankedTensorType>(operand.getType()))
+          return operand;
+    return nullptr;
+  }
+
   /// The extent of a dimension, as a value of whatever determines it.
   OpFoldResult getExtent(Value tensor, unsigned dim) {
-    auto type = cast<RankedTensorType>(tensor.getType());
     OpBuilder builder(tensor.getContext());
-    if (!type.isDynamicDim(dim))
-      return builder.getIndexAttr(type.getDimSize(dim));
+    // A loop, since programs are long.
+    SmallVector<Value> passed;
+    auto isDynamic = [&] {
+      return cast<ShapedType>(tensor.getType()).isDynamicDim(dim);
+    };
+    while (isDynamic() && !extents.contains({tensor, dim})) {
+      Operation *op = tensor.getDefiningOp();
+      Value source = op ? getSameExtents(tensor, op) : Value();
+      if (!source)
+        break;
+      passed.push_back(tensor);
+      tensor = source;
+    }
+    OpFoldResult extent;
+    if (!isDynamic())
+      extent = builder.getIndexAttr(
+          cast<ShapedType>(tensor.getType()).getDimSize(dim));
+    else if (auto known = extents.find({tensor, dim}); known != extents.end())
+      extent = known->second;
+    else
+      extent = computeExtent(builder, tensor, dim);
+    passed.push_back(tensor);
+    for (Value value : passed)
+      extents[{value, dim}] = extent;
+    return extent;
+  }
+
+  SmallVector<OpFoldResult> getExtents(Value tensor) {
+    SmallVector<OpFoldResult> list;
+    for (int64_t i = 0; i < cast<ShapedType>(tensor.getType()).getRank(); ++i)
+      list.push_back(getExtent(tensor, i));
+    return list;
+  }
+
+  OpFoldResult computeExtent(OpBuilder &builder, Value tensor, unsigned dim) {
     if (auto empty = tensor.getDefiningOp<tensor::EmptyOp>())
       return resolve(empty.getMixedSizes()[dim]);
-    if (auto op = tensor.getDefiningOp<DestinationStyleOpInterface>())
-      return getExtent(op.getTiedOpOperand(cast<OpResult>(tensor))->get(), dim);
-    if (auto insert = tensor.getDefiningOp<tensor::InsertSliceOp>())
-      return getExtent(insert.getDest(), dim);
-    if (auto insert = tensor.getDefiningOp<tensor::InsertOp>())
-      return getExtent(insert.getDest(), dim);
-    if (auto linear = tensor.getDefiningOp<LinearOpInterface>())
-      return getExtent(linear.getInput(), dim);
     if (auto expand = tensor.getDefiningOp<tensor::ExpandShapeOp>())
       return resolve(expand.getMixedOutputShape()[dim]);
     if (auto slice = tensor.getDefiningOp<tensor::ExtractSliceOp>()) {
       llvm::SmallBitVector dropped = slice.getDroppedDims();
+      unsigned position = 0;
       for (auto [i, size] : llvm::enumerate(slice.getMixedSizes()))
-        if (!dropped[i] && dim-- == 0)
+        if (!dropped[i] && position++ == dim)
           return resolve(size);
     }
-    OpFoldResult &known = extents[{tensor, dim}];
-    if (!known.isNull())
-      return known;
     builder.setInsertionPointAfterValue(tensor);
-    OpFoldResult extent;
+    Location loc = tensor.getLoc();
     if (auto collapse = tensor.getDefiningOp<tensor::CollapseShapeOp>()) {
       ReassociationIndices group = collapse.getReassociationIndices()[dim];
-      extent = getExtent(collapse.getSrc(), group.front());
+      OpFoldResult extent = getExtent(collapse.getSrc(), group.front());
       for (int64_t i : ArrayRef<int64_t>(group).drop_front())
-        extent = multiply(builder, tensor.getLoc(), extent,
-                          getExtent(collapse.getSrc(), i));
-    } else {
-      extent = tensor::DimOp::create(builder, tensor.getLoc(), tensor, dim)
-                   .getResult();
+        extent =
+            multiply(builder, loc, extent, getExtent(collapse.getSrc(), i));
+      return extent;
     }
-    // Not `known`: the calls above may have grown the table.
-    extents[{tensor, dim}] = extent;
-    return extent;
+    if (isa<MemRefType>(tensor.getType()))
+      return memref::DimOp::create(builder, loc, tensor, dim).getResult();
+    return tensor::DimOp::create(builder, loc, tensor, dim).getResult();
   }
 
   //===--------------------------------------------------------------------===//
   // Checks
   //===--------------------------------------------------------------------===//
+
+  void requireEqualShapes(OpBuilder &builder, Operation *op, Value a, Value b) {
+    auto type = cast<ShapedType>(a.getType());
+    if (!type.hasRank() || !cast<ShapedType>(b.getType()).hasRank())
+      return; // refused by the bufferization
+    for (int64_t i = 0; i < type.getRank(); ++i)
+      requireEqual(builder, op, op->getName().getStringRef(), getExtent(a, i),
+                   getExtent(b, i));
+  }
+
+  /// What the type of a result promises must be so.
+  void requireShape(OpBuilder &builder, Operation *op, ShapedType type,
+                    ArrayRef<OpFoldResult> sizes) {
+    for (auto [i, size] : llvm::enumerate(sizes))
+      if (!type.isDynamicDim(i))
+        requireEqual(builder, op, op->getName().getStringRef(), size,
+                     builder.getIndexAttr(type.getDimSize(i)));
+  }
+
+  void requireDimension(OpBuilder &builder, Operation *op, Value number,
+                        ShapedType type) {
+    if (getConstantIntValue(number))
+      return; // refuseUncheckedOps() has looked at it
+    Location loc = op->getLoc();
+    Value rank = arith::ConstantIndexOp::create(builder, loc, type.getRank());
+    // A negative number is a large unsigned one.
+    fail(builder, loc,
+         arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::uge, number,
+                               rank),
+         "out of bounds: expected a dimension below the rank " +
+             Twine(type.getRank()));
+  }
 
   void requireEqual(OpBuilder &builder, Operation *op, StringRef what,
                     OpFoldResult a, OpFoldResult b) {
@@ -709,7 +1078,8 @@ private:
                            y = getConstantIntValue(b);
     if (x && y && *x == *y)
       return;
-    if (!done.insert({op->getBlock(), a.getOpaqueValue(), b.getOpaqueValue()})
+    if (!done.insert({builder.getInsertionBlock(), a.getOpaqueValue(),
+                      b.getOpaqueValue()})
              .second)
       return;
     Location loc = op->getLoc();
@@ -741,7 +1111,7 @@ private:
                         : arith::SubIOp::create(builder, loc, value(extent),
                                                 value(offset))
                               .getResult();
-    if (!done.insert({op->getBlock(), nullptr,
+    if (!done.insert({builder.getInsertionBlock(), nullptr,
                       llvm::hash_combine(offset.getOpaqueValue(),
                                          size.getOpaqueValue(),
                                          extent.getOpaqueValue())})
@@ -749,14 +1119,16 @@ private:
       return;
     Value wrong = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::slt,
                                         room, value(size));
-    fail(builder, loc, wrong,
-         "out of bounds: expected a slice or index inside its tensor");
+    fail(
+        builder, loc, wrong,
+        "out of bounds: expected a slice or index inside its tensor or buffer");
   }
 
   void requireNotNegative(OpBuilder &builder, Operation *op, OpFoldResult v) {
     std::optional<int64_t> known = getConstantIntValue(v);
     if ((known && *known >= 0) ||
-        !done.insert({op->getBlock(), v.getOpaqueValue(), nullptr}).second)
+        !done.insert({builder.getInsertionBlock(), v.getOpaqueValue(), nullptr})
+             .second)
       return;
     Location loc = op->getLoc();
     Value wrong =
@@ -768,7 +1140,7 @@ private:
   }
 
   /// The extents of a new tensor must be such that it has a size.
-  void requireSize(OpBuilder &builder, Operation *op, RankedTensorType type,
+  void requireSize(OpBuilder &builder, Operation *op, ShapedType type,
                    ArrayRef<OpFoldResult> extents) {
     Type element = type.getElementType();
     int64_t most = kMostBytes;
@@ -799,7 +1171,8 @@ private:
     size_t key = 0;
     for (Value extent : unknown)
       key += llvm::hash_value(extent.getAsOpaquePointer());
-    if (!done.insert({op->getBlock(), nullptr, llvm::hash_combine(most, key)})
+    if (!done.insert({builder.getInsertionBlock(), nullptr,
+                      llvm::hash_combine(most, key)})
              .second)
       return;
     Location loc = op->getLoc();

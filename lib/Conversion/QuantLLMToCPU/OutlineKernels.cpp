@@ -1093,6 +1093,57 @@ void KernelWriter::store(linalg::LinalgOp op, unsigned result,
 // The pass
 //===----------------------------------------------------------------------===//
 
+/// Reads of tensors in the bodies of ops that stay where they are: a wrong
+/// index is noted, and 0 read, as it is in kernels. Returns whether there are
+/// any.
+static bool guardExtracts(func::FuncOp function) {
+  SmallVector<tensor::ExtractOp> extracts;
+  function.walk([&](tensor::ExtractOp op) {
+    if (op->getParentOfType<linalg::LinalgOp>() && !op.getIndices().empty())
+      extracts.push_back(op);
+  });
+  for (tensor::ExtractOp op : extracts) {
+    OpBuilder builder(op);
+    Location loc = op.getLoc();
+    Value inside, index, extent;
+    for (auto [i, at] : llvm::enumerate(op.getIndices())) {
+      // The last wrong one is told, and the last one if all are right.
+      Value size = tensor::DimOp::create(builder, loc, op.getTensor(), i);
+      Value fits = arith::CmpIOp::create(builder, loc,
+                                         arith::CmpIPredicate::ult, at, size);
+      auto choose = [&](Value other, Value value) -> Value {
+        return other ? arith::SelectOp::create(builder, loc, fits, other, value)
+                           .getResult()
+                     : value;
+      };
+      index = choose(index, at);
+      extent = choose(extent, size);
+      inside =
+          inside ? arith::AndIOp::create(builder, loc, inside, fits).getResult()
+                 : fits;
+    }
+    auto choice = scf::IfOp::create(builder, loc, op.getType(), inside,
+                                    /*withElseRegion=*/true);
+    op.replaceAllUsesWith(choice.getResult(0));
+    builder.setInsertionPointToStart(choice.thenBlock());
+    auto yield = scf::YieldOp::create(builder, loc, op.getResult());
+    op->moveBefore(yield);
+    builder.setInsertionPointToStart(choice.elseBlock());
+    Type i64 = builder.getI64Type();
+    Value state = LLVM::AddressOfOp::create(
+        builder, loc, LLVM::LLVMPointerType::get(builder.getContext()),
+        kCallState);
+    func::CallOp::create(
+        builder, loc, kIndexFaultFunction, TypeRange{},
+        ValueRange{state, arith::IndexCastOp::create(builder, loc, i64, index),
+                   arith::IndexCastOp::create(builder, loc, i64, extent)});
+    Value nothing = arith::ConstantOp::create(
+        builder, loc, builder.getZeroAttr(op.getType()));
+    scf::YieldOp::create(builder, loc, nothing);
+  }
+  return !extracts.empty();
+}
+
 namespace {
 
 struct OutlineKernels
@@ -1124,6 +1175,9 @@ struct OutlineKernels
         callsCheckFault |= writer.callsCheckFault;
         ++numDispatches;
       }
+    for (auto function : module.getOps<func::FuncOp>())
+      if (!function->hasAttr(kKernelAttrName))
+        callsIndexFault |= guardExtracts(function);
     // Fills that were the start of something.
     for (Block *block : blocks)
       for (Operation &op : llvm::make_early_inc_range(llvm::reverse(*block)))

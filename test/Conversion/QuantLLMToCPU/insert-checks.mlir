@@ -98,3 +98,44 @@ func.func @divide(%x: i32, %y: i32) -> (i32, i32, i32) {
   %2 = arith.remui %x, %c3 : i32
   return %0, %1, %2 : i32, i32, i32
 }
+
+// Elementwise ops on tensors are compared like linalg ops, and pass extents on.
+// CHECK-LABEL: func.func @elementwise
+// CHECK-DAG: %[[N:.*]] = tensor.dim %arg0
+// CHECK-DAG: %[[M:.*]] = tensor.dim %arg1
+// CHECK: %[[WRONG:.*]] = arith.cmpi ne, %[[N]], %[[M]]
+// CHECK: scf.if %[[WRONG]] {
+// CHECK-NOT: scf.if
+// CHECK: return
+func.func @elementwise(%a: tensor<?xf32>, %b: tensor<?xf32>) -> tensor<?xf32> {
+  %0 = arith.addf %a, %b : tensor<?xf32>
+  %1 = math.exp %0 : tensor<?xf32>
+  %2 = arith.mulf %1, %b : tensor<?xf32>
+  return %2 : tensor<?xf32>
+}
+
+// Rows from i + 2 j: both counters at their last value must be inside.
+// CHECK-LABEL: func.func @window
+// CHECK-DAG: %[[E:.*]] = tensor.dim %arg0
+// CHECK: %[[TWICE:.*]] = arith.muli %{{.*}}, %c2
+// CHECK: %[[LAST:.*]] = arith.addi %{{.*}}, %[[TWICE]] : index
+// CHECK: %[[OUTSIDE:.*]] = arith.cmpi sge, %[[LAST]], %[[E]]
+// CHECK: %[[WRONG:.*]] = arith.andi %{{.*}}, %[[OUTSIDE]]
+// CHECK: scf.if %[[WRONG]]
+func.func @window(%a: tensor<?xf32>, %d: tensor<?x?xf32>) -> tensor<?x?xf32> {
+  %0 = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i + 2 * j)>, #id], iterator_types = ["parallel", "parallel"]}
+      ins(%a : tensor<?xf32>) outs(%d : tensor<?x?xf32>) {
+  ^bb0(%x: f32, %y: f32):
+    linalg.yield %x : f32
+  } -> tensor<?x?xf32>
+  return %0 : tensor<?x?xf32>
+}
+
+// CHECK-LABEL: func.func @flags
+// CHECK-NOT: overflow
+// CHECK: return
+func.func @flags(%a: index, %b: i32) -> (index, i32) {
+  %0 = arith.addi %a, %a overflow<nsw> : index
+  %1 = arith.shli %b, %b overflow<nuw> : i32
+  return %0, %1 : index, i32
+}

@@ -1,0 +1,228 @@
+//===- UncheckedOps.cpp - What quant-llm-insert-checks refuses ------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "UncheckedOps.h"
+
+#include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/OpenMP/OpenMPDialect.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/UB/IR/UBOps.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/SymbolTable.h"
+
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/SetVector.h"
+
+using namespace mlir;
+using namespace quant_llm;
+
+/// Functions of a model call each other a few levels deep. A frame of compiled
+/// code is far below a thousandth of the usual 8 MiB.
+static constexpr unsigned kMostCallDepth = 1000;
+
+//===----------------------------------------------------------------------===//
+// Operations
+//===----------------------------------------------------------------------===//
+
+static bool isTensorOrBuffer(Type type) {
+  return isa<TensorType, BaseMemRefType>(type);
+}
+
+static bool touchesTensorOrBuffer(Operation *op) {
+  return llvm::any_of(op->getOperandTypes(), isTensorOrBuffer) ||
+         llvm::any_of(op->getResultTypes(), isTensorOrBuffer);
+}
+
+/// Whether a view of the source type is one of the result type as far as the
+/// distances in memory go, which nothing checks at run time.
+static bool keepsLayout(memref::CastOp op) {
+  auto from = dyn_cast<MemRefType>(op.getSource().getType()),
+       to = dyn_cast<MemRefType>(op.getType());
+  if (!from || !to)
+    return true; // of unknown rank, which is refused elsewhere
+  int64_t fromOffset, toOffset;
+  SmallVector<int64_t> fromStrides, toStrides;
+  if (failed(from.getStridesAndOffset(fromStrides, fromOffset)) ||
+      failed(to.getStridesAndOffset(toStrides, toOffset)))
+    return false;
+  // Without a layout, strides are products of extents, which are checked.
+  if (from.getLayout().isIdentity() && to.getLayout().isIdentity())
+    return true;
+  auto fits = [](int64_t is, int64_t promised) {
+    return ShapedType::isDynamic(promised) || is == promised;
+  };
+  return fits(fromOffset, toOffset) &&
+         llvm::all_of(llvm::zip_equal(fromStrides, toStrides), [&](auto pair) {
+           return fits(std::get<0>(pair), std::get<1>(pair));
+         });
+}
+
+/// Whether the function has a body, or is one of the runtime that checks of an
+/// earlier run call.
+static bool isDefined(func::FuncOp function) {
+  return !function.isExternal() || function.getName() == kFailCheckFunction ||
+         function.getName() == kRequireFunction;
+}
+
+/// What is wrong with `op`; empty if nothing is.
+static std::string findFault(Operation *op, SymbolTable &symbols) {
+  StringRef dialect = op->getName().getDialectNamespace();
+  if (isa_and_nonnull<LLVM::LLVMDialect, omp::OpenMPDialect>(op->getDialect()))
+    return ("expected no op of the dialect '" + dialect +
+            "', whose accesses to memory cannot be checked; write it with "
+            "scf and memref")
+        .str();
+  if (isa_and_nonnull<ub::UBDialect>(op->getDialect()))
+    return "expected defined values; an op with constant operands for which it "
+           "is undefined folds to this";
+  if (auto dim = dyn_cast<ShapedDimOpInterface>(op)) {
+    auto type = dyn_cast<ShapedType>(dim.getShapedValue().getType());
+    std::optional<int64_t> index = getConstantIntValue(dim.getDimension());
+    if (type && type.hasRank() && index &&
+        (*index < 0 || *index >= type.getRank()))
+      return "expected a dimension below the rank " +
+             std::to_string(type.getRank()) + " but got " +
+             std::to_string(*index);
+    if (index)
+      return "";
+  }
+  if ((op->getParentOfType<linalg::LinalgOp>() ||
+       op->getParentOfType<LinearOpInterface>()) &&
+      touchesTensorOrBuffer(op) &&
+      !(isa<tensor::ExtractOp>(op) &&
+        op->getResult(0).getType().isIntOrIndexOrFloat()))
+    return "expected no access to tensors and buffers in the body of another "
+           "op, where it cannot be checked, but for tensor.extract of a "
+           "number and tensor.dim of a constant dimension";
+  if (isa_and_nonnull<memref::MemRefDialect>(op->getDialect()) &&
+      !isa<memref::AllocOp, memref::CastOp, memref::CollapseShapeOp,
+           memref::CopyOp, memref::DimOp, memref::ExpandShapeOp,
+           memref::GetGlobalOp, memref::GlobalOp, memref::LoadOp,
+           memref::StoreOp, memref::SubViewOp>(op))
+    return "expected an op whose accesses to memory can be checked: alloc, "
+           "cast, collapse_shape, copy, dim, expand_shape, get_global, load, "
+           "store or subview";
+  if (auto cast = dyn_cast<memref::CastOp>(op); cast && !keepsLayout(cast))
+    return "expected a cast that promises no strides and offset that its "
+           "source does not have, which cannot be checked";
+  if (auto global = dyn_cast<memref::GlobalOp>(op);
+      global && global.isExternal())
+    return "expected a value, since nothing else defines it";
+  if (isa_and_nonnull<bufferization::BufferizationDialect>(op->getDialect()) &&
+      !isa<bufferization::AllocTensorOp, bufferization::CloneOp,
+           bufferization::MaterializeInDestinationOp, bufferization::ToBufferOp,
+           bufferization::ToTensorOp>(op))
+    return "expected an op whose accesses to memory can be checked: "
+           "alloc_tensor, clone, materialize_in_destination, to_buffer or "
+           "to_tensor";
+  if (isa_and_nonnull<vector::VectorDialect>(op->getDialect()) &&
+      touchesTensorOrBuffer(op))
+    return "expected no access to tensors and buffers as vectors, which cannot "
+           "be checked; write loops or linalg ops, which become vector code";
+  if (isa<CallOpInterface>(op) || isa<func::ConstantOp, DispatchOp>(op))
+    for (NamedAttribute attribute : op->getAttrs())
+      if (auto symbol = dyn_cast<FlatSymbolRefAttr>(attribute.getValue()))
+        if (auto function = symbols.lookup<func::FuncOp>(symbol.getAttr());
+            function && !isDefined(function))
+          return ("expected a function of the module, but '" +
+                  symbol.getValue() +
+                  "' is only declared, and code from elsewhere is not called")
+              .str();
+  return "";
+}
+
+LogicalResult quant_llm::refuseUncheckedOps(ModuleOp module) {
+  SymbolTable symbols(module);
+  WalkResult walked =
+      module.walk<WalkOrder::PreOrder>([&](Operation *op) -> WalkResult {
+        if (op != module && op->hasTrait<OpTrait::SymbolTable>())
+          return op->emitOpError(
+              "expected functions at the top level of the module, where they "
+              "can be checked");
+        std::string fault = findFault(op, symbols);
+        if (!fault.empty())
+          return op->emitOpError(fault);
+        return WalkResult::advance();
+      });
+  return failure(walked.wasInterrupted());
+}
+
+//===----------------------------------------------------------------------===//
+// Calls
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+struct CallNode {
+  /// Each function that is named in this one, and where it first is.
+  llvm::MapVector<Operation *, Operation *> callees;
+  enum { New, Open, Done } state = New;
+  /// Of calls below this one.
+  unsigned depth = 0;
+};
+
+} // namespace
+
+LogicalResult quant_llm::refuseRecursion(ModuleOp module) {
+  SymbolTable symbols(module);
+  llvm::MapVector<Operation *, CallNode> graph;
+  for (auto function : module.getOps<func::FuncOp>()) {
+    CallNode &node = graph[function];
+    auto uses = SymbolTable::getSymbolUses(function);
+    if (!uses)
+      continue;
+    for (const SymbolTable::SymbolUse &use : *uses)
+      if (auto callee = symbols.lookup<func::FuncOp>(
+              use.getSymbolRef().getRootReference()))
+        node.callees.insert({callee, use.getUser()});
+  }
+  for (auto &[root, unused] : graph) {
+    // Depth first, with a stack of our own: the calls may be deep.
+    SmallVector<std::pair<Operation *, size_t>> path;
+    auto enter = [&](Operation *function) {
+      graph[function].state = CallNode::Open;
+      path.emplace_back(function, 0);
+    };
+    if (graph[root].state == CallNode::New)
+      enter(root);
+    while (!path.empty()) {
+      auto &[function, next] = path.back();
+      CallNode &node = graph[function];
+      if (next == node.callees.size()) {
+        node.state = CallNode::Done;
+        path.pop_back();
+        continue;
+      }
+      auto [callee, call] = *std::next(node.callees.begin(), next);
+      CallNode &other = graph[callee];
+      if (other.state == CallNode::Open)
+        return call->emitOpError("expected functions that do not call "
+                                 "themselves, since the stack is finite, but "
+                                 "got a call of '")
+               << cast<func::FuncOp>(callee).getName()
+               << "', which leads here; write a loop";
+      if (other.state == CallNode::New) {
+        enter(callee);
+        continue;
+      }
+      ++next;
+      node.depth = std::max(node.depth, other.depth + 1);
+      if (node.depth > kMostCallDepth)
+        return call->emitOpError("expected calls that are at most ")
+               << kMostCallDepth << " deep, since the stack is finite";
+    }
+  }
+  return success();
+}

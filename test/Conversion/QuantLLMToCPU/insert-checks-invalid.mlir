@@ -1,0 +1,185 @@
+// RUN: quant-opt %s --split-input-file --verify-diagnostics --quant-llm-insert-checks
+
+// Each module has an op in front of which no check could find what goes wrong.
+
+func.func @view(%a: memref<4xf32>, %n: index) -> memref<?xf32> {
+  // expected-error @+1 {{expected an op whose accesses to memory can be checked: alloc, cast, collapse_shape,}}
+  %0 = memref.reinterpret_cast %a to offset: [0], sizes: [%n], strides: [1] : memref<4xf32> to memref<?xf32>
+  return %0 : memref<?xf32>
+}
+
+// -----
+
+func.func @stack(%n: index) {
+  // expected-error @+1 {{expected an op whose accesses to memory can be checked}}
+  %0 = memref.alloca(%n) : memref<?xf32>
+  return
+}
+
+// -----
+
+func.func @strides(%a: memref<4x4xf32, strided<[?, 1]>>) -> memref<4x4xf32> {
+  // expected-error @+1 {{expected a cast that promises no strides and offset that its source does not have, which cannot be checked}}
+  %0 = memref.cast %a : memref<4x4xf32, strided<[?, 1]>> to memref<4x4xf32>
+  return %0 : memref<4x4xf32>
+}
+
+// -----
+
+func.func @free(%a: tensor<?xf32>) {
+  // expected-error @+1 {{expected an op whose accesses to memory can be checked: alloc_tensor,}}
+  bufferization.dealloc_tensor %a : tensor<?xf32>
+  return
+}
+
+// -----
+
+func.func @vector(%a: tensor<?xf32>, %i: index) -> vector<8xf32> {
+  %zero = arith.constant 0.0 : f32
+  // expected-error @+1 {{expected no access to tensors and buffers as vectors, which cannot be checked}}
+  %0 = vector.transfer_read %a[%i], %zero {in_bounds = [true]} : tensor<?xf32>, vector<8xf32>
+  return %0 : vector<8xf32>
+}
+
+// -----
+
+func.func @pointer(%a: i64) -> i64 {
+  // expected-error @+1 {{expected no op of the dialect 'llvm', whose accesses to memory cannot be checked; write it with scf and memref}}
+  %p = llvm.inttoptr %a : i64 to !llvm.ptr
+  %0 = llvm.load %p : !llvm.ptr -> i64
+  return %0 : i64
+}
+
+// -----
+
+// expected-error @+1 {{expected no op of the dialect 'llvm'}}
+llvm.func @pointer(%p: !llvm.ptr) -> i64 {
+  %0 = llvm.load %p : !llvm.ptr -> i64
+  llvm.return %0 : i64
+}
+
+// -----
+
+func.func @parallel() {
+  // expected-error @+1 {{expected no op of the dialect 'omp'}}
+  omp.parallel {
+    omp.terminator
+  }
+  return
+}
+
+// -----
+
+func.func @undefined(%a: tensor<4xf32>) -> f32 {
+  // expected-error @+1 {{expected defined values; an op with constant operands for which it is undefined folds to this}}
+  %i = ub.poison : index
+  %0 = tensor.extract %a[%i] : tensor<4xf32>
+  return %0 : f32
+}
+
+// -----
+
+func.func @rank(%a: tensor<?xf32>) -> index {
+  %c1 = arith.constant 1 : index
+  // expected-error @+1 {{expected a dimension below the rank 1 but got 1}}
+  %0 = tensor.dim %a, %c1 : tensor<?xf32>
+  return %0 : index
+}
+
+// -----
+
+func.func @body(%a: tensor<?xf32>, %d: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = linalg.generic {indexing_maps = [affine_map<(i) -> (i)>], iterator_types = ["parallel"]} outs(%d : tensor<4xf32>) {
+  ^bb0(%y: f32):
+    %i = linalg.index 0 : index
+    // expected-error @+1 {{expected no access to tensors and buffers in the body of another op, where it cannot be checked, but for tensor.extract of a number and tensor.dim of a constant dimension}}
+    %n = tensor.dim %a, %i : tensor<?xf32>
+    linalg.yield %y : f32
+  } -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+func.func @map(%a: tensor<?xf32>, %d: tensor<?xf32>) -> tensor<?xf32> {
+  // expected-error @+1 {{expected indexing maps without large numbers, but got affine_map<(d0) -> (d0 * 1000000000000)>}}
+  %0 = linalg.generic {indexing_maps = [affine_map<(i) -> (i * 1000000000000)>, affine_map<(i) -> (i)>], iterator_types = ["parallel"]} ins(%a : tensor<?xf32>) outs(%d : tensor<?xf32>) {
+  ^bb0(%x: f32, %y: f32):
+    linalg.yield %x : f32
+  } -> tensor<?xf32>
+  return %0 : tensor<?xf32>
+}
+
+// -----
+
+// expected-error @+1 {{expected a value, since nothing else defines it}}
+memref.global "private" @elsewhere : memref<4xf32>
+
+// -----
+
+func.func private @elsewhere(i64) -> i64
+func.func @call(%a: i64) -> i64 {
+  // expected-error @+1 {{expected a function of the module, but 'elsewhere' is only declared, and code from elsewhere is not called}}
+  %0 = func.call @elsewhere(%a) : (i64) -> i64
+  return %0 : i64
+}
+
+// -----
+
+func.func private @elsewhere(i64) -> i64
+func.func @pointer(%a: i64) -> i64 {
+  // expected-error @+1 {{expected a function of the module}}
+  %f = func.constant @elsewhere : (i64) -> i64
+  %0 = func.call_indirect %f(%a) : (i64) -> i64
+  return %0 : i64
+}
+
+// -----
+
+func.func @beside() {
+  return
+}
+// expected-error @+1 {{expected functions at the top level of the module, where they can be checked}}
+module @nested {
+  func.func @f() {
+    return
+  }
+}
+
+// -----
+
+func.func @endless(%a: i32) -> i32 {
+  // expected-error @+1 {{expected functions that do not call themselves, since the stack is finite, but got a call of 'endless', which leads here; write a loop}}
+  %0 = func.call @endless(%a) : (i32) -> i32
+  return %0 : i32
+}
+
+// -----
+
+func.func @first(%a: i32) -> i32 {
+  %0 = func.call @second(%a) : (i32) -> i32
+  return %0 : i32
+}
+func.func @second(%a: i32) -> i32 {
+  // expected-error @+1 {{but got a call of 'first', which leads here}}
+  %f = func.constant @first : (i32) -> i32
+  %0 = func.call_indirect %f(%a) : (i32) -> i32
+  return %0 : i32
+}
+
+// -----
+
+// Not a cycle.
+func.func @leaf(%a: i32) -> i32 {
+  return %a : i32
+}
+func.func @left(%a: i32) -> i32 {
+  %0 = func.call @leaf(%a) : (i32) -> i32
+  return %0 : i32
+}
+func.func @top(%a: i32) -> i32 {
+  %0 = func.call @left(%a) : (i32) -> i32
+  %1 = func.call @left(%0) : (i32) -> i32
+  %2 = func.call @leaf(%1) : (i32) -> i32
+  return %2 : i32
+}
