@@ -8,6 +8,7 @@
 that are killed or divided, and everything that can be wrong."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -189,8 +190,24 @@ def test_restart(directory, tmp_path):
 
     with pytest.raises(Killed):
         calibrate(directory, TOKENS, output, progress=kill, device="cpu")
+    mine = tmp_path / "c.safetensors.partial" / "mine.safetensors"
+    mine.write_text("x")
+    with pytest.raises(quant_llm.QuantLLMError, match="partial' exists and is none of our work; remove it"):
+        calibrate(directory, TOKENS, output, seed=1, restart=True, device="cpu")
+    assert os.listdir(mine.parent) == [mine.name]
+    mine.unlink()
     calibrate(directory, TOKENS, output, seed=1, restart=True, device="cpu")
     assert CalibrationFile(output).metadata["seed"] == "1"
+    assert os.listdir(tmp_path) == ["c.safetensors"]
+    # Another calibration file may be replaced, and nothing else.
+    calibrate(directory, TOKENS, output, device="cpu")
+    assert CalibrationFile(output).metadata["seed"] == "0"
+    weights = tmp_path / "model.safetensors"
+    shutil.copy(os.path.join(directory, "model.safetensors"), weights)
+    before = weights.read_bytes()
+    with pytest.raises(quant_llm.QuantLLMError, match="exists and is no calibration file; choose another output"):
+        calibrate(directory, TOKENS, weights, device="cpu")
+    assert weights.read_bytes() == before
 
 
 WORKER = """

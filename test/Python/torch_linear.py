@@ -333,6 +333,11 @@ torch.save({{name: module.dequantize() for name, module in model.named_modules()
     assert sum(isinstance(module, ql.QuantLinear) for module in model.modules()) == 14
     with pytest.raises(QuantLLMError, match="exists already; choose another name"):
         ql.build_artifact(quantized, path)
+    with open(os.path.join(path, "mine.txt"), "w"):
+        pass
+    with pytest.raises(QuantLLMError, match="holds 'mine.txt', which would be lost; move it away, or choose another name"):
+        ql.build_artifact(quantized, path, chip="sm_80", activation="bf16", replace=True)
+    os.remove(os.path.join(path, "mine.txt"))
     ql.build_artifact(quantized, path, chip="sm_80", activation="bf16", replace=True)
     assert {linear.activation for linear in gpu.Artifact(path).linears} == {"bf16"}
     assert os.listdir(tmp_path) and not [name for name in os.listdir(tmp_path) if name.startswith(".artifact")]

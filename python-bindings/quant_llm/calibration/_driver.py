@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from .. import __version__, _quant_llm, model as models, run_pipeline
 from .._calibrate import DEFAULT_STATISTICS, DTYPES, OF_INPUTS, STATISTICS
 from .._errors import QuantLLMError
 from .._safetensors import read_header
-from ._file import SCHEMA, read_tensor, write_tensors
+from ._file import SCHEMA, CalibrationFile, read_tensor, write_tensors
 from ._parameters import Parameters
 from ._source import translate
 from ._statistics import InputStatistics
@@ -105,6 +104,11 @@ class _Run:
             raise QuantLLMError(f"cannot write '{output}': there is no directory '{directory}'")
         if os.path.isdir(self.output):
             raise QuantLLMError(f"expected a file to write but '{output}' is a directory")
+        if os.path.lexists(self.output):
+            try:
+                CalibrationFile(self.output)
+            except QuantLLMError:
+                raise QuantLLMError(f"'{output}' exists and is no calibration file; choose another output") from None
         self.rank, self.world = 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -234,8 +238,8 @@ class _Run:
     def resume(self, restart):
         """The number of parts that are done."""
         path = self.file("progress.json")
-        if self.rank == 0 and restart:
-            shutil.rmtree(self.partial, ignore_errors=True)
+        if self.rank == 0 and restart and os.path.exists(path):
+            self.remove_partial()
         self.barrier()
         done = 0
         if os.path.exists(path):
@@ -260,6 +264,14 @@ class _Run:
             self.write_progress(0)
         self.barrier()
         return done
+
+    def remove_partial(self):
+        """Removes our own files, and their directory if there is nothing else."""
+        for name in os.listdir(self.partial):
+            if re.fullmatch(r"\.?progress\.json|\.?(part|fisher|values)-[\w-]+\.safetensors(\.\w+)?", name):
+                os.remove(self.file(name))
+        with contextlib.suppress(OSError):
+            os.rmdir(self.partial)
 
     def write_progress(self, done):
         staging = self.file(".progress.json")
@@ -452,7 +464,7 @@ class _Run:
         summary = {"output": self.output, "parts": len(self.parts), "samples": len(self.tokens), "tokens": sum(map(len, self.tokens)), "dead": {}}
         if self.rank == 0:
             summary["dead"] = self.join()
-            shutil.rmtree(self.partial, ignore_errors=True)
+            self.remove_partial()
         self.barrier()
         return summary
 
