@@ -57,17 +57,18 @@ def run(arguments):
     original_path = os.path.join(arguments.output, "original")
     quantized_path = os.path.join(arguments.output, "int4")
     source = arguments.model
+    # What is missing or wrong of these is better said before the long work.
+    text = cli.read_text(arguments.text)
+    tokens = model.find_tokenizer(source).encode(text, special_tokens=False)
     if model.classify(source) != "quant-llm":
         step("importing", model.import_directory, source, original_path, replace=True, progress=step.bars)
     else:
         original_path = source
     report = step("quantizing", model.quantize_directory, original_path, quantized_path, replace=True, progress=step.bars)
 
-    text = cli.read_text(arguments.text)
     results, continuation, speed = {}, "", 0.0
     for name, path in (("original", original_path), ("int4", quantized_path)):
         loaded = step(f"compiling the {name} model", model.Model.load, path)
-        tokens = loaded.require_tokenizer().encode(text, special_tokens=False)
         results[name] = step(
             f"perplexity of the {name} model",
             loaded.perplexity,

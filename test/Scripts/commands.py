@@ -318,6 +318,18 @@ def test_the_work_itself(tiny_model, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["int4", "original"]
 
 
+def test_what_is_missing_is_said_before_the_work(tiny_model, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(tiny_model, source)
+    (source / "tokenizer.json").unlink()
+    out, err = start_work(source, tmp_path / "out").communicate(timeout=120)
+    assert (out, err) == ("", f"quickstart.py: error: '{source}' has no tokenizer.json\n")
+    (source / "text.txt").unlink()
+    out, err = start_work(source, tmp_path / "out").communicate(timeout=120)
+    assert (out, err) == ("", f"quickstart.py: error: cannot read '{source}/text.txt': No such file or directory\n")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_work(tiny_model, tmp_path, number):
     process = start_work(tiny_model, tmp_path / "out")
