@@ -211,6 +211,20 @@ CalibrationFile::find(std::string_view statistic,
                        join(parameters(), 2) + "; " + kAdvice);
 }
 
+std::string CalibrationFile::getOwner(std::string_view parameter) const {
+  auto alias = aliases.find(parameter);
+  return alias == aliases.end() ? std::string(parameter) : alias->second;
+}
+
+Result<std::vector<int64_t>>
+CalibrationFile::getShape(std::string_view statistic,
+                          std::string_view parameter) const {
+  Result<const TensorView *> found = find(statistic, parameter);
+  if (!found.ok())
+    return found.status();
+  return (*found)->shape;
+}
+
 bool CalibrationFile::contains(std::string_view statistic,
                                std::string_view parameter) const {
   return find(statistic, parameter).ok();

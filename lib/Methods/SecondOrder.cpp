@@ -19,6 +19,8 @@
 #include "quant-llm/Numerics/Packing.h"
 #include "quant-llm/Support/Parallel.h"
 
+#include "Clones.h"
+
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
 
@@ -37,21 +39,6 @@ static constexpr int64_t blockColumns = 128;
 /// Each retry has ten times the damping of the one before.
 static constexpr int maxDampingRetries = 4;
 
-// The compiler makes one copy per instruction set, and the loader chooses; none
-// contracts or reassociates, so that all give the same bits.
-#if defined(__x86_64__) && defined(__ELF__) && !defined(__SANITIZE_ADDRESS__)
-#define QUANT_LLM_CLONES                                                       \
-  __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define QUANT_LLM_CLONES
-#endif
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#undef QUANT_LLM_CLONES
-#define QUANT_LLM_CLONES
-#endif
-#endif
-
 /// to[j] -= sum over i < count of matrix[i * stride + j] * from[i], for j in
 /// [begin, end); to and from are [.][panelRows].
 QUANT_LLM_CLONES
@@ -68,6 +55,24 @@ static void subtractProduct(const float *matrix, int64_t stride, int64_t count,
     for (int64_t r = 0; r < panelRows; ++r)
       to[j * panelRows + r] -= sums[r];
   }
+}
+
+/// to[j] = sum over i < count of matrix[i * stride + j] * from[i], for j < 4.
+QUANT_LLM_CLONES
+static void multiplyFour(const float *matrix, int64_t stride, int64_t count,
+                         const float *from, float *to) {
+  float sums[4][panelRows] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    const float *factors = matrix + i * stride;
+    const float *row = from + i * panelRows;
+    for (int64_t r = 0; r < panelRows; ++r) {
+      sums[0][r] += factors[0] * row[r];
+      sums[1][r] += factors[1] * row[r];
+      sums[2][r] += factors[2] * row[r];
+      sums[3][r] += factors[3] * row[r];
+    }
+  }
+  std::memcpy(to, sums, sizeof(sums));
 }
 
 /// to[j] -= row[j] * from for j in [begin, end).
@@ -243,44 +248,62 @@ double multiplyPanels(const float *a, const float *b, int64_t k) {
 int64_t getNumPanels(int64_t n) { return (n - 1) / panelRows + 1; }
 } // namespace
 
-/// The sum over the rows of D H D^T, D the matrix less `other`, or the matrix
-/// itself if that is null.
-static double computeSquare(const MatrixView &matrix, const float *other,
-                            const ScaledHessian &hessian, int threads) {
-  int64_t k = matrix.k;
+OutputErrorMeter::OutputErrorMeter(const HessianView &hessian) : k(hessian.k) {
+  ScaledHessian scaled(hessian);
+  exponent = scaled.exponent;
+  upper = std::move(scaled.values);
+  for (int64_t i = 0; i < k; ++i)
+    for (int64_t j = 0; j < k; ++j)
+      upper[static_cast<size_t>(i * k + j)] *= i < j   ? 2.0f
+                                               : i > j ? 0.0f
+                                                       : 1.0f;
+}
+
+double OutputErrorMeter::compute(const MatrixView &matrix,
+                                 const float *approximation,
+                                 int threads) const {
   std::vector<int64_t> order = identityOrder(k);
-  MatrixView otherView{other, SourceType::F32, matrix.n, k};
+  MatrixView other{approximation, SourceType::F32, matrix.n, k};
   int64_t panels = getNumPanels(matrix.n);
   std::vector<double> parts(static_cast<size_t>(panels));
   parallelFor(panels, threads, [&](int64_t begin, int64_t end) {
     std::vector<float> product;
     for (int64_t index = begin; index < end; ++index) {
       Panel panel(matrix, index, order);
-      if (other) {
-        Panel subtracted(otherView, index, order);
+      if (approximation) {
+        Panel subtracted(other, index, order);
         for (size_t i = 0; i < panel.values.size(); ++i)
           panel.values[i] = subtracted.values[i] - panel.values[i];
       }
       product.assign(panel.values.size(), 0.0f);
-      subtractProduct(hessian.values.data(), k, k, 0, k, panel.values.data(),
-                      product.data());
+      int64_t j = 0;
+      for (; j + 4 <= k; j += 4)
+        multiplyFour(upper.data() + j, k, j + 4, panel.values.data(),
+                     product.data() + j * panelRows);
+      // The last columns.
+      for (; j < k; ++j) {
+        subtractProduct(upper.data(), k, j + 1, j, j + 1, panel.values.data(),
+                        product.data());
+        for (int64_t r = 0; r < panelRows; ++r)
+          product[static_cast<size_t>(j * panelRows + r)] *= -1.0f;
+      }
       parts[static_cast<size_t>(index)] =
-          -multiplyPanels(panel.values.data(), product.data(), k);
+          multiplyPanels(panel.values.data(), product.data(), k);
     }
   });
   double sum = 0;
   for (double part : parts)
     sum += part;
-  return std::ldexp(sum, hessian.exponent);
+  return std::ldexp(sum, exponent);
 }
 
 OutputError quant_llm::computeOutputError(const MatrixView &matrix,
                                           const float *approximation,
                                           const HessianView &hessian,
                                           int threads) {
-  ScaledHessian symmetric(hessian);
-  return {computeSquare(matrix, approximation, symmetric, threads),
-          computeSquare(matrix, nullptr, symmetric, threads)};
+  OutputErrorMeter meter(hessian);
+  return {meter.compute(matrix, approximation, threads),
+          meter.compute(matrix, nullptr, threads)};
 }
 
 /// sqrt(error / reference) of an output error; NaN if one is not finite.
@@ -299,9 +322,9 @@ class SecondOrder {
 public:
   SecondOrder(const MatrixView &matrix, const Scheme &scheme,
               const HessianView &hessian, const std::string &tensorName,
-              int threads)
+              int threads, const QuantizedMatrix *start)
       : matrix(matrix), scheme(scheme), hessian(hessian),
-        tensorName(tensorName), threads(threads) {}
+        tensorName(tensorName), threads(threads), start(start) {}
 
   /// Checks the input, and rounds to nearest.
   Status begin(SecondOrderReport *to);
@@ -327,10 +350,11 @@ private:
   const HessianView &hessian;
   const std::string &tensorName;
   int threads;
+  const QuantizedMatrix *start;
   SecondOrderReport *report = nullptr;
   QuantizedMatrix stored;
   std::optional<Grid> grid;
-  std::optional<ScaledHessian> symmetric;
+  std::optional<OutputErrorMeter> meter;
   /// tr(W H W^T), for the report.
   double reference = 0;
   std::vector<int64_t> order;
@@ -339,14 +363,24 @@ private:
 
 Status SecondOrder::begin(SecondOrderReport *to) {
   report = to;
-  Result<QuantizedMatrix> nearest =
-      quantize(matrix, scheme, tensorName, threads);
-  if (!nearest.ok())
-    return nearest.status();
   Status status = verifyHessian(hessian, matrix.k, tensorName);
-  if (!status.ok())
-    return status;
-  stored = nearest.take();
+  if (start) {
+    if (status.ok())
+      status = verifyFinite(matrix, tensorName, threads);
+    if (status.ok() && (start->n != matrix.n || start->k != matrix.k))
+      status = withName(Status::error("expected a start of its own shape"));
+    if (!status.ok())
+      return status;
+    stored = *start;
+  } else {
+    Result<QuantizedMatrix> nearest =
+        quantize(matrix, scheme, tensorName, threads);
+    if (!nearest.ok())
+      return nearest.status();
+    if (!status.ok())
+      return status;
+    stored = nearest.take();
+  }
   Result<Grid> read = Grid::get(stored.view(), scheme);
   if (!read.ok())
     return withName(read.status());
@@ -357,8 +391,8 @@ Status SecondOrder::begin(SecondOrderReport *to) {
   *report = SecondOrderReport();
   for (int64_t i = 0; i < matrix.k; ++i)
     report->deadColumns += hessian.at(i, i) == 0.0f;
-  symmetric.emplace(hessian);
-  reference = computeSquare(matrix, nullptr, *symmetric, threads);
+  meter.emplace(hessian);
+  reference = meter->compute(matrix, nullptr, threads);
   return measure(report->nearestError);
 }
 
@@ -368,7 +402,7 @@ Status SecondOrder::measure(double &error) {
   if (!status.ok())
     return withName(status);
   error = getRelativeError(
-      {computeSquare(matrix, values.data(), *symmetric, threads), reference});
+      {meter->compute(matrix, values.data(), threads), reference});
   return Status::success();
 }
 
@@ -491,7 +525,7 @@ Status SecondOrder::runGPTQ(const GPTQOptions &options) {
     report->damping = factor->damping;
     report->dampingRetries = factor->retries;
   }
-  bool dynamicGroups = !options.actOrder && !options.staticGroups &&
+  bool dynamicGroups = !start && !options.actOrder && !options.staticGroups &&
                        !scheme.scaleScheme && grid->blocks().blockN == 1;
   int64_t panels = getNumPanels(matrix.n);
   std::vector<Status> statuses(static_cast<size_t>(panels));
@@ -579,11 +613,10 @@ Status SecondOrder::runQuantEase(const QuantEaseOptions &options) {
     if (!status.ok())
       return status;
   }
-  if (!symmetric)
-    symmetric.emplace(hessian);
+  ScaledHessian symmetric(hessian);
   parallelFor(getNumPanels(matrix.n), threads, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index)
-      runQuantEasePanel(index, symmetric->values, options);
+      runQuantEasePanel(index, symmetric.values, options);
   });
   return Status::success();
 }
@@ -592,12 +625,11 @@ Status SecondOrder::runQuantEase(const QuantEaseOptions &options) {
 // Entry points
 //===----------------------------------------------------------------------===//
 
-Result<QuantizedMatrix>
-quant_llm::quantizeGPTQ(const MatrixView &matrix, const Scheme &scheme,
-                        const HessianView &hessian, const GPTQOptions &options,
-                        const std::string &tensorName, int threads,
-                        SecondOrderReport *report) {
-  SecondOrder method(matrix, scheme, hessian, tensorName, threads);
+Result<QuantizedMatrix> quant_llm::quantizeGPTQ(
+    const MatrixView &matrix, const Scheme &scheme, const HessianView &hessian,
+    const GPTQOptions &options, const std::string &tensorName, int threads,
+    SecondOrderReport *report, const QuantizedMatrix *start) {
+  SecondOrder method(matrix, scheme, hessian, tensorName, threads, start);
   Status status = method.begin(report);
   if (status.ok())
     status = method.runGPTQ(options);
@@ -609,8 +641,8 @@ quant_llm::quantizeGPTQ(const MatrixView &matrix, const Scheme &scheme,
 Result<QuantizedMatrix> quant_llm::quantizeQuantEase(
     const MatrixView &matrix, const Scheme &scheme, const HessianView &hessian,
     const QuantEaseOptions &options, const std::string &tensorName, int threads,
-    SecondOrderReport *report) {
-  SecondOrder method(matrix, scheme, hessian, tensorName, threads);
+    SecondOrderReport *report, const QuantizedMatrix *start) {
+  SecondOrder method(matrix, scheme, hessian, tensorName, threads, start);
   Status status = method.begin(report);
   if (status.ok())
     status = method.runQuantEase(options);

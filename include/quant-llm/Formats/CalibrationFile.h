@@ -81,6 +81,16 @@ public:
   /// The statistics of a parameter, sorted; empty if nothing is known of it.
   std::vector<std::string> statistics(std::string_view parameter) const;
   bool contains(std::string_view statistic, std::string_view parameter) const;
+  /// The parameter with the stored statistics of the inputs of this one: itself
+  /// or what it is an alias of.
+  std::string getOwner(std::string_view parameter) const;
+  /// The shape of a tensor of the file.
+  Result<std::vector<int64_t>> getShape(std::string_view statistic,
+                                        std::string_view parameter) const;
+  /// All that the file says of itself, docs/Calibration.md.
+  const std::map<std::string, std::string> &metadata() const {
+    return file.metadata();
+  }
 
   /// Whether the file has this tensor, with the type and the shape that read()
   /// asks for. Its values are not looked at.

@@ -16,6 +16,29 @@ enum class QuantizationMethod {
   HalfQuadratic, ///< HalfQuadratic.h
   GPTQ,          ///< SecondOrder.h
   QuantEase,     ///< SecondOrder.h
+  EasyQuant,     ///< ClipSearch.h
+};
+
+/// How scales of channels are chosen (ChannelScales.h).
+enum class ChannelScaleMethod { SmoothQuant, SmoothQuantPlus, AWQ };
+
+/// Whether AWQ's scales depend on the weights as well.
+enum class DuoScaling { No, Yes, Both };
+
+/// By which error the ranges of blocks are shrunk (ClipSearch.h).
+enum class ClipObjective {
+  None,     ///< by none, or by the rule of the scheme
+  Diagonal, ///< squared errors times the second moments of the inputs
+  Output,   ///< of what each block adds to the outputs
+  Fisher,   ///< squared errors times the Fisher diagonal
+};
+
+/// What schemes are compared by.
+enum class SchemeError {
+  Weight,         ///< squared error of the elements
+  Output,         ///< squared error of the outputs
+  RelativeOutput, ///< the same, divided by the square of the outputs
+  Fisher,         ///< squared errors times the Fisher diagonal
 };
 
 /// True for the methods that need the Hessian of a weight's inputs.

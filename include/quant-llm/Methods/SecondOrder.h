@@ -37,6 +37,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace quant_llm {
 
@@ -77,8 +78,8 @@ struct QuantEaseOptions {
 struct SecondOrderReport {
   /// tr((Q - W) H (Q - W)^T) / tr(W H W^T), square root: the relative error of
   /// the outputs on the calibration tokens; of rounding to nearest on the
-  /// original scales, and of the result. 0 if all outputs are 0, NaN if they
-  /// are out of the range of numbers.
+  /// original scales (of `start`, if there is one), and of the result. 0 if all
+  /// outputs are 0, NaN if they are out of the range of numbers.
   double nearestError = 0;
   double error = 0;
   /// The damping that was used at last, as a part of the mean diagonal, and how
@@ -94,21 +95,44 @@ struct SecondOrderReport {
 Status verifyHessian(const HessianView &hessian, int64_t k,
                      const std::string &tensorName);
 
-/// Quantizes `matrix` under `scheme`. Errors: those of quantize() and
-/// verifyHessian(), options out of range, and a Hessian that cannot be factored
-/// with ten thousand times the damping; all begin with the tensor's name.
+/// Quantizes `matrix` under `scheme`. With `start`, a stored weight under the
+/// scheme, its scales and zeros are kept, and QuantEase starts from its codes.
+/// Errors: those of quantize(), verifyStorage() and verifyHessian(), options
+/// out of range, and a Hessian that cannot be factored with ten thousand times
+/// the damping; all begin with the tensor's name.
 Result<QuantizedMatrix> quantizeGPTQ(const MatrixView &matrix,
                                      const Scheme &scheme,
                                      const HessianView &hessian,
                                      const GPTQOptions &options,
                                      const std::string &tensorName, int threads,
-                                     SecondOrderReport *report = nullptr);
+                                     SecondOrderReport *report = nullptr,
+                                     const QuantizedMatrix *start = nullptr);
 
 Result<QuantizedMatrix>
 quantizeQuantEase(const MatrixView &matrix, const Scheme &scheme,
                   const HessianView &hessian, const QuantEaseOptions &options,
                   const std::string &tensorName, int threads,
-                  SecondOrderReport *report = nullptr);
+                  SecondOrderReport *report = nullptr,
+                  const QuantizedMatrix *start = nullptr);
+
+/// tr(D H D^T) for one H and many D, with half the multiplications that D H
+/// takes. Keeps a copy of the Hessian.
+class OutputErrorMeter {
+public:
+  explicit OutputErrorMeter(const HessianView &hessian);
+
+  /// D is A - W for n * k values A, or W itself without them. The result does
+  /// not depend on the number of threads.
+  double compute(const MatrixView &matrix, const float *approximation,
+                 int threads) const;
+
+private:
+  int64_t k;
+  /// H = 2^exponent (U + U^T) / 2: the upper triangle with its elements beside
+  /// the diagonal doubled, row-major.
+  std::vector<float> upper;
+  int exponent;
+};
 
 /// tr((A - W) H (A - W)^T) and tr(W H W^T) for n * k values A.
 struct OutputError {

@@ -7,18 +7,18 @@
 //===----------------------------------------------------------------------===//
 
 #include "NewArchive.h"
+#include "TransformEvaluator.h"
+#include "TransformStatistics.h"
 
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/Calibration.h"
+#include "quant-llm/Formats/Fingerprint.h"
 #include "quant-llm/Numerics/Float.h"
-#include "quant-llm/Numerics/Rotation.h"
-#include "quant-llm/Support/Parallel.h"
 #include "quant-llm/Support/Progress.h"
 
-#include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Iterators.h"
-#include "mlir/IR/Matchers.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/IR/TypeUtilities.h"
 #include "llvm/ADT/SetVector.h"
@@ -38,361 +38,6 @@ using namespace mlir;
 using namespace quant_llm;
 
 static constexpr StringLiteral kPassName = "quant-llm-materialize-transforms";
-
-//===----------------------------------------------------------------------===//
-// Evaluation
-//===----------------------------------------------------------------------===//
-
-namespace {
-
-/// The elements of a tensor, in f64; indices of permutations are exact in it.
-struct Elements {
-  SmallVector<int64_t> shape;
-  std::vector<double> values;
-
-  /// Seen as [outer, size of dim, inner].
-  int64_t getInner(int64_t dim) const {
-    int64_t inner = 1;
-    for (int64_t size : ArrayRef(shape).drop_front(dim + 1))
-      inner *= size;
-    return inner;
-  }
-};
-
-/// Computes the values of chains.
-class Evaluator {
-public:
-  explicit Evaluator(ParameterArchives &archives) : archives(archives) {}
-  FailureOr<Elements> evaluate(Value value);
-
-private:
-  FailureOr<Elements> load(GetParameterOp get);
-  FailureOr<Elements> readConstant(Operation *op);
-  LogicalResult apply(Operation *op, const ChannelTransform &transform,
-                      Elements &x);
-  LogicalResult multiply(Operation *op, const ChannelTransform &transform,
-                         Elements &x);
-  static void forEachElement(Elements &x, ArrayRef<int64_t> dims,
-                             function_ref<void(double &, int64_t)> body);
-
-  ParameterArchives &archives;
-};
-
-} // namespace
-
-/// Calls `body` with every element and the index of its channel, from several
-/// threads.
-void Evaluator::forEachElement(Elements &x, ArrayRef<int64_t> dims,
-                               function_ref<void(double &, int64_t)> body) {
-  SmallVector<int64_t> inner, strides(dims.size(), 1);
-  for (int64_t dim : dims)
-    inner.push_back(x.getInner(dim));
-  for (int64_t i = static_cast<int64_t>(dims.size()) - 2; i >= 0; --i)
-    strides[i] = strides[i + 1] * x.shape[dims[i + 1]];
-  const int64_t count = x.values.size();
-  parallelFor(count, /*threads=*/0, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      int64_t channel = 0;
-      for (size_t d = 0; d < dims.size(); ++d)
-        channel += i / inner[d] % x.shape[dims[d]] * strides[d];
-      body(x.values[i], channel);
-    }
-  });
-}
-
-FailureOr<Elements> Evaluator::load(GetParameterOp get) {
-  ParameterOp parameter = getParameterOf(get.getResult());
-  FailureOr<TensorInfo> info = archives.find(parameter);
-  if (failed(info))
-    return failure();
-  Elements result;
-  result.shape.assign(info->shape.begin(), info->shape.end());
-  Result<TensorBuffer> buffer = loadTensor(*info);
-  if (!buffer.ok())
-    return parameter.emitOpError("cannot be read: ") << buffer.message();
-  int64_t count = 1;
-  for (int64_t size : info->shape)
-    count *= size;
-  result.values.resize(count);
-  auto convert = [&](auto *from, auto toDouble) {
-    for (int64_t i = 0; i < count; ++i)
-      result.values[i] = static_cast<double>(toDouble(from[i]));
-  };
-  auto identity = [](auto x) { return x; };
-  const void *data = buffer->data;
-  switch (info->dtype) {
-  case DType::F64:
-    convert(static_cast<const double *>(data), identity);
-    break;
-  case DType::F32:
-    convert(static_cast<const float *>(data), identity);
-    break;
-  case DType::F16:
-    convert(static_cast<const uint16_t *>(data),
-            [](uint16_t x) { return f16ToFloat(x); });
-    break;
-  case DType::BF16:
-    convert(static_cast<const uint16_t *>(data),
-            [](uint16_t x) { return bf16ToFloat(x); });
-    break;
-  case DType::I32:
-    convert(static_cast<const int32_t *>(data), identity);
-    break;
-  case DType::I64:
-    convert(static_cast<const int64_t *>(data), identity);
-    break;
-  default:
-    return parameter.emitOpError("expected elements of a float type to "
-                                 "transform but got ")
-           << parameter.getType();
-  }
-  archives.release(parameter, *info);
-  return result;
-}
-
-FailureOr<Elements> Evaluator::readConstant(Operation *op) {
-  DenseElementsAttr attr;
-  if (!matchPattern(op->getResult(0), m_Constant(&attr)))
-    return op->emitOpError("expected the elements of the constant as a dense "
-                           "attribute, to compute transformed parameters");
-  Elements result;
-  result.shape = llvm::to_vector(attr.getType().getShape());
-  if (isa<IntegerType>(attr.getElementType())) {
-    for (const APInt &value : attr.getValues<APInt>())
-      result.values.push_back(static_cast<double>(value.getSExtValue()));
-    return result;
-  }
-  for (APFloat value : attr.getValues<APFloat>()) {
-    bool losesInfo;
-    value.convert(APFloat::IEEEdouble(), APFloat::rmNearestTiesToEven,
-                  &losesInfo);
-    result.values.push_back(value.convertToDouble());
-  }
-  return result;
-}
-
-/// Rotations and affine transforms: every block of channels times a matrix.
-LogicalResult Evaluator::multiply(Operation *op,
-                                  const ChannelTransform &transform,
-                                  Elements &x) {
-  const int64_t dim = transform.dims.front(), size = x.shape[dim];
-  const int64_t inner = x.getInner(dim), block = transform.getBlock();
-  std::optional<HadamardMatrix> hadamard;
-  std::vector<int8_t> signs;
-  SmallVector<Elements> matrices;
-  bool transposed = transform.inverse;
-  if (transform.hadamard) {
-    Result<HadamardMatrix> matrix = HadamardMatrix::get(transform.hadamard);
-    if (!matrix.ok())
-      return op->emitOpError(matrix.message());
-    hadamard = matrix.take();
-    if (transform.seed)
-      signs = getRandomSigns(*transform.seed, block);
-  } else if (transform.kind == TransformKind::Affine) {
-    // The inverse has a matrix of its own.
-    FailureOr<Elements> matrix =
-        evaluate(transform.data[transform.inverse ? 1 : 0]);
-    if (failed(matrix))
-      return failure();
-    matrices.push_back(std::move(*matrix));
-    transposed = false;
-  } else {
-    for (Value value : transform.data) {
-      FailureOr<Elements> matrix = evaluate(value);
-      if (failed(matrix))
-        return failure();
-      matrices.push_back(std::move(*matrix));
-    }
-  }
-
-  // Every vector is copied, so that it is contiguous.
-  const int64_t numVectors = static_cast<int64_t>(x.values.size()) / block;
-  const int64_t blocks = size / block;
-  const double root = std::sqrt(static_cast<double>(block));
-  auto multiplyVector = [&](int64_t index, std::vector<double> &v,
-                            std::vector<double> &w) {
-    int64_t i = index % inner;
-    int64_t b = index / inner % blocks, outer = index / inner / blocks;
-    double *begin = x.values.data() + (outer * size + b * block) * inner + i;
-    for (int64_t k = 0; k < block; ++k)
-      v[k] = begin[k * inner];
-    if (hadamard) {
-      if (!signs.empty() && !transposed)
-        for (int64_t k = 0; k < block; ++k)
-          v[k] *= signs[k];
-      hadamard->multiply(v.data(), 1, transposed);
-      for (int64_t k = 0; k < block; ++k)
-        v[k] /= root;
-      if (!signs.empty() && transposed)
-        for (int64_t k = 0; k < block; ++k)
-          v[k] *= signs[k];
-    }
-    // Factors of a Kronecker product, from the outer to the inner one.
-    int64_t stride = block;
-    for (const Elements &matrix : matrices) {
-      int64_t n = matrix.shape[0];
-      stride /= n;
-      std::fill(w.begin(), w.end(), 0.0);
-      for (int64_t first = 0; first < block; first += n * stride)
-        for (int64_t r = 0; r < n; ++r)
-          for (int64_t c = 0; c < n; ++c) {
-            double factor = transposed ? matrix.values[c * n + r]
-                                       : matrix.values[r * n + c];
-            for (int64_t s = 0; s < stride; ++s)
-              w[first + c * stride + s] += v[first + r * stride + s] * factor;
-          }
-      std::swap(v, w);
-    }
-    for (int64_t k = 0; k < block; ++k)
-      begin[k * inner] = v[k];
-  };
-  parallelFor(numVectors, /*threads=*/0, [&](int64_t first, int64_t last) {
-    std::vector<double> v(block), w(block);
-    for (int64_t index = first; index < last; ++index)
-      multiplyVector(index, v, w);
-  });
-  return success();
-}
-
-LogicalResult Evaluator::apply(Operation *op, const ChannelTransform &transform,
-                               Elements &x) {
-  auto addOffset = [&](const Elements &offset, bool subtract) {
-    int64_t count = offset.values.size();
-    forEachElement(x, transform.dims, [&](double &value, int64_t channel) {
-      double d = offset.values[channel % count];
-      value += subtract ? -d : d;
-    });
-  };
-  switch (transform.kind) {
-  case TransformKind::Scale: {
-    FailureOr<Elements> scale = evaluate(transform.data[0]);
-    if (failed(scale))
-      return failure();
-    for (double value : scale->values)
-      if (value == 0 && transform.inverse)
-        return op->emitOpError("divides by a scale that is 0");
-    forEachElement(x, transform.dims, [&](double &value, int64_t channel) {
-      double s = scale->values[channel];
-      value = transform.inverse ? value / s : value * s;
-    });
-    return success();
-  }
-  case TransformKind::Shift: {
-    FailureOr<Elements> offset = evaluate(transform.data[0]);
-    if (failed(offset))
-      return failure();
-    addOffset(*offset, transform.inverse);
-    return success();
-  }
-  case TransformKind::Permute: {
-    FailureOr<Elements> indices = evaluate(transform.data[0]);
-    if (failed(indices))
-      return failure();
-    int64_t dim = transform.dims.front(), size = x.shape[dim];
-    int64_t inner = x.getInner(dim);
-    std::vector<bool> seen(size);
-    for (double index : indices->values) {
-      if (!(index >= 0 && index < static_cast<double>(size)) ||
-          seen[static_cast<int64_t>(index)])
-        return op->emitOpError("expected a permutation that holds every number "
-                               "from 0 to ")
-               << size - 1 << " once";
-      seen[static_cast<int64_t>(index)] = true;
-    }
-    std::vector<double> old = x.values;
-    for (int64_t i = 0, e = old.size(); i < e; ++i) {
-      int64_t c = i / inner % size, rest = i - c * inner;
-      int64_t p = static_cast<int64_t>(indices->values[c]);
-      if (transform.inverse)
-        x.values[rest + p * inner] = old[i];
-      else
-        x.values[i] = old[rest + p * inner];
-    }
-    return success();
-  }
-  case TransformKind::Rotate:
-    return multiply(op, transform, x);
-  case TransformKind::Affine: {
-    Elements offset;
-    if (transform.data.size() > 2) {
-      FailureOr<Elements> found = evaluate(transform.data[2]);
-      if (failed(found))
-        return failure();
-      offset = std::move(*found);
-      if (transform.inverse)
-        addOffset(offset, true);
-    }
-    if (failed(multiply(op, transform, x)))
-      return failure();
-    if (!offset.values.empty() && !transform.inverse)
-      addOffset(offset, false);
-    return success();
-  }
-  }
-  return failure();
-}
-
-FailureOr<Elements> Evaluator::evaluate(Value value) {
-  Operation *op = value.getDefiningOp();
-  if (auto get = dyn_cast<GetParameterOp>(op))
-    return load(get);
-  if (op->hasTrait<OpTrait::ConstantLike>())
-    return readConstant(op);
-  FailureOr<Elements> x = evaluate(op->getOperand(0));
-  if (failed(x))
-    return failure();
-  if (std::optional<ChannelTransform> transform = ChannelTransform::of(op)) {
-    if (failed(apply(op, *transform, *x)))
-      return failure();
-    return x;
-  }
-  auto shape =
-      llvm::to_vector(cast<RankedTensorType>(value.getType()).getShape());
-  if (isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op)) {
-    x->shape = shape;
-    return x;
-  }
-  Elements result;
-  result.shape = shape;
-  if (auto linear = dyn_cast<LinearOp>(op)) {
-    FailureOr<Elements> weight = evaluate(linear.getWeights().front());
-    if (failed(weight))
-      return failure();
-    int64_t n = linear.getN(), k = linear.getK();
-    for (int64_t row = 0, e = x->values.size() / k; row < e; ++row)
-      for (int64_t i = 0; i < n; ++i) {
-        double sum = 0;
-        for (int64_t j = 0; j < k; ++j)
-          sum += x->values[row * k + j] * weight->values[i * k + j];
-        result.values.push_back(sum);
-      }
-    return result;
-  }
-  // A transpose or a broadcast: the source element of every result element.
-  SmallVector<int64_t> sourceStride(shape.size(), 0);
-  if (auto transpose = dyn_cast<linalg::TransposeOp>(op)) {
-    for (auto [i, dim] : llvm::enumerate(transpose.getPermutation()))
-      sourceStride[i] = x->getInner(dim);
-  } else {
-    auto broadcast = cast<linalg::BroadcastOp>(op);
-    int64_t dim = 0;
-    for (size_t i = 0; i < shape.size(); ++i)
-      if (!llvm::is_contained(broadcast.getDimensions(),
-                              static_cast<int64_t>(i)))
-        sourceStride[i] = x->getInner(dim++);
-  }
-  int64_t count = 1;
-  for (int64_t size : shape)
-    count *= size;
-  result.values.resize(count);
-  for (int64_t i = 0; i < count; ++i) {
-    int64_t source = 0;
-    for (size_t d = 0; d < shape.size(); ++d)
-      source += i / result.getInner(d) % shape[d] * sourceStride[d];
-    result.values[i] = x->values[source];
-  }
-  return result;
-}
 
 //===----------------------------------------------------------------------===//
 // The pass
@@ -428,12 +73,17 @@ private:
   void chooseNames();
   LogicalResult plan(ParameterArchives &archives, NewArchive &newArchive);
   LogicalResult write(ParameterArchives &archives, NewArchive &newArchive);
+  LogicalResult planCalibration(ParameterArchives &archives);
+  LogicalResult writeCalibration(ParameterArchives &archives);
   void rewrite(NewArchive &newArchive);
 
   std::vector<Computed> computed;
   std::vector<CopiedParameter> copied;
   /// Parameters that only chains use.
   llvm::SetVector<Operation *> consumed;
+  /// The parameters that have been written, for the calibration file.
+  Fingerprint fingerprint;
+  std::shared_ptr<TransformStatistics> statistics;
   /// Whether any parameter has more than one form now. (Statistics count
   /// nothing in a release build of LLVM.)
   bool hasUntied = false;
@@ -677,12 +327,55 @@ LogicalResult MaterializeTransforms::write(ParameterArchives &archives,
              << " is not a finite number of type " << element;
     if (failed(newArchive.append(entry.name, bytes.data(), bytes.size())))
       return failure();
+    TensorInfo info;
+    info.dtype = *getStoredType(element);
+    info.shape.assign(elements->shape.begin(), elements->shape.end());
+    info.data = bytes.data();
+    info.bytes = bytes.size();
+    fingerprint.add(entry.name, info);
     advance(entry.name, bytes.size());
   }
   for (const CopiedParameter &copy : copied)
     if (failed(newArchive.append(copy, archives, advance)))
       return failure();
   return success();
+}
+
+LogicalResult
+MaterializeTransforms::planCalibration(ParameterArchives &archives) {
+  if (calibration.empty())
+    return success();
+  FailureOr<CalibrationFile> file =
+      openCalibration(getOperation(), calibration, archives, anyModel);
+  if (failed(file))
+    return failure();
+  llvm::DenseMap<Value, std::string> names;
+  for (Computed &entry : computed)
+    for (Value root : entry.roots)
+      names[root] = entry.name;
+  statistics = std::make_shared<TransformStatistics>(
+      kPassName, std::make_shared<CalibrationFile>(std::move(*file)));
+  return statistics->plan(getOperation(), [&](Value weight) {
+    auto found = names.find(weight);
+    return found != names.end() ? found->second
+                                : getParameterOf(weight).getSymName().str();
+  });
+}
+
+/// The statistics of the model that the module will be.
+LogicalResult
+MaterializeTransforms::writeCalibration(ParameterArchives &archives) {
+  if (!statistics)
+    return success();
+  DenseSet<Operation *> added;
+  for (Computed &entry : computed)
+    if (entry.keepsName)
+      added.insert(entry.source);
+  for (auto parameter : getOperation().getOps<ParameterOp>())
+    if (!consumed.contains(parameter) && !added.contains(parameter) &&
+        failed(archives.addToFingerprint(parameter, fingerprint)))
+      return failure();
+  return statistics->write(calibrationOutput, fingerprint.finish(), archives);
 }
 
 void MaterializeTransforms::rewrite(NewArchive &newArchive) {
@@ -735,6 +428,16 @@ LogicalResult MaterializeTransforms::run() {
   NewArchive newArchive(getOperation(), {kPassName, output, /*report=*/"",
                                          archiveName, moduleDir, baseDir});
   hasUntied = false;
+  fingerprint = Fingerprint();
+  statistics.reset();
+  if (calibration.empty() != calibrationOutput.empty())
+    return newArchive.fail()
+           << "expected both of the options 'calibration' and "
+              "'calibration-output', the statistics of the model as it is and "
+              "those of the transformed one, or neither";
+  if (anyModel && calibration.empty())
+    return newArchive.fail() << "expected the option 'any-model' with "
+                                "'calibration' only";
   collect();
   if (computed.empty())
     return newArchive.fail() << "no parameter is transformed; run "
@@ -742,9 +445,11 @@ LogicalResult MaterializeTransforms::run() {
   if (failed(newArchive.verifyOptions(archives)))
     return failure();
   chooseNames();
-  if (failed(plan(archives, newArchive)) || failed(newArchive.open()) ||
-      failed(write(archives, newArchive)) ||
-      failed(newArchive.finish([] { return std::string(); })))
+  if (failed(plan(archives, newArchive)) || failed(planCalibration(archives)) ||
+      failed(newArchive.open()) || failed(write(archives, newArchive)) ||
+      failed(writeCalibration(archives)) ||
+      failed(newArchive.finish([] { return std::string(); })) ||
+      (statistics && failed(statistics->finish())))
     return failure();
   rewrite(newArchive);
   return success();

@@ -16,6 +16,7 @@
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/Calibration.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
+#include "quant-llm/Methods/ClipSearch.h"
 #include "quant-llm/Methods/HalfQuadratic.h"
 #include "quant-llm/Methods/SecondOrder.h"
 #include "quant-llm/Numerics/Element.h"
@@ -34,6 +35,7 @@
 
 #include <cmath>
 #include <memory>
+#include <optional>
 
 namespace quant_llm {
 #define GEN_PASS_DEF_QUANTIZEWEIGHTS
@@ -71,9 +73,29 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
       return fail("calibration",
                   "expected a file with the Hessians that the "
                   "method needs; quant-llm calibrate writes one");
-    if (!needsHessian(method) && !calibration.empty())
+    if (clip != ClipObjective::None && calibration.empty())
+      return fail("calibration", "expected a file with the statistics that the "
+                                 "clip needs; quant-llm calibrate writes one");
+    if (!needsStatistics() && !calibration.empty())
       return fail("calibration", "expected none with a method without "
-                                 "statistics; choose gptq or quantease");
+                                 "statistics; choose gptq or quantease, or a "
+                                 "clip");
+    if (clip != ClipObjective::None && method != QuantizationMethod::Nearest &&
+        !needsHessian(method))
+      return fail("clip", "expected none with a method that chooses scales or "
+                          "zeros itself; choose nearest, gptq or quantease");
+    if (clip != ClipObjective::None && method == QuantizationMethod::GPTQ &&
+        !staticGroups && !actOrder)
+      return fail("clip", "expected static groups with gptq, which else "
+                          "chooses the scales itself; add static-groups or "
+                          "act-order");
+    if (clipGrid < 1 || clipGrid > 1000)
+      return fail("clip-grid",
+                  "expected 1 to 1000 steps but got " + Twine(clipGrid));
+    if (!(clipShrink > 0.0 && clipShrink <= 1.0))
+      return fail("clip-shrink",
+                  "expected a part above 0 and at most 1 but got " +
+                      Twine(std::to_string(clipShrink)));
     if (anyModel && calibration.empty())
       return fail("any-model", "expected none without the option calibration");
     if (!(damping >= 0.0 && damping <= kMostDamping)) {
@@ -90,6 +112,13 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
                                  " but got " + Twine(threads));
     // An option that cannot matter is a mistake.
     const QuantizeWeightsOptions defaults;
+    if (clip == ClipObjective::None) {
+      const char *message = "expected none without a clip";
+      if (clipGrid != defaults.clipGrid)
+        return fail("clip-grid", message);
+      if (clipShrink != defaults.clipShrink)
+        return fail("clip-shrink", message);
+    }
     if (method != QuantizationMethod::QuantEase) {
       const char *message = "expected none with another method than quantease";
       if (sweeps != defaults.sweeps)
@@ -120,6 +149,9 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
 private:
   bool usesGPTQ() const {
     return method == QuantizationMethod::GPTQ || startFromGPTQ;
+  }
+  bool needsStatistics() const {
+    return needsHessian(method) || clip != ClipObjective::None;
   }
   LogicalResult run();
   LogicalResult collect();
@@ -243,8 +275,24 @@ static StringRef getMethodName(QuantizationMethod method) {
     return "gptq";
   case QuantizationMethod::QuantEase:
     return "quantease";
+  case QuantizationMethod::EasyQuant:
+    return "easyquant";
   }
   llvm_unreachable("a method without name");
+}
+
+static StringRef getClipName(ClipObjective clip) {
+  switch (clip) {
+  case ClipObjective::None:
+    return "none";
+  case ClipObjective::Diagonal:
+    return "diagonal";
+  case ClipObjective::Output:
+    return "output";
+  case ClipObjective::Fisher:
+    return "fisher";
+  }
+  llvm_unreachable("a clip without name");
 }
 
 LogicalResult QuantizeWeights::verifyStatistics(Quantized &entry) {
@@ -256,11 +304,15 @@ LogicalResult QuantizeWeights::verifyStatistics(Quantized &entry) {
     return first->emitOpError("expected quant_llm.linear for method ")
            << getMethodName(method)
            << ", because calibration files know the inputs of no other "
-              "op; choose method nearest or hqq";
-  int64_t k = linear.getK();
-  if (Status status = statistics->checkShape(
-          statistic::hessian, entry.parameter.getSymName().str(), {k, k});
-      !status.ok())
+              "op; choose method nearest or hqq, without a clip";
+  int64_t n = linear.getN(), k = linear.getK();
+  const std::string name = entry.parameter.getSymName().str();
+  Status status;
+  if (needsHessian(method) || clip != ClipObjective::Fisher)
+    status = statistics->checkShape(statistic::hessian, name, {k, k});
+  if (status.ok() && clip == ClipObjective::Fisher)
+    status = statistics->checkShape(statistic::fisher, name, {n, k});
+  if (!status.ok())
     return linear.emitOpError(status.message());
   return success();
 }
@@ -269,7 +321,7 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
                                     NewArchive &newArchive) {
   bool ok = true;
   statistics.reset();
-  if (needsHessian(method)) {
+  if (needsStatistics()) {
     FailureOr<CalibrationFile> file =
         openCalibration(getOperation(), calibration, archives, anyModel);
     if (failed(file))
@@ -289,6 +341,8 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
                                  entry.type.getN(), entry.type.getK());
     if (status.ok() && method == QuantizationMethod::HalfQuadratic)
       status = verifyHalfQuadraticScheme(entry.type.getScheme().toNumerics());
+    if (status.ok() && method == QuantizationMethod::EasyQuant)
+      status = verifyEasyQuantScheme(entry.type.getScheme().toNumerics());
     if (!status.ok()) {
       entry.parameter.emitOpError("cannot be quantized: ") << status.message();
       ok = false;
@@ -341,8 +395,8 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
                                 const Scheme &scheme) {
   ParameterOp parameter = entry.parameter;
   std::string name = parameter.getSymName().str();
-  std::vector<float> hessian;
-  if (statistics) {
+  std::vector<float> hessian, fisher, diagonal;
+  if (statistics && (needsHessian(method) || clip != ClipObjective::Fisher)) {
     FailureOr<std::vector<float>> values =
         readStatistic(*statistics, statistic::hessian,
                       cast<LinearOp>(*entry.linears.front()), parameter);
@@ -350,11 +404,40 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
       return failure();
     hessian = std::move(*values);
   }
+  ClipImportance importance;
+  if (clip == ClipObjective::Fisher) {
+    Result<std::vector<float>> values =
+        statistics->read(statistic::fisher, name, {matrix.n, matrix.k});
+    if (!values.ok())
+      return entry.linears.front()->emitOpError(values.message());
+    fisher = values.take();
+    importance.elements = fisher.data();
+  } else if (clip == ClipObjective::Diagonal) {
+    for (int64_t i = 0; i < matrix.k; ++i)
+      diagonal.push_back(hessian[static_cast<size_t>(i * matrix.k + i)]);
+    importance.columns = diagonal.data();
+  } else if (clip == ClipObjective::Output) {
+    importance.hessian = {hessian.data(), matrix.k};
+  }
   GPTQOptions gptq;
   gptq.damping = damping;
   gptq.actOrder = actOrder;
   gptq.staticGroups = staticGroups;
-  auto run = [&]() -> Result<QuantizedMatrix> {
+  auto run = [&](const MatrixView &matrix,
+                 SecondOrderReport *outputs) -> Result<QuantizedMatrix> {
+    // The scales and zeros of clipped ranges are there for the method to keep.
+    std::optional<QuantizedMatrix> clipped;
+    if (clip != ClipObjective::None) {
+      ClipOptions options;
+      options.grid = clipGrid;
+      options.shrink = clipShrink;
+      Result<QuantizedMatrix> found =
+          quantizeClipped(matrix, scheme, importance, options, name, threads);
+      if (!found.ok() || method == QuantizationMethod::Nearest)
+        return found;
+      clipped = found.take();
+    }
+    const QuantizedMatrix *start = clipped ? &*clipped : nullptr;
     switch (method) {
     case QuantizationMethod::Nearest:
       break;
@@ -362,7 +445,7 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
       return quantizeHalfQuadratic(matrix, scheme, {}, name, threads);
     case QuantizationMethod::GPTQ:
       return quantizeGPTQ(matrix, scheme, {hessian.data(), matrix.k}, gptq,
-                          name, threads, &entry.outputs);
+                          name, threads, outputs, start);
     case QuantizationMethod::QuantEase: {
       QuantEaseOptions options;
       options.sweeps = sweeps;
@@ -370,12 +453,14 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
       options.startFromGPTQ = startFromGPTQ;
       options.gptq = gptq;
       return quantizeQuantEase(matrix, scheme, {hessian.data(), matrix.k},
-                               options, name, threads, &entry.outputs);
+                               options, name, threads, outputs, start);
     }
+    case QuantizationMethod::EasyQuant:
+      return quantizeEasyQuant(matrix, scheme, {}, name, threads);
     }
     return quantize(matrix, scheme, name, threads);
   };
-  Result<QuantizedMatrix> stored = run();
+  Result<QuantizedMatrix> stored = run(matrix, &entry.outputs);
   if (!stored.ok())
     return parameter.emitOpError("cannot be quantized: ") << stored.message();
   const SecondOrderReport &outputs = entry.outputs;
@@ -496,7 +581,7 @@ std::string QuantizeWeights::makeReport() {
         {"max_error", finiteOrNull(entry.errors.maxAbs)},
         {"sqnr_db", finiteOrNull(entry.errors.sqnrDecibels)},
     };
-    if (statistics) {
+    if (needsHessian(method)) {
       weight["output_error"] = finiteOrNull(entry.outputs.error);
       weight["nearest_output_error"] = finiteOrNull(entry.outputs.nearestError);
       if (usesGPTQ())
@@ -555,6 +640,7 @@ std::string QuantizeWeights::makeReport() {
                               {"version", 1},
                               {"archive", llvm::sys::path::filename(output)},
                               {"method", getMethodName(method)},
+                              {"clip", getClipName(clip)},
                               {"weights", std::move(weights)},
                               {"dense", std::move(dense)},
                               {"totals", std::move(totals)},

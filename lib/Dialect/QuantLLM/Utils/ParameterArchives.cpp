@@ -184,25 +184,31 @@ FailureOr<LoadedMatrix> ParameterArchives::load(ParameterOp op,
   return matrix;
 }
 
+LogicalResult ParameterArchives::addToFingerprint(ParameterOp op,
+                                                  Fingerprint &fingerprint) {
+  std::string name = op.getSymName().str();
+  auto weight = dyn_cast<WeightType>(op.getType());
+  if (!weight) {
+    FailureOr<TensorInfo> info = find(op);
+    if (failed(info))
+      return failure();
+    fingerprint.add(name, *info);
+    return success();
+  }
+  FailureOr<SmallVector<TensorInfo>> infos = findComponents(op);
+  if (failed(infos))
+    return failure();
+  for (auto [component, info] :
+       llvm::zip_equal(weight.getComponentNames(), *infos))
+    fingerprint.add(name + "." + component.str(), info);
+  return success();
+}
+
 FailureOr<std::string> ParameterArchives::computeFingerprint(ModuleOp module) {
   Fingerprint fingerprint;
-  for (auto op : module.getOps<ParameterOp>()) {
-    std::string name = op.getSymName().str();
-    auto weight = dyn_cast<WeightType>(op.getType());
-    if (!weight) {
-      FailureOr<TensorInfo> info = find(op);
-      if (failed(info))
-        return failure();
-      fingerprint.add(name, *info);
-      continue;
-    }
-    FailureOr<SmallVector<TensorInfo>> infos = findComponents(op);
-    if (failed(infos))
+  for (auto op : module.getOps<ParameterOp>())
+    if (failed(addToFingerprint(op, fingerprint)))
       return failure();
-    for (auto [component, info] :
-         llvm::zip_equal(weight.getComponentNames(), *infos))
-      fingerprint.add(name + "." + component.str(), info);
-  }
   return fingerprint.finish();
 }
 

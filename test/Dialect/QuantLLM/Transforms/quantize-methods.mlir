@@ -41,11 +41,40 @@
 // RUN: FileCheck %s --check-prefix=HQQ < hqq.json
 // HQQ: "method": "hqq"
 
+// Ranges of blocks by errors that know the inputs, or the loss; what the clip minimizes is smaller, whatever rounds.
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=diagonal.safetensors report=diagonal.json clip=diagonal calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=output.safetensors report=output.json clip=output calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-fisher.safetensors report=fisher.json clip=fisher calibration=fisher.safetensors any-model threads=3' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=fine.safetensors clip=output clip-grid=40 clip-shrink=0.8 calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-gptq.safetensors report=clip-gptq.json method=gptq static-groups clip=output calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-ease.safetensors method=quantease clip=output calibration=both.safetensors any-model' -o /dev/null
+// RUN: %python %S/Inputs/check_clips.py .
+// RUN: quant-opt m.mlir -quant-llm-choose-granularity='element=int3 block=1,-1' -o symmetric.mlir
+// RUN: quant-opt symmetric.mlir -quant-llm-quantize='output=absmax.safetensors report=absmax.json' -o /dev/null
+// RUN: quant-opt symmetric.mlir -quant-llm-quantize='output=easy.safetensors report=easy.json method=easyquant' -o /dev/null
+// RUN: %python -c "import json; r = lambda f: [(w['name'], w['mse']) for w in json.load(open(f))['weights']]; a, b = r('easy.json'), r('absmax.json'); assert all(x[0] == y[0] and x[1] < 0.9 * y[1] for x, y in zip(a, b, strict=True)), (a, b)"
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=easyquant' 2>&1 | FileCheck %s --check-prefix=EASY
+// EASY: error: 'quant_llm.parameter' op cannot be quantized: expected a scheme without zero
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip=output' 2>&1 | FileCheck %s --check-prefix=CLIPFILE
+// CLIPFILE: invalid option 'calibration': expected a file with the statistics that the clip needs
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq clip=output calibration=both.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=CLIPGPTQ
+// CLIPGPTQ: invalid option 'clip': expected static groups with gptq
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=hqq clip=output calibration=both.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=CLIPHQQ
+// CLIPHQQ: invalid option 'clip': expected none with a method that chooses scales or zeros itself
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip=output clip-grid=0 calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=CLIPGRID
+// CLIPGRID: invalid option 'clip-grid': expected 1 to 1000 steps but got 0
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip=output clip-shrink=1.5 calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=CLIPSHRINK
+// CLIPSHRINK: invalid option 'clip-shrink': expected a part above 0 and at most 1 but got 1.5
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip-shrink=0.9' 2>&1 | FileCheck %s --check-prefix=CLIPNONE
+// CLIPNONE: invalid option 'clip-shrink': expected none without a clip
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip=fisher calibration=half-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=CLIPHALF
+// CLIPHALF: error: 'quant_llm.linear' op 'half-fisher.safetensors' has no statistic 'fisher' of 'v'
+
 // Wrong options and files: one message, nothing written.
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq' 2>&1 | FileCheck %s --check-prefix=NOFILE
 // NOFILE: error: quant-llm-quantize: invalid option 'calibration': expected a file with the Hessians that the method needs
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=NOUSE
-// NOUSE: error: quant-llm-quantize: invalid option 'calibration': expected none with a method without statistics
+// NOUSE: error: quant-llm-quantize: invalid option 'calibration': expected none with a method without statistics; choose gptq or quantease, or a clip
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=nan' 2>&1 | FileCheck %s --check-prefix=DAMPING
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=-1' 2>&1 | FileCheck %s --check-prefix=DAMPING
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=1e7' 2>&1 | FileCheck %s --check-prefix=DAMPING

@@ -13,6 +13,151 @@ include "mlir/Pass/PassBase.td"
 
 // In alphabetical order of the argument.
 
+def AllocateBits : Pass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
+  let summary = "Choose the width of every weight's elements under a budget";
+  let description = [{
+    Linears have a scheme with an element `intN` or `uintN` (`quant-llm-choose-granularity`, or by hand). This pass chooses
+    the width N of each weight, and with `groups` its group size along the inputs, such that the sum of errors is the smallest
+    that `budget` bits per weight allow. What a weight takes is all that is stored for it: codes with their padding, scales and zeros. The
+    budget is for all weights that have a scheme, on average over their elements.
+
+    The error of a weight under a candidate is the one of rounding to nearest, dW, and is measured for each of them:
+    - `weight`: `|dW|^2`;
+    - `output`: `tr(dW H dW^T)` with the second moments H of the inputs, the statistic `hessian`;
+    - `relative-output`: the same divided by `tr(W H W^T)`;
+    - `fisher`: `sum F dW^2` with the Fisher diagonal, which estimates the change of the loss.
+
+    The choice is exact: dynamic programming over costs in bytes, without a unit to round to (`BitAllocation.h`). Weights that
+    meet in a linear, and linears that share a weight, get one scheme. The linears' `reason` has the errors of all candidates, and so
+    has the JSON file `report`: an object with `sensitivity`, `budget`, `bits_per_weight`, `stored_bytes`, `error` and `weights`
+    (`parameters`, `weights`: their number, `options` with `scheme`, `bits_per_weight` and `error`, `chosen`: the index of one, and its `scheme`).
+    Memory holds one weight with its statistic at a time; the result does not depend on the number of threads.
+
+    Example (`test/Dialect/QuantLLM/Transforms/allocate-bits.mlir`):
+    ```mlir
+    %y = quant_llm.linear %x, %w {scheme = #quant_llm.scheme<uint3, ...>} : ...
+    // becomes
+    %y = quant_llm.linear %x, %w {reason = "allocated: uint4 ...", scheme = #quant_llm.scheme<uint4, ...>} : ...
+    ```
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"budget", "budget", "double", "0.0",
+           "Bits per weight, on average; required">,
+    ListOption<"bits", "bits", "int64_t",
+               "Widths of elements to choose from; by default 2,3,4,5,6,8">,
+    ListOption<"groups", "groups", "int64_t",
+               "Sizes of groups along the inputs to choose from (-1: the whole row); by default what "
+               "the scheme has">,
+    Option<"sensitivity", "sensitivity", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
+           "What is made small: weight, output, relative-output or fisher",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::SchemeError::Weight, "weight", "squared error of the elements"),
+             clEnumValN(::quant_llm::SchemeError::Output, "output", "squared error of the outputs"),
+             clEnumValN(::quant_llm::SchemeError::RelativeOutput, "relative-output",
+                        "the same, divided by the square of the outputs"),
+             clEnumValN(::quant_llm::SchemeError::Fisher, "fisher",
+                        "squared errors times the Fisher diagonal"))}]>,
+    Option<"calibration", "calibration", "std::string", "\"\"",
+           "Calibration file with hessian, or fisher; required but for weight">,
+    Option<"anyModel", "any-model", "bool", "false",
+           "Take a calibration file of a model with other values of the weights">,
+    Option<"report", "report", "std::string", "\"\"",
+           "JSON file to write with errors and choices">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+    Option<"threads", "threads", "unsigned", "0",
+           "Number of threads, at most 4096; 0 for one per processor">,
+  ];
+  let statistics = [
+    Statistic<"numAllocated", "weights-allocated", "Number of choices">,
+  ];
+}
+
+def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::ModuleOp"> {
+  let summary = "Choose scales of channels from statistics, and insert them";
+  let description = [{
+    Inserts at the sites of `quant-llm-insert-transforms` pairs of `scale_channels` whose numbers a method
+    chooses from the statistics of a calibration file (`docs/Calibration.md`) and the weights:
+
+    - `smoothquant` (arXiv:2211.10438): `s = max|x|^alpha / max|W|^(1-alpha)` per channel, with the given
+      `alpha`; maxima of the weights are over all linears of the site. Needs the statistic `absmax`, and no schemes.
+    - `smoothquant-plus` (arXiv:2312.03788): the same scales with the one alpha, of 0, 1/`grid`, ..., 1, that
+      makes the loss of the whole model smallest: the sum of the errors of the outputs of all quantized linears
+      at the sites. Needs `absmax` and `hessian`.
+    - `awq` (arXiv:2306.00978): `s = mean|x|^r` per channel, divided by `sqrt(min s * max s)`, with the exponent r, of
+      0, 1/`grid`, ..., 1 - 1/`grid`, that makes the error of the site smallest. With `duo-scaling` s is also divided by
+      `mean(|W| / group max)^(1-r)`, or both are tried. Needs `absmean` and `hessian`.
+
+    The error of a linear is that of its outputs on the calibration tokens when its weight is quantized to nearest
+    under its scheme: `tr(dW H dW^T)` with the second moments H of its inputs, which is exact. So linears must have
+    their schemes before (`quant-llm-choose-granularity`, `quant-llm-allocate-bits`, or by hand), except for `smoothquant`. A
+    site without a quantized linear is left alone; of a linear that stays dense nothing is counted.
+    With `awq` a site that no scale improves gets none.
+
+    At `value-output` a scale belongs to all the query heads that share a value head. Channels that were always 0 get the scale
+    1, with a remark. Functions that share weights share scales. The result does not depend on the number of
+    threads; memory holds one weight and one Hessian at a time.
+
+    Run `quant-llm-fold-transforms` next and then `quant-llm-materialize-transforms`. The schemes stay on the linears.
+    With `report` a JSON file has an object with `method`, `strength` (of the methods with one), `error_before`, `error_after`
+    and `sites` (`site`, `parameters`, `channels`, `dead_channels`, `strength`, `smallest_scale`, `largest_scale`, `duo_scaling`,
+    `error_before`, `error_after`, and `outputs`: `tr(W H W^T)`).
+
+    Example (`test/Dialect/QuantLLM/Transforms/choose-channel-scales.mlir`):
+    ```mlir
+    %y = quant_llm.linear %0, %w {scheme = #scheme} : (tensor<?x8xf32>, tensor<16x8xf32>) -> tensor<?x16xf32>
+    // becomes
+    %s = arith.constant dense<[...]> : tensor<8xf64>
+    %1 = quant_llm.scale_channels inverse %0 by %s dims = [1] : tensor<?x8xf32>, tensor<8xf64>
+    %2 = quant_llm.scale_channels %1 by %s dims = [1] : tensor<?x8xf32>, tensor<8xf64>
+    %y = quant_llm.linear %2, %w {scheme = #scheme} : (tensor<?x8xf32>, tensor<16x8xf32>) -> tensor<?x16xf32>
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"method", "method", "::quant_llm::ChannelScaleMethod",
+           "::quant_llm::ChannelScaleMethod::AWQ",
+           "How scales are chosen: smoothquant, smoothquant-plus or awq",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::ChannelScaleMethod::SmoothQuant, "smoothquant",
+                        "by the maxima of inputs and weights"),
+             clEnumValN(::quant_llm::ChannelScaleMethod::SmoothQuantPlus, "smoothquant-plus",
+                        "the same, with the strength of least loss"),
+             clEnumValN(::quant_llm::ChannelScaleMethod::AWQ, "awq",
+                        "by the mean inputs, with the exponent of least error"))}]>,
+    Option<"calibration", "calibration", "std::string", "\"\"",
+           "Calibration file; required">,
+    Option<"anyModel", "any-model", "bool", "false",
+           "Take a calibration file of a model with other values of the weights">,
+    ListOption<"sites", "sites", "std::string",
+               "Where: norm-attention, norm-mlp, norm-head, up-down, value-output; by default the first two, "
+               "and with awq up-down and value-output as well">,
+    Option<"alpha", "alpha", "double", "0.5",
+           "smoothquant: the strength, from 0 (all in the inputs) to 1 (all in the weights)">,
+    Option<"grid", "grid", "int", "20",
+           "smoothquant-plus, awq: steps between 0 and 1 that are tried">,
+    Option<"duo", "duo-scaling", "::quant_llm::DuoScaling", "::quant_llm::DuoScaling::No",
+           "awq: whether scales depend on weights: no, yes, or both are tried",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::DuoScaling::No, "no", "on inputs only"),
+             clEnumValN(::quant_llm::DuoScaling::Yes, "yes", "on inputs and weights"),
+             clEnumValN(::quant_llm::DuoScaling::Both, "both", "the better of the two"))}]>,
+    Option<"report", "report", "std::string", "\"\"",
+           "JSON file to write with strengths and errors">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+    Option<"threads", "threads", "unsigned", "0",
+           "Number of threads, at most 4096; 0 for one per processor">,
+  ];
+  let statistics = [
+    Statistic<"numPairs", "pairs-inserted", "Number of pairs inserted">,
+  ];
+}
+
 def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp"> {
   let summary = "Choose a scheme for the weight of every linear";
   let description = [{
@@ -93,6 +238,52 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
   let statistics = [
     Statistic<"numChosen", "parameters-chosen", "Number of parameters with a scheme">,
     Statistic<"numDense", "parameters-dense", "Number of parameters that stay dense">,
+  ];
+}
+
+def ChooseGroupAxis : Pass<"quant-llm-choose-group-axis", "::mlir::ModuleOp"> {
+  let summary = "Choose between groups along inputs and along outputs";
+  let description = [{
+    AdaDim (arXiv:2309.15531): a group of g weights of one input channel, `block = [g, 1]`, keeps the channels of large inputs
+    apart, a group of one output channel, `block = [1, g]`, does not. For every linear with a scheme of the second kind this pass
+    compares both and keeps the one with the smaller error of rounding to nearest (`quant-llm-allocate-bits` says what the errors are;
+    the paper's, of the outputs, is `output`). Of equals, groups along inputs. Schemes with other blocks are left alone, with a remark.
+
+    With `report` a JSON file has an object with `error` and `weights` (`parameters`, `error_inputs`, `error_outputs`, `bits_inputs`,
+    `bits_outputs`, `block`).
+
+    Example (`test/Dialect/QuantLLM/Transforms/choose-group-axis.mlir`):
+    ```mlir
+    %y = quant_llm.linear %x, %w {scheme = #quant_llm.scheme<uint4, block = [1, 64], ...>} : ...
+    // becomes
+    %y = quant_llm.linear %x, %w {reason = "AdaDim: ...", scheme = #quant_llm.scheme<uint4, block = [64, 1], ...>} : ...
+    ```
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"error", "error", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
+           "What is compared: weight, output, relative-output or fisher",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::SchemeError::Weight, "weight", "squared error of the elements"),
+             clEnumValN(::quant_llm::SchemeError::Output, "output", "squared error of the outputs"),
+             clEnumValN(::quant_llm::SchemeError::RelativeOutput, "relative-output",
+                        "the same, divided by the square of the outputs"),
+             clEnumValN(::quant_llm::SchemeError::Fisher, "fisher",
+                        "squared errors times the Fisher diagonal"))}]>,
+    Option<"calibration", "calibration", "std::string", "\"\"",
+           "Calibration file with hessian, or fisher; required but for weight">,
+    Option<"anyModel", "any-model", "bool", "false",
+           "Take a calibration file of a model with other values of the weights">,
+    Option<"report", "report", "std::string", "\"\"",
+           "JSON file to write with errors and choices">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+    Option<"threads", "threads", "unsigned", "0",
+           "Number of threads, at most 4096; 0 for one per processor">,
+  ];
+  let statistics = [
+    Statistic<"numOutputs", "groups-along-outputs", "Number of weights whose groups were turned">,
   ];
 }
 
@@ -313,6 +504,12 @@ def MaterializeTransforms : Pass<"quant-llm-materialize-transforms", "::mlir::Mo
     alone serves the new module. Relative paths in the module are relative to `module-dir`, by default
     the directory of `output`: print the module there.
 
+    The transformed model is another model, but its statistics need not be measured again: with `calibration` and
+    `calibration-output` the file of the model as it was becomes one of the model as it will be, for passes that
+    follow. The inputs of a linear are transformed by the inverse transpose of what its weight's columns are. A
+    scale or a permutation transforms all statistics; a rotation `mean`, `hessian` and `inputs`, and the others are left out, with a
+    remark, as are those of affine transforms; `fisher` goes with rows, too. A module with shifts is an error.
+
     Example (`test/Dialect/QuantLLM/Transforms/materialize-transforms.mlir`):
     ```mlir
     quant_llm.archive @model "model.safetensors"
@@ -333,6 +530,12 @@ def MaterializeTransforms : Pass<"quant-llm-materialize-transforms", "::mlir::Mo
            "Symbol of the new archive">,
     Option<"copyDense", "copy-dense", "bool", "true",
            "Copy the parameters that are not transformed to the new archive">,
+    Option<"calibration", "calibration", "std::string", "\"\"",
+           "Calibration file of the model before">,
+    Option<"calibrationOutput", "calibration-output", "std::string", "\"\"",
+           "Calibration file to write for the transformed model">,
+    Option<"anyModel", "any-model", "bool", "false",
+           "Take a calibration file of a model with other values of the weights">,
     Option<"moduleDir", "module-dir", "std::string", "\"\"",
            "Directory that the module will be stored in; by default that of output">,
     Option<"baseDir", "base-dir", "std::string", "\"\"",
@@ -412,9 +615,18 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     - `hqq`: half-quadratic quantization (Badri and Shaji, 2023): zeros, which must be floats, that make a
       robust norm of the error small;
     - `gptq` (arXiv:2210.17323): column by column, the error of each spread over the columns that follow;
-    - `quantease` (arXiv:2309.01885): cyclic coordinate descent on the error of the outputs.
+    - `quantease` (arXiv:2309.01885): cyclic coordinate descent on the error of the outputs;
+    - `easyquant` (arXiv:2403.02775): scales by gradient descent on the squared error, without data; for schemes
+      without a zero. Its outliers are not kept apart.
 
-    The last two minimize tr((Q - W) H (Q - W)^T) and read H, the statistic `hessian` of the inputs of
+    `clip` shrinks the ranges of blocks, and with them scales and zeros, as long as an error of the block falls. With `grid` n
+    and `shrink` s it tries 1, 1 - 1/n, 1 - 2/n, ... above 1 - s of the range of the scheme's rule:
+    - `diagonal`: `sum_j H_jj dW_j^2`, the squared error weighted by the second moments of the inputs;
+    - `output`: `dW_g H_gg dW_g^T`, the squared error of what the block adds to the outputs (AWQ's clip search);
+    - `fisher`: `sum F dW^2` with the Fisher diagonal.
+    It goes with `nearest`, with `gptq` when groups are static, and with `quantease`, which keep the scales that it finds.
+
+    `gptq` and `quantease` minimize tr((Q - W) H (Q - W)^T) and read H, the statistic `hessian` of the inputs of
     the linear, from the file `calibration` (`docs/Calibration.md`). Beside the weight they need memory for
     at most two K x K matrices of f64 and three of f32, with K the inputs of the linear. An option that cannot
     matter with the method is an error. All are deterministic for any number of threads.
@@ -442,7 +654,7 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
            "JSON file to write with schemes, reasons and errors">,
     Option<"method", "method", "::quant_llm::QuantizationMethod",
            "::quant_llm::QuantizationMethod::Nearest",
-           "How codes are chosen: nearest, hqq, gptq or quantease",
+           "How codes are chosen: nearest, hqq, gptq, quantease or easyquant",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::QuantizationMethod::Nearest, "nearest", "the nearest ones"),
              clEnumValN(::quant_llm::QuantizationMethod::HalfQuadratic, "hqq",
@@ -450,9 +662,26 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
              clEnumValN(::quant_llm::QuantizationMethod::GPTQ, "gptq",
                         "by columns, spreading the error of the outputs"),
              clEnumValN(::quant_llm::QuantizationMethod::QuantEase, "quantease",
-                        "by coordinate descent on the error of the outputs"))}]>,
+                        "by coordinate descent on the error of the outputs"),
+             clEnumValN(::quant_llm::QuantizationMethod::EasyQuant, "easyquant",
+                        "the nearest ones, with scales learned without data"))}]>,
+    Option<"clip", "clip", "::quant_llm::ClipObjective", "::quant_llm::ClipObjective::None",
+           "By which error ranges of blocks are shrunk: none, diagonal, output or fisher",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::ClipObjective::None, "none",
+                        "by none, or by that of the scheme's rule"),
+             clEnumValN(::quant_llm::ClipObjective::Diagonal, "diagonal",
+                        "squared errors times the second moments of the inputs"),
+             clEnumValN(::quant_llm::ClipObjective::Output, "output",
+                        "of what each block adds to the outputs"),
+             clEnumValN(::quant_llm::ClipObjective::Fisher, "fisher",
+                        "squared errors times the Fisher diagonal"))}]>,
+    Option<"clipGrid", "clip-grid", "int", "20",
+           "clip: steps between a range of nothing and the whole range, from 1 to 1000">,
+    Option<"clipShrink", "clip-shrink", "double", "0.5",
+           "clip: the largest part of a range that is given up, at most 1">,
     Option<"calibration", "calibration", "std::string", "\"\"",
-           "Calibration file with the Hessians that gptq and quantease need">,
+           "Calibration file with the Hessians that gptq, quantease and clips need, or the Fisher diagonal">,
     Option<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
     Option<"damping", "damping", "double", "0.01",

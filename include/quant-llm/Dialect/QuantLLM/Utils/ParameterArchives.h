@@ -16,6 +16,7 @@
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Formats/Archive.h"
+#include "quant-llm/Formats/Fingerprint.h"
 #include "quant-llm/Numerics/GroupQuantizer.h"
 
 #include "mlir/IR/BuiltinOps.h"
@@ -63,6 +64,10 @@ public:
   /// What tells the model of `module` apart from others: the Fingerprint of its
   /// parameters by symbol, of a weight by component ("<symbol>.codes").
   mlir::FailureOr<std::string> computeFingerprint(mlir::ModuleOp module);
+
+  /// Adds what a parameter is to a fingerprint.
+  llvm::LogicalResult addToFingerprint(ParameterOp op,
+                                       Fingerprint &fingerprint);
 
   /// Gives the memory behind the tensor back to the system.
   void release(ParameterOp op, const TensorInfo &info);

@@ -32,3 +32,7 @@ write("one.safetensors", {"hessian/w": hessian})
 indefinite = hessian.copy()
 indefinite[0, 1] = indefinite[1, 0] = 1e20
 write("indefinite.safetensors", {"hessian/w": indefinite}, aliases='{"v": "w"}')
+fisher = {f"fisher/{name}": np.exp(2 * random.normal(size=(n, 96))).astype(np.float32) for name, n in (("w", 24), ("v", 40))}
+write("fisher.safetensors", {"hessian/w": hessian, **fisher}, aliases='{"v": "w"}')
+write("half-fisher.safetensors", {"hessian/w": hessian, "fisher/w": fisher["fisher/w"]}, aliases='{"v": "w"}')
+write("huge.safetensors", {"hessian/w": (hessian * np.float32(1e33)).astype(np.float32)}, aliases='{"v": "w"}')

@@ -1,0 +1,168 @@
+//===- ChooseGroupAxis.cpp - Groups along inputs or outputs ---------------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "SchemeSearch.h"
+
+#include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
+#include "quant-llm/Support/AtomicFile.h"
+#include "quant-llm/Support/Parallel.h"
+#include "quant-llm/Support/Progress.h"
+
+#include "mlir/IR/Remarks.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/raw_ostream.h"
+
+namespace quant_llm {
+#define GEN_PASS_DEF_CHOOSEGROUPAXIS
+#include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h.inc"
+} // namespace quant_llm
+
+using namespace mlir;
+using namespace quant_llm;
+
+static constexpr StringLiteral kPassName = "quant-llm-choose-group-axis";
+
+namespace {
+
+struct ChooseGroupAxis : quant_llm::impl::ChooseGroupAxisBase<ChooseGroupAxis> {
+  using ChooseGroupAxisBase::ChooseGroupAxisBase;
+
+  LogicalResult initialize(MLIRContext *context) override;
+  void runOnOperation() override {
+    if (failed(run()))
+      signalPassFailure();
+  }
+
+private:
+  LogicalResult run();
+};
+
+} // namespace
+
+LogicalResult ChooseGroupAxis::initialize(MLIRContext *context) {
+  auto invalid = [&](StringRef option, const Twine &message) {
+    return emitError(UnknownLoc::get(context))
+           << kPassName << ": invalid option '" << option << "': " << message;
+  };
+  if (error == SchemeError::Weight && !calibration.empty())
+    return invalid("calibration", "expected none with the error weight, which "
+                                  "needs no statistics");
+  if (error != SchemeError::Weight && calibration.empty())
+    return invalid("calibration",
+                   "expected a file with the statistics that the error needs; "
+                   "quant-llm calibrate writes one");
+  if (anyModel && calibration.empty())
+    return invalid("any-model", "expected none without the option calibration");
+  if (threads > unsigned(kMostThreads))
+    return invalid("threads", "expected at most " + Twine(kMostThreads) +
+                                  " but got " + Twine(threads));
+  return success();
+}
+
+LogicalResult ChooseGroupAxis::run() {
+  SchemeSearch search(getOperation(), kPassName, baseDir, threads);
+  if (failed(search.collect(error, calibration, anyModel)))
+    return failure();
+  struct Choice {
+    WeightClass *weights;
+    SmallVector<SchemeAttr> schemes;
+    std::vector<double> errors;
+  };
+  std::vector<Choice> choices;
+  Progress progress{"choosing axes of groups", "", 0, 0};
+  for (WeightClass &weights : search.getClasses())
+    progress.total += weights.getNumWeights();
+  for (WeightClass &weights : search.getClasses()) {
+    progress.item = weights.getName().str();
+    progress.done += weights.getNumWeights();
+    const Scheme inputs = weights.scheme.toNumerics();
+    if (inputs.blockN != 1 || inputs.blockK == 1) {
+      using Arg = remark::detail::Remark::Arg;
+      remark::missed(weights.members.front().parameter.getLoc(),
+                     remark::RemarkOpts::name("skipped").category(kPassName))
+          << Arg("parameter", weights.getName())
+          << Arg("reason", StringRef("its groups are not along the inputs"));
+      continue;
+    }
+    Scheme outputs = inputs;
+    outputs.blockN = inputs.blockK;
+    outputs.blockK = 1;
+    Choice &choice = choices.emplace_back();
+    choice.weights = &weights;
+    choice.schemes = {weights.scheme,
+                      SchemeAttr::fromNumerics(&getContext(), outputs)};
+    if (failed(search.measure(weights, choice.schemes, choice.errors)))
+      return failure();
+    if (progress.done != progress.total)
+      announceProgress(progress);
+  }
+  if (choices.empty())
+    return search.fail() << "no scheme has groups along the inputs, [1, g], to "
+                            "compare with groups along the outputs";
+  auto isTurned = [](const Choice &choice) {
+    return choice.errors[1] < choice.errors[0];
+  };
+  if (!report.empty()) {
+    llvm::json::Array entries;
+    for (Choice &choice : choices) {
+      llvm::json::Array names;
+      for (WeightClass::Member &member : choice.weights->members)
+        names.push_back(member.parameter.getSymName());
+      const Scheme chosen =
+          choice.schemes[isTurned(choice) ? 1 : 0].toNumerics();
+      double count = static_cast<double>(choice.weights->getNumWeights());
+      auto getBits = [&](SchemeAttr scheme) {
+        return 8.0 *
+               static_cast<double>(choice.weights->getStoredBytes(scheme)) /
+               count;
+      };
+      entries.push_back(llvm::json::Object{
+          {"parameters", std::move(names)},
+          {"error_inputs", choice.errors[0]},
+          {"error_outputs", choice.errors[1]},
+          {"bits_inputs", getBits(choice.schemes[0])},
+          {"bits_outputs", getBits(choice.schemes[1])},
+          {"block", llvm::json::Array{chosen.blockN, chosen.blockK}}});
+    }
+    std::string text;
+    llvm::raw_string_ostream(text)
+        << llvm::formatv("{0:2}", llvm::json::Value(llvm::json::Object{
+                                      {"version", 1},
+                                      {"error", getSchemeErrorName(error)},
+                                      {"weights", std::move(entries)},
+                                  }))
+        << "\n";
+    if (Status status = writeFileAtomically(report, text.data(), text.size());
+        !status.ok())
+      return search.fail() << status.message();
+  }
+  progress.done = progress.total;
+  announceProgress(progress);
+  for (Choice &choice : choices) {
+    const bool turned = isTurned(choice);
+    std::string reason =
+        llvm::formatv("AdaDim: groups along the {0}, {1} error {2:e3}; along "
+                      "the {3}: {4:e3}",
+                      turned ? "outputs" : "inputs", getSchemeErrorName(error),
+                      choice.errors[turned ? 1 : 0],
+                      turned ? "inputs" : "outputs",
+                      choice.errors[turned ? 0 : 1])
+            .str();
+    choice.weights->setScheme(choice.schemes[turned ? 1 : 0], reason);
+    numOutputs += turned;
+    using Arg = remark::detail::Remark::Arg;
+    for (WeightClass::Member &member : choice.weights->members)
+      remark::passed(member.parameter.getLoc(),
+                     remark::RemarkOpts::name("axis").category(kPassName))
+          << Arg("parameter", member.parameter.getSymName())
+          << Arg("scheme", Attribute(choice.weights->scheme))
+          << Arg("reason", reason);
+  }
+  return success();
+}

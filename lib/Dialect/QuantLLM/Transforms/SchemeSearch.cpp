@@ -1,0 +1,247 @@
+//===- SchemeSearch.cpp - Errors of weights under other schemes -----------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "SchemeSearch.h"
+
+#include "quant-llm/Methods/SecondOrder.h"
+#include "quant-llm/Support/Parallel.h"
+
+#include "llvm/ADT/EquivalenceClasses.h"
+#include "llvm/ADT/MapVector.h"
+
+#include <cmath>
+#include <numeric>
+
+using namespace mlir;
+using namespace quant_llm;
+
+StringRef quant_llm::getSchemeErrorName(SchemeError error) {
+  switch (error) {
+  case SchemeError::Weight:
+    return "weight";
+  case SchemeError::Output:
+    return "output";
+  case SchemeError::RelativeOutput:
+    return "relative-output";
+  case SchemeError::Fisher:
+    return "fisher";
+  }
+  llvm_unreachable("an error without name");
+}
+
+int64_t WeightClass::getNumWeights() {
+  int64_t sum = 0;
+  for (Member &member : members)
+    sum += cast<RankedTensorType>(member.parameter.getType()).getNumElements();
+  return sum;
+}
+
+int64_t WeightClass::getStoredBytes(SchemeAttr scheme) {
+  int64_t sum = 0;
+  for (Member &member : members) {
+    auto type = cast<RankedTensorType>(member.parameter.getType());
+    sum += quant_llm::getStoredBytes(scheme.toNumerics(), type.getDimSize(0),
+                                     type.getDimSize(1));
+  }
+  return sum;
+}
+
+void WeightClass::setScheme(SchemeAttr newScheme, const std::string &reason) {
+  scheme = newScheme;
+  for (LinearOpInterface linear : linears) {
+    linear.setSchemeAttr(newScheme);
+    linear.setReasonAttr(StringAttr::get(newScheme.getContext(), reason));
+  }
+}
+
+LogicalResult SchemeSearch::verifyStatistics(WeightClass::Member &member) {
+  if (!statistics)
+    return success();
+  auto linear = dyn_cast<LinearOp>(*member.linear);
+  if (!linear)
+    return member.linear->emitOpError(
+        "expected quant_llm.linear for an error with statistics, because "
+        "calibration files know the inputs of no other op; use the error "
+        "weight");
+  int64_t n = linear.getN(), k = linear.getK();
+  const bool isFisher = kind == SchemeError::Fisher;
+  Status status = statistics->checkShape(
+      isFisher ? statistic::fisher : statistic::hessian,
+      member.parameter.getSymName().str(),
+      isFisher ? std::vector<int64_t>{n, k} : std::vector<int64_t>{k, k});
+  if (!status.ok())
+    return linear.emitOpError(status.message());
+  return success();
+}
+
+LogicalResult SchemeSearch::collect(SchemeError error, StringRef calibration,
+                                    bool anyModel) {
+  kind = error;
+  classes.clear();
+  SymbolTableCollection tables;
+  llvm::MapVector<Operation *, WeightClass::Member> members;
+  llvm::EquivalenceClasses<Operation *> meeting;
+  llvm::MapVector<Operation *, SmallVector<LinearOpInterface>> linears;
+  bool ok = true;
+  module->walk([&](LinearOpInterface linear) {
+    if (!linear.getSchemeAttr() || linear.isQuantized())
+      return;
+    Operation *first = nullptr;
+    for (Value weight : linear.getWeights()) {
+      ParameterOp parameter = getParameterOf(weight, &tables);
+      if (!parameter || isa<WeightType>(weight.getType())) {
+        InFlightDiagnostic diag = linear->emitOpError(
+            "has a scheme, but its weight is not a dense parameter of an "
+            "archive");
+        diag.attachNote(weight.getLoc()) << "the weight is defined here";
+        ok = false;
+        return;
+      }
+      meeting.insert(parameter);
+      if (first)
+        meeting.unionSets(first, parameter);
+      else
+        first = parameter;
+      members.try_emplace(parameter,
+                          WeightClass::Member{parameter, linear, {}});
+    }
+    if (first)
+      linears[first].push_back(linear);
+  });
+  if (!ok)
+    return failure();
+  if (members.empty())
+    return fail() << "no linear has a scheme to change; run "
+                     "quant-llm-choose-granularity first";
+
+  llvm::MapVector<Operation *, WeightClass> byLeader;
+  for (auto &[key, member] : members) {
+    FailureOr<TensorInfo> info = archives.find(member.parameter);
+    if (failed(info)) {
+      ok = false;
+      continue;
+    }
+    member.info = std::move(*info);
+    byLeader[meeting.getLeaderValue(key)].members.push_back(member);
+  }
+  for (auto &[key, list] : linears)
+    llvm::append_range(byLeader[meeting.getLeaderValue(key)].linears, list);
+  for (auto &[key, weights] : byLeader) {
+    if (weights.members.empty())
+      continue;
+    weights.scheme = weights.linears.front().getSchemeAttr();
+    for (LinearOpInterface linear : weights.linears)
+      if (linear.getSchemeAttr() != weights.scheme) {
+        InFlightDiagnostic diag = linear->emitOpError("expected the scheme ")
+                                  << weights.scheme
+                                  << " of another linear with weights of this "
+                                     "one, but got "
+                                  << linear.getSchemeAttr();
+        diag.attachNote(weights.linears.front().getLoc())
+            << "the other linear is here";
+        ok = false;
+      }
+    classes.push_back(std::move(weights));
+  }
+  if (!ok)
+    return failure();
+  if (kind == SchemeError::Weight)
+    return success();
+  FailureOr<CalibrationFile> file =
+      openCalibration(module, calibration, archives, anyModel);
+  if (failed(file))
+    return failure();
+  statistics = std::make_unique<CalibrationFile>(std::move(*file));
+  for (WeightClass &weights : classes)
+    for (WeightClass::Member &member : weights.members)
+      ok &= succeeded(verifyStatistics(member));
+  return success(ok);
+}
+
+/// Sum of F_ij (A - W)_ij^2, row by row and then over rows; F = 1 if null.
+static double sumSquares(const MatrixView &matrix,
+                         const std::vector<float> &values, const float *fisher,
+                         unsigned threads) {
+  std::vector<double> rows(static_cast<size_t>(matrix.n));
+  parallelFor(matrix.n, threads, [&](int64_t begin, int64_t end) {
+    std::vector<float> row(static_cast<size_t>(matrix.k));
+    for (int64_t n = begin; n < end; ++n) {
+      loadRow(matrix, n, 0, matrix.k, row.data());
+      double sum = 0;
+      for (int64_t i = 0; i < matrix.k; ++i) {
+        auto at = static_cast<size_t>(n * matrix.k + i);
+        double difference = static_cast<double>(values[at]) -
+                            static_cast<double>(row[static_cast<size_t>(i)]);
+        sum += difference * difference * (fisher ? fisher[at] : 1.0);
+      }
+      rows[static_cast<size_t>(n)] = sum;
+    }
+  });
+  return std::accumulate(rows.begin(), rows.end(), 0.0);
+}
+
+LogicalResult SchemeSearch::measure(WeightClass &weights,
+                                    ArrayRef<SchemeAttr> schemes,
+                                    std::vector<double> &errors) {
+  errors.assign(schemes.size(), 0.0);
+  for (WeightClass::Member &member : weights.members) {
+    ParameterOp parameter = member.parameter;
+    const std::string name = parameter.getSymName().str();
+    FailureOr<LoadedMatrix> matrix = archives.load(parameter, member.info);
+    if (failed(matrix))
+      return failure();
+    const MatrixView &view = matrix->view;
+    std::unique_ptr<OutputErrorMeter> meter;
+    std::vector<float> fisher;
+    double reference = 1.0;
+    if (kind == SchemeError::Fisher) {
+      Result<std::vector<float>> values =
+          statistics->read(statistic::fisher, name, {view.n, view.k});
+      if (!values.ok())
+        return member.linear->emitOpError(values.message());
+      fisher = values.take();
+    } else if (kind != SchemeError::Weight) {
+      FailureOr<std::vector<float>> hessian =
+          readStatistic(*statistics, statistic::hessian,
+                        cast<LinearOp>(*member.linear), parameter);
+      if (failed(hessian))
+        return failure();
+      meter = std::make_unique<OutputErrorMeter>(
+          HessianView{hessian->data(), view.k});
+      if (kind == SchemeError::RelativeOutput)
+        reference = meter->compute(view, nullptr, threads);
+    }
+    std::vector<float> values(static_cast<size_t>(view.n * view.k));
+    for (auto [i, attr] : llvm::enumerate(schemes)) {
+      const Scheme scheme = attr.toNumerics();
+      Result<QuantizedMatrix> stored = quantize(view, scheme, name, threads);
+      Status status = stored.ok()
+                          ? dequantize(*stored, scheme, values.data(), threads)
+                          : stored.status();
+      if (!status.ok())
+        return parameter.emitOpError("cannot be quantized: ")
+               << status.message();
+      double error =
+          meter ? meter->compute(view, values.data(), threads)
+                : sumSquares(view, values,
+                             fisher.empty() ? nullptr : fisher.data(), threads);
+      // Without outputs there is no error of outputs.
+      if (kind == SchemeError::RelativeOutput)
+        error = reference > 0.0 ? error / reference : 0.0;
+      // Rounding may leave a little less than nothing.
+      error = std::max(error, 0.0);
+      if (!std::isfinite(error))
+        return parameter.emitOpError("has an error out of the range of numbers "
+                                     "under ")
+               << attr << "; calibrate again, or use the error weight";
+      errors[i] += error;
+    }
+    archives.release(parameter, member.info);
+  }
+  return success();
+}
