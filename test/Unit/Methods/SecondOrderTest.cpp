@@ -482,6 +482,47 @@ TEST(SecondOrderTest, TooFewTokens) {
   EXPECT_GE(report.damping, 0.01);
 }
 
+TEST(SecondOrderTest, ScalesOfAStartAreKept) {
+  Problem problem(40, 96, 31);
+  Scheme scheme = parse("uint3, block = [1, 32], zero = int, rule = minmax");
+  // Of the weight without its large elements.
+  std::vector<float> clamped = problem.weights;
+  for (float &weight : clamped)
+    weight = std::clamp(weight, -0.09f, 0.09f);
+  Result<QuantizedMatrix> start = quantize(
+      {clamped.data(), SourceType::F32, problem.n, problem.k}, scheme, "w", 1);
+  ASSERT_TRUE(start.ok());
+  SecondOrderReport report;
+  Result<QuantizedMatrix> gptq =
+      quantizeGPTQ(problem.view(), scheme, problem.hessianView(), {}, "w", 1,
+                   &report, &*start);
+  Result<QuantizedMatrix> ease =
+      quantizeQuantEase(problem.view(), scheme, problem.hessianView(), {}, "w",
+                        1, nullptr, &*start);
+  ASSERT_TRUE(gptq.ok() && ease.ok()) << gptq.message();
+  for (const Result<QuantizedMatrix> *found : {&gptq, &ease}) {
+    EXPECT_EQ((*found)->scales, start->scales);
+    EXPECT_EQ((*found)->zeros, start->zeros);
+    EXPECT_LT(problem.getObjective(**found, scheme),
+              0.7 * problem.getObjective(*start, scheme));
+  }
+  EXPECT_LT(report.error, 0.9 * report.nearestError);
+
+  auto fails = [&](const QuantizedMatrix &wrong, const char *text) {
+    Result<QuantizedMatrix> found =
+        quantizeGPTQ(problem.view(), scheme, problem.hessianView(), {}, "w", 1,
+                     nullptr, &wrong);
+    ASSERT_FALSE(found.ok());
+    EXPECT_NE(found.message().find(text), std::string::npos) << found.message();
+  };
+  QuantizedMatrix wrong = *start;
+  wrong.n = 39;
+  fails(wrong, "tensor 'w': expected a start of its own shape");
+  wrong = *start;
+  wrong.scales.pop_back();
+  fails(wrong, "tensor 'w': expected 240 bytes in component 'scales'");
+}
+
 TEST(SecondOrderTest, BadInput) {
   Problem problem(3, 16, 29);
   Scheme scheme = parse("int4, block = [1, -1]");
