@@ -27,3 +27,5 @@ def prepare(name):
     if sys.stdout is None:
         print(f"{name}: error: cannot write to standard output: it is closed", file=sys.stderr)
         raise SystemExit(2)
+    # What a model writes may have characters that the terminal lacks.
+    sys.stdout.reconfigure(errors="replace")

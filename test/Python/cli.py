@@ -599,6 +599,12 @@ def test_closed_streams(hf_model, tmp_path, closed):
     assert os.listdir(tmp_path) == ([] if "1" in closed else ["q"])
 
 
+def test_terminal_without_unicode(hf_model, tmp_path):
+    command = [sys.executable, "-m", "quant_llm", "import", hf_model, "-o", tmp_path / "caf\u00e9"]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"wrote {tmp_path}/caf?\n", "")
+
+
 # Sends itself Ctrl-C when the module of the first argument is imported.
 INTERRUPT_IMPORT = """
 import importlib.abc, os, runpy, signal, sys
