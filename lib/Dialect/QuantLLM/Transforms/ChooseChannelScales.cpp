@@ -71,8 +71,7 @@ struct ScaledSite {
   double strength = 0;
   bool duo = false;
   int64_t numDead = 0;
-  /// tr(dW H dW^T) over the members, without scales and with them, and tr(W H
-  /// W^T).
+  /// The errors of the members, without scales and with them, and tr(W H W^T).
   double errorBefore = 0, errorAfter = 0, reference = 0;
 
   int64_t getChannels() const { return places.front().getChannels(); }
@@ -183,6 +182,9 @@ LogicalResult ChooseChannelScales::initialize(MLIRContext *context) {
   if (method == ChannelScaleMethod::SmoothQuant && grid != defaults.grid)
     return invalid("grid", "expected none with smoothquant, which searches "
                            "nothing; give alpha");
+  if (method == ChannelScaleMethod::SmoothQuant && error != defaults.error)
+    return invalid("error", "expected none with smoothquant, which measures "
+                            "none");
   if (method != ChannelScaleMethod::AWQ && duo != defaults.duo)
     return invalid("duo-scaling", "expected none with another method than awq");
   return success();
@@ -409,22 +411,27 @@ LogicalResult ChooseChannelScales::measureErrors(ScaledSite &site,
     if (failed(matrix))
       return failure();
     const Scheme scheme = member.scheme.toNumerics();
+    const double outputs = meter->compute(matrix->view, nullptr, threads);
+    site.reference += outputs;
+    // Without outputs there is no error of outputs.
+    double weight = 1.0;
+    if (error == SchemeError::RelativeOutput)
+      weight = outputs > 0.0 ? 1.0 / outputs : 0.0;
     auto measure = [&](const std::vector<float> &scales, double &sum) {
       std::vector<float> columns;
       for (size_t i = 0; !scales.empty() && i < static_cast<size_t>(k); ++i)
         columns.push_back(
             scales[i / (block * site.repeats) * block + i % block]);
-      Result<double> error = computeScaledError(matrix->view, scheme, columns,
+      Result<double> found = computeScaledError(matrix->view, scheme, columns,
                                                 *meter, name, threads);
-      if (!error.ok())
+      if (!found.ok())
         return LogicalResult(member.parameter.emitOpError("cannot be scaled: ")
-                             << error.message());
-      sum += *error;
+                             << found.message());
+      sum += weight * *found;
       return success();
     };
     if (failed(measure({}, site.errorBefore)))
       return failure();
-    site.reference += meter->compute(matrix->view, nullptr, threads);
     for (auto [i, trial] : llvm::enumerate(trials)) {
       FailureOr<std::vector<float>> scales = getScales(site, trial);
       if (failed(scales) || failed(measure(*scales, errors[i])))

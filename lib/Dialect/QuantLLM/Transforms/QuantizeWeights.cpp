@@ -31,6 +31,7 @@
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/Path.h"
+#include "llvm/Support/Regex.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <cmath>
@@ -110,6 +111,9 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
     if (threads > unsigned(kMostThreads))
       return fail("threads", "expected at most " + Twine(kMostThreads) +
                                  " but got " + Twine(threads));
+    if (std::string message; !llvm::Regex(clipExclude).isValid(message))
+      return fail("clip-exclude",
+                  "'" + clipExclude + "' is no regular expression: " + message);
     // An option that cannot matter is a mistake.
     const QuantizeWeightsOptions defaults;
     if (clip == ClipObjective::None) {
@@ -118,6 +122,8 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
         return fail("clip-grid", message);
       if (clipShrink != defaults.clipShrink)
         return fail("clip-shrink", message);
+      if (!clipExclude.empty())
+        return fail("clip-exclude", message);
     }
     if (method != QuantizationMethod::QuantEase) {
       const char *message = "expected none with another method than quantease";
@@ -152,6 +158,10 @@ private:
   }
   bool needsStatistics() const {
     return needsHessian(method) || clip != ClipObjective::None;
+  }
+  bool isClipped(StringRef name) const {
+    return clip != ClipObjective::None &&
+           (clipExclude.empty() || !llvm::Regex(clipExclude).match(name));
   }
   LogicalResult run();
   LogicalResult collect();
@@ -427,7 +437,7 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
                  SecondOrderReport *outputs) -> Result<QuantizedMatrix> {
     // The scales and zeros of clipped ranges are there for the method to keep.
     std::optional<QuantizedMatrix> clipped;
-    if (clip != ClipObjective::None) {
+    if (isClipped(name)) {
       ClipOptions options;
       options.grid = clipGrid;
       options.shrink = clipShrink;

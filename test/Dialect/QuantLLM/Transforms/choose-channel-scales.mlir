@@ -4,6 +4,7 @@
 // RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors any-model report=awq.json' -remarks-filter=quant-llm-choose-channel-scales -o awq.mlir 2> remarks.txt
 // RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors any-model duo-scaling=yes report=duo.json' -o duo.mlir
 // RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors any-model duo-scaling=both report=both.json threads=3' -o both.mlir
+// RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors any-model error=relative-output report=relative.json' -o relative.mlir
 // RUN: %python %S/Inputs/check_channel_scales.py .
 // RUN: FileCheck %s < awq.mlir
 // RUN: FileCheck %s --check-prefix=REMARKS < remarks.txt
@@ -91,6 +92,8 @@
 // GRID: invalid option 'grid': expected 1 to 1000 steps but got 0
 // RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='method=smoothquant calibration=c.safetensors grid=10' 2>&1 | FileCheck %s --check-prefix=NOGRID
 // NOGRID: invalid option 'grid': expected none with smoothquant
+// RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='method=smoothquant calibration=c.safetensors error=relative-output' 2>&1 | FileCheck %s --check-prefix=NOERROR
+// NOERROR: invalid option 'error': expected none with smoothquant, which measures none
 // RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='method=smoothquant-plus calibration=c.safetensors duo-scaling=yes' 2>&1 | FileCheck %s --check-prefix=DUO
 // DUO: invalid option 'duo-scaling': expected none with another method than awq
 

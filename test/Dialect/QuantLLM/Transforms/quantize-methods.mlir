@@ -48,7 +48,12 @@
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=fine.safetensors clip=output clip-grid=40 clip-shrink=0.8 calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-gptq.safetensors report=clip-gptq.json method=gptq static-groups clip=output calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-ease.safetensors method=quantease clip=output calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-w.safetensors clip=output clip-exclude=^v$ calibration=both.safetensors any-model' -o /dev/null
 // RUN: %python %S/Inputs/check_clips.py .
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip-exclude=v' 2>&1 | FileCheck %s --check-prefix=CLIPEXCLUDE
+// CLIPEXCLUDE: invalid option 'clip-exclude': expected none without a clip
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip=output clip-exclude=( calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=CLIPREGEX
+// CLIPREGEX: invalid option 'clip-exclude': '(' is no regular expression: parentheses not balanced
 // RUN: quant-opt m.mlir -quant-llm-choose-granularity='element=int3 block=1,-1' -o symmetric.mlir
 // RUN: quant-opt symmetric.mlir -quant-llm-quantize='output=absmax.safetensors report=absmax.json' -o /dev/null
 // RUN: quant-opt symmetric.mlir -quant-llm-quantize='output=easy.safetensors report=easy.json method=easyquant' -o /dev/null

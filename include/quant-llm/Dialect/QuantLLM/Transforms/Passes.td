@@ -91,7 +91,9 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
       `mean(|W| / group max)^(1-r)`, or both are tried. Needs `absmean` and `hessian`.
 
     The error of a linear is that of its outputs on the calibration tokens when its weight is quantized to nearest
-    under its scheme: `tr(dW H dW^T)` with the second moments H of its inputs, which is exact. So linears must have
+    under its scheme: `tr(dW H dW^T)` with the second moments H of its inputs, which is exact. With `error=relative-output` it
+    is divided by `tr(W H W^T)`, so that linears with large outputs, such as queries and keys beside values, count no more than others.
+    Linears must have
     their schemes before (`quant-llm-choose-granularity`, `quant-llm-allocate-bits`, or by hand), except for `smoothquant`. A
     site without a quantized linear is left alone; of a linear that stays dense nothing is counted.
     With `awq` a site that no scale improves gets none.
@@ -103,7 +105,7 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
     Run `quant-llm-fold-transforms` next and then `quant-llm-materialize-transforms`. The schemes stay on the linears.
     With `report` a JSON file has an object with `method`, `strength` (of the methods with one), `error_before`, `error_after`
     and `sites` (`site`, `parameters`, `channels`, `dead_channels`, `strength`, `smallest_scale`, `largest_scale`, `duo_scaling`,
-    `error_before`, `error_after`, and `outputs`: `tr(W H W^T)`).
+    `error_before`, `error_after`, and `outputs`: the sum of `tr(W H W^T)`).
 
     Example (`test/Dialect/QuantLLM/Transforms/choose-channel-scales.mlir`):
     ```mlir
@@ -145,6 +147,12 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
              clEnumValN(::quant_llm::DuoScaling::No, "no", "on inputs only"),
              clEnumValN(::quant_llm::DuoScaling::Yes, "yes", "on inputs and weights"),
              clEnumValN(::quant_llm::DuoScaling::Both, "both", "the better of the two"))}]>,
+    Option<"error", "error", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
+           "smoothquant-plus, awq: what is made small: output or relative-output",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::SchemeError::Output, "output", "squared error of the outputs"),
+             clEnumValN(::quant_llm::SchemeError::RelativeOutput, "relative-output",
+                        "the same, divided by the square of the outputs"))}]>,
     Option<"report", "report", "std::string", "\"\"",
            "JSON file to write with strengths and errors">,
     Option<"baseDir", "base-dir", "std::string", "\"\"",
@@ -624,7 +632,7 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     - `diagonal`: `sum_j H_jj dW_j^2`, the squared error weighted by the second moments of the inputs;
     - `output`: `dW_g H_gg dW_g^T`, the squared error of what the block adds to the outputs (AWQ's clip search);
     - `fisher`: `sum F dW^2` with the Fisher diagonal.
-    It goes with `nearest`, with `gptq` when groups are static, and with `quantease`, which keep the scales that it finds.
+    Weights whose name `clip-exclude` matches keep their ranges (the authors of AWQ leave queries and keys out). It goes with `nearest`, with `gptq` when groups are static, and with `quantease`, which keep the scales that it finds.
 
     `gptq` and `quantease` minimize tr((Q - W) H (Q - W)^T) and read H, the statistic `hessian` of the inputs of
     the linear, from the file `calibration` (`docs/Calibration.md`). Beside the weight they need memory for
@@ -680,6 +688,8 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
            "clip: steps between a range of nothing and the whole range, from 1 to 1000">,
     Option<"clipShrink", "clip-shrink", "double", "0.5",
            "clip: the largest part of a range that is given up, at most 1">,
+    Option<"clipExclude", "clip-exclude", "std::string", "\"\"",
+           "clip: not for parameters whose name has a match of this regular expression">,
     Option<"calibration", "calibration", "std::string", "\"\"",
            "Calibration file with the Hessians that gptq, quantease and clips need, or the Fisher diagonal">,
     Option<"anyModel", "any-model", "bool", "false",

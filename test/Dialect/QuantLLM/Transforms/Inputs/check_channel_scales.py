@@ -32,11 +32,12 @@ def quantize(w):
     return ((np.clip(np.rint(blocks / scale + zero), 0, 7) - zero) * scale).reshape(w.shape)
 
 
-def get_error(members, scales):
+def get_error(members, scales, relative=False):
     total = 0
+    square = lambda a: np.einsum("ni,ij,nj->", a, get_statistic("hessian", members), a)
     for name in members:
         d = quantize(weights[name] * scales) / scales - weights[name]
-        total += np.einsum("ni,ij,nj->", d, get_statistic("hessian", members), d)
+        total += square(d) / (square(weights[name]) if relative else 1)
     return total
 
 
@@ -85,14 +86,15 @@ close(report["error_after"], min(totals))
 close(report["error_before"], get_error(MLP, np.ones(8)))
 close(constants[0], smooth(MLP, report["strength"]), 1e-6)
 
-for name, kinds in (("awq", [False]), ("duo", [True]), ("both", [False, True])):
+for name, kinds in (("awq", [False]), ("duo", [True]), ("both", [False, True]), ("relative", [False])):
+    relative = name == "relative"
     report, sites, constants = read(name)
     assert len(constants) == len(sites) == 2, (name, constants)
     for site, members, found in (("norm-mlp", MLP, constants[0]), ("up-down", DOWN, constants[1])):
-        trials = {(i / 20, duo): get_error(members, awq(members, i / 20, duo)) for i in range(20) for duo in kinds}
+        trials = {(i / 20, duo): get_error(members, awq(members, i / 20, duo), relative) for i in range(20) for duo in kinds}
         best = min(trials, key=trials.get)
         entry = sites[site]
-        close(entry["error_before"], get_error(members, np.ones(len(found))))
+        close(entry["error_before"], get_error(members, np.ones(len(found)), relative))
         close(entry["error_after"], trials[best])
         assert (entry["strength"], entry["duo_scaling"]) == best, (name, entry, trials)
         close(found, awq(members, *best), 1e-5)

@@ -17,7 +17,7 @@ weights = load_file(path("a.safetensors"))
 statistics = load_file(path("fisher.safetensors"))
 hessian = statistics["hessian/w"].astype(np.float64)
 blocks = [slice(i, i + 32) for i in range(0, 96, 32)]
-archives = {name: load_file(path(name + ".safetensors")) for name in ("nearest", "diagonal", "output", "fine", "clip-gptq", "clip-ease")}
+archives = {name: load_file(path(name + ".safetensors")) for name in ("nearest", "diagonal", "output", "fine", "clip-gptq", "clip-ease", "clip-w")}
 archives["fisher"] = load_file(path("clip-fisher.safetensors"))
 
 
@@ -45,6 +45,9 @@ for name in ("w", "v"):
         assert errors[method]["whole"] < 0.75 * errors["output"]["whole"], (name, method, errors)
         for component in (".scales", ".zeros"):
             assert (archives[method][name + component] == archives["output"][name + component]).all(), (name, method)
+for component in (".codes", ".scales", ".zeros"):
+    assert (archives["clip-w"]["w" + component] == archives["output"]["w" + component]).all()
+    assert (archives["clip-w"]["v" + component] == archives["nearest"]["v" + component]).all()
 for key in ("diagonal", "output", "fisher"):
     assert json.load(open(path(key + ".json")))["clip"] == key
 assert json.load(open(path("nearest.json")))["clip"] == "none"
