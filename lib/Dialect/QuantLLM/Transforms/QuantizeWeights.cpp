@@ -111,7 +111,8 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
     if (threads > unsigned(kMostThreads))
       return fail("threads", "expected at most " + Twine(kMostThreads) +
                                  " but got " + Twine(threads));
-    if (std::string message; !llvm::Regex(clipExclude).isValid(message))
+    if (std::string message;
+        !clipExclude.empty() && !llvm::Regex(clipExclude).isValid(message))
       return fail("clip-exclude",
                   "'" + clipExclude + "' is no regular expression: " + message);
     // An option that cannot matter is a mistake.
