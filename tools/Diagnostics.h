@@ -12,6 +12,14 @@
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
+#include "llvm/Support/ErrorHandling.h"
+#include "llvm/Support/Signals.h"
+
+#include <cstdint>
+#include <cstdio>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 namespace quant_llm {
 
@@ -26,6 +34,31 @@ inline llvm::SmallVector<char *> addDiagnosticDefaults(int argc, char **argv) {
   if (!isGiven && argc > 0)
     arguments.insert(arguments.begin() + 1, quiet);
   return arguments;
+}
+
+/// The first thing that a tool does: what it cannot print, because the disk is
+/// full or standard output is closed, ends it with a message and `exitCode`.
+/// The streams of LLVM end with a fatal error when they are closed at the
+/// latest, and this is what it is like.
+inline void reportLostOutput(intptr_t exitCode = 1) {
+  // The number must not become that of a file that is opened later.
+  if (::fcntl(STDOUT_FILENO, F_GETFD) < 0) {
+    int unwritable = ::open("/dev/null", O_RDONLY);
+    if (unwritable >= 0 && unwritable != STDOUT_FILENO) {
+      ::dup2(unwritable, STDOUT_FILENO);
+      ::close(unwritable);
+    }
+  }
+  llvm::install_fatal_error_handler(
+      [](void *code, const char *reason, bool) {
+        llvm::StringRef text(reason);
+        bool isOutput = text.consume_front("IO failure on output stream: ");
+        std::fprintf(stderr, "error: %s%s\n",
+                     isOutput ? "cannot write the output: " : "", text.data());
+        llvm::sys::RunInterruptHandlers();
+        ::_exit(static_cast<int>(reinterpret_cast<intptr_t>(code)));
+      },
+      reinterpret_cast<void *>(exitCode));
 }
 
 } // namespace quant_llm

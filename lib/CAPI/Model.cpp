@@ -143,9 +143,14 @@ QuantLLMStatus quantLLMQuantizeModel(const char *input, const char *output,
       return Status::error("'" + path +
                            "' leads to an archive that the module reads; "
                            "choose another directory");
+    // Weights without the module that tells what they mean are no use.
+    FileTransaction files;
     if (failed(context.run(pm, *module)))
       return context.failure("the pipeline '" + name + "' failed");
-    return writeText(*module, path);
+    if (Status status = writeText(*module, path); !status.ok())
+      return status;
+    files.commit();
+    return {};
   });
 }
 

@@ -200,12 +200,16 @@ Status quant_llm::importModel(MLIRContext &context, const std::string &input,
     return writer.status();
   // Everything is written: let the files appear, the one that refers to the
   // others last.
+  FileTransaction files;
   if (Status status = writer->finish(); !status.ok())
     return status;
   if (configFile)
     if (Status status = configFile->commit(); !status.ok())
       return status;
-  return moduleFile->commit();
+  if (Status status = moduleFile->commit(); !status.ok())
+    return status;
+  files.commit();
+  return Status::success();
 }
 
 std::string quant_llm::describeCheckpoint(const Checkpoint &checkpoint) {

@@ -31,13 +31,15 @@ using namespace quant_llm;
 namespace {
 
 /// A path in static memory: a signal handler can neither lock nor allocate. The
-/// handler reads paths only in state Used; a slot that is freed and taken again
-/// while the handler runs cannot mislead it, because after `interrupted` is set
-/// no slot is taken any more.
+/// file is removed, or replaced by that at the path of `backup`. The handler
+/// reads paths only in state Used; a slot that is freed and taken again while
+/// the handler runs cannot mislead it, because after `interrupted` is set no
+/// slot is taken any more.
 struct CleanupSlot {
   enum State { Free, Filling, Used };
   std::atomic<int> state;
   char path[PATH_MAX];
+  char backup[PATH_MAX];
 };
 
 } // namespace
@@ -50,8 +52,9 @@ static_assert(std::atomic<int>::is_always_lock_free &&
               "a signal handler uses these");
 
 /// Returns -1 if all slots are taken: such a file is only lost to interrupts.
-static int registerForCleanup(const std::string &path) {
-  if (path.size() >= PATH_MAX)
+static int registerForCleanup(const std::string &path,
+                              const std::string &backup = "") {
+  if (path.size() >= PATH_MAX || backup.size() >= PATH_MAX)
     return -1;
   for (int slot = 0; slot < numSlots; ++slot) {
     int expected = CleanupSlot::Free;
@@ -59,6 +62,7 @@ static int registerForCleanup(const std::string &path) {
                                   expected, CleanupSlot::Filling))
       continue;
     std::memcpy(slots[slot].path, path.c_str(), path.size() + 1);
+    std::memcpy(slots[slot].backup, backup.c_str(), backup.size() + 1);
     slots[slot].state.store(CleanupSlot::Used);
     return slot;
   }
@@ -77,8 +81,12 @@ static void removeTemporaryFiles(int signal) {
   int savedErrno = errno;
   interrupted.store(true);
   for (CleanupSlot &slot : slots)
-    if (slot.state.load() == CleanupSlot::Used)
-      ::unlink(slot.path);
+    if (slot.state.load() == CleanupSlot::Used) {
+      if (slot.backup[0] == '\0')
+        ::unlink(slot.path);
+      else
+        ::rename(slot.backup, slot.path);
+    }
   // Hand the signal to whoever was there before; it is delivered when this
   // handler returns and the signal is no longer blocked.
   for (size_t i = 0; i < std::size(handledSignals); ++i)
@@ -109,6 +117,9 @@ void quant_llm::installInterruptCleanup() {
 //===----------------------------------------------------------------------===//
 // AtomicFile
 //===----------------------------------------------------------------------===//
+
+/// The innermost transaction of this thread.
+static thread_local FileTransaction *transaction = nullptr;
 
 /// Small pieces are collected up to this size before they are written.
 static constexpr size_t bufferSize = 1 << 18;
@@ -182,6 +193,12 @@ Result<AtomicFile> AtomicFile::create(const std::string &path,
   AtomicFile file;
   file.name = path;
   file.target = target.take();
+  for (FileTransaction *t = transaction; t; t = t->outer)
+    if (std::find(t->begun.begin(), t->begun.end(), file.target) !=
+        t->begun.end())
+      return Status::error("cannot write '" + path +
+                           "': another file of the same name is being written; "
+                           "choose another name for one of them");
   std::string directory = getDirectory(file.target);
 #ifdef O_TMPFILE
   if (temporary == Temporary::Automatic) {
@@ -217,6 +234,10 @@ Result<AtomicFile> AtomicFile::create(const std::string &path,
   if (::stat(file.target.c_str(), &info) == 0)
     (void)::fchmod(file.descriptor, info.st_mode & 0777);
   file.buffer.reserve(bufferSize);
+  if (transaction) {
+    transaction->begun.push_back(file.target);
+    file.begun = true;
+  }
   return file;
 }
 
@@ -224,6 +245,7 @@ AtomicFile::AtomicFile(AtomicFile &&other) noexcept
     : name(std::move(other.name)), target(std::move(other.target)),
       temporary(std::move(other.temporary)), buffer(std::move(other.buffer)),
       failure(std::move(other.failure)), slot(std::exchange(other.slot, -1)),
+      begun(std::exchange(other.begun, false)),
       descriptor(std::exchange(other.descriptor, -1)) {
   other.temporary.clear();
 }
@@ -235,13 +257,26 @@ AtomicFile &AtomicFile::operator=(AtomicFile &&other) noexcept {
   std::swap(buffer, other.buffer);
   std::swap(failure, other.failure);
   std::swap(slot, other.slot);
+  std::swap(begun, other.begun);
   std::swap(descriptor, other.descriptor);
   return *this;
 }
 
 AtomicFile::~AtomicFile() { discard(); }
 
+void AtomicFile::endBegun() {
+  for (FileTransaction *t = transaction; t; t = t->outer) {
+    auto entry = std::find(t->begun.begin(), t->begun.end(), target);
+    if (entry == t->begun.end())
+      continue;
+    t->begun.erase(entry);
+    return;
+  }
+}
+
 void AtomicFile::discard() {
+  if (std::exchange(begun, false))
+    endBegun();
   if (descriptor >= 0)
     ::close(descriptor);
   descriptor = -1;
@@ -311,6 +346,16 @@ Status AtomicFile::linkUnnamed() {
   }
 }
 
+Status AtomicFile::replaceTarget() {
+  bool isNew = transaction && transaction->prepare(target);
+  if (::rename(temporary.c_str(), target.c_str()) == 0)
+    return Status::success();
+  Status status = fail("write");
+  if (isNew)
+    transaction->forget();
+  return status;
+}
+
 Status AtomicFile::commit() {
   if (!failure.ok())
     return failure;
@@ -327,8 +372,10 @@ Status AtomicFile::commit() {
     if (Status status = linkUnnamed(); !status.ok())
       return status;
   int toClose = std::exchange(descriptor, -1);
-  if (::close(toClose) != 0 || ::rename(temporary.c_str(), target.c_str()) != 0)
+  if (::close(toClose) != 0)
     return fail("write");
+  if (Status status = replaceTarget(); !status.ok())
+    return status;
   temporary.clear();
   discard();
   // That the name itself lasts is not promised, so errors do not matter here.
@@ -339,6 +386,69 @@ Status AtomicFile::commit() {
     ::close(directory);
   }
   return Status::success();
+}
+
+//===----------------------------------------------------------------------===//
+// FileTransaction
+//===----------------------------------------------------------------------===//
+
+FileTransaction::FileTransaction() : outer(std::exchange(transaction, this)) {}
+
+FileTransaction::~FileTransaction() {
+  while (!files.empty()) {
+    const Replaced &file = files.back();
+    if (file.backup.empty())
+      ::unlink(file.target.c_str());
+    else
+      ::rename(file.backup.c_str(), file.target.c_str());
+    unregisterFromCleanup(file.slot);
+    files.pop_back();
+  }
+  if (outer)
+    outer->begun.insert(outer->begun.end(), begun.begin(), begun.end());
+  transaction = outer;
+}
+
+bool FileTransaction::prepare(const std::string &target) {
+  for (FileTransaction *t = this; t; t = t->outer)
+    for (const Replaced &file : t->files)
+      if (file.target == target)
+        return false; // what was there at first is what comes back
+  Replaced file{target, "", -1};
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    std::string backup = makeTemporaryName(target);
+    if (::link(target.c_str(), backup.c_str()) == 0) {
+      file.backup = backup;
+      break;
+    }
+    if (errno == EEXIST)
+      continue;
+    // There is nothing to keep, or no way to keep it.
+    if (errno != ENOENT)
+      return false;
+    break;
+  }
+  file.slot = registerForCleanup(file.target, file.backup);
+  files.push_back(std::move(file));
+  return true;
+}
+
+void FileTransaction::forget() {
+  if (!files.back().backup.empty())
+    ::unlink(files.back().backup.c_str());
+  unregisterFromCleanup(files.back().slot);
+  files.pop_back();
+}
+
+void FileTransaction::commit() {
+  if (outer) {
+    for (Replaced &file : files)
+      outer->files.push_back(std::move(file));
+    files.clear();
+    return;
+  }
+  while (!files.empty())
+    forget();
 }
 
 Status quant_llm::writeFileAtomically(const std::string &path, const void *data,

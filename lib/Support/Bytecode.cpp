@@ -1314,6 +1314,26 @@ Status quant_llm::checkTextNesting(std::string_view text) {
                        std::to_string(lines + 1));
 }
 
+/// Text has no zero bytes, but for those that a caller may put behind it.
+static Status checkIsText(std::string_view buffer) {
+  size_t zero = buffer.find('\0');
+  if (zero == std::string_view::npos ||
+      buffer.find_first_not_of('\0', zero) == std::string_view::npos)
+    return Status::success();
+  const char *hint = "";
+  if (buffer.substr(0, 4) == "GGUF")
+    hint = ", of the format GGUF; quant-import makes a module of it";
+  else if (buffer.size() > 10 && buffer.substr(8, 2) == "{\"")
+    hint = ", of the format safetensors; give the module that reads it";
+  return Status::error("expected a module as text or bytecode but got binary "
+                       "data" +
+                       std::string(hint));
+}
+
 Status quant_llm::checkSource(std::string_view buffer) {
-  return isBytecode(buffer) ? checkBytecode(buffer) : checkTextNesting(buffer);
+  if (isBytecode(buffer))
+    return checkBytecode(buffer);
+  if (Status status = checkIsText(buffer); !status.ok())
+    return status;
+  return checkTextNesting(buffer);
 }

@@ -24,7 +24,7 @@
 // RUN: diff %t/pipeline.txt %t/passes.txt
 
 // RUN: not quant-opt %t/model.mlir -quant-llm-finequant 2>&1 | FileCheck %s --check-prefix=OUTPUT
-// OUTPUT: error: quant-llm-quantize: expected the option 'output', the safetensors file to write
+// OUTPUT: error: quant-llm-quantize: expected a safetensors file to write in the option 'output'
 // RUN: not quant-opt %t/model.mlir -quant-llm-finequant='output=%t/x.safetensors alpha=high' 2>&1 | FileCheck %s --check-prefix=ALPHA
 // ALPHA: 'high' value invalid for floating point argument
 

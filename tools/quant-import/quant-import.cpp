@@ -7,6 +7,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../Diagnostics.h"
+
 #include "quant-llm/Import/Import.h"
 #include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/Parallel.h"
@@ -108,6 +110,7 @@ private:
 } // namespace
 
 int main(int argc, char **argv) {
+  reportLostOutput();
   llvm::InitLLVM init(argc, argv);
   installInterruptCleanup();
   cl::HideUnrelatedOptions(category);

@@ -18,6 +18,7 @@
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/InitAllPasses.h"
+#include "mlir/Pass/PassManager.h"
 #include "mlir/Support/FileUtilities.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
 #include "llvm/Config/llvm-config.h"
@@ -27,11 +28,53 @@
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/PrettyStackTrace.h"
 #include "llvm/Support/Process.h"
-#include "llvm/Support/ToolOutputFile.h"
+#include "llvm/Support/raw_ostream.h"
 
 #include <cstdio>
 
 using namespace mlir;
+
+/// A module in the place of an archive of weights is a mistake, and the archive
+/// may be the one that the module reads or that a pass writes.
+static quant_llm::Status checkOutputName(const std::string &name) {
+  llvm::SmallString<128> target;
+  if (llvm::sys::fs::real_path(name, target))
+    target = name; // a new file, or none that can be written
+  for (llvm::StringRef path : {llvm::StringRef(name), target.str()})
+    for (const char *format :
+         {".safetensors", ".safetensors.index.json", ".gguf"})
+      if (path.ends_with_insensitive(format))
+        return quant_llm::Status::error(
+            "expected a file for the module in -o but got '" + name +
+            "', which ends like an archive of weights; choose another name, "
+            "such as model.mlir");
+  return quant_llm::Status::success();
+}
+
+/// Adds the passes that the command line asks for. What is wrong with their
+/// options comes with the name of a parser and in several pieces, some empty.
+static LogicalResult addPasses(PassManager &pm,
+                               const MlirOptMainConfig &config) {
+  std::string errors;
+  {
+    ScopedDiagnosticHandler handler(
+        pm.getContext(),
+        [&](Diagnostic &diagnostic) { errors += diagnostic.str() + "\n"; });
+    if (succeeded(config.setupPassPipeline(pm)))
+      return success();
+  }
+  SmallVector<StringRef> lines;
+  StringRef(errors).split(lines, '\n');
+  for (StringRef line : lines) {
+    line = line.trim();
+    line.consume_front("<Pass-Options-Parser>: ");
+    if (!line.empty())
+      llvm::errs() << "quant-opt: error: " << line << "\n";
+  }
+  llvm::errs() << "quant-opt: error: the passes and options of the command "
+                  "line are wrong; 'quant-opt --help' lists all\n";
+  return failure();
+}
 
 /// MlirOptMain with a look at the input before MLIR reads it.
 static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
@@ -56,33 +99,54 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   quant_llm::Status status = quant_llm::checkSource(input->getBuffer());
   if (!status.ok())
     return fail(llvm::Twine(inputName) + ": error: " + status.message());
+  if (quant_llm::Status named = checkOutputName(outputName); !named.ok())
+    return fail(named.message());
+  MlirOptMainConfig given = config;
+  config.setPassPipelineSetupFn(
+      [&](PassManager &pm) { return addPasses(pm, given); });
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  // Files that passes write are no use without the module.
+  quant_llm::FileTransaction files;
   // A pipe or device takes what comes. A file is replaced when there is
   // something to replace it with: it may be the input.
   if (outputName == "-" || (llvm::sys::fs::exists(outputName) &&
                             !llvm::sys::fs::is_regular_file(outputName))) {
-    auto output = openOutputFile(outputName, &message);
-    if (!output)
-      return fail(message);
-    if (failed(MlirOptMain(output->os(), std::move(input), registry, config)))
-      return failure();
-    output->keep();
-    return success();
+    std::error_code error;
+    llvm::raw_fd_ostream output(outputName, error);
+    if (error)
+      return fail("cannot write '" + outputName + "': " + error.message());
+    LogicalResult result =
+        MlirOptMain(stream, std::move(input), registry, config);
+    output << text;
+    output.flush();
+    if (output.has_error()) {
+      error = output.error();
+      output.clear_error();
+      return fail(
+          "cannot write " +
+          (outputName == "-" ? "standard output" : "'" + outputName + "'") +
+          ": " + error.message());
+    }
+    if (succeeded(result))
+      files.commit();
+    return result;
   }
   auto output = quant_llm::AtomicFile::create(outputName);
   if (!output.ok())
     return fail(output.message());
-  std::string text;
-  llvm::raw_string_ostream stream(text);
   if (failed(MlirOptMain(stream, std::move(input), registry, config)))
     return failure();
   for (quant_llm::Status written :
        {output->write(text.data(), text.size()), output->commit()})
     if (!written.ok())
       return fail(written.message());
+  files.commit();
   return success();
 }
 
 int main(int argc, char **argv) {
+  quant_llm::reportLostOutput();
   llvm::InitLLVM init(argc, argv);
   llvm::setBugReportMsg("please report this with the input, the command line "
                         "and the stack trace to the quant-llm issue tracker\n");

@@ -6,6 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../Diagnostics.h"
+
 #include "quant-llm/Formats/Safetensors.h"
 #include "quant-llm/Runtime/CPU/CpuEngine.h"
 #include "quant-llm/Runtime/CPU/Npy.h"
@@ -15,6 +17,7 @@
 
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/Format.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -391,13 +394,11 @@ static Status checkTargets(const std::vector<Target> &targets,
       return Status::error("'" + target.path +
                            "' holds parameters of the module; choose another "
                            "--output");
-    // A .npy file may be replaced: all that it held was read. Others of its
-    // tensors would be lost with a .safetensors file.
     std::optional<FileId> id = FileId::of(target.path);
     for (const auto *list : {&options->inputs, &options->expected})
       for (const std::string &text : *list)
         if (auto parts = splitName(text);
-            parts && id && FileId::of(parts->first) == id)
+            id && FileId::of(parts ? parts->first : text) == id)
           return Status::error("'" + target.path +
                                "' is read by --input or --expect; choose "
                                "another --output");
@@ -474,17 +475,24 @@ static Result<bool> compareResult(size_t index, const Tensor &actual,
   char buffer[200];
   std::snprintf(buffer, sizeof(buffer),
                 "result %zu: %s (relative Frobenius error %.3g, largest "
-                "difference %.3g at %lld, %lld of %lld outside tolerance)\n",
+                "difference %.3g at %lld",
                 index, equal ? "equal" : "DIFFERENT",
                 difference->relativeFrobenius, difference->maxAbsolute,
-                static_cast<long long>(difference->worst),
-                static_cast<long long>(difference->mismatches),
-                static_cast<long long>(actual.numElements()));
+                static_cast<long long>(difference->worst));
   llvm::outs() << buffer;
+  // What was not asked for does not count.
+  if (options->frobeniusTolerance < 0)
+    llvm::outs() << ", " << difference->mismatches << " of "
+                 << actual.numElements() << " outside tolerance";
+  else
+    llvm::outs() << llvm::format(", at most %.3g allowed",
+                                 double(options->frobeniusTolerance));
+  llvm::outs() << ")\n";
   return equal;
 }
 
 int main(int argc, char **argv) {
+  reportLostOutput(/*exitCode=*/2);
   llvm::InitLLVM init(argc, argv);
   installInterruptCleanup();
   llvm::SmallVector<cl::Option *> foreign;

@@ -53,8 +53,10 @@ public:
 private:
   AtomicFile() = default;
   void discard();
+  void endBegun();
   Status fail(const char *action);
   Status linkUnnamed();
+  Status replaceTarget();
   Status writeThrough(const uint8_t *data, size_t count);
 
   std::string name;      // as given
@@ -62,8 +64,50 @@ private:
   std::string temporary; // absolute; empty while the file has no name
   std::vector<uint8_t> buffer;
   Status failure;
-  int slot = -1; // of the registry of the interrupt handler
+  int slot = -1;      // of the registry of the interrupt handler
+  bool begun = false; // in the transactions of its thread
   int descriptor = -1;
+};
+
+/// Files that appear together or not at all, as far as errors go and the
+/// signals of installInterruptCleanup(). While one is alive, files that
+/// AtomicFile completes on its thread can be taken back: destruction without
+/// commit() removes those that were new and puts back those that were replaced,
+/// of which a hidden second name is kept beside them until then. A file that is
+/// being written can then not be begun a second time. SIGKILL in between leaves
+/// the new files, and the hidden names of old ones.
+///
+/// They nest: the files of an inner one become those of the outer one. Without
+/// one, every file is final when it is complete.
+class FileTransaction {
+public:
+  FileTransaction();
+  FileTransaction(const FileTransaction &) = delete;
+  FileTransaction &operator=(const FileTransaction &) = delete;
+  ~FileTransaction();
+
+  /// Keeps the files. May be called again for files that follow.
+  void commit();
+
+private:
+  friend class AtomicFile;
+
+  struct Replaced {
+    std::string target;
+    /// The second name of the old file; empty if there was none.
+    std::string backup;
+    int slot;
+  };
+
+  /// Prepares for the rename over `target`. Returns whether this is new here.
+  bool prepare(const std::string &target);
+  /// Undoes the latest prepare() that returned true.
+  void forget();
+
+  FileTransaction *outer;
+  std::vector<Replaced> files;
+  /// Targets of files that are being written.
+  std::vector<std::string> begun;
 };
 
 /// Writes a whole file through AtomicFile.

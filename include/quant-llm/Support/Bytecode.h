@@ -38,7 +38,7 @@ Status checkBytecode(std::string_view buffer);
 /// Anything else the parser decides.
 Status checkTextNesting(std::string_view text);
 
-/// checkBytecode() of bytecode, else checkTextNesting().
+/// checkBytecode() of bytecode, else that it is text, and checkTextNesting().
 Status checkSource(std::string_view buffer);
 
 } // namespace quant_llm

@@ -134,15 +134,20 @@ static std::optional<ValueSignature> convertType(Type type) {
   return signature;
 }
 
-/// The signature, or nothing if a type cannot cross the boundary.
-static std::optional<FunctionSignature> convertFunction(func::FuncOp function) {
+/// The signature, or nothing if a type cannot cross the boundary, which
+/// `obstacle` then is.
+static std::optional<FunctionSignature> convertFunction(func::FuncOp function,
+                                                        Type &obstacle) {
   FunctionSignature signature;
   signature.name = function.getName().str();
-  auto convertAll = [](ArrayRef<Type> types, std::vector<ValueSignature> &out) {
+  auto convertAll = [&](ArrayRef<Type> types,
+                        std::vector<ValueSignature> &out) {
     for (Type type : types) {
       std::optional<ValueSignature> value = convertType(type);
-      if (!value)
+      if (!value) {
+        obstacle = type;
         return false;
+      }
       out.push_back(std::move(*value));
     }
     return true;
@@ -403,14 +408,32 @@ Result<CompiledModule> cpu::compileModule(
   }
 
   CompiledModule result;
-  for (func::FuncOp function : module->getOps<func::FuncOp>())
+  std::string obstacles;
+  llvm::raw_string_ostream os(obstacles);
+  for (func::FuncOp function : module->getOps<func::FuncOp>()) {
+    Type obstacle;
+    std::optional<FunctionSignature> signature;
     if (function.isPublic() && !function.isExternal())
-      if (std::optional<FunctionSignature> signature =
-              convertFunction(function)) {
-        function->setAttr(LLVM::LLVMDialect::getEmitCWrapperAttrName(),
-                          UnitAttr::get(&context));
-        result.functions.push_back(std::move(*signature));
-      }
+      signature = convertFunction(function, obstacle);
+    if (!signature) {
+      os << "; '" << function.getName() << "' ";
+      if (obstacle)
+        os << "has a value of type " << obstacle;
+      else
+        os << (function.isExternal() ? "has no body" : "is private");
+      continue;
+    }
+    function->setAttr(LLVM::LLVMDialect::getEmitCWrapperAttrName(),
+                      UnitAttr::get(&context));
+    result.functions.push_back(std::move(*signature));
+  }
+  if (result.functions.empty())
+    return Status::error(
+        "'" + bufferName +
+        "' has no function that can be called: expected a public func.func "
+        "with a body whose arguments and results are numbers, tensors or "
+        "buffers" +
+        obstacles.substr(0, 1000));
 
   CpuPipelineOptions pipelineOptions;
   pipelineOptions.reference = options.reference;

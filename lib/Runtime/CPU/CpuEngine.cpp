@@ -265,6 +265,9 @@ Status CpuEngine::Impl::link(const std::string &directory) {
   if (!created)
     return failed(created.takeError());
   jit = std::move(*created);
+  // By default it writes to stderr what the failed look-up tells as well.
+  jit->getExecutionSession().setErrorReporter(
+      [](llvm::Error error) { llvm::consumeError(std::move(error)); });
   JITDylib &main = jit->getMainJITDylib();
   auto generator = DynamicLibrarySearchGenerator::Load(
       openMP.path.c_str(), jit->getDataLayout().getGlobalPrefix());

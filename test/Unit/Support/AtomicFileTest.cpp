@@ -341,3 +341,84 @@ TEST(WriteFileAtomicallyTest, WritesAll) {
   EXPECT_EQ(readFile(dir / "out"), "");
   expectError(writeFileAtomically(dir / "no/out", "text", 4), "cannot write");
 }
+
+TEST(FileTransactionTest, TakesBackWhatIsNotKept) {
+  TempDir dir;
+  ASSERT_TRUE(writeFileAtomically(dir / "old", "first", 5).ok());
+  {
+    FileTransaction files;
+    ASSERT_TRUE(writeFileAtomically(dir / "old", "second", 6).ok());
+    ASSERT_TRUE(writeFileAtomically(dir / "new", "new", 3).ok());
+    EXPECT_EQ(readFile(dir / "old"), "second");
+    // The first one is what comes back.
+    ASSERT_TRUE(writeFileAtomically(dir / "old", "third", 5).ok());
+    EXPECT_EQ(readFile(dir / "old"), "third");
+  }
+  EXPECT_EQ(readFile(dir / "old"), "first");
+  EXPECT_EQ(dir.list(), Names{"old"});
+}
+
+TEST(FileTransactionTest, KeepsAndLeavesNothingElse) {
+  TempDir dir;
+  ASSERT_TRUE(writeFileAtomically(dir / "old", "first", 5).ok());
+  {
+    FileTransaction files;
+    ASSERT_TRUE(writeFileAtomically(dir / "old", "second", 6).ok());
+    ASSERT_TRUE(writeFileAtomically(dir / "new", "new", 3).ok());
+    files.commit();
+    ASSERT_TRUE(writeFileAtomically(dir / "late", "late", 4).ok());
+  }
+  EXPECT_EQ(readFile(dir / "old"), "second");
+  EXPECT_EQ(dir.list(), (Names{"old", "new"}));
+}
+
+TEST(FileTransactionTest, InnerOnesBelongToTheOuter) {
+  TempDir dir;
+  {
+    FileTransaction outer;
+    {
+      FileTransaction inner;
+      ASSERT_TRUE(writeFileAtomically(dir / "a", "a", 1).ok());
+      inner.commit();
+    }
+    EXPECT_EQ(dir.list(), Names{"a"});
+    {
+      FileTransaction inner;
+      ASSERT_TRUE(writeFileAtomically(dir / "b", "b", 1).ok());
+    }
+    EXPECT_EQ(dir.list(), Names{"a"});
+  }
+  EXPECT_EQ(dir.list(), Names{});
+}
+
+TEST(FileTransactionTest, RefusesTwoWritersOfOneFile) {
+  TempDir dir;
+  FileTransaction files;
+  {
+    Result<AtomicFile> first = AtomicFile::create(dir / "out");
+    ASSERT_TRUE(first.ok()) << first.message();
+    expectError(writeFileAtomically(dir / "./out", "x", 1),
+                "another file of the same name is being written");
+    // Moving does not end it, its end does.
+    AtomicFile moved = first.take();
+    expectError(AtomicFile::create(dir / "out").status(), "being written");
+  }
+  EXPECT_TRUE(writeFileAtomically(dir / "out", "x", 1).ok());
+  EXPECT_TRUE(writeFileAtomically(dir / "out", "y", 1).ok());
+}
+
+TEST(FileTransactionTest, InterruptsTakeBackToo) {
+  TempDir dir;
+  ASSERT_TRUE(writeFileAtomically(dir / "old", "first", 5).ok());
+  int status = interruptChild(SIGTERM, [&] {
+    ::signal(SIGTERM, SIG_DFL);
+    installInterruptCleanup();
+    static FileTransaction files;
+    if (!writeFileAtomically(dir / "old", "second", 6).ok() ||
+        !writeFileAtomically(dir / "new", "new", 3).ok())
+      ::_exit(1);
+  });
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+  EXPECT_EQ(readFile(dir / "old"), "first");
+  EXPECT_EQ(dir.list(), Names{"old"});
+}

@@ -371,7 +371,13 @@ struct FormBlocks : public quant_llm::impl::FormBlocksBase<FormBlocks> {
   }
 
   void runOnOperation() override {
-    if (failed(formBlocks(getOperation())))
+    WalkResult walked = getOperation()->walk<WalkOrder::PreOrder>(
+        [&](FunctionOpInterface function) -> WalkResult {
+          if (failed(formBlocks(function)))
+            return failure();
+          return WalkResult::skip();
+        });
+    if (walked.wasInterrupted())
       signalPassFailure();
   }
 

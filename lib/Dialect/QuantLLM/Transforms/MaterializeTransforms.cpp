@@ -203,9 +203,11 @@ LogicalResult MaterializeTransforms::plan(ParameterArchives &archives,
   for (Computed &entry : computed) {
     Type element = getElementTypeOrSelf(entry.roots.front().getType());
     std::optional<DType> dtype = getStoredType(element);
-    if (!dtype || !isa<mlir::FloatType>(element)) {
+    if (!dtype || !isa<mlir::FloatType>(element) || getBitWidth(*dtype) < 16) {
       entry.roots.front().getDefiningOp()->emitOpError(
-          "has elements that archives do not hold");
+          "expected elements of type f16, bf16, f32 or f64 to compute a new "
+          "parameter of, but got ")
+          << element;
       ok = false;
     }
   }

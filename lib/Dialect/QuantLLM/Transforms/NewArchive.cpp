@@ -62,8 +62,8 @@ FailureOr<CopiedParameter> quant_llm::findCopied(ParameterArchives &archives,
 LogicalResult NewArchive::verifyOptions(ParameterArchives &archives) {
   const std::string &output = options.output, &report = options.report;
   if (output.empty())
-    return fail()
-           << "expected the option 'output', the safetensors file to write";
+    return fail() << "expected a safetensors file to write in the option "
+                     "'output'";
   if (!report.empty()) {
     SmallString<128> a(output), b(report);
     bool same =
@@ -208,18 +208,20 @@ NewArchive::append(const CopiedParameter &copy, ParameterArchives &archives,
 
 LogicalResult NewArchive::finish(function_ref<std::string()> makeReport) {
   // The report is complete on disk, but not yet visible, before the archive
-  // appears: what can still go wrong then is one rename.
+  // appears, and both appear or none.
   if (reportFile) {
     std::string text = makeReport();
     if (Status status = reportFile->write(text.data(), text.size());
         !status.ok())
       return fail() << status.message();
   }
+  FileTransaction files;
   if (Status status = writer->finish(); !status.ok())
     return fail() << status.message();
   if (reportFile)
     if (Status status = reportFile->commit(); !status.ok())
       return fail() << status.message();
+  files.commit();
   return success();
 }
 

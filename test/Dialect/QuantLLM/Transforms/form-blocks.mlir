@@ -1,4 +1,5 @@
 // RUN: quant-opt %s --pass-pipeline='builtin.module(func.func(quant-llm-form-blocks))' | FileCheck %s
+// RUN: quant-opt %s --quant-llm-form-blocks | FileCheck %s
 // RUN: quant-opt %s --pass-pipeline='builtin.module(func.func(quant-llm-form-blocks{window=0}))' | FileCheck %s --check-prefix=NOWINDOW
 // RUN: quant-opt %s --pass-pipeline='builtin.module(func.func(quant-llm-form-blocks{layer-pattern=blk.{}. window=3 overlap=0}))' | FileCheck %s --check-prefix=PATTERN
 

@@ -38,7 +38,7 @@
 // NOFILE: error: 'quant_llm.archive' op cannot be opened: {{.*}}nowhere/model.safetensors
 
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize 2>&1 | FileCheck %s --check-prefix=OUTPUT
-// OUTPUT: error: quant-llm-quantize: expected the option 'output', the safetensors file to write
+// OUTPUT: error: quant-llm-quantize: expected a safetensors file to write in the option 'output'
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.txt' 2>&1 | FileCheck %s --check-prefix=SUFFIX
 // SUFFIX: error: quant-llm-quantize: expected the option 'output' to name a .safetensors file but got '{{.*}}q.txt'
 // RUN: not quant-opt %t/model.mlir -quant-llm-finequant='output=%t/q.safetensors include=nomatch' 2>&1 | FileCheck %s --check-prefix=NOMATCH

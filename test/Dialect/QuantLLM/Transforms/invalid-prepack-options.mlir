@@ -2,7 +2,7 @@
 // RUN: rm -rf %t && %python %S/Inputs/make_quantized.py %t && ls %t > %t.before
 // RUN: cp %t/good.safetensors %t.good
 // RUN: not quant-opt %s -quant-llm-prepack='base-dir=%t' 2>&1 | FileCheck %s --check-prefix=OUTPUT
-// OUTPUT: error: quant-llm-prepack: expected the option 'output', the safetensors file to write
+// OUTPUT: error: quant-llm-prepack: expected a safetensors file to write in the option 'output'
 // RUN: not quant-opt %s -quant-llm-prepack='base-dir=%t output=%t/good.safetensors' 2>&1 | FileCheck %s --check-prefix=SELF
 // SELF: error: quant-llm-prepack: '{{.*}}good.safetensors' is a file of an archive that the module reads; choose another file
 // SELF: note: the archive is here

@@ -345,7 +345,7 @@ def FoldTransforms : Pass<"quant-llm-fold-transforms"> {
   ];
 }
 
-def FormBlocks : InterfacePass<"quant-llm-form-blocks", "::mlir::FunctionOpInterface"> {
+def FormBlocks : Pass<"quant-llm-form-blocks"> {
   let summary = "Wraps the layers of a model into block and cross_block regions";
   let description = [{
     The names of parameters say which layer of the model an operation belongs to: with
