@@ -30,7 +30,8 @@ class Module:
         shape = re.search(r"%arg1: tensor<(\d+)x(\d+)x\?x(\d+)xf32>", text)
         layers, heads, size = map(int, shape.groups())
         self.folder = path + ".run"
-        os.makedirs(self.folder, exist_ok=True)
+        self.results = os.path.join(self.folder, "results")
+        os.makedirs(self.results, exist_ok=True)
         self.keys = os.path.join(self.folder, "1.npy")
         self.values = os.path.join(self.folder, "2.npy")
         for cache in (self.keys, self.values):
@@ -41,7 +42,9 @@ class Module:
         """The logits of the tokens; the caches are updated."""
         result = self.run(tokens, position)
         assert result.returncode == 0, result.stderr
-        return np.load(os.path.join(self.folder, "0.npy"))
+        os.replace(os.path.join(self.results, "1.npy"), self.keys)
+        os.replace(os.path.join(self.results, "2.npy"), self.values)
+        return np.load(os.path.join(self.results, "0.npy"))
 
     def run(self, tokens, position):
         tokens_file = os.path.join(self.folder, "tokens.npy")
@@ -49,5 +52,5 @@ class Module:
         return run_tool(
             "quant-run", self.path, "--function", "forward", "--input", tokens_file,
             "--input", self.keys, "--input", self.values, f"--input={position}",
-            "--output", self.folder, "--cache-dir", os.path.join(self.folder, "cache"),
+            "--output", self.results, "--cache-dir", os.path.join(self.folder, "cache"),
         )
