@@ -83,6 +83,8 @@ static double getFragmentInstructions(const KernelProblem &problem) {
   }
   if (problem.scheme.zero != ZeroKind::None)
     count += 3.5;
+  if (addsRests(problem))
+    count += 8;
   // Scales from global memory, for every step.
   ScaleMode mode = getScaleMode(problem);
   if (mode == ScaleMode::General || mode == ScaleMode::Column)

@@ -9,6 +9,7 @@
 #include "quant-llm/Kernels/ScaleMode.h"
 
 #include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Support/Rounding.h"
 
 #include <algorithm>
 
@@ -46,6 +47,33 @@ int64_t quant_llm::getZeroBytes(const Scheme &scheme) {
     return floatTypeBytes(getPackedZeroType(scheme));
   }
   return 0;
+}
+
+static bool isRounded(FloatType type, TensorType activation) {
+  return type == FloatType::F32 ||
+         (type == FloatType::F16 && activation == TensorType::BF16);
+}
+
+bool quant_llm::roundsScales(const KernelProblem &problem) {
+  return isRounded(getPackedScaleType(problem.scheme), problem.activation);
+}
+
+bool quant_llm::roundsZeros(const KernelProblem &problem) {
+  return problem.scheme.zero == ZeroKind::Float &&
+         isRounded(getPackedZeroType(problem.scheme), problem.activation);
+}
+
+/// The mean square of that many rounding errors is almost never thrice that of
+/// very many; of a single one it is in one case of seven.
+static constexpr int64_t leastEvenBlocks = 16;
+
+bool quant_llm::addsRests(const KernelProblem &problem) {
+  if (getScaleMode(problem) == ScaleMode::Channel ||
+      !(roundsScales(problem) || roundsZeros(problem)))
+    return false;
+  int64_t blockN = problem.scheme.blockN;
+  int64_t rowBlocks = blockN < 0 ? 1 : ceilDiv(problem.getRows(), blockN);
+  return rowBlocks * getNumGroups(problem) < leastEvenBlocks;
 }
 
 int64_t quant_llm::getTableBytes(const Scheme &scheme) {

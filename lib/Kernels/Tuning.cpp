@@ -94,7 +94,8 @@ Result<std::vector<TuningEntry>> quant_llm::parseTuning(std::string_view text) {
   if (Status status = file.rejectOthers(); !status.ok())
     return status;
   std::vector<TuningEntry> entries;
-  std::set<std::tuple<std::string, std::string, int64_t, int64_t, int64_t>>
+  std::set<
+      std::tuple<std::string, std::string, int64_t, int64_t, int64_t, int64_t>>
       keys;
   for (const json *value : list) {
     std::string where = "entry " + std::to_string(entries.size());
@@ -105,6 +106,7 @@ Result<std::vector<TuningEntry>> quant_llm::parseTuning(std::string_view text) {
     entry.n = fields.integer("n", 1, maxNumber);
     entry.k = fields.integer("k", 1, maxNumber);
     entry.weights = fields.integerOr("weights", 1, 1, maxNumber);
+    entry.experts = fields.integerOr("experts", 0, 1, maxNumber);
     std::vector<const json *> kernels = fields.array("kernels");
     if (Status status = fields.rejectOthers(); !status.ok())
       return status;
@@ -119,12 +121,12 @@ Result<std::vector<TuningEntry>> quant_llm::parseTuning(std::string_view text) {
     }
     if (Status status = verifyCoverage(entry.kernels); !status.ok())
       return status.withContext(where);
-    if (!keys.insert(
-                 {entry.chip, entry.scheme, entry.n, entry.k, entry.weights})
+    if (!keys.insert({entry.chip, entry.scheme, entry.n, entry.k, entry.weights,
+                      entry.experts})
              .second)
-      return Status::error(where +
-                           ": expected every chip, scheme, n, k and weights "
-                           "once but got those of an entry before");
+      return Status::error(where + ": expected every chip, scheme, n, k, "
+                                   "weights and experts once but got those of "
+                                   "an entry before");
     entries.push_back(std::move(entry));
   }
   return entries;

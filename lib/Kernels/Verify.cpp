@@ -37,6 +37,8 @@ static constexpr int64_t registersBesideSums = 48;
 /// on top: 4 registers for every 8 tokens (measured: 184 to 192 in all for a
 /// tile of 128 x 128 with 64 sums).
 static constexpr int64_t multistageRegistersBesideSums = 64;
+/// Look-ups of a table that are on their way.
+static constexpr int64_t tableRegisters = 16;
 
 static std::string text(int64_t value) { return std::to_string(value); }
 
@@ -166,9 +168,11 @@ static Status verifyMma(const KernelProblem &problem,
   int64_t sums = 4 * (tiles <= 2 ? 4 : tiles);
   int64_t registers =
       getRegisterLimit(chip, getThreads(config), config.ctasPerSM);
-  int64_t others = config.family == KernelFamily::Multistage
-                       ? multistageRegistersBesideSums + config.tokenTile / 2
-                       : getFewTokensRegisters(problem, config) - sums;
+  int64_t others =
+      config.family == KernelFamily::Multistage
+          ? multistageRegistersBesideSums + config.tokenTile / 2 +
+                (getTableBytes(problem.scheme) ? tableRegisters : 0)
+          : getFewTokensRegisters(problem, config) - sums;
   if (sums + others > registers)
     return Status::error(
         "expected sums for " + text(registers) + " registers a thread (" +

@@ -13,6 +13,7 @@
 #include "quant-llm/Numerics/GroupQuantizer.h"
 #include "quant-llm/Support/AtomicFile.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -90,20 +91,31 @@ static std::string getSchemeAttribute(const Scheme &scheme) {
 
 static std::string getModule(const Case &given, const Scheme &scheme) {
   std::string n = std::to_string(given.n), k = std::to_string(given.k);
-  std::string weight = "!quant_llm.weight<" + n + "x" + k + "x" +
+  std::string rows =
+      std::to_string(std::max<int64_t>(given.experts, 1) * given.n);
+  std::string weight = "!quant_llm.weight<" + rows + "x" + k + "x" +
                        given.activation + ", #scheme>";
   std::string x = "tensor<?x" + k + "x" + given.activation + ">";
   std::string y = "tensor<?x" + n + "x" + given.activation + ">";
+  std::string name = "linear_" + n + "_" + k, argument, offsets;
+  if (given.experts) {
+    std::string type = "tensor<" + std::to_string(given.experts + 1) + "xi32>";
+    name = "grouped_" + name;
+    argument = ", %offsets: " + type;
+    offsets = " offsets(%offsets : " + type + ")";
+  }
   return "#scheme = " + getSchemeAttribute(scheme) +
          "\n"
          "quant_llm.archive @weights \"weights.safetensors\"\n"
          "quant_llm.parameter @w from @weights : " +
-         weight + "\nfunc.func @linear_" + n + "_" + k + "(%x: " + x + ") -> " +
+         weight + "\nfunc.func @" + name + "(%x: " + x + argument + ") -> " +
          y +
          " {\n"
          "  %w = quant_llm.get_parameter @w : " +
-         weight + "\n  %y = quant_llm.linear %x, %w : (" + x + ", " + weight +
-         ") -> " + y + "\n  return %y : " + y + "\n}\n";
+         weight + "\n  %y = quant_llm." +
+         (given.experts ? "grouped_linear" : "linear") + " %x, %w" + offsets +
+         " : (" + x + ", " + weight + ") -> " + y + "\n  return %y : " + y +
+         "\n}\n";
 }
 
 /// quant-opt: as asked for, beside this program, or a name for PATH.
@@ -141,9 +153,10 @@ Status bench::compileCase(const Case &given, const Options &options,
   if (error)
     return Status::error("cannot create '" + directory +
                          "': " + error.message());
-  Status status = writeWeights(
-      (fs::path(directory) / "weights.safetensors").string(), *scheme, given.n,
-      given.k, static_cast<uint64_t>(options.seed));
+  Status status =
+      writeWeights((fs::path(directory) / "weights.safetensors").string(),
+                   *scheme, std::max<int64_t>(given.experts, 1) * given.n,
+                   given.k, static_cast<uint64_t>(options.seed));
   if (!status.ok())
     return status;
   std::string module = (fs::path(directory) / "model.mlir").string();

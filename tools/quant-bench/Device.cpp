@@ -8,8 +8,11 @@
 
 #include "Device.h"
 
+#include "quant-llm/Support/Rounding.h"
+
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include <dlfcn.h>
@@ -392,14 +395,22 @@ Cublas::~Cublas() {
     (void)destroy(handle);
 }
 
-Result<double> Cublas::getMicroseconds(int64_t n, int64_t k, int64_t m,
-                                       TensorType type) {
+Result<double>
+Cublas::getMicroseconds(int64_t n, int64_t k,
+                        const std::vector<std::vector<int64_t>> &tokens,
+                        TensorType type) {
+  int64_t m = 0, products = 0;
+  for (const std::vector<int64_t> &launch : tokens) {
+    m = std::max(m, std::accumulate(launch.begin(), launch.end(), int64_t(0)));
+    products = std::max(products, static_cast<int64_t>(launch.size()));
+  }
   if (n > INT32_MAX || k > INT32_MAX || m > INT32_MAX)
     return Status::error("the product is too large for cuBLAS");
   const Driver &driver = timer.getDriver();
   uint64_t bytes = 2 * static_cast<uint64_t>(n) * static_cast<uint64_t>(k);
   bytes = (bytes + 255) / 256 * 256;
-  int64_t copies = std::min<int64_t>(64, timer.getNumCopies(bytes));
+  int64_t copies =
+      std::max(products, std::min<int64_t>(64, timer.getNumCopies(bytes)));
   uint64_t weightBytes = bytes * static_cast<uint64_t>(copies);
   DeviceMemory weights, x, y;
   Status status = weights.allocate(driver, weightBytes);
@@ -434,9 +445,10 @@ Result<double> Cublas::getMicroseconds(int64_t n, int64_t k, int64_t m,
     return status;
   const int dataType = type == TensorType::BF16 ? 14 : 2; // CUDA_R_16BF, _16F
   const float one = 1, zero = 0;
-  auto launch = [&](int64_t i) -> Status {
+  auto multiply = [&](int64_t index, int64_t m) -> Status {
     // Column-major: y^T [n, m] = w [n, k] * x^T [k, m].
-    uint64_t weight = weights.get() + static_cast<uint64_t>(i % copies) * bytes;
+    uint64_t weight =
+        weights.get() + static_cast<uint64_t>(index % copies) * bytes;
     int code =
         gemm(handle, /*CUBLAS_OP_T=*/1, /*CUBLAS_OP_N=*/0, static_cast<int>(n),
              static_cast<int>(m), static_cast<int>(k), &one,
@@ -449,7 +461,17 @@ Result<double> Cublas::getMicroseconds(int64_t n, int64_t k, int64_t m,
                      : Status::error("cublasGemmEx failed: status " +
                                      std::to_string(code));
   };
-  Result<Timing> timing = timer.time(std::max<int64_t>(copies, 20), launch);
+  auto launch = [&](int64_t i) -> Status {
+    const std::vector<int64_t> &list =
+        tokens[static_cast<size_t>(i) % tokens.size()];
+    Status status;
+    for (size_t j = 0; j < list.size() && status.ok(); ++j)
+      status = multiply(i * products + static_cast<int64_t>(j), list[j]);
+    return status;
+  };
+  int64_t count = std::max<int64_t>(ceilDiv(copies, products), 20);
+  Result<Timing> timing =
+      timer.time(roundUp(count, static_cast<int64_t>(tokens.size())), launch);
   if (!timing.ok())
     return timing.status();
   return timing->median;

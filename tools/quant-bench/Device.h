@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 namespace quant_llm::bench {
 
@@ -106,9 +107,13 @@ public:
                                               Timer &timer);
   ~Cublas();
 
-  /// y [m, n] = x [m, k] * w [n, k]^T with w of some random numbers.
-  Result<double> getMicroseconds(int64_t n, int64_t k, int64_t m,
-                                 TensorType type);
+  /// y [m, n] = x [m, k] * w [n, k]^T with w of some random numbers: one after
+  /// the other for all of some m, each with a weight of its own. Launches take
+  /// turns with the lists.
+  Result<double>
+  getMicroseconds(int64_t n, int64_t k,
+                  const std::vector<std::vector<int64_t>> &tokens,
+                  TensorType type);
 
 private:
   explicit Cublas(Timer &timer) : timer(timer) {}

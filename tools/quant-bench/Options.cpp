@@ -13,6 +13,7 @@
 #include "quant-llm/Support/Json.h"
 #include "quant-llm/Support/MappedFile.h"
 
+#include <algorithm>
 #include <charconv>
 #include <functional>
 #include <map>
@@ -29,11 +30,13 @@ else. A layer whose numbers are wrong is not timed.
 
   DIR                 artifact of quant-llm-to-gpu: all its linears, or
   --linear NAME       this one
-  --n N --k K --scheme TEXT [--act f16|bf16]
+  --n N --k K --scheme TEXT [--act f16|bf16] [--experts E]
                       or a layer that is compiled for the occasion, with random
-                      weights: --scheme 'int4, block = [1, 128], scale = f16'
+                      weights: --scheme 'int4, block = [1, 128], scale = f16';
+                      with --experts E experts of N x K, to which tokens are
+                      sent at random
   --cases FILE        or a JSON list of such cases: objects with artifact and
-                      linear, or n, k, scheme and act; and m (a list)
+                      linear, or n, k, scheme, act and experts; and m (a list)
   --m LIST            numbers of tokens (default 1,16,64,256,1024,4096)
 
   --verify-only       compare the numbers, but time nothing
@@ -86,7 +89,8 @@ static constexpr int64_t maxElements = int64_t(1) << 31;
 
 /// Rejects a case that is neither an artifact nor a problem.
 static Status verifyCase(const Case &given) {
-  bool hasProblem = given.n != 0 || given.k != 0 || !given.scheme.empty();
+  bool hasProblem = given.n != 0 || given.k != 0 || given.experts != 0 ||
+                    !given.scheme.empty();
   if (!given.artifact.empty())
     return hasProblem ? Status::error("expected either an artifact or n, k and "
                                       "a scheme, but got both")
@@ -96,17 +100,21 @@ static Status verifyCase(const Case &given) {
                          given.linear + "' belongs to");
   if (given.n == 0 || given.k == 0 || given.scheme.empty())
     return Status::error("expected an artifact, or n, k and a scheme");
+  // Kernels count bytes in 32 bits, and the random weights are made in f32.
+  int64_t experts = std::max<int64_t>(given.experts, 1);
+  if (given.n > maxElements / given.k ||
+      experts > maxElements / (given.n * given.k))
+    return Status::error(
+        "expected a weight of at most " + std::to_string(maxElements) +
+        " elements but got " +
+        (given.experts ? std::to_string(given.experts) + " x " : "") +
+        std::to_string(given.n) + " x " + std::to_string(given.k));
   Result<Scheme> scheme = parseScheme(given.scheme);
-  Status status =
-      scheme.ok() ? verifyScheme(*scheme, given.n, given.k) : scheme.status();
+  Status status = scheme.ok()
+                      ? verifyScheme(*scheme, experts * given.n, given.k)
+                      : scheme.status();
   if (!status.ok())
     return status.withContext("scheme");
-  // Kernels count bytes in 32 bits, and the random weights are made in f32.
-  if (given.n > maxElements / given.k)
-    return Status::error("expected a weight of at most " +
-                         std::to_string(maxElements) + " elements but got " +
-                         std::to_string(given.n) + " x " +
-                         std::to_string(given.k));
   if (given.activation != "f16" && given.activation != "bf16")
     return Status::error("expected f16 or bf16 as activation but got '" +
                          given.activation + "'");
@@ -126,8 +134,8 @@ static Result<Case> parseCase(const json &value,
       {"linear", &made.linear},
       {"scheme", &made.scheme},
       {"act", &made.activation}};
-  const std::map<std::string, int64_t *> integers = {{"n", &made.n},
-                                                     {"k", &made.k}};
+  const std::map<std::string, int64_t *> integers = {
+      {"n", &made.n}, {"k", &made.k}, {"experts", &made.experts}};
   auto toInteger = [](const std::string &name,
                       const json &field) -> Result<int64_t> {
     return parseInteger("'" + name + "'", field.dump(), 1, INT32_MAX);
@@ -154,8 +162,8 @@ static Result<Case> parseCase(const json &value,
     } else if (name == "m") {
       return Status::error("expected 'm' to be a list of numbers of tokens");
     } else {
-      return Status::error("expected artifact, linear, n, k, scheme, act or m "
-                           "but got '" +
+      return Status::error("expected artifact, linear, n, k, scheme, act, "
+                           "experts or m but got '" +
                            name + "'");
     }
   }
@@ -191,8 +199,8 @@ Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
   Options options;
   Case given;
   std::vector<std::string> artifacts;
-  std::string tokens = "1,16,64,256,1024,4096", casesFile, n, k, device,
-              replays, seed;
+  std::string tokens = "1,16,64,256,1024,4096", casesFile, n, k, experts,
+              device, replays, seed;
   bool hasActivation = false;
   const std::map<std::string, std::string *> texts = {
       {"--linear", &given.linear},
@@ -200,6 +208,7 @@ Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
       {"--act", &given.activation},
       {"--n", &n},
       {"--k", &k},
+      {"--experts", &experts},
       {"--m", &tokens},
       {"--cases", &casesFile},
       {"--json", &options.json},
@@ -258,6 +267,7 @@ Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
   };
   for (const Number &number :
        {Number{"--n", n, 1, &given.n}, Number{"--k", k, 1, &given.k},
+        Number{"--experts", experts, 1, &given.experts},
         Number{"--device", device, 0, &options.device},
         Number{"--replays", replays, 20, &options.replays},
         Number{"--seed", seed, 0, &options.seed}}) {
@@ -281,13 +291,14 @@ Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
   bool hasProblem = !n.empty() || !k.empty() || !given.scheme.empty();
   if (hasProblem || (artifacts.empty() && casesFile.empty()))
     artifacts.push_back("");
-  else if (hasActivation)
-    return Status::error("expected --n, --k and --scheme with --act");
+  else if (hasActivation || given.experts)
+    return Status::error(std::string("expected --n, --k and --scheme with --") +
+                         (hasActivation ? "act" : "experts"));
   for (const std::string &artifact : artifacts) {
     Case made = given;
     made.artifact = artifact;
     if (!artifact.empty()) {
-      made.n = made.k = 0;
+      made.n = made.k = made.experts = 0;
       made.scheme.clear();
     } else if (artifacts.size() > 1) {
       made.linear.clear();

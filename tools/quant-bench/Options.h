@@ -26,8 +26,11 @@ struct Case {
   /// A problem to compile, if there is no artifact.
   int64_t n = 0;
   int64_t k = 0;
+  /// Of a grouped linear, n x k being the weight of one; 0 for a linear.
+  int64_t experts = 0;
   std::string scheme;
   std::string activation = "f16";
+  /// Of a grouped linear: of all experts.
   std::vector<int64_t> tokens;
 };
 

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 using namespace quant_llm;
 using namespace quant_llm::bench;
@@ -81,6 +82,16 @@ std::string number(double value) {
 
 } // namespace
 
+std::vector<int32_t> bench::routeTokens(int64_t experts, int64_t m,
+                                        uint64_t seed) {
+  std::vector<int32_t> offsets(static_cast<size_t>(experts + 1));
+  Random random(seed);
+  for (int64_t token = 0; token < m; ++token)
+    ++offsets[1 + random.next() % static_cast<uint64_t>(experts)];
+  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
+  return offsets;
+}
+
 std::vector<uint16_t> bench::makeActivations(int64_t count, TensorType type,
                                              uint64_t seed) {
   std::vector<uint16_t> values(static_cast<size_t>(count));
@@ -98,10 +109,6 @@ std::vector<uint16_t> bench::makeActivations(int64_t count, TensorType type,
 
 Result<Reference> Reference::create(const Artifact &artifact, size_t index) {
   const LinearDescription &linear = artifact.getManifest().linears[index];
-  if (linear.isGrouped())
-    return Status::error("expected a linear without experts; "
-                         "test/Integration/CUDA/check_grouped.py checks and "
-                         "times grouped ones");
   if (linear.weights.size() != 1 || !linear.epilogue.empty())
     return Status::error("expected one weight and no epilogue: what an "
                          "epilogue computes is not in the manifest, so the "
@@ -118,14 +125,16 @@ Result<Reference> Reference::create(const Artifact &artifact, size_t index) {
   packed.scales = toBuffer(files.scales);
   packed.zeros = toBuffer(files.zeros);
   packed.outputScale = files.outputScale;
-  Result<QuantizedMatrix> matrix =
-      unpackWeight(packed, linear.scheme, linear.n, linear.k, /*threads=*/0);
-  if (!matrix.ok())
-    return matrix.status();
   Reference reference;
   reference.n = linear.n;
   reference.k = linear.k;
-  reference.weight.resize(static_cast<size_t>(linear.n * linear.k));
+  reference.experts = std::max<int64_t>(linear.experts, 1);
+  int64_t rows = reference.experts * linear.n;
+  Result<QuantizedMatrix> matrix =
+      unpackWeight(packed, linear.scheme, rows, linear.k, /*threads=*/0);
+  if (!matrix.ok())
+    return matrix.status();
+  reference.weight.resize(static_cast<size_t>(rows * linear.k));
   Status status = dequantize(*matrix, getUnpackedScheme(linear.scheme),
                              reference.weight.data(), /*threads=*/0);
   if (!status.ok())
@@ -139,15 +148,15 @@ void Reference::project() {
   signs.resize(static_cast<size_t>(n));
   for (uint8_t &bits : signs)
     bits = static_cast<uint8_t>(random.next());
-  projected.assign(static_cast<size_t>(k * numVectors), 0);
+  projected.assign(static_cast<size_t>(experts * k * numVectors), 0);
   parallelFor(k, /*threads=*/0, [&](int64_t begin, int64_t end) {
-    for (int64_t row = 0; row < n; ++row) {
+    for (int64_t row = 0; row < experts * n; ++row) {
       double factors[numVectors];
       for (int64_t v = 0; v < numVectors; ++v)
-        factors[v] = signs[static_cast<size_t>(row)] >> v & 1 ? 1 : -1;
+        factors[v] = signs[static_cast<size_t>(row % n)] >> v & 1 ? 1 : -1;
       for (int64_t i = begin; i < end; ++i) {
         double value = weight[static_cast<size_t>(row * k + i)];
-        double *to = projected.data() + i * numVectors;
+        double *to = projected.data() + (row / n * k + i) * numVectors;
         for (int64_t v = 0; v < numVectors; ++v)
           to[v] += factors[v] * value;
       }
@@ -158,8 +167,15 @@ void Reference::project() {
 Status Reference::compare(const std::vector<uint16_t> &x, int64_t m,
                           TensorType activation, const std::vector<uint8_t> &y,
                           TensorType output, uint64_t seed,
+                          const std::vector<int32_t> &offsets,
                           double &relativeError) const {
   Random random(seed);
+  auto expertOf = [&](int64_t token) -> int64_t {
+    if (offsets.empty())
+      return 0;
+    return std::upper_bound(offsets.begin(), offsets.end(), token) -
+           offsets.begin() - 1;
+  };
   // All elements, for what is not a number.
   double sumOfSquares = 0;
   for (int64_t i = 0; i < m * n; ++i) {
@@ -184,12 +200,17 @@ Status Reference::compare(const std::vector<uint16_t> &x, int64_t m,
   }
   std::vector<float> rounded(static_cast<size_t>(k));
   for (int64_t row : rows) {
-    const float *w = weight.data() + row * k;
-    for (int64_t i = 0; i < k; ++i)
-      rounded[static_cast<size_t>(i)] =
-          load16(activation, store16(activation, w[i]));
+    const float *w = nullptr;
     for (size_t t = 0; t < tokens.size(); ++t) {
       int64_t token = tokens[t];
+      // Tokens ascend, and with them the experts.
+      const float *own = weight.data() + (expertOf(token) * n + row) * k;
+      if (w != own) {
+        w = own;
+        for (int64_t i = 0; i < k; ++i)
+          rounded[static_cast<size_t>(i)] =
+              load16(activation, store16(activation, w[i]));
+      }
       const float *input = inputs[t].data();
       double exact = 0, dense = 0;
       for (int64_t i = 0; i < k; ++i) {
@@ -224,10 +245,11 @@ Status Reference::compare(const std::vector<uint16_t> &x, int64_t m,
   parallelFor(m, /*threads=*/0, [&](int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; ++token) {
       double sums[numVectors] = {};
+      const double *own = projected.data() + expertOf(token) * k * numVectors;
       for (int64_t i = 0; i < k; ++i) {
         double a = load16(activation, x[static_cast<size_t>(token * k + i)]);
         for (int64_t v = 0; v < numVectors; ++v)
-          sums[v] -= a * projected[static_cast<size_t>(i * numVectors + v)];
+          sums[v] -= a * own[i * numVectors + v];
       }
       for (int64_t row = 0; row < n; ++row) {
         double value = loadOutput(output, y.data(), token * n + row);

@@ -19,6 +19,7 @@
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Runtime/CUDA/Module.h"
 #include "quant-llm/Support/AtomicFile.h"
+#include "quant-llm/Support/Rounding.h"
 
 #include <nlohmann/json.hpp>
 
@@ -41,6 +42,9 @@ static std::string format(const char *pattern, double value) {
   return text;
 }
 
+/// Routings of the tokens to experts that a time is the mean of.
+static constexpr int64_t numRoutings = 8;
+
 namespace {
 
 /// The state of a run: the GPU, its limits, and the results.
@@ -57,6 +61,10 @@ private:
   Status runLinear(const cuda::Module &module, size_t linear, int64_t m);
   Status measure(const cuda::Module &module, const cuda::Plan &plan,
                  json &record);
+  Status verify(const cuda::Module &module, const cuda::Plan &plan,
+                const cuda::LaunchOperands &operands,
+                const std::vector<uint16_t> &input,
+                const std::vector<int32_t> &offsets, double &relativeError);
   Status prepare(const cuda::Module &module);
   Status tryPrepare(const cuda::Module &module);
   void fail(const std::string &what, const std::string &message) {
@@ -209,11 +217,14 @@ Status Bench::runLinear(const cuda::Module &module, size_t linear, int64_t m) {
                  {"act", getName(description.activation)},
                  {"output", getName(description.output)},
                  {"m", m},
+                 {"experts", description.experts},
                  {"kernel", plan.kernel->name},
                  {"config", config},
                  {"gpu", device.name},
                  {"driver", std::to_string(version / 1000) + "." +
                                 std::to_string(version % 1000 / 10)}};
+  if (!description.isGrouped())
+    record.erase("experts");
   Status status = measure(module, plan, record);
   if (!status.ok())
     record["error"] = status.message();
@@ -221,22 +232,91 @@ Status Bench::runLinear(const cuda::Module &module, size_t linear, int64_t m) {
   return status;
 }
 
+/// y is full of NaN before, and the same bits come out twice.
+Status Bench::verify(const cuda::Module &module, const cuda::Plan &plan,
+                     const cuda::LaunchOperands &operands,
+                     const std::vector<uint16_t> &input,
+                     const std::vector<int32_t> &offsets,
+                     double &relativeError) {
+  const cuda::LinearDescription &linear =
+      module.getArtifact().getManifest().linears[plan.linear];
+  const cuda::Driver &driver = timer->getDriver();
+  std::vector<uint8_t> output(plan.yBytes), again(plan.yBytes);
+  for (std::vector<uint8_t> *to : {&output, &again}) {
+    const std::pair<const char *, std::function<int()>> steps[] = {
+        {"cuMemsetD8",
+         [&] { return driver.fillBytes(operands.y.data, 0xff, plan.yBytes); }},
+        {"cuCtxSynchronize", [&] { return driver.contextSynchronize(); }}};
+    for (const auto &[call, step] : steps)
+      if (Status status = driver.check(step(), call); !status.ok())
+        return status;
+    Status status = module.launch(plan, timer->getStream(), operands);
+    if (status.ok())
+      status = driver.check(driver.streamSynchronize(timer->getStream()),
+                            "cuStreamSynchronize");
+    if (status.ok())
+      status = driver.check(
+          driver.copyToHost(to->data(), operands.y.data, plan.yBytes),
+          "cuMemcpyDtoH");
+    if (!status.ok())
+      return status;
+  }
+  Status status = reference->compare(
+      input, plan.m, linear.activation, output, linear.output,
+      static_cast<uint64_t>(options.seed), offsets, relativeError);
+  if (!status.ok())
+    return status.withContext("wrong numbers, not timed");
+  if (output != again)
+    return Status::error("wrong numbers, not timed: two launches differ");
+  return Status::success();
+}
+
+/// The numbers of tokens of the experts that have any, of each routing.
+static std::vector<std::vector<int64_t>>
+getTokensOfExperts(const std::vector<std::vector<int32_t>> &routings) {
+  std::vector<std::vector<int64_t>> result;
+  for (const std::vector<int32_t> &offsets : routings) {
+    result.emplace_back();
+    for (size_t i = 1; i < offsets.size(); ++i)
+      if (offsets[i] > offsets[i - 1])
+        result.back().push_back(offsets[i] - offsets[i - 1]);
+  }
+  return result;
+}
+
 Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
                       json &record) {
   const cuda::LinearDescription &linear =
       module.getArtifact().getManifest().linears[plan.linear];
   const cuda::Driver &driver = timer->getDriver();
-  DeviceMemory x, y, workspace;
+  DeviceMemory x, y, workspace, offsets;
   std::vector<uint16_t> input =
       makeActivations(plan.m * linear.k, linear.activation,
                       static_cast<uint64_t>(options.seed));
-  std::vector<uint8_t> output(plan.yBytes), again(plan.yBytes);
+  // Of experts: several routings, which launches take turns with.
+  std::vector<std::vector<int32_t>> routings;
+  for (int64_t i = 0; linear.isGrouped() && i < numRoutings; ++i)
+    routings.push_back(routeTokens(linear.experts, plan.m,
+                                   static_cast<uint64_t>(options.seed + i)));
+  uint64_t offsetsStride = (plan.offsetsBytes + 255) / 256 * 256;
   uint64_t workspaceBytes = plan.geometry.workspaceBytes;
   Status status = x.allocate(driver, plan.xBytes);
   if (status.ok())
     status = y.allocate(driver, plan.yBytes);
   if (status.ok())
     status = workspace.allocate(driver, workspaceBytes);
+  if (status.ok())
+    status = offsets.allocate(driver, offsetsStride * routings.size());
+  for (size_t i = 0; i < routings.size() && status.ok(); ++i) {
+    std::vector<int64_t> wide(routings[i].begin(), routings[i].end());
+    bool isWide = linear.offsetBytes == 8;
+    status = driver.check(
+        driver.copyToDevice(offsets.get() + i * offsetsStride,
+                            isWide ? static_cast<const void *>(wide.data())
+                                   : routings[i].data(),
+                            plan.offsetsBytes),
+        "cuMemcpyHtoD");
+  }
   if (status.ok())
     status =
         driver.check(driver.copyToDevice(x.get(), input.data(), plan.xBytes),
@@ -250,35 +330,20 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   operands.x = {x.get(), plan.xBytes};
   operands.y = {y.get(), plan.yBytes};
   operands.workspace = {workspace.get(), workspaceBytes};
-
-  // Verify: y is full of NaN before, and the same bits come out twice.
-  for (std::vector<uint8_t> *to : {&output, &again}) {
-    const std::pair<const char *, std::function<int()>> steps[] = {
-        {"cuMemsetD8",
-         [&] { return driver.fillBytes(y.get(), 0xff, plan.yBytes); }},
-        {"cuCtxSynchronize", [&] { return driver.contextSynchronize(); }}};
-    for (const auto &[call, step] : steps)
-      if (status = driver.check(step(), call); !status.ok())
-        return status;
-    status = module.launch(plan, timer->getStream(), operands);
-    if (status.ok())
-      status = driver.check(driver.streamSynchronize(timer->getStream()),
-                            "cuStreamSynchronize");
-    if (status.ok())
-      status = driver.check(driver.copyToHost(to->data(), y.get(), plan.yBytes),
-                            "cuMemcpyDtoH");
-    if (!status.ok())
-      return status;
-  }
+  auto routeLaunch = [&](int64_t i) {
+    size_t routing = static_cast<size_t>(i) % numRoutings;
+    if (linear.isGrouped())
+      operands.offsets = {offsets.get() + routing * offsetsStride,
+                          plan.offsetsBytes};
+  };
+  routeLaunch(0);
   double relativeError = 0;
-  status = reference->compare(
-      input, plan.m, linear.activation, output, linear.output,
-      static_cast<uint64_t>(options.seed), relativeError);
+  status = verify(module, plan, operands, input,
+                  routings.empty() ? std::vector<int32_t>() : routings[0],
+                  relativeError);
   record["rel_error"] = relativeError;
   if (!status.ok())
-    return status.withContext("wrong numbers, not timed");
-  if (output != again)
-    return Status::error("wrong numbers, not timed: two launches differ");
+    return status;
   if (options.verifyOnly) {
     std::printf("%s, m = %lld: verified, relative error %.2e\n",
                 linear.name.c_str(), static_cast<long long>(plan.m),
@@ -300,7 +365,23 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   }
   uint64_t span = (end - begin + cuda::weightAlignment - 1) /
                   cuda::weightAlignment * cuda::weightAlignment;
-  int64_t copies = timer->getNumCopies(bytes);
+  // Only experts with tokens are read, and multiplied by cuBLAS.
+  std::vector<std::vector<int64_t>> products = {{plan.m}};
+  if (linear.isGrouped()) {
+    products = getTokensOfExperts(routings);
+    double active = 0;
+    for (const std::vector<int64_t> &launch : products)
+      active += static_cast<double>(launch.size()) / numRoutings;
+    record["active_experts"] = active;
+    record["tokens_per_expert"] = static_cast<double>(plan.m) / active;
+    bytes = static_cast<uint64_t>(static_cast<double>(bytes) * active /
+                                  static_cast<double>(linear.experts));
+  }
+  // Of few experts out of many, copies of all of them would be too much.
+  constexpr uint64_t mostCopied = uint64_t(16) << 30;
+  int64_t copies =
+      std::min(timer->getNumCopies(bytes),
+               std::max<int64_t>(1, static_cast<int64_t>(mostCopied / span)));
   DeviceMemory rotating;
   status = rotating.allocate(driver, span * static_cast<uint64_t>(copies));
   for (int64_t i = 0; i < copies && status.ok(); ++i)
@@ -317,10 +398,13 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
     return status;
   auto launch = [&](int64_t i) -> Status {
     uint64_t at = rotating.get() + static_cast<uint64_t>(i % copies) * span;
+    routeLaunch(i);
     return module.launchWithWeights(plan, timer->getStream(), operands,
                                     at - begin);
   };
-  Result<Timing> timing = timer->time(std::max<int64_t>(copies, 20), launch);
+  int64_t launches = std::max<int64_t>(copies, 20);
+  Result<Timing> timing = timer->time(
+      linear.isGrouped() ? roundUp(launches, numRoutings) : launches, launch);
   if (!timing.ok())
     return timing.status();
   rotating.reset();
@@ -340,8 +424,8 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   record["cublas_us"] = nullptr;
   std::string dense = "-", faster = "-";
   if (cublas) {
-    Result<double> time =
-        cublas->getMicroseconds(linear.n, linear.k, plan.m, linear.activation);
+    Result<double> time = cublas->getMicroseconds(linear.n, linear.k, products,
+                                                  linear.activation);
     if (!time.ok())
       return time.status();
     record["cublas_us"] = *time;
@@ -349,6 +433,7 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
     faster = format("%.2f", *time / timing->median);
   }
   std::string shape =
+      (linear.isGrouped() ? std::to_string(linear.experts) + " x " : "") +
       std::to_string(linear.n) + " x " + std::to_string(linear.k);
   std::string range = "[" + format("%.2f", timing->min) + ", " +
                       format("%.2f", timing->max) + "]";

@@ -44,6 +44,16 @@ int64_t getScaleBytes(const Scheme &scheme);
 int64_t getZeroBytes(const Scheme &scheme);
 /// @}
 
+/// @{ Whether the activation type has fewer digits than the scales, or than the
+/// float zeros.
+bool roundsScales(const KernelProblem &problem);
+bool roundsZeros(const KernelProblem &problem);
+/// @}
+
+/// Whether scales and zeros are sums of two numbers of the activation type:
+/// there are so few of them that their rounding errors need not even out.
+bool addsRests(const KernelProblem &problem);
+
 /// Bytes of the table of a codebook in shared memory, 0 for other formats.
 int64_t getTableBytes(const Scheme &scheme);
 

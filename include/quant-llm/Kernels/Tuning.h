@@ -29,6 +29,8 @@ struct TuningEntry {
   int64_t k = 0;
   /// 1, or 2 for a gated pair.
   int64_t weights = 1;
+  /// Of a grouped linear, of n outputs each; 0 for a linear.
+  int64_t experts = 0;
   std::vector<KernelConfig> kernels;
 };
 

@@ -110,8 +110,13 @@ bool Dequantizer::isTable() const {
   return kind == ElementKind::NF4 || kind == ElementKind::Codebook;
 }
 
+bool Dequantizer::isCentered() const {
+  return problem.scheme.element.kind == ElementKind::UInt && hasFloatZero() &&
+         (roundsScales(problem) || roundsZeros(problem));
+}
+
 double Dequantizer::bias() const {
-  return problem.scheme.element.kind == ElementKind::UInt
+  return problem.scheme.element.kind == ElementKind::UInt && !isCentered()
              ? 0
              : std::ldexp(1.0, problem.scheme.element.bits - 1);
 }
@@ -167,7 +172,7 @@ bool Dequantizer::hasTwoSteps() const {
     return false;
   // A float zero must not be divided by what the product in one step would take
   // for scales that are not small.
-  return hasIntegerZero() ||
+  return hasIntegerZero() || addsRests(problem) ||
          (hasFloatZero() &&
           (bias() != 0 || getPackedScaleType(problem.scheme) ==
                               quant_llm::FloatType::F8E4M3FN));
@@ -271,16 +276,29 @@ Value Dequantizer::at(Value base, Value offset) {
                                       : b.offsetPointer(base, offset);
 }
 
-Value Dequantizer::scaledPair(FloatPair values, double factor) {
-  auto scaled = [&](Value value) {
+/// Of two values, which may be one.
+template <typename Function>
+static std::pair<Value, Value> forBoth(std::pair<Value, Value> values,
+                                       Function function) {
+  Value first = function(values.first);
+  return {first,
+          values.second == values.first ? first : function(values.second)};
+}
+
+Dequantizer::FloatPair Dequantizer::scaled(FloatPair values, double factor) {
+  return forBoth(values, [&](Value value) {
     // The factors of bf16 are beyond the range of f32; the products are not.
     if (constexpr double large = 0x1p100; factor > large)
       return b.mulF(b.mulF(value, b.f32(large)), b.f32(factor / large));
     return factor == 1 ? value : b.mulF(value, b.f32(factor));
-  };
-  Value low = scaled(values.first);
-  Value high = values.second == values.first ? low : scaled(values.second);
-  return b.packPair(element, low, high);
+  });
+}
+
+Value Dequantizer::restOf(FloatPair values) {
+  return pack(forBoth(values, [&](Value value) {
+    Value rounded = b.toF32(b.fromF32(value, element));
+    return b.fma(rounded, b.f32(-1.0f), value);
+  }));
 }
 
 Value Dequantizer::multiply(Value pairs, double factor) {
@@ -290,13 +308,22 @@ Value Dequantizer::multiply(Value pairs, double factor) {
 void Dequantizer::fill(ScaleRegisters &registers, unsigned half,
                        FloatPair scales, FloatPair zeros) {
   double shift = std::ldexp(1.0, -scaleExponent());
+  if (isCentered())
+    zeros = {b.fma(scales.first, b.f32(bias()), zeros.first),
+             b.fma(scales.second, b.f32(bias()), zeros.second)};
   if (hasTwoSteps()) {
     // The unit values are exact; the scale rounds once.
-    registers.factor[half][0] =
-        scaledPair(scales, std::ldexp(shift, unitExponent()));
+    FloatPair factors = scaled(scales, std::ldexp(shift, unitExponent()));
+    registers.factor[half][0] = pack(factors);
+    if (addsRests(problem))
+      registers.factorRest[half] = restOf(factors);
   } else {
     std::vector<unsigned> all = positions();
-    Value first = scaledPair(scales, std::ldexp(shift, exponent(all.front())));
+    FloatPair factors =
+        scaled(scales, std::ldexp(shift, exponent(all.front())));
+    Value first = pack(factors);
+    if (addsRests(problem))
+      registers.factorRest[half] = restOf(factors);
     for (unsigned position : all)
       registers.factor[half][position] = multiply(
           first, std::ldexp(1.0, exponent(position) - exponent(all.front())));
@@ -307,9 +334,12 @@ void Dequantizer::fill(ScaleRegisters &registers, unsigned half,
   if (hasIntegerZero())
     registers.addend[half] =
         scaledPair(zeros, -std::ldexp(1.0, -unitExponent()));
-  else if (hasFloatZero())
-    registers.addend[half] =
-        scaledPair(zeros, std::ldexp(shift, -tableExponent));
+  else if (hasFloatZero()) {
+    FloatPair addends = scaled(zeros, std::ldexp(shift, -tableExponent));
+    registers.addend[half] = pack(addends);
+    if (addsRests(problem))
+      registers.addendRest[half] = restOf(addends);
+  }
 }
 
 ScaleRegisters Dequantizer::channelRegisters(Value zeros, Value lane) {
@@ -423,14 +453,26 @@ Value Dequantizer::applyScale(Value raw, unsigned position,
       addend = unitConstant();
     return toUnit(addend);
   }
+  auto scale = [&](Value value, Value factor, Value addend) {
+    Value product =
+        addend ? b.fma(value, factor, addend) : b.mulF(value, factor);
+    Value rest = registers.factorRest[half];
+    if (!rest)
+      return product;
+    // A rest of the zero comes when the product is rounded: it would vanish in
+    // a sum with the zero.
+    if (Value zeroRest = registers.addendRest[half])
+      return b.addF(product, b.fma(value, rest, zeroRest));
+    return b.fma(value, factor, b.mulF(value, rest));
+  };
   // Exact unit values first.
   if (auto it = factors.find(0); isInteger() && it != factors.end()) {
     if (hasIntegerZero())
-      return b.mulF(toUnit(addend), it->second);
-    return b.fma(toUnit(unitConstant()), it->second, addend);
+      return scale(toUnit(addend), it->second, Value());
+    return scale(toUnit(bias() != 0 ? unitConstant() : Value()), it->second,
+                 addend);
   }
-  Value factor = factors.at(isInteger() ? position : 0);
-  return addend ? b.fma(raw, factor, addend) : b.mulF(raw, factor);
+  return scale(raw, factors.at(isInteger() ? position : 0), addend);
 }
 
 Values Dequantizer::fragment(PackedUnit &unit, unsigned step,

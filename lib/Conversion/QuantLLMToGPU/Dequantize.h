@@ -20,6 +20,14 @@
 // multiply-add with the scale times the inverse power gives the weight, rounded
 // once.
 //
+// Scales and zeros that the activation type cannot hold (f32 in any, f16 in
+// bf16) are rounded, each alike for all weights of its block. Two things keep
+// the error of the product near that of weights that are rounded one by one.
+// Unsigned codes with a float zero are taken from the middle of their range on,
+// the zero from there, so that no large terms cancel. And where a weight has so
+// few blocks that these errors need not even out, scales and zeros are sums of
+// two numbers.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef QUANT_LLM_LIB_CONVERSION_QUANTLLMTOGPU_DEQUANTIZE_H
@@ -68,6 +76,8 @@ struct ScaleRegisters {
   /// By the bit position of gathered codes.
   std::map<unsigned, mlir::Value> factor[2];
   mlir::Value addend[2];
+  /// What rounding took from both, where that is added.
+  mlir::Value factorRest[2], addendRest[2];
 };
 
 class Dequantizer {
@@ -125,7 +135,11 @@ private:
   bool hasIntegerZero() const {
     return problem.scheme.zero == ZeroKind::Integer;
   }
-  /// What is subtracted from a stored integer code to give its value.
+  /// Whether unsigned codes count from the middle of their range, and the float
+  /// zero is the value there.
+  bool isCentered() const;
+  /// What is subtracted from a stored integer code to give its value (of a
+  /// centered one: the value from the middle of the range on).
   double bias() const;
   /// The lowest bit of the integer codes of a register when gathered.
   unsigned position(unsigned r) const;
@@ -156,7 +170,15 @@ private:
   /// Registers of one half from f32 scales and zeros of its two elements.
   void fill(ScaleRegisters &registers, unsigned half, FloatPair scales,
             FloatPair zeros);
-  Value scaledPair(FloatPair values, double factor);
+  FloatPair scaled(FloatPair values, double factor);
+  Value pack(FloatPair values) {
+    return b.packPair(element, values.first, values.second);
+  }
+  Value scaledPair(FloatPair values, double factor) {
+    return pack(scaled(values, factor));
+  }
+  /// What rounding to the activation type takes from values.
+  Value restOf(FloatPair values);
   Value multiply(Value pairs, double factor);
 
   PTXBuilder &b;

@@ -623,7 +623,7 @@ Values MmaKernel::multiplyUnit(Value stage, Value chunk, Value unitInStage,
   Type element = toMLIR(b, problem.activation);
   int64_t unitBytes = 256 * problem.scheme.element.bits;
   SmallVector<PackedUnit> units;
-  SmallVector<StripScales> scales(problem.numWeights * stripsPerWarp());
+  SmallVector<StripScales, 0> scales(problem.numWeights * stripsPerWarp());
   for (unsigned j = 0; j != problem.numWeights; ++j)
     for (int64_t strip = 0; strip != stripsPerWarp(); ++strip) {
       Value stripInTile = b.add(b.mul(warpRow, stripsPerWarp()), strip);

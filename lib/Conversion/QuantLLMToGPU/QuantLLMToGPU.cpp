@@ -124,16 +124,9 @@ LogicalResult ConvertQuantLLMToGPUPass::convert(LinearOpInterface op,
                                                 NVVM::NVVMTargetAttr target) {
   if (op.getKernelSymbolsAttr())
     return op.emitOpError("has kernels already; expected the pass to run once");
-  Result<KernelProblem> problem = getKernelProblem(op);
-  if (!problem.ok())
-    return op.emitOpError("has kernels but ") << problem.message();
-  SmallVector<KernelConfig> configs = op.getKernelConfigs();
-  for (auto [index, config] : llvm::enumerate(configs)) {
-    Status status = verifyKernel(*problem, config, limits);
-    if (!status.ok())
-      return op.emitOpError("kernel ")
-             << index << " cannot be built: " << status.message();
-  }
+  FailureOr<KernelProblem> problem = getProblemOfKernels(op);
+  if (failed(problem) || failed(verifyKernels(op, *problem, limits)))
+    return failure();
 
   if (!kernels) {
     OpBuilder b = OpBuilder::atBlockBegin(getOperation().getBody());
@@ -142,7 +135,7 @@ LogicalResult ConvertQuantLLMToGPUPass::convert(LinearOpInterface op,
     SymbolTable(getOperation()).insert(kernels);
   }
   SmallVector<Attribute> symbols;
-  for (const KernelConfig &config : configs)
+  for (const KernelConfig &config : op.getKernelConfigs())
     symbols.push_back(
         SymbolRefAttr::get(&getContext(), kernels.getName(),
                            {findOrGenerate(op, *problem, config)}));

@@ -133,10 +133,13 @@ private:
   Value stagingAddress();
   /// One value of a staged plane.
   Value wordAddress(Value base, unsigned plane, Value token, Value row);
-  /// One pass of a row block: `values` has, of every plane that is staged, what
-  /// a thread holds of the pass.
-  void stagePairs(ValueRange values);
-  void stageWords(ArrayRef<Values> planes, unsigned firstPlane = 0);
+  /// One pass of a row block: `count` values are what a thread holds of it, of
+  /// every plane that is staged. They are asked for in their order when they
+  /// are stored: few are on their way at a time.
+  void stagePairs(unsigned count, function_ref<Value(unsigned index)> value);
+  void stageWords(unsigned planes, unsigned count,
+                  function_ref<Value(unsigned plane, unsigned index)> value,
+                  unsigned firstPlane = 0);
   /// How the threads of a warpgroup share rows of y: neighbouring rows of a
   /// token at once, threads of a token, tokens of the warpgroup at once.
   struct StoreShape {
@@ -710,10 +713,19 @@ Value WgmmaEmitter::stagingAddress() {
                plan.stagingAt);
 }
 
+/// The named barrier of the threads of this warpgroup, with its number. That is
+/// computed on the spot: a number that is kept would take a register of the
+/// epilogue, which has none to spare.
+static void syncWarpgroup(PTXBuilder &b) {
+  b.inlineAsm("{\n.reg .b32 warpgroup;\nmov.u32 warpgroup, %tid.x;\n"
+              "shr.u32 warpgroup, warpgroup, 7;\n"
+              "bar.sync warpgroup, 128;\n}",
+              {}, {}, /*hasSideEffects=*/true);
+}
+
 void WgmmaEmitter::finishTile(const Tile &tile, ArrayRef<Values> sums) {
   PTXBuilder::Scope scope(b, "results");
   unsigned rowBlocks = numBlocks() / problem.numWeights;
-  Value barrier = b.add(consumer, 1);
   for (unsigned rowBlock = 0; rowBlock < rowBlocks; ++rowBlock) {
     ArrayRef<Values> ofBlock =
         sums.slice(rowBlock * problem.numWeights, problem.numWeights);
@@ -743,24 +755,26 @@ void WgmmaEmitter::finishTile(const Tile &tile, ArrayRef<Values> sums) {
          first += plan.stagingTokens) {
       int64_t tokens = std::min(plan.stagingTokens, config.tokenTile - first);
       // Until the last pass has been read.
-      b.syncNamed(barrier, 128);
-      SmallVector<Values> planes(plan.stagesSums ? problem.numWeights : 1);
-      for (int64_t i = first / 2; i < (first + tokens) / 2; ++i) {
-        unsigned half = i / 2 % 2;
+      syncWarpgroup(b);
+      auto sumOf = [&](unsigned j, unsigned index) {
+        unsigned i = first / 2 + index;
+        return b.mulF(ofBlock[j][i], factors[i / 2 % 2][j]);
+      };
+      auto resultOf = [&](unsigned index) {
         Values ofWeights;
         for (unsigned j = 0; j < problem.numWeights; ++j)
-          ofWeights.push_back(b.mulF(ofBlock[j][i], factors[half][j]));
-        if (plan.stagesSums)
-          for (auto [plane, sum] : llvm::zip(planes, ofWeights))
-            plane.push_back(sum);
-        else
-          planes.front().push_back(frame.finish(ofWeights, operands[half]));
-      }
-      if (plan.stagesWords)
-        stageWords(planes);
+          ofWeights.push_back(sumOf(j, index));
+        return frame.finish(ofWeights, operands[index / 2 % 2]);
+      };
+      unsigned count = tokens / 2;
+      if (plan.stagesSums)
+        stageWords(problem.numWeights, count, sumOf);
+      else if (plan.stagesWords)
+        stageWords(1, count,
+                   [&](unsigned, unsigned index) { return resultOf(index); });
       else
-        stagePairs(planes.front());
-      b.syncNamed(barrier, 128);
+        stagePairs(count, resultOf);
+      syncWarpgroup(b);
       storePass(tile, firstRow, first, tokens);
     }
   }
@@ -781,7 +795,8 @@ static Value packResults(PTXBuilder &b, Value low, Value high) {
 
 /// 16-bit results: a token has 128 bytes, whose pieces of 16 bytes are swizzled
 /// by the token, so that neither side of the exchange has bank conflicts.
-void WgmmaEmitter::stagePairs(ValueRange values) {
+void WgmmaEmitter::stagePairs(unsigned count,
+                              function_ref<Value(unsigned index)> value) {
   PTXBuilder::Scope scope(b, "stage");
   // Matrices 0 and 1 are rows 0..7 and 8..15 of this warp's 16, for 8 tokens; 2
   // and 3 the same for the next 8 tokens.
@@ -791,11 +806,12 @@ void WgmmaEmitter::stagePairs(ValueRange values) {
       b.add(b.add(stagingAddress(),
                   b.mul(b.add(b.mul(b.div(matrix, 2), 8), token), 128)),
             b.mul(b.bitXor(piece, token), 16));
-  for (unsigned i = 0; i < values.size(); i += 8) {
+  for (unsigned i = 0; i < count; i += 8) {
     Values matrices;
-    for (unsigned pair = 0; pair < 8; pair += 2)
-      matrices.push_back(
-          packResults(b, values[i + pair], values[i + pair + 1]));
+    for (unsigned pair = i; pair < i + 8; pair += 2) {
+      Value low = value(pair);
+      matrices.push_back(packResults(b, low, value(pair + 1)));
+    }
     b.storeMatrix4Transposed(b.add(address, i * 2 * 128), matrices);
   }
 }
@@ -813,20 +829,25 @@ Value WgmmaEmitter::wordAddress(Value base, unsigned plane, Value token,
                plane * plan.stagingTokens * 256);
 }
 
-void WgmmaEmitter::stageWords(ArrayRef<Values> planes, unsigned firstPlane) {
+void WgmmaEmitter::stageWords(
+    unsigned planes, unsigned count,
+    function_ref<Value(unsigned plane, unsigned index)> value,
+    unsigned firstPlane) {
   PTXBuilder::Scope scope(b, "stage");
   Value token = b.mul(b.bitAnd(lane, 3), 2);
   Value base = stagingAddress();
+  SmallVector<Value> addresses[2];
   for (unsigned half : {0u, 1u}) {
     Value row = b.add(b.mul(warp, 16), b.add(b.div(lane, 4), 8 * half));
-    for (auto [j, plane] : llvm::enumerate(planes)) {
-      Value address = wordAddress(base, firstPlane + j, token, row);
-      for (unsigned i = 2 * half; i < plane.size(); i += 4)
-        for (unsigned next : {0u, 1u})
-          b.storeShared(plane[i + next],
-                        b.add(address, (i / 4 * 8 + next) * 256), 4);
-    }
+    for (unsigned j = 0; j < planes; ++j)
+      addresses[half].push_back(wordAddress(base, firstPlane + j, token, row));
   }
+  // Two neighbouring tokens of both rows, of every 8 tokens.
+  for (unsigned i = 0; i < count; ++i)
+    for (unsigned j = 0; j < planes; ++j)
+      b.storeShared(value(j, i),
+                    b.add(addresses[i / 2 % 2][j], (i / 4 * 8 + i % 2) * 256),
+                    4);
 }
 
 /// Every thread stores as many neighbouring rows at once as 16 bytes and the
@@ -926,20 +947,21 @@ void WgmmaEmitter::meet(const Tile &tile, ArrayRef<Values> sums) {
     return b.mul(block, 64);
   };
   for (unsigned rowBlock = 0; rowBlock < rowBlocks; ++rowBlock) {
-    SmallVector<Values> planes(problem.numWeights);
-    for (unsigned j = 0; j < problem.numWeights; ++j) {
-      Value factors[2];
-      for (unsigned half : {0u, 1u}) {
-        Value row = b.add(b.add(firstRowOf(rowBlock), b.mul(warp, 16)),
-                          b.add(b.div(lane, 4), 8 * half));
-        row = b.min(row, problem.n - 1);
-        factors[half] = frame.sumFactor(dequantizer, j, row);
-      }
-      const Values &raw = sums[rowBlock * problem.numWeights + j];
-      for (auto [i, sum] : llvm::enumerate(raw))
-        planes[j].push_back(b.mulF(sum, factors[i / 2 % 2]));
+    Value factors[2][2];
+    for (unsigned half : {0u, 1u}) {
+      Value row = b.add(b.add(firstRowOf(rowBlock), b.mul(warp, 16)),
+                        b.add(b.div(lane, 4), 8 * half));
+      row = b.min(row, problem.n - 1);
+      for (unsigned j = 0; j < problem.numWeights; ++j)
+        factors[half][j] = frame.sumFactor(dequantizer, j, row);
     }
-    stageWords(planes, rowBlock * problem.numWeights);
+    unsigned firstPlane = rowBlock * problem.numWeights;
+    stageWords(
+        problem.numWeights, config.tokenTile / 2,
+        [&](unsigned j, unsigned i) {
+          return b.mulF(sums[firstPlane + j][i], factors[i / 2 % 2][j]);
+        },
+        firstPlane);
   }
   if (plan.split > 1) {
     b.clusterArrive();

@@ -167,9 +167,9 @@ WriteGPUArtifactPass::getRelativePath(LinearOpInterface op, ArchiveOp archive) {
 FailureOr<json>
 WriteGPUArtifactPass::describeLinear(LinearOpInterface op,
                                      SymbolTableCollection &tables) {
-  Result<KernelProblem> problem = getKernelProblem(op);
-  if (!problem.ok())
-    return op.emitOpError("has kernels but ") << problem.message();
+  FailureOr<KernelProblem> problem = getProblemOfKernels(op);
+  if (failed(problem))
+    return failure();
   json weights = json::array(), keys = json::array();
   std::string name, archiveFile = packed;
   bool first = true;

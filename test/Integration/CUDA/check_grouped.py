@@ -145,21 +145,6 @@ def make_problem(case, weights):
         def own(self, operands):
             return [operand.reshape(self.experts, self.n)[self.owner] for operand in operands]
 
-        def reference(self, x, operands):
-            return harness.apply_epilogue(self.steps, [self.product(x.double(), weight) for weight in self.exact], self.own(operands))
-
-        def dense_product(self, x, operands):
-            return harness.apply_epilogue(self.steps, [self.product(x, weight).double() for weight in self.dense], self.own(operands)).to(self.output)
-
-        def tolerance(self, x, operands, reference):
-            norm = float(reference.norm())
-            allowed = 2 * float((self.dense_product(x, operands).double() - reference).norm())
-            unit = 0.2 * torch.finfo(self.activation).eps
-            square = float(self.product(x.double().square(), sum(self.rounding)).sum()) + float((reference * unit).square().sum())
-            if reference.numel() < 1024:
-                allowed = max(allowed, 4 * square**0.5)
-            return allowed / 2 / max(norm, 1e-30), allowed / max(norm, 1e-30)
-
     return Problem()
 
 

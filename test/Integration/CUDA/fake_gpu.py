@@ -7,7 +7,7 @@ torch's "cuda" becomes the CPU. check_kernel.py gets a driver whose one kernel c
 check_linear.py gets the runtime library on the fake driver of the unit tests, which computes int4 products from the packed layout.
 
     fake_gpu.py LIBRARY DRIVER
-    fake_gpu.py --artifact DIR [GROUP]      only writes an artifact for that driver, whose kernel takes groups of another size, or does nothing (0)
+    fake_gpu.py --artifact DIR [GROUP [EXPERTS]]      only writes an artifact for that driver, whose kernel takes groups of another size, or does nothing (0)
 """
 
 import contextlib
@@ -194,22 +194,25 @@ def write_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)) + text + data)
 
 
-def write_artifact(directory, n=72, k=200, group=32, kernel_group=32):
+def write_artifact(directory, n=72, k=200, group=32, kernel_group=32, experts=0):
     """An artifact for the fake driver, and the canonical weights."""
     import hashlib
 
     scheme = f"int4, block = [1, {group}], scale = f16"
-    weight = schemes.random_weight(n, k, schemes.Scheme.parse(scheme), torch.Generator("cpu").manual_seed(1))
+    weight = schemes.random_weight(max(experts, 1) * n, k, schemes.Scheme.parse(scheme), torch.Generator("cpu").manual_seed(1))
     packed = schemes.pack_weight(weight)
     write_safetensors(os.path.join(directory, "weights.safetensors"), {"w.codes": schemes.pack_codes(weight.codes, 4), "w.scales": weight.scales})
     scale = torch.tensor(packed.output_scale)
     write_safetensors(os.path.join(directory, "packed.safetensors"), {"w.packed": packed.packed, "w.packed_scales": packed.scales, "w.output_scale": scale})
-    code = f"\x7fELF product:8,8,8,4,8,4{f'@{n},{k},{kernel_group}' if kernel_group else ''}".encode()
+    shape = f"@{n},{k},{kernel_group}" + (f",{experts}" if experts else "") if kernel_group else ""
+    code = f"\x7fELF product:8,8,8,4,{'8,' if experts else ''}8,4{shape}".encode()
     with open(os.path.join(directory, "kernels.cubin"), "wb") as file:
         file.write(code)
     kernel = {"name": "product", "file": "kernels.cubin", "sha256": hashlib.sha256(code).hexdigest(), "threads": 128, "shared_bytes": 0, "token_tile": 16, "row_tile": 64, "grid": "tiles"}
-    kernel["args"] = ["x", "packed0", "packed_scales0", "output_scale0", "y", "m"]
+    kernel["args"] = ["x", "packed0", "packed_scales0", "output_scale0"] + ["offsets"] * bool(experts) + ["y", "m"]
     linear = {"name": "layer", "n": n, "k": k, "scheme": scheme, "activation": "f16", "output": "f16", "weights": ["w"]}
+    if experts:
+        linear.update({"kind": "grouped_linear", "experts": experts, "offsets": "i32"})
     linear.update({"packed": {"archive": "packed.safetensors", "keys": ["w"]}, "variants": [{"tokens": [1, 100], "kernel": "product"}]})
     with open(os.path.join(directory, "manifest.json"), "w") as file:
         json.dump({"schema": "quant_llm.manifest/1", "chip": "sm_90a", "kernels": [kernel], "linears": [linear]}, file)
@@ -246,7 +249,8 @@ def test_linears(directory, library, cuda):
 if __name__ == "__main__":
     if sys.argv[1] == "--artifact":
         os.makedirs(sys.argv[2], exist_ok=True)
-        write_artifact(sys.argv[2], kernel_group=int((sys.argv[3:] + ["32"])[0]))
+        group, experts = sys.argv[3:5] + ["32", "0"][len(sys.argv[3:5]) :]
+        write_artifact(sys.argv[2], kernel_group=int(group), experts=int(experts))
         sys.exit()
     with tempfile.TemporaryDirectory() as scratch:
         test_kernels(scratch)

@@ -10,7 +10,7 @@
 Matrices:
 
     smoke, layers   some layers               shapes      all of N and K in EXTENTS, as they are chosen
-    schemes     every pair of element, scale, zero and block, and every triple of scale, zero and block, with every family
+    schemes     every pair of element, scale, zero, block and types of x and y, and every triple of scale, zero and block, with every family
     epilogues   every epilogue with every family, activation and result type
     wide        gated pairs, operands and result types on larger shapes
     random[:COUNT[:SEED]]   random shapes, schemes, epilogues and configurations
@@ -86,7 +86,7 @@ def all_schemes():
 
 
 def covering_schemes(seed=1):
-    """Few combinations with every pair of their parts and every triple of scale, zero and block."""
+    """Few combinations (text, types of x and y) with every pair of their parts and every triple of scale, zero and block."""
 
     def parts(combination):
         element, scale, zero, block = combination
@@ -105,7 +105,15 @@ def covering_schemes(seed=1):
             if len(fresh) >= least:
                 chosen.append(combination)
                 wanted -= fresh
-    return [scheme_text(*combination) for combination in chosen]
+    # The types that have not yet met most of the parts.
+    met, result = set(), []
+    for combination in chosen:
+        pairs = {types: {(part, types) for part in enumerate(combination)} for types in TYPES}
+        types = max(TYPES, key=lambda types: len(pairs[types] - met))
+        met |= pairs[types]
+        result.append((scheme_text(*combination), types))
+    assert len(met) == len(TYPES) * sum(map(len, (ELEMENTS, SCALES, ZEROS, BLOCKS)))
+    return result
 
 
 # ---------------------------------------------------------------------------
@@ -173,10 +181,10 @@ TYPES = [("f16", "f16"), ("bf16", "bf16"), ("f16", "f32"), ("bf16", "f32"), ("f1
 
 def schemes_matrix(chip):
     cases = []
-    for i, scheme in enumerate(list(STANDARDS.values()) + covering_schemes()):
+    standards = [(scheme, TYPES[i % len(TYPES)]) for i, scheme in enumerate(STANDARDS.values())]
+    for i, (scheme, (act, out)) in enumerate(standards + covering_schemes()):
         # Ragged rows and groups; every fifth with rows of X that do not begin at multiples of 16 bytes.
         n, k = [(80, 320), (64, 576), (17, 192), (130, 264), (33, 172)][i % 5]
-        act, out = TYPES[i % len(TYPES)]
         kernels, m = families(k, scheme, chip)
         cases.append(case(n, k, scheme, act, out, m, kernels=kernels))
     return cases

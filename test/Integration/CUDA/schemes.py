@@ -205,6 +205,14 @@ class Weight:
         return value.mul_(scale).add_(zero)
 
 
+    def terms(self, column):
+        """The most that is added up for the weights of a column with a float zero, without signs. Kernels may count codes from elsewhere."""
+        table = torch.tensor(self.scheme.table)
+        largest = float(table[torch.isfinite(table)].abs().max())
+        scale, zero = self.expand(self.scale_values())[:, column], self.expand(self.zero_values())[:, column]
+        return largest * scale.abs() + zero.abs()
+
+
 def random_weight(n, k, scheme, generator, device="cpu"):
     """Random codes (all that an encoder may produce), scales of about the size of a trained layer, and zeros."""
 

@@ -20,6 +20,9 @@ LINES = [
     (["dir", "--m", "99999999999"], "but got '99999999999'"),
     (["dir", "--replays", "19"], "expected --replays to be an integer from 20"),
     (["dir", "--device", "-1"], "expected --device to be an integer from 0"),
+    (["dir", "--experts", "2"], "expected --n, --k and --scheme with --experts"),
+    ([*PROBLEM, "--experts", "0"], "expected --experts to be an integer from 1"),
+    ([*PROBLEM, "--experts", "1048576"], "expected a weight of at most 2147483648 elements but got 1048576 x 64 x 64"),
     (["dir", "--act", "bf16"], "expected --n, --k and --scheme with --act"),
     ([*PROBLEM, "--k", "0"], "expected --k to be an integer from 1"),
     ([*PROBLEM, "--act", "f32"], "expected f16 or bf16 as activation but got 'f32'"),
@@ -39,10 +42,11 @@ CASES = [
     ('[{"artifact": "a", "n": 1}]', "case 0: expected either an artifact or n, k and a scheme, but got both"),
     ('[{"n": 1.5, "k": 1, "scheme": "int4"}]', "case 0: expected 'n' to be an integer from 1 to 2147483647 but got '1.5'"),
     ('[{"artifact": "a"}, {"n": 1}]', "case 1: expected an artifact, or n, k and a scheme"),
+    ('[{"artifact": "a", "experts": 2}]', "case 0: expected either an artifact or n, k and a scheme, but got both"),
     ('[{"artifact": "a", "m": 5}]', "case 0: expected 'm' to be a list of numbers of tokens"),
     ('[{"artifact": "a", "m": []}]', "expected 'm' to be a list"),
     ('[{"artifact": "a", "m": [0]}]', "expected 'm' to be an integer from 1"),
-    ('[{"artifact": "a", "tokens": [1]}]', "expected artifact, linear, n, k, scheme, act or m but got 'tokens'"),
+    ('[{"artifact": "a", "tokens": [1]}]', "expected artifact, linear, n, k, scheme, act, experts or m but got 'tokens'"),
 ]
 
 

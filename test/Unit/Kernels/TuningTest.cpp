@@ -70,6 +70,11 @@ TEST(TuningTest, Reads) {
                 ->front()
                 .weights,
             2);
+  EXPECT_EQ(entry.experts, 0);
+  EXPECT_EQ(parseTuning(makeFile(R"("n": 64)", R"("experts": 8, "n": 64)"))
+                ->front()
+                .experts,
+            8);
 }
 
 TEST(TuningTest, Refuses) {
@@ -116,7 +121,10 @@ TEST(TuningTest, Refuses) {
   entry = entry.substr(entry.find('[') + 1);
   entry.resize(entry.size() - 2);
   refused("{\"chip\"", entry + ", {\"chip\"",
-          "entry 1: expected every chip, scheme, n, k and weights once");
+          "entry 1: expected every chip, scheme, n, k, weights and experts "
+          "once");
+  refused(R"("n": 64)", R"("experts": 0, "n": 64)",
+          "entry 0: expected 'experts' to be an integer from 1");
 }
 
 TEST(TuningTest, Coverage) {

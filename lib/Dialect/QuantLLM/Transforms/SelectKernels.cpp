@@ -132,23 +132,17 @@ LogicalResult SelectKernelsPass::select(LinearOpInterface op,
     ++numSkipped;
     return success();
   };
-  Result<KernelProblem> problem = getKernelProblem(op);
-  if (!problem.ok())
-    return op.getKernelsAttr()
-               ? op.emitOpError("has kernels but ") << problem.message()
-               : leave(problem.message());
-
   // Written by hand, or by this pass for some chip.
   if (op.getKernelsAttr()) {
-    for (auto [index, config] : llvm::enumerate(op.getKernelConfigs())) {
-      Status status = verifyKernel(*problem, config, limits);
-      if (!status.ok())
-        return op.emitOpError("kernel ")
-               << index << " cannot be built: " << status.message();
-    }
+    FailureOr<KernelProblem> problem = getProblemOfKernels(op);
+    if (failed(problem) || failed(verifyKernels(op, *problem, limits)))
+      return failure();
     ++numSelected;
     return success();
   }
+  Result<KernelProblem> problem = getKernelProblem(op);
+  if (!problem.ok())
+    return leave(problem.message());
 
   std::vector<std::string> reasons;
   std::vector<KernelConfig> configs = selectKernels(*problem, limits, &reasons);
@@ -161,8 +155,9 @@ LogicalResult SelectKernelsPass::select(LinearOpInterface op,
       cast<WeightType>(op.getWeights().front().getType()).getScheme();
   for (auto [index, entry] : llvm::enumerate(tuning.entries)) {
     // What was measured for a linear says little about experts.
-    if (problem->isGrouped() || entry.chip != chip || entry.n != problem->n ||
-        entry.k != problem->k || entry.weights != problem->numWeights ||
+    if (entry.experts != problem->experts || entry.chip != chip ||
+        entry.n != problem->n || entry.k != problem->k ||
+        entry.weights != problem->numWeights ||
         !haveSameStorage(tuning.schemes[index], scheme))
       continue;
     configs = entry.kernels;

@@ -53,3 +53,20 @@ Result<KernelProblem> quant_llm::getKernelProblem(LinearOpInterface op) {
   }
   return problem;
 }
+
+FailureOr<KernelProblem> quant_llm::getProblemOfKernels(LinearOpInterface op) {
+  Result<KernelProblem> problem = getKernelProblem(op);
+  if (!problem.ok())
+    return op.emitOpError("has kernels but ") << problem.message();
+  return *problem;
+}
+
+LogicalResult quant_llm::verifyKernels(LinearOpInterface op,
+                                       const KernelProblem &problem,
+                                       const ChipLimits &chip) {
+  for (auto [index, config] : llvm::enumerate(op.getKernelConfigs()))
+    if (Status status = verifyKernel(problem, config, chip); !status.ok())
+      return op.emitOpError("kernel ")
+             << index << " cannot be built: " << status.message();
+  return success();
+}

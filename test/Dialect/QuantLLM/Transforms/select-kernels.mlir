@@ -36,6 +36,14 @@ func.func @by_hand(%x: tensor<?x4096xf16>, %w: !weight) -> tensor<?x4096xf16> {
   return %y : tensor<?x4096xf16>
 }
 
+// Experts have entries of their own.
+// TUNED-LABEL: func @experts
+// TUNED: grouped_linear {{.*}}kernels = [#quant_llm.kernel_config<multistage, tokens = [1, *], row_tile = 16, token_tile = 64,
+func.func @experts(%x: tensor<?x4096xf16>, %w: !weight, %o: tensor<9xi32>) -> tensor<?x512xf16> {
+  %y = quant_llm.grouped_linear %x, %w offsets(%o : tensor<9xi32>) : (tensor<?x4096xf16>, !weight) -> tensor<?x512xf16>
+  return %y : tensor<?x512xf16>
+}
+
 // CHECK-LABEL: func @dense
 // CHECK-NOT: kernels
 // REMARK: [Missed] no kernel {{.*}}expected quantized weights but got dense ones
@@ -68,5 +76,11 @@ func.func @blocks(%x: tensor<?x64xf16>, %w: !quant_llm.weight<8x64xf16, #blocks8
      {"family": "multistage", "tokens": [1, 3], "row_tile": 32, "token_tile": 8, "stage_k": 512, "stages": 4,
       "warps_rows": 2, "warps_k": 4, "split": 1, "ctas_per_sm": 1, "copy": "async16"},
      {"family": "multistage", "tokens": [4, null], "row_tile": 64, "token_tile": 64, "stage_k": 128, "stages": 3,
-      "warps_rows": 4, "warps_k": 1, "split": 1, "ctas_per_sm": 1, "copy": "async16"}]}
+      "warps_rows": 4, "warps_k": 1, "split": 1, "ctas_per_sm": 1, "copy": "async16"}]},
+  {"chip": "sm_80", "scheme": "#quant_llm.scheme<int4, block = [1, 64], scale = f16>", "n": 512, "k": 4096, "kernels": [
+     {"family": "multistage", "tokens": [1, null], "row_tile": 32, "token_tile": 64, "stage_k": 128, "stages": 3,
+      "warps_rows": 2, "warps_k": 1, "split": 1, "ctas_per_sm": 1, "copy": "async16"}]},
+  {"chip": "sm_80", "scheme": "#quant_llm.scheme<int4, block = [1, 64], scale = f16>", "n": 512, "k": 4096, "experts": 8, "kernels": [
+     {"family": "multistage", "tokens": [1, null], "row_tile": 16, "token_tile": 64, "stage_k": 128, "stages": 3,
+      "warps_rows": 1, "warps_k": 1, "split": 1, "ctas_per_sm": 1, "copy": "async16"}]}
 ]}

@@ -21,7 +21,7 @@ namespace {
 struct Kernel {
   std::string name;
   std::vector<size_t> parameters;
-  /// N, K and the group size of a product.
+  /// N, K and the group size of a product, and perhaps the number of experts.
   std::vector<size_t> shape;
 };
 struct LoadedModule {
@@ -48,7 +48,9 @@ void multiply(const Kernel &kernel, void **arguments) {
   scheme.blockK = static_cast<int64_t>(kernel.shape[2]);
   int64_t n = static_cast<int64_t>(kernel.shape[0]);
   int64_t k = static_cast<int64_t>(kernel.shape[1]);
-  FragmentLayout layout = FragmentLayout::get(scheme, n, k).take();
+  bool isGrouped = kernel.shape.size() > 3;
+  int64_t experts = isGrouped ? static_cast<int64_t>(kernel.shape[3]) : 1;
+  FragmentLayout layout = FragmentLayout::get(scheme, experts * n, k).take();
   auto pointer = [&](int i) {
     return reinterpret_cast<uint8_t *>(*static_cast<uint64_t *>(arguments[i]));
   };
@@ -56,9 +58,12 @@ void multiply(const Kernel &kernel, void **arguments) {
   const uint8_t *packed = pointer(1);
   const uint16_t *scales = reinterpret_cast<uint16_t *>(pointer(2));
   float outputScale = *static_cast<float *>(arguments[3]);
-  uint16_t *y = reinterpret_cast<uint16_t *>(pointer(4));
-  int m = *static_cast<int32_t *>(arguments[5]);
-  for (int64_t row = 0; row < n; ++row) {
+  // Of experts the offsets come before y.
+  int32_t one[] = {0, *static_cast<int32_t *>(arguments[5 + isGrouped])};
+  const int32_t *offsets =
+      isGrouped ? reinterpret_cast<int32_t *>(pointer(4)) : one;
+  uint16_t *y = reinterpret_cast<uint16_t *>(pointer(4 + isGrouped));
+  for (int64_t row = 0; row < experts * n; ++row) {
     std::vector<float> weights;
     for (int64_t column = 0; column < k; ++column) {
       int code = -8;
@@ -69,11 +74,12 @@ void multiply(const Kernel &kernel, void **arguments) {
       float scale = f16ToFloat(scales[layout.getScaleIndex(row, column)]);
       weights.push_back(static_cast<float>(code) * scale);
     }
-    for (int64_t token = 0; token < m; ++token) {
+    for (int64_t token = offsets[row / n]; token < offsets[row / n + 1];
+         ++token) {
       float sum = 0;
       for (int64_t column = 0; column < k; ++column)
         sum += f16ToFloat(x[token * k + column]) * weights[column];
-      y[token * n + row] = floatToF16(sum * outputScale);
+      y[token * n + row % n] = floatToF16(sum * outputScale);
     }
   }
 }

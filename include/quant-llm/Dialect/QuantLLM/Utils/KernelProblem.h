@@ -19,6 +19,15 @@ namespace quant_llm {
 /// schemes. Further rules are those of verifyKernel.
 Result<KernelProblem> getKernelProblem(LinearOpInterface op);
 
+/// The same of a linear that has kernels, for which the error is its own.
+llvm::FailureOr<KernelProblem> getProblemOfKernels(LinearOpInterface op);
+
+/// Whether all kernels of a linear can be built for the chip; if not, an error
+/// of the linear says why.
+llvm::LogicalResult verifyKernels(LinearOpInterface op,
+                                  const KernelProblem &problem,
+                                  const ChipLimits &chip);
+
 } // namespace quant_llm
 
 #endif // QUANT_LLM_DIALECT_QUANTLLM_UTILS_KERNELPROBLEM_H
