@@ -105,11 +105,12 @@ def covering_schemes(seed=1):
             if len(fresh) >= least:
                 chosen.append(combination)
                 wanted -= fresh
-    # The types that have not yet met most of the parts.
+    # The types that have not yet met most of the parts, or else in turns.
     met, result = set(), []
-    for combination in chosen:
+    for i, combination in enumerate(chosen):
         pairs = {types: {(part, types) for part in enumerate(combination)} for types in TYPES}
-        types = max(TYPES, key=lambda types: len(pairs[types] - met))
+        turn = i % len(TYPES)
+        types = max(TYPES[turn:] + TYPES[:turn], key=lambda types: len(pairs[types] - met))
         met |= pairs[types]
         result.append((scheme_text(*combination), types))
     assert len(met) == len(TYPES) * sum(map(len, (ELEMENTS, SCALES, ZEROS, BLOCKS)))
