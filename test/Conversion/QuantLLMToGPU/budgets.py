@@ -41,6 +41,14 @@ def some_cases(chip):
         "f8E5M2, block = [1, 32], scale = f8E4M3FN",
     ):
         cases.append(matrix.case(80, 576, scheme, "bf16", "f32", kernels=matrix.families(576, scheme, chip)[0]))
+    # Scales and zeros of two numbers.
+    scheme = "uint7, block = [-1, -1], scale = f32, zero = f32, rule = minmax"
+    cases.append(matrix.case(130, 264, scheme, "bf16", kernels=matrix.families(264, scheme, chip)[0]))
+    if chip == "sm_90a":
+        # Long epilogues beside as many sums as there can be.
+        gated, user = (matrix.config("wgmma", 1, None, rows, 128, 64, stages, rows // 64, 1, "tensor") for rows, stages in ((128, 6), (192, 8)))
+        cases.append(matrix.case(1536, 576, matrix.G128, "f16", "bf16", weights=2, steps=["gate_gelu", "scale:0.5"], kernels=[gated]))
+        cases.append(matrix.case(1536, 576, matrix.G128, "bf16", steps=["user"], kernels=[user]))
     return cases
 
 
