@@ -306,8 +306,7 @@ OutputError quant_llm::computeOutputError(const MatrixView &matrix,
           meter.compute(matrix, nullptr, threads)};
 }
 
-/// sqrt(error / reference) of an output error; NaN if one is not finite.
-static double getRelativeError(const OutputError &error) {
+double quant_llm::getRelativeError(const OutputError &error) {
   if (!std::isfinite(error.error) || !std::isfinite(error.reference))
     return std::numeric_limits<double>::quiet_NaN();
   return error.reference > 0.0

@@ -180,6 +180,8 @@ Status quant_llm::verifyScheme(const Scheme &scheme) {
           "supported");
     if (inner.zero != ZeroKind::None)
       return Status::error("expected a scale scheme without zero");
+    if (inner.lowRank != 0)
+      return Status::error("expected a scale scheme without low_rank");
     Status status = verifyScheme(inner);
     if (!status.ok())
       return status.withContext("scale scheme");
@@ -189,6 +191,15 @@ Status quant_llm::verifyScheme(const Scheme &scheme) {
         "expected a scale that can be 0 with element " + name +
         ", which has no value 0: a block of zeros could not be "
         "stored; use scale type f16, bf16 or f32");
+  if (scheme.lowRank < 0)
+    return Status::error("expected a rank of low_rank of at least 1, or none, "
+                         "but got " +
+                         std::to_string(scheme.lowRank));
+  if (scheme.lowRank != 0 && scheme.lowRankType != FloatType::F16 &&
+      scheme.lowRankType != FloatType::BF16 &&
+      scheme.lowRankType != FloatType::F32)
+    return Status::error("expected low_rank of type f16, bf16 or f32 but got " +
+                         std::string(floatTypeName(scheme.lowRankType)));
   return Status::success();
 }
 
@@ -207,6 +218,11 @@ Status quant_llm::verifyScheme(const Scheme &scheme, int64_t n, int64_t k) {
     return Status::error(
         "expected a matrix of fewer than 2^59 elements but got " +
         std::to_string(n) + "x" + std::to_string(k));
+  if (scheme.lowRank > std::min(n, k))
+    return Status::error("expected the rank of low_rank to be at most " +
+                         std::to_string(std::min(n, k)) + " for a " +
+                         std::to_string(n) + "x" + std::to_string(k) +
+                         " weight but got " + std::to_string(scheme.lowRank));
   return Status::success();
 }
 
@@ -250,6 +266,12 @@ std::vector<ComponentInfo> quant_llm::getComponents(const Scheme &scheme,
   else if (scheme.zero == ZeroKind::Float)
     addFloats(ComponentKind::Zeros, ".zeros", scheme.zeroType, grid.gridN,
               grid.gridK);
+  if (scheme.lowRank != 0) {
+    addFloats(ComponentKind::LowRankA, ".low_rank.a", scheme.lowRankType, n,
+              scheme.lowRank);
+    addFloats(ComponentKind::LowRankB, ".low_rank.b", scheme.lowRankType,
+              scheme.lowRank, k);
+  }
   return result;
 }
 
@@ -273,6 +295,10 @@ const QuantizedView::Buffer &QuantizedView::get(ComponentKind kind) const {
     return scaleCodes;
   case ComponentKind::Zeros:
     return zeros;
+  case ComponentKind::LowRankA:
+    return lowRankA;
+  case ComponentKind::LowRankB:
+    return lowRankB;
   default:
     return scales;
   }
@@ -286,6 +312,10 @@ const std::vector<uint8_t> &QuantizedMatrix::get(ComponentKind kind) const {
     return scaleCodes;
   case ComponentKind::Zeros:
     return zeros;
+  case ComponentKind::LowRankA:
+    return lowRankA;
+  case ComponentKind::LowRankB:
+    return lowRankB;
   default:
     return scales;
   }
@@ -303,6 +333,8 @@ QuantizedView QuantizedMatrix::view() const {
   result.scales = buffer(scales);
   result.scaleCodes = buffer(scaleCodes);
   result.zeros = buffer(zeros);
+  result.lowRankA = buffer(lowRankA);
+  result.lowRankB = buffer(lowRankB);
   return result;
 }
 
@@ -973,6 +1005,9 @@ Result<QuantizedMatrix> quant_llm::quantize(const MatrixView &matrix,
   Status status = verifyScheme(scheme, matrix.n, matrix.k);
   if (!status.ok())
     return status.withContext("tensor '" + tensorName + "'");
+  if (scheme.lowRank != 0)
+    return Status::error("tensor '" + tensorName +
+                         "': expected a scheme without low_rank");
   Result<Element> element = Element::get(scheme.element);
   if (!element.ok())
     return element.status();
@@ -1036,6 +1071,13 @@ Result<RowReader> RowReader::get(const QuantizedView &view,
     if (!status.ok())
       return status;
   }
+  reader.lowRank = scheme.lowRank;
+  reader.lowRankType = scheme.lowRankType;
+  reader.lowRankB.resize(static_cast<size_t>(scheme.lowRank * view.k));
+  for (size_t i = 0; i < reader.lowRankB.size(); ++i)
+    reader.lowRankB[i] =
+        loadFloat(scheme.lowRankType,
+                  view.lowRankB.data + i * floatTypeBytes(scheme.lowRankType));
   return reader;
 }
 
@@ -1067,8 +1109,17 @@ void RowReader::read(int64_t begin, int64_t end, float *to) const {
         view.k, grid.blockK, scales.data(),
         zeroKind == ZeroKind::Float ? zeros.data() : nullptr,
         zeroKind == ZeroKind::Integer ? zeros.data() : nullptr};
+    float *values = to + (row - begin) * view.k;
     getKernels().decode(codes.data(), parameters, element.table().data(),
-                        to + (row - begin) * view.k);
+                        values);
+    for (int64_t j = 0; j < lowRank; ++j) {
+      float factor = loadFloat(
+          lowRankType, view.lowRankA.data +
+                           (row * lowRank + j) * floatTypeBytes(lowRankType));
+      const float *direction = lowRankB.data() + j * view.k;
+      for (int64_t i = 0; i < view.k; ++i)
+        values[i] += factor * direction[i];
+    }
   }
 }
 

@@ -65,6 +65,10 @@ Result<FragmentLayout> FragmentLayout::get(const Scheme &scheme, int64_t n,
   Status status = verifyScheme(scheme, n, k);
   if (!status.ok())
     return status;
+  if (scheme.lowRank != 0)
+    return Status::error(
+        "expected a scheme without low_rank, which the packed layout and GPU "
+        "kernels do not have; quantize without it, or run on the CPU");
   Result<Element> element = Element::get(scheme.element);
   if (!element.ok())
     return element.status();

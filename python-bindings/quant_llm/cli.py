@@ -280,7 +280,7 @@ def shorten_scheme(scheme):
     """`int4, block [1, 64], scale f16` of the text of a scheme attribute."""
     match = re.fullmatch(r"#quant_llm\.scheme<(.*)>", scheme)
     inside = match.group(1) if match else scheme
-    return re.sub(r"(block|scale|zero) = ", r"\1 ", re.sub(r", (rule|rounding) = \w+", "", inside))
+    return re.sub(r"(block|scale|zero|low_rank) = ", r"\1 ", re.sub(r", (rule|rounding) = \w+", "", inside))
 
 
 def render_table(rows):

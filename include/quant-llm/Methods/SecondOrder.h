@@ -142,6 +142,8 @@ struct OutputError {
 OutputError computeOutputError(const MatrixView &matrix,
                                const float *approximation,
                                const HessianView &hessian, int threads);
+/// sqrt(error / reference) of an output error; NaN if one is not finite.
+double getRelativeError(const OutputError &error);
 
 } // namespace quant_llm
 

@@ -106,11 +106,13 @@ Status verifyFinite(const MatrixView &matrix, const std::string &tensorName,
 ///  7. integer zero: element uintN; float zero: not of type f8E8M0FNU,
 ///     and an element with two different values;
 ///  8. half_away: an integer element;
-///  9. a scale scheme has itself no scale scheme and no zero;
-/// 10. an element without a value 0 needs a zero or a scale that can be 0.
+///  9. a scale scheme has itself no scale scheme, no zero, no low-rank part;
+/// 10. an element without a value 0 needs a zero or a scale that can be 0;
+/// 11. low-rank part: a rank that is not negative, of type f16, bf16 or f32.
 Status verifyScheme(const Scheme &scheme);
 
-/// Also checks the shape: n and k positive, and sizes that fit into 63 bits.
+/// Also checks the shape: n and k positive, at least the rank of the low-rank
+/// part, and sizes that fit into 63 bits.
 Status verifyScheme(const Scheme &scheme, int64_t n, int64_t k);
 
 /// Block sizes of a scheme for a shape, with -1 and too large ones replaced by
@@ -123,13 +125,21 @@ BlockGrid getBlockGrid(const Scheme &scheme, int64_t n, int64_t k);
 
 /// Parts of a stored weight. A weight has Codes, then Scales, or ScaleCodes and
 /// ScaleScales if its scales are stored under a scheme, then Zeros if it has
-/// any.
-enum class ComponentKind { Codes, Scales, ScaleCodes, ScaleScales, Zeros };
+/// any, then LowRankA [n, rank] and LowRankB [rank, k] if it has them.
+enum class ComponentKind {
+  Codes,
+  Scales,
+  ScaleCodes,
+  ScaleScales,
+  Zeros,
+  LowRankA,
+  LowRankB
+};
 
 struct ComponentInfo {
   ComponentKind kind;
   /// Appended to the weight's key in an archive: ".codes", ".scales", ".zeros",
-  /// ".scales.codes", ".scales.scales".
+  /// ".scales.codes", ".scales.scales", ".low_rank.a", ".low_rank.b".
   const char *suffix;
   /// Bytes (codes and integer zeros) or a floating-point type.
   bool isBytes;
@@ -144,7 +154,7 @@ std::vector<ComponentInfo> getComponents(const Scheme &scheme, int64_t n,
 
 /// Bytes of all components.
 int64_t getStoredBytes(const Scheme &scheme, int64_t n, int64_t k);
-/// 8 * stored bytes / (n * k): codes, scales and zeros, padding included.
+/// 8 * stored bytes / (n * k): all components, padding included.
 double getBitsPerWeight(const Scheme &scheme, int64_t n, int64_t k);
 
 /// A stored weight in buffers of others (an archive in memory).
@@ -162,6 +172,8 @@ struct QuantizedView {
   Buffer scaleCodes;
   /// An integer zero is one unsigned byte, at most 2^b-1.
   Buffer zeros;
+  Buffer lowRankA;
+  Buffer lowRankB;
 
   const Buffer &get(ComponentKind kind) const;
 };
@@ -174,6 +186,8 @@ struct QuantizedMatrix {
   std::vector<uint8_t> scales;
   std::vector<uint8_t> scaleCodes;
   std::vector<uint8_t> zeros;
+  std::vector<uint8_t> lowRankA;
+  std::vector<uint8_t> lowRankB;
 
   QuantizedView view() const;
   const std::vector<uint8_t> &get(ComponentKind kind) const;
@@ -184,8 +198,9 @@ struct QuantizedMatrix {
 //===----------------------------------------------------------------------===//
 
 /// Quantizes `matrix` under `scheme`. `threads` as for parallelFor; the result
-/// does not depend on it. Errors: those of verifyScheme, and the first NaN or
-/// infinity (verifyFinite); all begin with the tensor's name.
+/// does not depend on it. Errors: those of verifyScheme, a low-rank part (which
+/// addLowRank computes), and the first NaN or infinity (verifyFinite); all begin
+/// with the tensor's name.
 Result<QuantizedMatrix> quantize(const MatrixView &matrix, const Scheme &scheme,
                                  const std::string &tensorName, int threads);
 
@@ -222,6 +237,10 @@ private:
   FloatType zeroType = FloatType::F32;
   /// Decoded scales, if they are stored under a scheme.
   std::vector<float> decodedScales;
+  int64_t lowRank = 0;
+  FloatType lowRankType = FloatType::F32;
+  /// Decoded B of the low-rank part, [lowRank, k].
+  std::vector<float> lowRankB;
 };
 
 } // namespace quant_llm

@@ -80,6 +80,10 @@ struct Scheme {
   FloatType zeroType = FloatType::F16;
   ScaleRule rule = ScaleRule::AbsMax;
   Rounding rounding = Rounding::HalfEven;
+  /// The product A B of matrices [N, lowRank] and [lowRank, K] of type
+  /// lowRankType (F16, BF16 or F32) is added to the values; 0 is no product.
+  int64_t lowRank = 0;
+  FloatType lowRankType = FloatType::F16;
 };
 
 } // namespace quant_llm

@@ -85,6 +85,12 @@ struct ConvertQuantLLMToCPU
       rewriter.setInsertionPoint(op);
       expandGroupedLinear(rewriter, op);
     }
+    SmallVector<LinearOp> linears;
+    module.walk([&](LinearOp op) { linears.push_back(op); });
+    for (LinearOp op : linears) {
+      rewriter.setInsertionPoint(op);
+      splitLowRank(rewriter, op);
+    }
     SmallVector<Operation *> ops;
     module.walk([&](Operation *op) {
       if (isa<LinearOp>(op) || isContraction(op))

@@ -128,6 +128,34 @@ struct FloatComponent {
 
 } // namespace
 
+/// `matrix` + A B, added in the order of the rank, each step in f32.
+static Value emitAddedProduct(OpBuilder &builder, Location loc, Value matrix,
+                              ValueRange factors) {
+  AffineExpr n, k, j;
+  bindDims(builder.getContext(), n, k, j);
+  SmallVector<AffineMap> maps = AffineMap::inferFromExprList(
+      ArrayRef<ArrayRef<AffineExpr>>{{n, j}, {j, k}, {n, k}},
+      builder.getContext());
+  utils::IteratorType iterators[] = {utils::IteratorType::parallel,
+                                     utils::IteratorType::parallel,
+                                     utils::IteratorType::reduction};
+  auto widen = [](OpBuilder &b, Location loc, Value value) -> Value {
+    Type f32 = b.getF32Type();
+    return value.getType() == f32
+               ? value
+               : arith::ExtFOp::create(b, loc, f32, value).getResult();
+  };
+  auto sum = linalg::GenericOp::create(
+      builder, loc, TypeRange{matrix.getType()}, factors, ValueRange{matrix},
+      maps, iterators, [&](OpBuilder &b, Location loc, ValueRange args) {
+        Value product = arith::MulFOp::create(b, loc, widen(b, loc, args[0]),
+                                              widen(b, loc, args[1]));
+        Value next = arith::AddFOp::create(b, loc, args[2], product);
+        linalg::YieldOp::create(b, loc, next);
+      });
+  return sum.getResult(0);
+}
+
 Value quant_llm::emitDequantizedMatrix(OpBuilder &builder, Location loc,
                                        int64_t n, int64_t k,
                                        const Scheme &scheme,
@@ -217,15 +245,22 @@ Value quant_llm::emitDequantizedMatrix(OpBuilder &builder, Location loc,
                                         floatZeros->read(b, loc, block));
         linalg::YieldOp::create(b, loc, value);
       });
-  return generic.getResult(0);
+  Value matrix = generic.getResult(0);
+  if (scheme.lowRank != 0)
+    matrix = emitAddedProduct(builder, loc, matrix, components.take_back(2));
+  return matrix;
 }
 
 //===----------------------------------------------------------------------===//
 // Experts
 //===----------------------------------------------------------------------===//
 
-/// Whether no block of scales has rows of two experts.
+/// Whether an expert's rows are a weight under the scheme: no block of scales
+/// has rows of two experts, and there are as many rows as the low-rank part
+/// needs.
 static bool canSplitRows(const Scheme &scheme, int64_t rows, int64_t experts) {
+  if (rows / experts < scheme.lowRank)
+    return false;
   if (scheme.blockN < 0)
     return true;
   if (rows / experts % scheme.blockN != 0)
@@ -255,6 +290,17 @@ static void sliceComponents(OpBuilder &builder, Location loc,
                             const Scheme &scheme, ValueRange components,
                             Value expert, int64_t rows,
                             SmallVectorImpl<Value> &slices) {
+  if (scheme.lowRank != 0) {
+    // All rows share B.
+    Scheme codes = scheme;
+    codes.lowRank = 0;
+    sliceComponents(builder, loc, codes, components.drop_back(2), expert, rows,
+                    slices);
+    slices.push_back(
+        sliceRows(builder, loc, components.take_back(2)[0], expert, rows));
+    slices.push_back(components.back());
+    return;
+  }
   slices.push_back(sliceRows(builder, loc, components[0], expert, rows));
   ValueRange grids = components.drop_front();
   if (scheme.blockN < 0) {
@@ -361,6 +407,68 @@ void quant_llm::expandGroupedLinear(RewriterBase &rewriter,
         scf::YieldOp::create(b, loc, inserted);
       });
   rewriter.replaceOp(op, loop.getResults());
+}
+
+//===----------------------------------------------------------------------===//
+// Low-rank parts
+//===----------------------------------------------------------------------===//
+
+void quant_llm::splitLowRank(RewriterBase &rewriter, LinearOp op) {
+  Location loc = op.getLoc();
+  auto resultType = cast<RankedTensorType>(op.getResult().getType());
+  Type f32 = rewriter.getF32Type();
+  // x W^T as a sum in f32.
+  auto multiply = [&](Value x, Value weight) -> Value {
+    SmallVector<int64_t> shape(resultType.getShape());
+    shape.back() = getWeightShape(weight.getType())[0];
+    return LinearOp::create(rewriter, loc, RankedTensorType::get(shape, f32), x,
+                            weight);
+  };
+  SmallVector<Value> weights, products;
+  // For each weight the number of its product, or -1.
+  SmallVector<int64_t> numbers;
+  for (Value weight : op.getWeights()) {
+    auto type = dyn_cast<WeightType>(weight.getType());
+    if (!type || type.getScheme().getLowRank() == 0) {
+      weights.push_back(weight);
+      numbers.push_back(-1);
+      continue;
+    }
+    SmallVector<Value> parts = getWeightComponents(rewriter, loc, weight);
+    Value b = parts.pop_back_val(), a = parts.pop_back_val();
+    auto codes = WeightType::get(type.getShape(), type.getElementType(),
+                                 type.getScheme().withoutLowRank());
+    weights.push_back(AssembleOp::create(rewriter, loc, codes, parts));
+    numbers.push_back(products.size());
+    products.push_back(multiply(multiply(op.getInput(), b), a));
+  }
+  if (products.empty())
+    return;
+
+  SmallVector<Value> operands(op.getEpilogueOperands());
+  llvm::append_range(operands, products);
+  auto body = [&](OpBuilder &b, Location loc, ValueRange args) {
+    ValueRange own = args.drop_back(products.size());
+    ValueRange added = args.take_back(products.size());
+    SmallVector<Value> mapped(own);
+    for (auto [i, number] : llvm::enumerate(numbers))
+      if (number >= 0)
+        mapped[i] = arith::AddFOp::create(b, loc, own[i], added[number]);
+    if (!op.hasEpilogue()) {
+      Value sum = mapped.front();
+      if (Type type = resultType.getElementType(); type != f32)
+        sum = arith::TruncFOp::create(b, loc, type, sum);
+      YieldOp::create(b, loc, sum);
+      return;
+    }
+    IRMapping mapping;
+    Block &epilogue = op.getEpilogue().front();
+    mapping.map(epilogue.getArguments(), mapped);
+    for (Operation &inner : epilogue)
+      b.clone(inner, mapping);
+  };
+  rewriter.replaceOpWithNewOp<LinearOp>(op, resultType, op.getInput(), weights,
+                                        operands, body);
 }
 
 //===----------------------------------------------------------------------===//

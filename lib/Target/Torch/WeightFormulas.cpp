@@ -138,16 +138,20 @@ quant_llm::torch::emitDequantize(Operation *op, WeightType type,
                        emitScales(scheme, type.getGridN(), type.getGridK(),
                                   components, helpers) +
                        where;
+  std::string product;
+  if (scheme.getLowRank() != 0)
+    product = " + " + components[components.size() - 2] + ".to(dtype) @ " +
+              components.back() + ".to(dtype)";
   switch (scheme.getZeroKind()) {
   case ZeroKind::None:
-    return scales + " * " + values;
+    return scales + " * " + values + product;
   case ZeroKind::Integer:
     // A zero is an unsigned byte in a tensor of i8.
     return scales + " * (" + values + " - spread((" + components.front() +
-           ".to(torch.int32) & 0xFF)" + where + ")";
+           ".to(torch.int32) & 0xFF)" + where + ")" + product;
   case ZeroKind::Float:
     return scales + " * " + values + " + spread(" + components.front() +
-           ".to(dtype)" + where;
+           ".to(dtype)" + where + product;
   }
   return failure();
 }

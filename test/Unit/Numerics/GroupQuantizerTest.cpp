@@ -808,6 +808,23 @@ TEST(GroupQuantizerTest, Components) {
   Scheme plain;
   plain.blockK = 128;
   EXPECT_DOUBLE_EQ(getBitsPerWeight(plain, 4096, 4096), 4.125);
+
+  // LoRC: 16 r (N + K) / (N K) bits more.
+  plain.lowRank = 8;
+  EXPECT_DOUBLE_EQ(getBitsPerWeight(plain, 4096, 4096), 4.125 + 0.0625);
+  components = getComponents(plain, 10, 256);
+  ASSERT_EQ(components.size(), 4u);
+  EXPECT_STREQ(components[2].suffix, ".low_rank.a");
+  EXPECT_EQ(components[2].rows, 10);
+  EXPECT_EQ(components[2].columns, 8);
+  EXPECT_STREQ(components[3].suffix, ".low_rank.b");
+  EXPECT_EQ(components[3].rows, 8);
+  EXPECT_EQ(components[3].bytes, 8 * 256 * 2);
+  EXPECT_EQ(verifyScheme(plain, 7, 256).message(),
+            "expected the rank of low_rank to be at most 7 for a 7x256 weight "
+            "but got 8");
+  plain.lowRank = -1;
+  EXPECT_FALSE(verifyScheme(plain).ok());
 }
 
 //===----------------------------------------------------------------------===//

@@ -92,6 +92,10 @@ QuantizedMatrix makeMatrix(const Scheme &scheme, int64_t n, int64_t k,
       }
       matrix.zeros = bytes;
       break;
+    case ComponentKind::LowRankA:
+    case ComponentKind::LowRankB:
+      ADD_FAILURE() << "no layout has low-rank parts";
+      break;
     }
   }
   return matrix;

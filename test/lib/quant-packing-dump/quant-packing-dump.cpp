@@ -61,6 +61,12 @@ int main(int argc, char **argv) {
     case ComponentKind::Zeros:
       matrix.zeros = std::move(bytes);
       break;
+    case ComponentKind::LowRankA:
+      matrix.lowRankA = std::move(bytes);
+      break;
+    case ComponentKind::LowRankB:
+      matrix.lowRankB = std::move(bytes);
+      break;
     }
   }
   Result<PackedWeight> packed =

@@ -253,7 +253,8 @@ ElementAttr ElementAttr::fromNumerics(MLIRContext *context,
 
 static Scheme getScheme(ElementAttr element, int64_t blockN, int64_t blockK,
                         Attribute scale, ZeroKind zeroKind, Type zeroType,
-                        ScaleRule rule, Rounding rounding) {
+                        ScaleRule rule, Rounding rounding, int64_t lowRank,
+                        Type lowRankType) {
   Scheme scheme;
   scheme.element = element.toNumerics();
   scheme.blockN = blockN;
@@ -267,6 +268,9 @@ static Scheme getScheme(ElementAttr element, int64_t blockN, int64_t blockK,
     scheme.zeroType = *getNumericsType(zeroType);
   scheme.rule = rule;
   scheme.rounding = rounding;
+  scheme.lowRank = lowRank;
+  if (lowRankType)
+    scheme.lowRankType = *getNumericsType(lowRankType);
   return scheme;
 }
 
@@ -274,7 +278,8 @@ LogicalResult SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                  ElementAttr element, int64_t blockN,
                                  int64_t blockK, Attribute scale,
                                  ZeroKind zeroKind, Type zeroType,
-                                 ScaleRule rule, Rounding rounding) {
+                                 ScaleRule rule, Rounding rounding,
+                                 int64_t lowRank, Type lowRankType) {
   if (!element)
     return emitError() << "expected an element";
   // QL-SCHEME-C2
@@ -298,9 +303,19 @@ LogicalResult SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
       diag << " but got " << zeroType;
     return diag;
   }
+  // QL-SCHEME-C12
+  if ((lowRank != 0) != bool(lowRankType) ||
+      (lowRankType && !getNumericsType(lowRankType))) {
+    auto diag = emitError() << "expected low_rank to have a positive rank and "
+                               "the type f16, bf16 or f32";
+    if (lowRankType)
+      diag << " but got " << lowRank << "x" << lowRankType;
+    return diag;
+  }
   // The others are the rules of every user of schemes.
-  Status status = verifyScheme(getScheme(element, blockN, blockK, scale,
-                                         zeroKind, zeroType, rule, rounding));
+  Status status =
+      verifyScheme(getScheme(element, blockN, blockK, scale, zeroKind, zeroType,
+                             rule, rounding, lowRank, lowRankType));
   if (!status.ok())
     return emitError() << status.message();
   return success();
@@ -318,6 +333,8 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
   Attribute scale;
   std::optional<ZeroKind> zeroKind;
   Type zeroType;
+  SmallVector<int64_t> lowRank;
+  Type lowRankType;
   bool hasRule = false, hasRounding = false;
   ScaleRule rule = ScaleRule::AbsMax;
   Rounding rounding = Rounding::HalfEven;
@@ -327,7 +344,8 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
     StringRef field;
     if (failed(parser.parseOptionalKeyword(&field))) {
       parser.emitError(fieldLoc, "expected a field of a scheme: 'block', "
-                                 "'scale', 'zero', 'rule' or 'rounding'");
+                                 "'scale', 'zero', 'low_rank', 'rule' or "
+                                 "'rounding'");
       return {};
     }
     auto duplicate = [&](bool present) -> bool {
@@ -368,6 +386,17 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
         if (parser.parseType(zeroType))
           return {};
       }
+    } else if (field == "low_rank") {
+      SMLoc rankLoc = parser.getCurrentLocation();
+      if (duplicate(bool(lowRankType)) ||
+          parser.parseDimensionList(lowRank, /*allowDynamic=*/false) ||
+          parser.parseType(lowRankType))
+        return {};
+      if (lowRank.size() != 1 || lowRank.front() < 1) {
+        parser.emitError(rankLoc, "expected low_rank to be a positive rank and "
+                                  "a type, such as 8xf16");
+        return {};
+      }
     } else if (field == "rule") {
       if (duplicate(std::exchange(hasRule, true)) ||
           parseName(parser, ruleNames, "rule", rule))
@@ -378,8 +407,8 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
         return {};
     } else {
       parser.emitError(fieldLoc, "expected a field of a scheme: 'block', "
-                                 "'scale', 'zero', 'rule' or 'rounding' but "
-                                 "got '")
+                                 "'scale', 'zero', 'low_rank', 'rule' or "
+                                 "'rounding' but got '")
           << field << "'";
       return {};
     }
@@ -393,8 +422,8 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
   }
   return getChecked([&] { return parser.emitError(loc); }, parser.getContext(),
                     *element, (*block)[0], (*block)[1], scale,
-                    zeroKind.value_or(ZeroKind::None), zeroType, rule,
-                    rounding);
+                    zeroKind.value_or(ZeroKind::None), zeroType, rule, rounding,
+                    lowRank.empty() ? 0 : lowRank.front(), lowRankType);
 }
 
 void SchemeAttr::print(AsmPrinter &printer) const {
@@ -406,6 +435,8 @@ void SchemeAttr::print(AsmPrinter &printer) const {
     printer << ", zero = int";
   else if (getZeroKind() == ZeroKind::Float)
     printer << ", zero = " << getZeroType();
+  if (getLowRankType())
+    printer << ", low_rank = " << getLowRank() << 'x' << getLowRankType();
   printer << ", rule = " << nameOf(ruleNames, getRule())
           << ", rounding = " << nameOf(roundingNames, getRounding()) << '>';
 }
@@ -422,7 +453,14 @@ SchemeAttr SchemeAttr::getScaleScheme() const {
 
 Scheme SchemeAttr::toNumerics() const {
   return getScheme(getElement(), getBlockN(), getBlockK(), getScale(),
-                   getZeroKind(), getZeroType(), getRule(), getRounding());
+                   getZeroKind(), getZeroType(), getRule(), getRounding(),
+                   getLowRank(), getLowRankType());
+}
+
+SchemeAttr SchemeAttr::withoutLowRank() const {
+  return get(getContext(), getElement(), getBlockN(), getBlockK(), getScale(),
+             getZeroKind(), getZeroType(), getRule(), getRounding(),
+             /*lowRank=*/0, Type());
 }
 
 SchemeAttr
@@ -446,8 +484,12 @@ SchemeAttr::fromNumericsChecked(function_ref<InFlightDiagnostic()> emitError,
   Type zeroType;
   if (scheme.zero == ZeroKind::Float)
     zeroType = getFloatType(context, scheme.zeroType);
+  Type lowRankType;
+  if (scheme.lowRank != 0)
+    lowRankType = getFloatType(context, scheme.lowRankType);
   return getChecked(emitError, context, element, scheme.blockN, scheme.blockK,
-                    scale, scheme.zero, zeroType, scheme.rule, scheme.rounding);
+                    scale, scheme.zero, zeroType, scheme.rule, scheme.rounding,
+                    scheme.lowRank, lowRankType);
 }
 
 SchemeAttr SchemeAttr::fromNumerics(MLIRContext *context,
@@ -465,7 +507,7 @@ LogicalResult
 FragmentLayoutAttr::verifyWeight(function_ref<InFlightDiagnostic()> emitError,
                                  const Scheme &scheme, int64_t n,
                                  int64_t k) const {
-  // QL-FRAGMENT-LAYOUT-C1, C2
+  // QL-FRAGMENT-LAYOUT-C1 to C3
   Result<FragmentLayout> layout = FragmentLayout::get(scheme, n, k);
   if (!layout.ok())
     return emitError() << layout.message();

@@ -178,6 +178,11 @@ LogicalResult QuantizeOp::verify() {
     return emitOpError("expected the operand's element type to be the "
                        "expressed type ")
            << result.getElementType() << " but got " << source.getElementType();
+  // QL-QUANTIZE-C3
+  if (result.getScheme().getLowRank() != 0)
+    return emitOpError("expected a scheme without low_rank; quantize to ")
+           << result.getScheme().withoutLowRank()
+           << " or let quant-llm-quantize do it with the option low-rank";
   return success();
 }
 

@@ -35,7 +35,7 @@ LogicalResult WeightType::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError()
            << "expected the expressed type to be f16, bf16 or f32 but got "
            << elementType;
-  // QL-WEIGHT-C3
+  // QL-WEIGHT-C3, C6
   Status status = verifyScheme(scheme.toNumerics(), shape[0], shape[1]);
   if (!status.ok())
     return emitError() << status.message();
@@ -113,6 +113,9 @@ SmallVector<WeightComponent> WeightType::getComponents() const {
       element = scheme.getScaleScheme().getScaleType();
     else if (info.kind == ComponentKind::Zeros && scheme.getZeroType())
       element = scheme.getZeroType();
+    else if (info.kind == ComponentKind::LowRankA ||
+             info.kind == ComponentKind::LowRankB)
+      element = scheme.getLowRankType();
     components.push_back(
         {StringRef(info.suffix).drop_front(),
          RankedTensorType::get({info.rows, info.columns}, element)});

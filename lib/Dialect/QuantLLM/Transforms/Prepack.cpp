@@ -166,6 +166,12 @@ FailureOr<PackedWeight> Prepack::pack(Packed &entry) {
     case ComponentKind::Zeros:
       view.zeros = part;
       break;
+    case ComponentKind::LowRankA:
+      view.lowRankA = part;
+      break;
+    case ComponentKind::LowRankB:
+      view.lowRankB = part;
+      break;
     }
     buffers.push_back(buffer.take());
   }

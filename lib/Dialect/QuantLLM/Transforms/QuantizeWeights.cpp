@@ -18,8 +18,10 @@
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Methods/ClipSearch.h"
 #include "quant-llm/Methods/HalfQuadratic.h"
+#include "quant-llm/Methods/LowRank.h"
 #include "quant-llm/Methods/SecondOrder.h"
 #include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Numerics/Metrics.h"
 #include "quant-llm/Support/Parallel.h"
 #include "quant-llm/Support/Progress.h"
@@ -60,6 +62,12 @@ struct Quantized : MovedWeight {
   // Filled while writing.
   ErrorMetrics errors;
   SecondOrderReport outputs;
+  LowRankReport lowRank;
+  int lowRankSteps = 0;
+  /// The errors of the outputs are known.
+  bool hasOutputs = false;
+
+  bool hasLowRank() { return type.getScheme().getLowRank() != 0; }
 };
 
 struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
@@ -77,10 +85,6 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
     if (clip != ClipObjective::None && calibration.empty())
       return fail("calibration", "expected a file with the statistics that the "
                                  "clip needs; quant-llm calibrate writes one");
-    if (!needsStatistics() && !calibration.empty())
-      return fail("calibration", "expected none with a method without "
-                                 "statistics; choose gptq or quantease, or a "
-                                 "clip");
     if (clip != ClipObjective::None && method != QuantizationMethod::Nearest &&
         !needsHessian(method))
       return fail("clip", "expected none with a method that chooses scales or "
@@ -115,6 +119,9 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
         !clipExclude.empty() && !llvm::Regex(clipExclude).isValid(message))
       return fail("clip-exclude",
                   "'" + clipExclude + "' is no regular expression: " + message);
+    if (lowRankSteps < 1)
+      return fail("low-rank-steps",
+                  "expected at least 1 but got " + Twine(lowRankSteps));
     // An option that cannot matter is a mistake.
     const QuantizeWeightsOptions defaults;
     if (clip == ClipObjective::None) {
@@ -126,6 +133,8 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
       if (!clipExclude.empty())
         return fail("clip-exclude", message);
     }
+    if (lowRank == 0 && lowRankType != defaults.lowRankType)
+      return fail("low-rank-type", "expected none without the option low-rank");
     if (method != QuantizationMethod::QuantEase) {
       const char *message = "expected none with another method than quantease";
       if (sweeps != defaults.sweeps)
@@ -138,7 +147,7 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
     if (!usesGPTQ()) {
       const char *message = "expected none without gptq; choose method=gptq, "
                             "or quantease with start-from-gptq";
-      if (damping != defaults.damping)
+      if (damping != defaults.damping && calibration.empty())
         return fail("damping", message);
       if (actOrder)
         return fail("act-order", message);
@@ -169,6 +178,8 @@ private:
   LogicalResult failNothingToDo();
   LogicalResult plan(ParameterArchives &archives, NewArchive &newArchive);
   LogicalResult write(ParameterArchives &archives, NewArchive &newArchive);
+  LogicalResult verifyLowRankOptions();
+  WeightType getStoredType(LinearOpInterface linear, RankedTensorType dense);
   LogicalResult verifyStatistics(Quantized &entry);
   FailureOr<QuantizedMatrix> quantizeWeight(Quantized &entry,
                                             const MatrixView &matrix,
@@ -219,6 +230,45 @@ LogicalResult QuantizeWeights::failNothingToDo() {
   return diag;
 }
 
+/// The type under the scheme of the linear, with the low-rank part that the
+/// options ask for; null if that is not possible.
+WeightType QuantizeWeights::getStoredType(LinearOpInterface linear,
+                                          RankedTensorType dense) {
+  auto emitError = [&] { return linear.emitOpError("cannot be quantized: "); };
+  SchemeAttr scheme = linear.getSchemeAttr();
+  if (lowRank != 0 && scheme.getLowRank() == 0) {
+    Scheme wanted = scheme.toNumerics();
+    wanted.lowRank = lowRank;
+    wanted.lowRankType = lowRankType;
+    scheme = SchemeAttr::fromNumericsChecked(emitError, &getContext(), wanted);
+    if (!scheme)
+      return nullptr;
+  }
+  return WeightType::getChecked(emitError, &getContext(), dense.getShape(),
+                                dense.getElementType(), scheme,
+                                WeightLayoutAttrInterface());
+}
+
+/// Options that are about low-rank parts, which schemes may have without the
+/// option low-rank.
+LogicalResult QuantizeWeights::verifyLowRankOptions() {
+  bool any = llvm::any_of(
+      quantized, [](auto &entry) { return entry.second.hasLowRank(); });
+  auto fail = [&](StringRef option, const Twine &message) {
+    return getOperation().emitError()
+           << kPassName << ": invalid option '" << option << "': " << message;
+  };
+  if (any)
+    return success();
+  if (!needsStatistics() && !calibration.empty())
+    return fail("calibration", "expected none with a method without "
+                               "statistics; choose gptq or quantease, a clip, "
+                               "or low-rank parts");
+  if (lowRankSteps != 1)
+    return fail("low-rank-steps", "expected none without low-rank parts");
+  return success();
+}
+
 LogicalResult QuantizeWeights::collect() {
   quantized.clear();
   copied.clear();
@@ -243,8 +293,11 @@ LogicalResult QuantizeWeights::collect() {
         continue;
       }
       auto dense = cast<RankedTensorType>(parameter.getType());
-      auto type =
-          WeightType::get(dense.getShape(), dense.getElementType(), scheme);
+      WeightType type = getStoredType(linear, dense);
+      if (!type) {
+        ok = false;
+        continue;
+      }
       Quantized &entry = quantized[parameter];
       if (!entry.parameter) {
         entry.parameter = parameter;
@@ -252,10 +305,11 @@ LogicalResult QuantizeWeights::collect() {
         if (StringAttr reason = linear.getReasonAttr())
           entry.reason = reason.str();
       } else if (entry.type != type) {
-        InFlightDiagnostic diag =
-            linear.emitOpError("expected the scheme ")
-            << entry.type.getScheme() << " that another linear of parameter "
-            << parameter.getSymNameAttr() << " has, but got " << scheme;
+        InFlightDiagnostic diag = linear.emitOpError("expected the scheme ")
+                                  << entry.type.getScheme()
+                                  << " that another linear of parameter "
+                                  << parameter.getSymNameAttr()
+                                  << " has, but got " << type.getScheme();
         diag.attachNote(entry.linears.front().getLoc())
             << "the other linear is here";
         ok = false;
@@ -312,7 +366,8 @@ LogicalResult QuantizeWeights::verifyStatistics(Quantized &entry) {
   LinearOpInterface first = entry.linears.front();
   auto linear = dyn_cast<LinearOp>(*first);
   if (!linear)
-    return first->emitOpError("expected quant_llm.linear for method ")
+    return first->emitOpError("expected quant_llm.linear for ")
+           << (needsHessian(method) ? "method " : "a calibration with method ")
            << getMethodName(method)
            << ", because calibration files know the inputs of no other "
               "op; choose method nearest or hqq, without a clip";
@@ -332,7 +387,9 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
                                     NewArchive &newArchive) {
   bool ok = true;
   statistics.reset();
-  if (needsStatistics()) {
+  if (failed(verifyLowRankOptions()))
+    return failure();
+  if (!calibration.empty()) {
     FailureOr<CalibrationFile> file =
         openCalibration(getOperation(), calibration, archives, anyModel);
     if (failed(file))
@@ -401,6 +458,33 @@ static void countNegative(const MatrixView &matrix, int64_t &negative,
   all += matrix.n * matrix.k;
 }
 
+/// The matrix without the low-rank part of what is stored.
+static std::vector<float> subtractLowRank(const MatrixView &matrix,
+                                          const QuantizedMatrix &stored,
+                                          const Scheme &scheme, int threads) {
+  size_t width = floatTypeBytes(scheme.lowRankType);
+  auto at = [&](const std::vector<uint8_t> &bytes, int64_t index) {
+    return loadFloat(scheme.lowRankType,
+                     bytes.data() + static_cast<size_t>(index) * width);
+  };
+  std::vector<float> values(static_cast<size_t>(matrix.n * matrix.k));
+  std::vector<float> b(static_cast<size_t>(scheme.lowRank * matrix.k));
+  for (size_t i = 0; i < b.size(); ++i)
+    b[i] = at(stored.lowRankB, static_cast<int64_t>(i));
+  parallelFor(matrix.n, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      float *to = values.data() + row * matrix.k;
+      loadRow(matrix, row, 0, matrix.k, to);
+      for (int64_t j = 0; j < scheme.lowRank; ++j) {
+        float factor = at(stored.lowRankA, row * scheme.lowRank + j);
+        for (int64_t i = 0; i < matrix.k; ++i)
+          to[i] -= factor * b[static_cast<size_t>(j * matrix.k + i)];
+      }
+    }
+  });
+  return values;
+}
+
 FailureOr<QuantizedMatrix>
 QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
                                 const Scheme &scheme) {
@@ -434,6 +518,9 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
   gptq.damping = damping;
   gptq.actOrder = actOrder;
   gptq.staticGroups = staticGroups;
+  HessianView hessianView{hessian.data(), matrix.k};
+  Scheme codes = scheme;
+  codes.lowRank = 0;
   auto run = [&](const MatrixView &matrix,
                  SecondOrderReport *outputs) -> Result<QuantizedMatrix> {
     // The scales and zeros of clipped ranges are there for the method to keep.
@@ -443,7 +530,7 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
       options.grid = clipGrid;
       options.shrink = clipShrink;
       Result<QuantizedMatrix> found =
-          quantizeClipped(matrix, scheme, importance, options, name, threads);
+          quantizeClipped(matrix, codes, importance, options, name, threads);
       if (!found.ok() || method == QuantizationMethod::Nearest)
         return found;
       clipped = found.take();
@@ -453,27 +540,67 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
     case QuantizationMethod::Nearest:
       break;
     case QuantizationMethod::HalfQuadratic:
-      return quantizeHalfQuadratic(matrix, scheme, {}, name, threads);
+      return quantizeHalfQuadratic(matrix, codes, {}, name, threads);
     case QuantizationMethod::GPTQ:
-      return quantizeGPTQ(matrix, scheme, {hessian.data(), matrix.k}, gptq,
-                          name, threads, outputs, start);
+      return quantizeGPTQ(matrix, codes, hessianView, gptq, name, threads,
+                          outputs, start);
     case QuantizationMethod::QuantEase: {
       QuantEaseOptions options;
       options.sweeps = sweeps;
       options.relax = relax;
       options.startFromGPTQ = startFromGPTQ;
       options.gptq = gptq;
-      return quantizeQuantEase(matrix, scheme, {hessian.data(), matrix.k},
-                               options, name, threads, outputs, start);
+      return quantizeQuantEase(matrix, codes, hessianView, options, name,
+                               threads, outputs, start);
     }
     case QuantizationMethod::EasyQuant:
-      return quantizeEasyQuant(matrix, scheme, {}, name, threads);
+      return quantizeEasyQuant(matrix, codes, {}, name, threads);
     }
-    return quantize(matrix, scheme, name, threads);
+    return quantize(matrix, codes, name, threads);
   };
   Result<QuantizedMatrix> stored = run(matrix, &entry.outputs);
   if (!stored.ok())
     return parameter.emitOpError("cannot be quantized: ") << stored.message();
+  if (scheme.lowRank != 0) {
+    const HessianView *weighting = hessian.empty() ? nullptr : &hessianView;
+    auto add = [&](QuantizedMatrix &to, LowRankReport &report) {
+      return addLowRank(matrix, scheme, weighting, damping, name, threads, to,
+                        &report);
+    };
+    Status status = add(*stored, entry.lowRank);
+    entry.lowRankSteps = 1;
+    while (status.ok() && entry.lowRankSteps < lowRankSteps) {
+      std::vector<float> rest =
+          subtractLowRank(matrix, *stored, scheme, threads);
+      Result<QuantizedMatrix> next =
+          run({rest.data(), SourceType::F32, matrix.n, matrix.k}, nullptr);
+      if (!next.ok()) {
+        status = next.status();
+        break;
+      }
+      LowRankReport report;
+      status = add(*next, report);
+      if (!status.ok() || report.error >= entry.lowRank.error)
+        break;
+      stored = std::move(next);
+      entry.lowRank = report;
+      ++entry.lowRankSteps;
+    }
+    if (!status.ok())
+      return parameter.emitOpError("cannot be quantized: ") << status.message();
+    if (weighting) {
+      std::vector<float> values(static_cast<size_t>(matrix.n * matrix.k));
+      status = dequantize(*stored, scheme, values.data(), threads);
+      if (!status.ok())
+        return parameter.emitOpError("cannot be compared: ")
+               << status.message();
+      entry.outputs.error = getRelativeError(
+          computeOutputError(matrix, values.data(), hessianView, threads));
+      entry.hasOutputs = true;
+      if (!needsHessian(method))
+        entry.outputs.damping = entry.lowRank.damping;
+    }
+  }
   const SecondOrderReport &outputs = entry.outputs;
   if (outputs.dampingRetries)
     remark::analysis(
@@ -592,12 +719,19 @@ std::string QuantizeWeights::makeReport() {
         {"max_error", finiteOrNull(entry.errors.maxAbs)},
         {"sqnr_db", finiteOrNull(entry.errors.sqnrDecibels)},
     };
-    if (needsHessian(method)) {
+    if (needsHessian(method) || entry.hasOutputs) {
       weight["output_error"] = finiteOrNull(entry.outputs.error);
-      weight["nearest_output_error"] = finiteOrNull(entry.outputs.nearestError);
-      if (usesGPTQ())
+      if (needsHessian(method))
+        weight["nearest_output_error"] =
+            finiteOrNull(entry.outputs.nearestError);
+      if (usesGPTQ() || entry.hasLowRank())
         weight["damping"] = entry.outputs.damping;
     }
+    if (entry.hasLowRank())
+      weight["low_rank"] = llvm::json::Object{
+          {"rank", entry.type.getScheme().getLowRank()},
+          {"remaining_error", finiteOrNull(entry.lowRank.remainingError)},
+          {"steps", entry.lowRankSteps}};
     weights.push_back(std::move(weight));
     numWeights += n * k;
     weightBytes += stored;

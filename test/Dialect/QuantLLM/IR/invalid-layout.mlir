@@ -88,3 +88,10 @@ func.func @f() {
   %0 = quant_llm.get_parameter @w : !quant_llm.weight<8x64xf16, #int4, #quant_llm.fragment_layout>
   return
 }
+
+// -----
+
+#low_rank = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 4xf16>
+// QL-WEIGHT-C5, QL-FRAGMENT-LAYOUT-C3
+// expected-error @below {{expected a scheme without low_rank, which the packed layout and GPU kernels do not have; quantize without it, or run on the CPU}}
+func.func private @f(!quant_llm.weight<8x64xf16, #low_rank, #quant_llm.fragment_layout>)

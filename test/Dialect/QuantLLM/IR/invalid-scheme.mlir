@@ -174,12 +174,12 @@ module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], scale = f16
 
 // -----
 
-// expected-error @below {{expected a field of a scheme: 'block', 'scale', 'zero', 'rule' or 'rounding' but got 'group'}}
+// expected-error @below {{expected a field of a scheme: 'block', 'scale', 'zero', 'low_rank', 'rule' or 'rounding' but got 'group'}}
 module attributes {test.s = #quant_llm.scheme<int4, group = 64, scale = f16>} {}
 
 // -----
 
-// expected-error @below {{expected a field of a scheme: 'block', 'scale', 'zero', 'rule' or 'rounding'}}
+// expected-error @below {{expected a field of a scheme: 'block', 'scale', 'zero', 'low_rank', 'rule' or 'rounding'}}
 module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], >} {}
 
 // -----
@@ -231,3 +231,52 @@ func.func private @f(!quant_llm.weight<4294967296x4294967296xf16, #int4>)
 
 // expected-error @below {{invalid kind of attribute specified}}
 func.func private @f(!quant_llm.weight<8x64xf16, 4 : i32>)
+
+// -----
+
+// QL-SCHEME-C12
+// expected-error @below {{expected low_rank to be a positive rank and a type, such as 8xf16}}
+module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 0xf16>} {}
+
+// -----
+
+// QL-SCHEME-C12
+// expected-error @below {{expected low_rank to be a positive rank and a type, such as 8xf16}}
+module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 8x4xf16>} {}
+
+// -----
+
+// QL-SCHEME-C12
+// expected-error @below {{expected low_rank to be a positive rank and a type, such as 8xf16}}
+module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = f16>} {}
+
+// -----
+
+// QL-SCHEME-C12
+// expected-error @below {{expected low_rank to have a positive rank and the type f16, bf16 or f32 but got 8x'i8'}}
+module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 8xi8>} {}
+
+// -----
+
+// QL-SCHEME-C12
+// expected-error @below {{expected low_rank of type f16, bf16 or f32 but got f8E4M3FN}}
+module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 8xf8E4M3FN>} {}
+
+// -----
+
+// expected-error @below {{expected field 'low_rank' only once}}
+module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 8xf16, low_rank = 4xf16>} {}
+
+// -----
+
+// QL-SCHEME-C13
+#inner = #quant_llm.scheme<uint8, block = [1, 64], scale = f16, low_rank = 1xf16>
+// expected-error @below {{expected a scale scheme without low_rank}}
+module attributes {test.s = #quant_llm.scheme<int4, block = [1, 64], scale = #inner>} {}
+
+// -----
+
+#low_rank = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 9xf16>
+// QL-WEIGHT-C6
+// expected-error @below {{expected the rank of low_rank to be at most 8 for a 8x64 weight but got 9}}
+func.func private @f(!quant_llm.weight<8x64xf16, #low_rank>)

@@ -667,3 +667,23 @@ module attributes {quant_llm.profiled_kernels = "x"} {}
 // QL-ATTR-C4
 // expected-error @below {{expected the attribute 'quant_llm.parameters' to be an array of dictionaries with the strings symbol, archive and key and with the type of a static memref}}
 module attributes {quant_llm.parameters = [{symbol = "s", archive = "a", key = "k", type = tensor<4xf32>}]} {}
+
+// -----
+
+#low_rank = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 4xf16>
+func.func @f(%w: tensor<8x64xf16>) {
+  // QL-QUANTIZE-C3
+  // expected-error @below {{expected a scheme without low_rank; quantize to #quant_llm.scheme<int4, block = [1, 64], scale = f16, rule = absmax, rounding = half_even> or let quant-llm-quantize do it with the option low-rank}}
+  %0 = quant_llm.quantize %w : tensor<8x64xf16> -> !quant_llm.weight<8x64xf16, #low_rank>
+  return
+}
+
+// -----
+
+#low_rank = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 4xf16>
+func.func @f(%codes: tensor<8x32xi8>, %scales: tensor<8x1xf16>, %a: tensor<4x8xf16>, %b: tensor<4x64xf16>) {
+  // QL-ASSEMBLE-C2
+  // expected-error @below {{expected the component 'low_rank.a' to be 'tensor<8x4xf16>' but got 'tensor<4x8xf16>'}}
+  %0 = quant_llm.assemble %codes, %scales, %a, %b : (tensor<8x32xi8>, tensor<8x1xf16>, tensor<4x8xf16>, tensor<4x64xf16>) -> !quant_llm.weight<8x64xf16, #low_rank>
+  return
+}

@@ -10,6 +10,8 @@ module attributes {test.s = #quant_llm.scheme<int8, rounding = half_away, rule =
 module attributes {test.s = #quant_llm.scheme<uint3, block = [1, 128], scale = f32, zero = int, rule = minmax>} {}
 // CHECK-DAG: = #quant_llm.scheme<uint2, block = [-1, 1], scale = f16, zero = f16, rule = mse, rounding = half_even>
 module attributes {test.s = #quant_llm.scheme<uint2, block = [-1, 1], scale = f16, zero = f16, rule = mse>} {}
+// CHECK-DAG: = #quant_llm.scheme<uint4, block = [1, 32], scale = f16, zero = int, low_rank = 8xbf16, rule = minmax, rounding = half_even>
+module attributes {test.s = #quant_llm.scheme<uint4, block = [1, 32], rule = minmax, low_rank = 8xbf16, scale = f16, zero = int>} {}
 // CHECK-DAG: = #quant_llm.scheme<f4E2M1FN, block = [1, 32], scale = f8E8M0FNU, rule = absmax, rounding = half_even>
 module attributes {test.s = #quant_llm.scheme<f4E2M1FN, block = [1, 32], scale = f8E8M0FNU>} {}
 // CHECK-DAG: = #quant_llm.scheme<codebook<1, [0.000000e+00, 1.000000e+00]>, block = [1, -1], scale = f32, rule = absmax, rounding = half_even>

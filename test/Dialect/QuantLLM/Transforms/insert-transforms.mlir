@@ -11,7 +11,7 @@
 // RUN: not quant-opt %s --quant-llm-insert-transforms 2>&1 | FileCheck %s --check-prefix=NOSITES
 // NOSITES: error: quant-llm-insert-transforms: expected at least one site in the option 'sites'
 // RUN: not quant-opt %s --quant-llm-insert-transforms='sites=up-down,door' 2>&1 | FileCheck %s --check-prefix=BADSITE
-// BADSITE: error: quant-llm-insert-transforms: expected the option 'sites' to name norm-attention, norm-mlp, norm-head, up-down, value-output or residual but got 'door'
+// BADSITE: error: quant-llm-insert-transforms: expected the option 'sites' to name norm-attention, norm-mlp, norm-head, up-down, value-output, residual or query-key but got 'door'
 // RUN: not quant-opt %s --quant-llm-insert-transforms='sites=up-down transform=turn' 2>&1 | FileCheck %s --check-prefix=BADKIND
 // BADKIND: error: quant-llm-insert-transforms: expected the option 'transform' to be scale, shift, permute, orthogonal or hadamard but got 'turn'
 // RUN: not quant-opt %s --quant-llm-insert-transforms='sites=up-down transform=scale' 2>&1 | FileCheck %s --check-prefix=NODATA

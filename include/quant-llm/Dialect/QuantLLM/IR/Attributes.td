@@ -85,6 +85,8 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     - `scale`: a type, or a scheme under which the matrix of scales is itself
       stored (double quantization).
     - `zero`: nothing, `int`, or a type. With `int` the zeros have the block of the scales.
+    - `low_rank = RxT`: the product `A B` of matrices `[N, R]` and `[R, K]` of the type T is added to the
+      values above, what R singular vectors can mend of the error of the codes (docs/Spec.md, section 3.3).
     - `rule`: how `quantize` computes a scale: `absmax_full` is max|w| / 2^(b-1),
       `absmax` is max|w| divided by the largest value of the element, `minmax` is
       (max-min) divided by the range of the element, `mse` is the clip of these that minimizes the squared error
@@ -109,11 +111,14 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     - QL-SCHEME-C10: `rounding = half_away` needs an element of integers.
     - QL-SCHEME-C11: an element without a value 0 needs a zero or a scale that can be 0
       (not f8E8M0FNU), else a block of zeros could not be stored.
+    - QL-SCHEME-C12: `low_rank` has a positive rank and the type f16, bf16 or f32.
+    - QL-SCHEME-C13: the scheme of the scales has no `low_rank`.
 
     Example:
     ```mlir
     #quant_llm.scheme<int4, block = [1, 64], scale = f16, rule = absmax, rounding = half_even>
     #quant_llm.scheme<uint4, block = [1, 32], scale = f16, zero = int, rule = minmax, rounding = half_even>
+    #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 8xf16, rule = absmax, rounding = half_even>
     ```
     The order of the fields is free on input; `rule` and `rounding` default to
     `absmax` and `half_even`.
@@ -126,7 +131,9 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     "::quant_llm::ZeroKind":$zeroKind,
     "::mlir::Type":$zeroType,
     "::quant_llm::ScaleRule":$rule,
-    "::quant_llm::Rounding":$rounding
+    "::quant_llm::Rounding":$rounding,
+    "int64_t":$lowRank,
+    "::mlir::Type":$lowRankType
   );
   let builders = [
     AttrBuilderWithInferredContext<(ins "::quant_llm::ElementAttr":$element,
@@ -135,7 +142,8 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
         CArg<"::quant_llm::Rounding", "::quant_llm::Rounding::HalfEven">:$rounding), [{
       return $_get(element.getContext(), element, blockN, blockK,
                    ::mlir::TypeAttr::get(scaleType), ::quant_llm::ZeroKind::None,
-                   ::mlir::Type(), rule, rounding);
+                   ::mlir::Type(), rule, rounding, /*lowRank=*/0,
+                   ::mlir::Type());
     }]>
   ];
   let extraClassDeclaration = [{
@@ -144,6 +152,8 @@ def QuantLLM_SchemeAttr : QuantLLM_Attr<"Scheme", "scheme"> {
     /// The scheme of the scales; null if they have a plain type.
     SchemeAttr getScaleScheme() const;
     bool hasZero() const { return getZeroKind() != ::quant_llm::ZeroKind::None; }
+    /// The scheme without its low-rank part.
+    SchemeAttr withoutLowRank() const;
 
     /// The MLIR-free form.
     ::quant_llm::Scheme toNumerics() const;
@@ -183,6 +193,7 @@ def QuantLLM_FragmentLayoutAttr
     Constraints:
     - QL-FRAGMENT-LAYOUT-C1: a block has at least 16 columns, or all columns, or all rows.
     - QL-FRAGMENT-LAYOUT-C2: every component has fewer than 2^60 bytes.
+    - QL-FRAGMENT-LAYOUT-C3: the scheme has no `low_rank`.
 
     Example:
     ```mlir

@@ -172,6 +172,7 @@ def QuantLLM_QuantizeOp : QuantLLM_Op<"quantize", [NoMemoryEffect]> {
     Constraints:
     - QL-QUANTIZE-C1: the shapes of operand and result are equal.
     - QL-QUANTIZE-C2: the operand's element type is the expressed type of the result.
+    - QL-QUANTIZE-C3: the scheme has no `low_rank`, which passes on archives compute.
 
     Example:
     ```mlir

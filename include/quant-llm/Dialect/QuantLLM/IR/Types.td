@@ -26,6 +26,7 @@ def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
     | `codes` | `tensor<N x ceil(K*b/8) x i8>` |
     | `scales` | `tensor<ceil(N/bn) x ceil(K/bk) x scale type>` |
     | `zeros`, if any | the same grid, of i8 (one unsigned integer per zero) or of the zero type |
+    | `low_rank.a`, `low_rank.b`, if any | `tensor<N x R x T>`, `tensor<R x K x T>` of `low_rank = RxT` |
 
     Code k of a row occupies the bits `[k*b, (k+1)*b)` of the row's bit string, where bit i is
     bit `i % 8` of byte `i / 8`; each row is padded with zero bits to whole bytes.
@@ -42,6 +43,7 @@ def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
     - QL-WEIGHT-C3: N * K is less than 2^59.
     - QL-WEIGHT-C4: the layout, if any, is an attribute that implements `WeightLayoutAttrInterface`.
     - QL-WEIGHT-C5: the layout has weights of this scheme and shape.
+    - QL-WEIGHT-C6: the rank of `low_rank` is at most N and K.
 
     Example:
     ```mlir

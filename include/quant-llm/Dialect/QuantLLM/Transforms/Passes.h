@@ -15,6 +15,7 @@
 #include "quant-llm/Dialect/QuantLLM/Transforms/Stage.h"
 #include "quant-llm/Methods/Method.h"
 #include "quant-llm/Numerics/Granularity.h"
+#include "quant-llm/Numerics/Scheme.h"
 
 namespace quant_llm {
 

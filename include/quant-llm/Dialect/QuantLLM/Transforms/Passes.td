@@ -455,7 +455,11 @@ def InsertTransforms : Pass<"quant-llm-insert-transforms", "::mlir::ModuleOp"> {
     - `up-down`: the input of the last linear of a feed-forward layer;
     - `value-output`: the values of an attention;
     - `residual`: the stream that the layers add to. The gains of norms are
-      first taken out of them (`fold-gains`), since a rotation does not commute with them.
+      first taken out of them (`fold-gains`), since a rotation does not commute with them;
+    - `query-key`: the keys of an attention behind their rotary embedding, across which the transform moves on
+      to rows of the keys' weight, and its inverse to those of the queries' weight. Only `scale` and
+      `orthogonal`, and only numbers that commute with rotary embeddings: equal scales of the two channels of a pair, rotations
+      of each pair. Keys whose halves go to a cache one by one are first joined.
 
     At each site an op and its inverse are inserted, for `quant-llm-fold-transforms` to move. Run that pass next:
     canonicalization removes pairs that are still side by side.
@@ -466,7 +470,8 @@ def InsertTransforms : Pass<"quant-llm-insert-transforms", "::mlir::ModuleOp"> {
     parameters in the archive `data`, a safetensors file, under the name of the first parameter that absorbs the
     inverse, with the ending `.channel_scale`, `.channel_shift`, `.channel_permutation` or `.channel_rotation`:
     the site's value is divided by the scale, the shift is subtracted from it, it is permuted, or multiplied
-    by the matrix. Sites that the file does not name are left alone.
+    by the matrix. (At `query-key` the name is that of the keys' weight, the scale is `[heads, channels]`, or `[channels]` behind
+    a norm of the heads, and the type F64 or F32.) Sites that the file does not name are left alone.
 
     Example (`test/Dialect/QuantLLM/Transforms/insert-transforms.mlir`):
     ```mlir
@@ -634,6 +639,11 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     - `fisher`: `sum F dW^2` with the Fisher diagonal.
     Weights whose name `clip-exclude` matches keep their ranges (the authors of AWQ leave queries and keys out). It goes with `nearest`, with `gptq` when groups are static, and with `quantease`, which keep the scales that it finds.
 
+    With `low-rank`, or where a scheme has it, the leading singular vectors of what the codes leave of a weight are stored
+    beside them (LoRC, arXiv:2303.08302); with a calibration file those of what they leave of the outputs. More `low-rank-steps`
+    choose the codes again, for the weight without that product, and so on by turns, as long as the
+    error falls (as LQ-LoRA, arXiv:2311.12023, and SVDQuant, arXiv:2411.05007, do).
+
     `gptq` and `quantease` minimize tr((Q - W) H (Q - W)^T) and read H, the statistic `hessian` of the inputs of
     the linear, from the file `calibration` (`docs/Calibration.md`). Beside the weight they need memory for
     at most two K x K matrices of f64 and three of f32, with K the inputs of the linear. An option that cannot
@@ -641,7 +651,8 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
 
     With `report` a JSON file says for every weight what was done, why, and with which error:
     an object with `weights` (`name`, `kind`, `shape`, `scheme`, `reason`, `block`, `bits_per_weight`,
-    `stored_bytes`, `dense_bytes`, `mse`, `relative_frobenius`, `max_error`, `sqnr_db`, and with a Hessian `output_error`, `nearest_output_error`: relative errors of the outputs
+    `stored_bytes`, `dense_bytes`, `mse`, `relative_frobenius`, `max_error`, `sqnr_db`, with a low-rank part `low_rank`: its
+    `rank`, the `remaining_error` as a part of that of the codes, and the number of `steps`, and with a Hessian `output_error`, `nearest_output_error`: relative errors of the outputs
     on the calibration tokens, of the result and of rounding to nearest; with `gptq` `damping`), `method`, `dense`
     (`name`, `type`, `bytes`, `reason`) and `totals`. An infinite number is written as null.
 
@@ -691,11 +702,11 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     Option<"clipExclude", "clip-exclude", "std::string", "\"\"",
            "clip: not for parameters whose name has a match of this regular expression">,
     Option<"calibration", "calibration", "std::string", "\"\"",
-           "Calibration file with the Hessians that gptq, quantease and clips need, or the Fisher diagonal">,
+           "Calibration file with the Hessians that gptq, quantease and clips need and low-rank parts use, or the Fisher diagonal">,
     Option<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
     Option<"damping", "damping", "double", "0.01",
-           "gptq: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
+           "gptq and low-rank: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
     Option<"actOrder", "act-order", "bool", "false",
            "gptq: columns in the order of falling H_ii, with static groups">,
     Option<"staticGroups", "static-groups", "bool", "false",
@@ -707,6 +718,16 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
            "in the last">,
     Option<"startFromGPTQ", "start-from-gptq", "bool", "false",
            "quantease: start from the codes of gptq instead of the nearest ones">,
+    Option<"lowRank", "low-rank", "unsigned", "0",
+           "Rank of the low-rank part of schemes that have none; 0 for no such part">,
+    Option<"lowRankType", "low-rank-type", "::quant_llm::FloatType",
+           "::quant_llm::FloatType::F16", "Type of what low-rank adds: f16, bf16 or f32",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::FloatType::F16, "f16", ""),
+             clEnumValN(::quant_llm::FloatType::BF16, "bf16", ""),
+             clEnumValN(::quant_llm::FloatType::F32, "f32", ""))}]>,
+    Option<"lowRankSteps", "low-rank-steps", "int", "1",
+           "Number of times, at most, that codes and low-rank parts are chosen">,
     Option<"archiveName", "archive-name", "std::string", "\"quantized\"",
            "Symbol of the new archive">,
     Option<"copyDense", "copy-dense", "bool", "true",

@@ -121,6 +121,18 @@ TEST_F(DialectTest, SchemesOfNumerics) {
   EXPECT_EQ(shape(2), (ArrayRef<int64_t>{1, 1}));
   EXPECT_EQ(type.getStorageBytes(), 25 + 9 + 4);
 
+  Scheme mended = scheme;
+  mended.lowRank = 3;
+  mended.lowRankType = quant_llm::FloatType::BF16;
+  SchemeAttr mendedAttr = SchemeAttr::fromNumerics(&context, mended);
+  EXPECT_EQ(mendedAttr,
+            SchemeAttr::fromNumerics(&context, mendedAttr.toNumerics()));
+  EXPECT_NE(mendedAttr, attr);
+  EXPECT_EQ(mendedAttr.withoutLowRank(), attr);
+  EXPECT_EQ(WeightType::get({5, 40}, Float16Type::get(&context), mendedAttr)
+                .getStorageBytes(),
+            25 + 9 + 4 + 2 * 3 * (5 + 40));
+
   auto packed = WeightType::get({5, 40}, Float16Type::get(&context), attr,
                                 FragmentLayoutAttr::get(&context));
   EXPECT_NE(packed, type);
