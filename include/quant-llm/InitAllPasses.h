@@ -11,6 +11,7 @@
 
 #include "quant-llm/Conversion/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
+#include "quant-llm/Equivalence/Passes.h"
 #include "quant-llm/Pipelines/Pipelines.h"
 #include "quant-llm/Target/Passes.h"
 
@@ -21,6 +22,7 @@ inline void registerAllPasses() {
   registerQuantLLMTransformsPasses();
   registerQuantLLMConversionPasses();
   registerQuantLLMTargetPasses();
+  registerQuantLLMEquivalencePasses();
   registerQuantizationPipelines();
   registerCpuPipelines();
   registerGpuPipelines();

@@ -767,6 +767,129 @@ private:
 };
 
 //===----------------------------------------------------------------------===//
+// quant_llm.grouped_linear
+//===----------------------------------------------------------------------===//
+
+/// All experts have the same channels: those of the input are the columns of
+/// the weight, those of the result the rows of every expert.
+struct GroupedLinearModel
+    : public TransformCommuteOpInterface::ExternalModel<GroupedLinearModel,
+                                                        GroupedLinearOp> {
+  void hoistTransform(Operation *op, const ChannelTransform &transform,
+                      OpBuilder &builder,
+                      SmallVectorImpl<OperandTransforms> &ways) const {
+    auto linear = cast<GroupedLinearOp>(op);
+    if (transform.dims != SmallVector<int64_t, 2>{1})
+      return;
+    SmallVector<OperandTransforms> found;
+    hoistThroughScalars(
+        getOperands(linear), transform,
+        [&](ArrayRef<ScalarClass> classes) {
+          return evaluate(linear, classes);
+        },
+        /*fixed=*/-1, found);
+    for (OperandTransforms &way : found)
+      if (finish(linear, way, builder))
+        ways.push_back(std::move(way));
+  }
+
+  LogicalResult sinkTransform(Operation *op, OpOperand &operand,
+                              const ChannelTransform &transform,
+                              OpBuilder &builder, OperandTransforms &others,
+                              std::optional<ChannelTransform> &result) const {
+    auto linear = cast<GroupedLinearOp>(op);
+    if (&operand == &linear.getInputMutable()) {
+      if (!transform.isLinear() || transform.dims != SmallVector<int64_t, 2>{1})
+        return failure();
+      for (OpOperand &weight : linear.getWeightsMutable()) {
+        if (isa<WeightType>(weight.get().getType()))
+          return failure();
+        others.push_back(
+            {&weight, getTransposed(transform, builder, linear.getLoc())});
+      }
+      return success();
+    }
+    // An operand of the epilogue with a row per token.
+    if (transform.dims != SmallVector<int64_t, 2>{1})
+      return failure();
+    SmallVector<ScalarOperand> operands = getOperands(linear);
+    for (auto [i, entry] : llvm::enumerate(operands)) {
+      if (entry.operand != &operand || i < linear.getWeights().size())
+        continue;
+      if (failed(sinkThroughScalars(
+              operands, transform, i,
+              [&](ArrayRef<ScalarClass> classes) {
+                return evaluate(linear, classes);
+              },
+              others, result)) ||
+          !finish(linear, others, builder))
+        return failure();
+      return success();
+    }
+    return failure();
+  }
+
+private:
+  /// As for linears; per-expert operands are told from those with a row per
+  /// token by `finish`.
+  static SmallVector<ScalarOperand> getOperands(GroupedLinearOp linear) {
+    SmallVector<ScalarOperand> operands;
+    for (OpOperand &weight : linear.getWeightsMutable())
+      operands.push_back({&weight, {0}, true});
+    for (OpOperand &operand : linear.getEpilogueOperandsMutable())
+      operands.push_back(
+          {&operand, {getTensorType(operand.get()).getRank() - 1}, true});
+    return operands;
+  }
+
+  static ScalarClass evaluate(GroupedLinearOp linear,
+                              ArrayRef<ScalarClass> classes) {
+    if (linear.getEpilogue().empty())
+      return classes.front();
+    Block &body = linear.getEpilogue().front();
+    return classifyValue(body, body.getTerminator()->getOperand(0), classes,
+                         [](int64_t) { return true; });
+  }
+
+  /// Gives transforms of what has values for every expert the data for all of
+  /// them; false if a weight cannot be transformed.
+  static bool finish(GroupedLinearOp linear, OperandTransforms &way,
+                     OpBuilder &builder) {
+    int64_t experts = linear.getNumExperts();
+    for (OperandTransform &entry : way) {
+      Value value = entry.operand->get();
+      bool isWeight = llvm::is_contained(linear.getWeights(), value);
+      if (isWeight &&
+          (!entry.transform.isLinear() || isa<WeightType>(value.getType())))
+        return false;
+      if (!isWeight && getTensorType(value).getRank() != 1)
+        continue;
+      switch (entry.transform.kind) {
+      case TransformKind::Rotate:
+      case TransformKind::Affine:
+        continue; // blocks of rows follow one another
+      case TransformKind::Permute:
+        return false; // its data would have to count on
+      case TransformKind::Scale:
+      case TransformKind::Shift:
+        break;
+      }
+      Value data = entry.transform.data.front();
+      RankedTensorType type = getTensorType(data);
+      Location loc = linear.getLoc();
+      Value empty = tensor::EmptyOp::create(
+          builder, loc, {experts, type.getDimSize(0)}, type.getElementType());
+      data = linalg::BroadcastOp::create(builder, loc, data, empty,
+                                         ArrayRef<int64_t>{0})
+                 ->getResult(0);
+      entry.transform.data.front() = tensor::CollapseShapeOp::create(
+          builder, loc, data, ArrayRef<ReassociationIndices>{{0, 1}});
+    }
+    return true;
+  }
+};
+
+//===----------------------------------------------------------------------===//
 // tensor
 //===----------------------------------------------------------------------===//
 
@@ -997,6 +1120,295 @@ struct SliceDims {
   llvm::SmallBitVector dropped;
 };
 
+/// Which half of a dimension a slice is.
+struct Half {
+  bool isSecond;
+  bool interleaved;
+
+  template <typename OpTy>
+  static std::optional<Half> get(OpTy op, RankedTensorType large, int64_t dim) {
+    std::optional<int64_t> offset =
+        getConstantIntValue(op.getMixedOffsets()[dim]);
+    std::optional<int64_t> size = getConstantIntValue(op.getMixedSizes()[dim]);
+    std::optional<int64_t> stride =
+        getConstantIntValue(op.getMixedStrides()[dim]);
+    if (large.isDynamicDim(dim) || !offset || !size || !stride ||
+        2 * *size != large.getDimSize(dim))
+      return std::nullopt;
+    bool interleaved = *stride == 2 && (*offset == 0 || *offset == 1);
+    if (!interleaved && (*stride != 1 || (*offset != 0 && *offset != *size)))
+      return std::nullopt;
+    return Half{*offset != 0, interleaved};
+  }
+};
+
+/// A sum of products with the halves x1 and x2, in one linalg op.
+struct HalfCoefficients {
+  bool isNegative[2];
+  Value factor[2];
+  AffineMap map[2];
+
+  /// `numbers` are the arguments of the op's body that x1 and x2 are.
+  static std::optional<HalfCoefficients> get(LinalgView &view,
+                                             ArrayRef<unsigned> numbers) {
+    auto getArgument = [&](Value value) {
+      while (auto cast = value.getDefiningOp<arith::ExtFOp>())
+        value = cast.getIn();
+      auto argument = dyn_cast<BlockArgument>(value);
+      return argument && argument.getOwner() == view.op.getBlock() ? argument
+                                                                   : nullptr;
+    };
+    HalfCoefficients result;
+    bool found[2] = {false, false};
+    auto addTerm = [&](Value value, bool isNegative) {
+      auto product = value.getDefiningOp<arith::MulFOp>();
+      if (!product)
+        return false;
+      BlockArgument a = getArgument(product.getLhs());
+      BlockArgument b = getArgument(product.getRhs());
+      if (!a || !b)
+        return false;
+      for (int half : {0, 1})
+        for (auto [x, factor] : {std::pair(a, b), std::pair(b, a)}) {
+          if (found[half] || x.getArgNumber() != numbers[half] ||
+              llvm::is_contained(numbers, factor.getArgNumber()) ||
+              factor.getArgNumber() >= view.op.getNumDpsInputs())
+            continue;
+          OpOperand *operand =
+              view.op.getDpsInputOperand(factor.getArgNumber());
+          result.isNegative[half] = isNegative;
+          result.factor[half] = operand->get();
+          result.map[half] = view.op.getMatchingIndexingMap(operand);
+          return found[half] = true;
+        }
+      return false;
+    };
+    Value sum = view.contribution;
+    while (auto cast = sum.getDefiningOp<arith::TruncFOp>())
+      sum = cast.getIn();
+    Operation *op = sum.getDefiningOp();
+    if (!isa_and_nonnull<arith::AddFOp, arith::SubFOp>(op) ||
+        !addTerm(op->getOperand(0), false) ||
+        !addTerm(op->getOperand(1), isa<arith::SubFOp>(op)))
+      return std::nullopt;
+    return result;
+  }
+};
+
+/// Two slices, inserted one after the other, of pairs of channels that are
+/// computed from those of a tensor.
+struct RotaryHalves {
+  tensor::InsertSliceOp first, second;
+  /// What is inserted as the first and the second half of the channels.
+  linalg::LinalgOp ops[2];
+  /// The dimension of the channels in the tensor and in the slices.
+  int64_t dim, sliceDim;
+  RotaryEmbedding rotary;
+
+  static std::optional<RotaryHalves> get(tensor::InsertSliceOp second) {
+    RotaryHalves halves;
+    halves.second = second;
+    halves.first = second.getDest().getDefiningOp<tensor::InsertSliceOp>();
+    if (!halves.first || !halves.matchInserts())
+      return std::nullopt;
+    std::optional<LinalgView> views[2];
+    for (int half : {0, 1}) {
+      views[half] = LinalgView::get(halves.ops[half]);
+      if (!views[half] || views[half]->op.getNumReductionLoops() != 0 ||
+          !halves.ops[half]->hasOneUse())
+        return std::nullopt;
+    }
+    if (!halves.matchSource(*views[0], *views[1]) || !halves.hasNoOtherUses())
+      return std::nullopt;
+    return halves;
+  }
+
+private:
+  /// Slices of both halves, the same but for the half.
+  bool matchInserts() {
+    int64_t rank = second.getDestType().getRank();
+    SmallVector<OpFoldResult> offsets = second.getMixedOffsets();
+    dim = -1;
+    for (int64_t i = 0; i < rank; ++i)
+      if (first.getMixedOffsets()[i] != offsets[i])
+        dim = i;
+    if (dim < 0 || first.getSourceType() != second.getSourceType())
+      return false;
+    std::optional<Half> before = Half::get(first, first.getDestType(), dim);
+    std::optional<Half> after = Half::get(second, second.getDestType(), dim);
+    if (!before || !after || before->isSecond == after->isSecond ||
+        before->interleaved != after->interleaved)
+      return false;
+    llvm::SmallBitVector dropped = second.getDroppedDims();
+    if (dropped.test(dim) || dropped != first.getDroppedDims())
+      return false;
+    sliceDim = dim;
+    for (int64_t i = 0; i < dim; ++i)
+      sliceDim -= dropped.test(i);
+    for (int64_t i = 0; i < rank; ++i)
+      if (i != dim &&
+          (first.getMixedOffsets()[i] != offsets[i] ||
+           first.getMixedSizes()[i] != second.getMixedSizes()[i] ||
+           first.getMixedStrides()[i] != second.getMixedStrides()[i]))
+        return false;
+    rotary.dim = sliceDim;
+    rotary.interleaved = before->interleaved;
+    ops[before->isSecond] = first.getSource().getDefiningOp<linalg::LinalgOp>();
+    ops[after->isSecond] = second.getSource().getDefiningOp<linalg::LinalgOp>();
+    return ops[0] && ops[1];
+  }
+
+  /// Both halves are computed from those of one tensor, of which every element
+  /// has elements of its own.
+  bool matchSource(LinalgView &view0, LinalgView &view1) {
+    LinalgView *views[2] = {&view0, &view1};
+    SmallVector<unsigned> numbers[2];
+    AffineMap sourceMap;
+    for (int half : {0, 1}) {
+      LinalgView &view = *views[half];
+      if (view.resultMap != view0.resultMap)
+        return false;
+      int64_t loop = view.resultMap.getDimPosition(sliceDim);
+      numbers[half].assign(2, ~0u);
+      for (OpOperand *input : view.op.getDpsInputOperands()) {
+        auto read = input->get().getDefiningOp<tensor::ExtractSliceOp>();
+        AffineMap map = view.op.getMatchingIndexingMap(input);
+        if (!read || !map.isPermutation() || read.getDroppedDims().any())
+          continue;
+        std::optional<Half> part = Half::get(
+            read, read.getSourceType(),
+            *map.getResultPosition(getAffineDimExpr(loop, map.getContext())));
+        if (!part || part->interleaved != rotary.interleaved)
+          continue;
+        if (!rotary.source) {
+          rotary.source = read.getSource();
+          sourceMap = map;
+        }
+        if (rotary.source != read.getSource() || map != sourceMap ||
+            numbers[half][part->isSecond] != ~0u)
+          return false;
+        numbers[half][part->isSecond] = input->getOperandNumber();
+        if (!llvm::is_contained(rotary.reads, &read.getSourceMutable()))
+          rotary.reads.push_back(&read.getSourceMutable());
+      }
+      if (llvm::is_contained(numbers[half], ~0u))
+        return false;
+      // A sum of products with the halves, whatever the channels are.
+      SmallVector<ScalarClass> classes(view.op.getNumDpsInputs());
+      for (unsigned number : numbers[half])
+        classes[number].dependence = Dependence::Self;
+      if (!view.evaluate(classes, {}).isLinear())
+        return false;
+    }
+    for (unsigned i = 0; i < view0.resultMap.getNumResults(); ++i) {
+      int64_t loop = view0.resultMap.getDimPosition(i);
+      std::optional<unsigned> position = sourceMap.getResultPosition(
+          getAffineDimExpr(loop, sourceMap.getContext()));
+      rotary.sourceDims.push_back(position ? int64_t(*position) : -1);
+    }
+    std::optional<HalfCoefficients> c0 =
+        HalfCoefficients::get(view0, numbers[0]);
+    std::optional<HalfCoefficients> c1 =
+        HalfCoefficients::get(view1, numbers[1]);
+    auto areEqual = [&](int i, int j) {
+      return c0->factor[i] == c1->factor[j] && c0->map[i] == c1->map[j];
+    };
+    rotary.isRotation = c0 && c1 && areEqual(0, 1) && areEqual(1, 0) &&
+                        c0->isNegative[0] == c1->isNegative[1] &&
+                        c0->isNegative[1] != c1->isNegative[0];
+    return true;
+  }
+
+  /// What is between the tensor and the result has no other readers.
+  bool hasNoOtherUses() {
+    for (OpOperand *read : rotary.reads)
+      for (Operation *user : read->getOwner()->getUsers())
+        if (user != ops[0] && user != ops[1])
+          return false;
+    for (Operation *user : first->getUsers()) {
+      if (user == second)
+        continue;
+      // A slice whose place the second half is computed into.
+      auto place = dyn_cast<tensor::ExtractSliceOp>(user);
+      if (!place)
+        return false;
+      for (OpOperand &use : place->getUses())
+        if (auto op = dyn_cast<linalg::LinalgOp>(use.getOwner());
+            !op || (op != ops[0] && op != ops[1]) || !op.isDpsInit(&use))
+          return false;
+    }
+    return true;
+  }
+};
+
+/// Whether the data of a transform, constants, commute with the rotation of
+/// pairs; nothing else is known here.
+bool commutesWithPairs(const ChannelTransform &transform,
+                       const RotaryEmbedding &rotary, int64_t size) {
+  if (transform.hadamard == 1 && !transform.seed)
+    return true; // the identity
+  DenseFPElementsAttr attr;
+  if (transform.data.size() != 1 ||
+      !matchPattern(transform.data.front(), m_Constant(&attr)))
+    return false;
+  SmallVector<APFloat> values(attr.getValues<APFloat>());
+  auto isEqual = [&](int64_t a, int64_t b, bool negated) {
+    return (negated ? llvm::neg(values[a]) : values[a]).compare(values[b]) ==
+           APFloat::cmpEqual;
+  };
+  if (transform.kind == TransformKind::Scale) {
+    // The pairs are in the last dimension of the data.
+    for (int64_t i = 0; i < int64_t(values.size()); ++i) {
+      int64_t channel = i % size;
+      if (!isEqual(i, i - channel + rotary.getPartner(channel, size), false))
+        return false;
+    }
+    return true;
+  }
+  if (transform.kind != TransformKind::Rotate || !rotary.isRotation ||
+      int64_t(values.size()) != size * size)
+    return false;
+  // [[a, b], [-b, a]] on each pair.
+  for (int64_t i = 0; i < size; ++i)
+    for (int64_t j = 0; j < size; ++j) {
+      int64_t pi = rotary.getPartner(i, size), pj = rotary.getPartner(j, size);
+      if (i == j || i == pj ? !isEqual(i * size + j, pi * size + pj, i != j)
+                            : !values[i * size + j].isZero())
+        return false;
+    }
+  return true;
+}
+
+/// What the source of a rotary embedding is to have for its result, of type
+/// `type`, to have the transform.
+std::optional<ChannelTransform> crossRotary(const RotaryEmbedding &rotary,
+                                            RankedTensorType type,
+                                            const ChannelTransform &transform) {
+  if (transform.kind == TransformKind::Shift ||
+      transform.kind == TransformKind::Permute)
+    return std::nullopt;
+  SmallVector<int64_t> dims;
+  for (int64_t dim : transform.dims) {
+    dims.push_back(rotary.sourceDims[dim]);
+    if (dims.back() < 0 ||
+        (dims.size() > 1 && dims[dims.size() - 2] >= dims.back()))
+      return std::nullopt;
+    // A slice of another dimension has not all of its channels.
+    auto source = cast<RankedTensorType>(rotary.source.getType());
+    if (type.isDynamicDim(dim) ||
+        type.getDimSize(dim) != source.getDimSize(dims.back()))
+      return std::nullopt;
+  }
+  if (llvm::is_contained(transform.dims, rotary.dim) &&
+      (transform.dims.back() != rotary.dim ||
+       !commutesWithPairs(transform, rotary, type.getDimSize(rotary.dim))))
+    return std::nullopt;
+  if (!llvm::is_contained(transform.dims, rotary.dim) &&
+      transform.kind != TransformKind::Scale)
+    return std::nullopt;
+  return transform.on(dims);
+}
+
 struct ExtractSliceModel : public TransformCommuteOpInterface::ExternalModel<
                                ExtractSliceModel, tensor::ExtractSliceOp> {
   void hoistTransform(Operation *op, const ChannelTransform &transform,
@@ -1026,6 +1438,15 @@ struct InsertSliceModel
                       OpBuilder &builder,
                       SmallVectorImpl<OperandTransforms> &ways) const {
     auto insert = cast<tensor::InsertSliceOp>(op);
+    if (std::optional<RotaryEmbedding> rotary =
+            matchRotaryEmbedding(insert.getResult()))
+      if (std::optional<ChannelTransform> source =
+              crossRotary(*rotary, insert.getType(), transform)) {
+        OperandTransforms &way = ways.emplace_back();
+        for (OpOperand *read : rotary->reads)
+          way.push_back({read, *source});
+        return;
+      }
     SliceDims dims(insert, insert.getDestType(), insert.getDroppedDims());
     if (std::optional<ChannelTransform> source = dims.toSlice(transform))
       ways.push_back({{&insert.getSourceMutable(), *source},
@@ -1056,6 +1477,78 @@ struct InsertSliceModel
 } // namespace
 
 //===----------------------------------------------------------------------===//
+// Halves of rotary embeddings
+//===----------------------------------------------------------------------===//
+
+std::optional<RotaryEmbedding> quant_llm::matchRotaryEmbedding(Value value) {
+  auto insert = value.getDefiningOp<tensor::InsertSliceOp>();
+  if (!insert || insert.getDroppedDims().any())
+    return std::nullopt;
+  std::optional<RotaryHalves> halves = RotaryHalves::get(insert);
+  if (!halves || !halves->first.getDest().getDefiningOp<tensor::EmptyOp>())
+    return std::nullopt;
+  return halves->rotary;
+}
+
+int64_t quant_llm::joinRotatedHalves(FunctionOpInterface function) {
+  SmallVector<RotaryHalves> found;
+  function.walk([&](tensor::InsertSliceOp insert) {
+    std::optional<RotaryHalves> halves = RotaryHalves::get(insert);
+    if (halves && !halves->first.getDest().getDefiningOp<tensor::EmptyOp>())
+      found.push_back(*halves);
+  });
+  int64_t numJoined = 0;
+  for (RotaryHalves &halves : found) {
+    tensor::InsertSliceOp first = halves.first, second = halves.second;
+    auto type = cast<RankedTensorType>(first.getSourceType());
+    int64_t dim = halves.sliceDim;
+    // The halves are computed into tensors of their own, not into slices.
+    SmallVector<OpFoldResult> sizes;
+    for (linalg::LinalgOp op : {halves.ops[0], halves.ops[1]}) {
+      OpBuilder builder(op);
+      Value init = op.getDpsInitOperand(0)->get();
+      sizes = tensor::getMixedSizes(builder, op.getLoc(), init);
+      op.getDpsInitOperand(0)->set(tensor::EmptyOp::create(
+          builder, op.getLoc(), sizes, type.getElementType()));
+    }
+    OpBuilder builder(second);
+    Location loc = second.getLoc();
+    SmallVector<OpFoldResult> whole = sizes;
+    int64_t size = 2 * type.getDimSize(dim);
+    whole[dim] = builder.getIndexAttr(size);
+    Value joined =
+        tensor::EmptyOp::create(builder, loc, whole, type.getElementType());
+    for (tensor::InsertSliceOp insert : {first, second}) {
+      SmallVector<OpFoldResult> offsets(type.getRank(),
+                                        builder.getIndexAttr(0));
+      SmallVector<OpFoldResult> strides(type.getRank(),
+                                        builder.getIndexAttr(1));
+      offsets[dim] = insert.getMixedOffsets()[halves.dim];
+      strides[dim] = insert.getMixedStrides()[halves.dim];
+      joined = tensor::InsertSliceOp::create(builder, loc, insert.getSource(),
+                                             joined, offsets, sizes, strides);
+    }
+    SmallVector<OpFoldResult> offsets = second.getMixedOffsets();
+    SmallVector<OpFoldResult> extents = second.getMixedSizes();
+    SmallVector<OpFoldResult> strides = second.getMixedStrides();
+    offsets[halves.dim] = builder.getIndexAttr(0);
+    extents[halves.dim] = builder.getIndexAttr(size);
+    strides[halves.dim] = builder.getIndexAttr(1);
+    Value written = tensor::InsertSliceOp::create(
+        builder, loc, joined, first.getDest(), offsets, extents, strides);
+    second.getResult().replaceAllUsesWith(written);
+    second.erase();
+    for (Operation *user : llvm::make_early_inc_range(first->getUsers()))
+      if (user->use_empty())
+        user->erase();
+    if (first->use_empty())
+      first.erase();
+    ++numJoined;
+  }
+  return numJoined;
+}
+
+//===----------------------------------------------------------------------===//
 // Registration
 //===----------------------------------------------------------------------===//
 
@@ -1067,6 +1560,7 @@ static void attach(MLIRContext *context) {
 void quant_llm::registerTransformCommuteModels(DialectRegistry &registry) {
   registry.addExtension(+[](MLIRContext *context, QuantLLMDialect *) {
     LinearOp::attachInterface<LinearModel>(*context);
+    GroupedLinearOp::attachInterface<GroupedLinearModel>(*context);
   });
   registry.addExtension(+[](MLIRContext *context, linalg::LinalgDialect *) {
     attach<LinalgModel, linalg::GenericOp, linalg::MapOp, linalg::FillOp,

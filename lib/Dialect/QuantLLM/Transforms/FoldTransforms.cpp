@@ -125,7 +125,8 @@ private:
   bool hoistValue(Value value);
 
   // Upwards.
-  bool canProduce(Value value, const ChannelTransform &transform);
+  bool canProduce(Value value, const ChannelTransform &transform,
+                  int64_t numReads = 1);
   Value produce(Value value, const ChannelTransform &transform,
                 Operation *user);
   std::optional<OperandTransforms> findWay(Value value,
@@ -215,7 +216,14 @@ Folder::findWay(Value value, const ChannelTransform &transform) {
   op.hoistTransform(transform, data, ways);
   for (OperandTransforms &way : ways)
     if (llvm::all_of(way, [&](const OperandTransform &entry) {
-          return canProduce(entry.operand->get(), entry.transform);
+          // Reads of one value with one transform are produced together.
+          Value value = entry.operand->get();
+          int64_t numReads =
+              llvm::count_if(way, [&](const OperandTransform &other) {
+                return other.operand->get() == value &&
+                       other.transform == entry.transform;
+              });
+          return canProduce(value, entry.transform, numReads);
         }))
       return std::move(way);
   return std::nullopt;
@@ -230,9 +238,10 @@ static bool isShapeUse(OpOperand &use) {
          op.getMatchingBlockArgument(&use).use_empty();
 }
 
-/// Whether the only user of a value can have it transformed without an op that
-/// is executed for it.
-bool Folder::canProduce(Value value, const ChannelTransform &transform) {
+/// Whether the users of a value, `numReads` that are known, can have it
+/// transformed without an op that is executed for it.
+bool Folder::canProduce(Value value, const ChannelTransform &transform,
+                        int64_t numReads) {
   if (isParameterLike(value))
     return true;
   auto plan = planned.find(value);
@@ -243,9 +252,10 @@ bool Folder::canProduce(Value value, const ChannelTransform &transform) {
       before && transform.isInverseOf(*before))
     return true;
   // Others would need the value as it is.
-  int64_t numReads = llvm::count_if(
-      value.getUses(), [](OpOperand &use) { return !isShapeUse(use); });
-  return numReads == 1 && findWay(value, transform).has_value();
+  return llvm::count_if(value.getUses(),
+                        [](OpOperand &use) { return !isShapeUse(use); }) ==
+             numReads &&
+         findWay(value, transform).has_value();
 }
 
 /// What canProduce promised: a value that has the transform.
@@ -266,9 +276,21 @@ Value Folder::produce(Value value, const ChannelTransform &transform,
     return cast<ChannelTransformOpInterface>(op).getInput();
   std::optional<OperandTransforms> way = findWay(value, transform);
   assert(way && "canProduce has found one");
-  for (OperandTransform &entry : *way)
-    entry.operand->set(produce(entry.operand->get(), entry.transform,
-                               entry.operand->getOwner()));
+  llvm::SmallMapVector<Value, Value, 2> produced;
+  for (OperandTransform &entry : *way) {
+    Value before = entry.operand->get();
+    Operation *owner = entry.operand->getOwner();
+    // A parameter is transformed at every place that reads it.
+    if (isParameterLike(before)) {
+      entry.operand->set(produce(before, entry.transform, owner));
+      continue;
+    }
+    auto known = produced.find(before);
+    if (known == produced.end())
+      known = produced.insert({before, produce(before, entry.transform, owner)})
+                  .first;
+    entry.operand->set(known->second);
+  }
   return value;
 }
 

@@ -47,6 +47,7 @@ static constexpr std::pair<TransformSiteKind, StringLiteral> kSiteNames[] = {
     {TransformSiteKind::UpDown, "up-down"},
     {TransformSiteKind::ValueOutput, "value-output"},
     {TransformSiteKind::Residual, "residual"},
+    {TransformSiteKind::QueryKey, "query-key"},
 };
 
 StringRef quant_llm::getSiteKindName(TransformSiteKind kind) {
@@ -261,6 +262,93 @@ static Value findValues(LinearOp output, int64_t &headSize) {
   return {};
 }
 
+/// The result of a rotary embedding that is a factor of a contraction: through
+/// views, what scales it, and the state that it is written to (`isState`).
+static Value findRotated(Value value, bool &isState) {
+  isState = false;
+  for (int steps = 0; steps < 64; ++steps) {
+    Operation *op = value.getDefiningOp();
+    if (!op)
+      return {};
+    if (isa<tensor::InsertSliceOp>(op))
+      return matchRotaryEmbedding(value) ? value : Value();
+    if (auto read = dyn_cast<tensor::ExtractSliceOp>(op)) {
+      Value written = getWrittenSlice(read);
+      if (written)
+        isState = true;
+      value = written ? written : read.getSource();
+      continue;
+    }
+    if (!isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op) &&
+        !isPointwise(op))
+      return {};
+    SmallVector<Value> tensors =
+        llvm::filter_to_vector(getInputs(op), [](Value input) {
+          return isa<RankedTensorType>(input.getType()) &&
+                 !isParameterLike(input);
+        });
+    if (isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op))
+      value = op->getOperand(0);
+    else if (tensors.size() == 1)
+      value = tensors.front();
+    else
+      return {};
+  }
+  return {};
+}
+
+/// The site of the keys that a contraction multiplies with queries, both of
+/// them rotated.
+static std::optional<TransformSite> findQueryKey(Operation *contraction) {
+  SmallVector<Value> inputs = getInputs(contraction);
+  bool isState[2];
+  Value rotated[2];
+  for (int i : {0, 1}) {
+    rotated[i] = findRotated(inputs[i], isState[i]);
+    if (!rotated[i])
+      return std::nullopt;
+  }
+  // Both could be transformed, if none is a state.
+  Value keys = rotated[isState[0] && !isState[1] ? 0 : 1];
+  RotaryEmbedding rotary = *matchRotaryEmbedding(keys);
+  auto type = cast<RankedTensorType>(keys.getType());
+  if (rotated[0] == rotated[1] || rotary.dim != type.getRank() - 1)
+    return std::nullopt;
+  TransformSite site{TransformSiteKind::QueryKey, keys, {}, 0};
+  site.block = site.getChannels();
+  // The linear behind, perhaps through a norm of each head, whose gain has no
+  // numbers for single heads.
+  bool isDirect = true;
+  Value value = rotary.source;
+  if (auto expand = value.getDefiningOp<tensor::ExpandShapeOp>()) {
+    ReassociationIndices heads = expand.getReassociationIndices().back();
+    for (int64_t dim = 0; dim + 1 < type.getRank(); ++dim)
+      if (heads.size() == 2 && rotary.sourceDims[dim] == heads.front())
+        site.headDim = dim;
+  }
+  SmallVector<Value> pending{value};
+  llvm::SetVector<Value> seen;
+  while (!pending.empty() && site.consumers.empty()) {
+    Value next = pending.pop_back_val();
+    Operation *op = next.getDefiningOp();
+    if (!op || !seen.insert(next))
+      continue;
+    if (auto linear = dyn_cast<LinearOp>(op)) {
+      site.consumers.push_back(linear);
+      continue;
+    }
+    isDirect &= !isReduction(op);
+    for (Value input : getInputs(op))
+      if (isa<RankedTensorType>(input.getType()))
+        pending.push_back(input);
+  }
+  if (!isDirect)
+    site.headDim.reset();
+  if (site.consumers.empty())
+    return std::nullopt;
+  return site;
+}
+
 /// x + y of two tensors of one shape.
 static bool isAdd(Operation *op) {
   if (isa<arith::AddFOp, linalg::AddOp>(op))
@@ -305,7 +393,7 @@ SmallVector<TransformSite>
 quant_llm::findTransformSites(FunctionOpInterface function) {
   SmallVector<TransformSite> sites;
   llvm::MapVector<Value, SmallVector<LinearOp>> readers;
-  llvm::SetVector<Value> streams;
+  llvm::SetVector<Value> streams, rotatedKeys;
   function.walk([&](Operation *op) {
     if (auto linear = dyn_cast<LinearOp>(op)) {
       // Data of transforms are no part of the model.
@@ -314,6 +402,10 @@ quant_llm::findTransformSites(FunctionOpInterface function) {
     } else if (isAdd(op)) {
       if (Value stream = findStream(op))
         streams.insert(stream);
+    } else if (isContraction(op)) {
+      std::optional<TransformSite> site = findQueryKey(op);
+      if (site && rotatedKeys.insert(site->value))
+        sites.push_back(std::move(*site));
     }
   });
   auto hasChannels = [](Value value) {
@@ -464,6 +556,8 @@ private:
                                                           uint64_t siteSeed);
   FailureOr<Value> getData(TransformSite &site, StringRef ending,
                            ArrayRef<int64_t> shape);
+  FailureOr<Value> getConstantData(TransformSite &site, StringRef ending,
+                                   ArrayRef<int64_t> shape);
 
   std::vector<TransformSiteKind> kinds;
   TransformKind kind = TransformKind::Rotate;
@@ -481,7 +575,8 @@ LogicalResult InsertTransforms::parseOptions() {
     if (!site) {
       InFlightDiagnostic diag = fail();
       diag << "expected the option 'sites' to name norm-attention, norm-mlp, "
-              "norm-head, up-down, value-output or residual but got '"
+              "norm-head, up-down, value-output, residual or query-key but "
+              "got '"
            << name << "'";
       return diag;
     }
@@ -489,6 +584,12 @@ LogicalResult InsertTransforms::parseOptions() {
   }
   if (kinds.empty())
     return fail() << "expected at least one site in the option 'sites'";
+  if (llvm::is_contained(kinds, TransformSiteKind::QueryKey) &&
+      transform != "scale" && transform != "orthogonal")
+    return fail() << "expected the option 'transform' to be scale or "
+                     "orthogonal for the site query-key, because nothing else "
+                     "commutes with rotary embeddings, but got '"
+                  << transform << "'";
   isHadamard = transform == "hadamard";
   if (transform == "scale")
     kind = TransformKind::Scale;
@@ -597,12 +698,52 @@ FailureOr<Value> InsertTransforms::getData(TransformSite &site,
       .getResult();
 }
 
+/// The same as a constant, whose numbers passes can see.
+FailureOr<Value> InsertTransforms::getConstantData(TransformSite &site,
+                                                   StringRef ending,
+                                                   ArrayRef<int64_t> shape) {
+  std::string key = site.getName() + ending.str();
+  if (site.getName().empty() || !archive->contains(key))
+    return Value();
+  Result<TensorInfo> info = archive->find(key);
+  if (!info.ok())
+    return fail() << info.message();
+  if (info->dtype != DType::F64 && info->dtype != DType::F32)
+    return fail() << "expected '" << key << "' in '" << dataFile
+                  << "' to have elements of type F64 or F32 but got "
+                  << std::string(getDTypeName(info->dtype));
+  if (ArrayRef<int64_t>(info->shape) != shape)
+    return fail() << "expected '" << key << "' in '" << dataFile
+                  << "' to have the shape " << shapeToString(shape.vec())
+                  << " but got " << shapeToString(info->shape);
+  Result<TensorBuffer> buffer = loadTensor(*info);
+  if (!buffer.ok())
+    return fail() << buffer.message();
+  OpBuilder builder(getOperation().getContext());
+  bool isWide = info->dtype == DType::F64;
+  Type element =
+      isWide ? Type(builder.getF64Type()) : Type(builder.getF32Type());
+  auto attr = DenseElementsAttr::getFromRawBuffer(
+      RankedTensorType::get(shape, element),
+      ArrayRef(reinterpret_cast<const char *>(buffer->data), buffer->bytes));
+  builder.setInsertionPointAfterValue(site.value);
+  return arith::ConstantOp::create(builder, site.value.getLoc(), attr)
+      .getResult();
+}
+
 FailureOr<std::optional<ChannelTransform>>
 InsertTransforms::getTransform(TransformSite &site, uint64_t siteSeed) {
   ChannelTransform result;
   result.kind = kind;
   result.dims = {cast<RankedTensorType>(site.value.getType()).getRank() - 1};
   int64_t channels = site.getChannels();
+  bool isQueryKey = site.kind == TransformSiteKind::QueryKey;
+  int64_t heads = 1;
+  if (isQueryKey && kind == TransformKind::Scale && site.headDim) {
+    result.dims.insert(result.dims.begin(), *site.headDim);
+    heads =
+        cast<RankedTensorType>(site.value.getType()).getDimSize(*site.headDim);
+  }
   if (isHadamard) {
     // One matrix for all sites of a kind: caches keep one transform.
     result.hadamard = HadamardMatrix::getLargestDivisor(site.block);
@@ -619,6 +760,18 @@ InsertTransforms::getTransform(TransformSite &site, uint64_t siteSeed) {
   SmallVector<int64_t> shape{channels};
   if (kind == TransformKind::Rotate)
     shape = {site.block, site.block};
+  if (result.dims.size() > 1)
+    shape = {heads, channels};
+  if (archive && isQueryKey) {
+    // Whether they commute with the rotation of pairs is seen from the numbers.
+    FailureOr<Value> data = getConstantData(site, ending, shape);
+    if (failed(data))
+      return failure();
+    if (!*data)
+      return std::optional<ChannelTransform>();
+    result.data = {*data};
+    return std::optional(result);
+  }
   if (archive) {
     FailureOr<Value> data = getData(site, ending, shape);
     if (failed(data))
@@ -646,13 +799,37 @@ InsertTransforms::getTransform(TransformSite &site, uint64_t siteSeed) {
         ArrayRef<int64_t>(indices));
   } else {
     SmallVector<double> values;
-    if (kind == TransformKind::Rotate)
+    if (kind == TransformKind::Rotate && isQueryKey) {
+      // A rotation of each pair by an angle of its own.
+      RotaryEmbedding rotary = *matchRotaryEmbedding(site.value);
+      values.assign(channels * channels, 0.0);
+      for (int64_t i = 0; i < channels; ++i) {
+        int64_t partner = rotary.getPartner(i, channels);
+        if (partner < i)
+          continue;
+        double angle = 6.283185307179586 * uniform();
+        values[i * channels + i] = values[partner * channels + partner] =
+            std::cos(angle);
+        values[i * channels + partner] = std::sin(angle);
+        values[partner * channels + i] = -std::sin(angle);
+      }
+    } else if (kind == TransformKind::Rotate) {
       values = llvm::to_vector(getRandomOrthogonal(siteSeed, site.block));
-    else
-      for (int64_t i = 0; i < channels; ++i)
+    } else {
+      for (int64_t i = 0; i < heads * channels; ++i)
         values.push_back(kind == TransformKind::Scale
                              ? std::exp2(2 * uniform() - 1)
                              : uniform() - 0.5);
+    }
+    if (kind == TransformKind::Scale && isQueryKey) {
+      RotaryEmbedding rotary = *matchRotaryEmbedding(site.value);
+      for (int64_t i = 0; i < heads * channels; ++i) {
+        int64_t channel = i % channels;
+        int64_t partner = rotary.getPartner(channel, channels);
+        if (partner > channel)
+          values[i - channel + partner] = values[i];
+      }
+    }
     // Data of a shift go through a linear, which has no f64.
     Type element = kind == TransformKind::Shift ? Type(builder.getF32Type())
                                                 : Type(builder.getF64Type());
@@ -684,6 +861,8 @@ LogicalResult InsertTransforms::run() {
   for (FunctionOpInterface function : functions) {
     if (rotatesStream)
       numGains += extractNormGains(function);
+    if (llvm::is_contained(kinds, TransformSiteKind::QueryKey))
+      joinRotatedHalves(function);
     for (TransformSite &site : findTransformSites(function)) {
       if (!llvm::is_contained(kinds, site.kind))
         continue;

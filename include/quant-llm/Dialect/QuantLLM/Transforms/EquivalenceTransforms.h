@@ -43,6 +43,43 @@ void insertTransformPair(mlir::OpBuilder &builder, mlir::Value value,
                          const ChannelTransform &transform);
 
 //===----------------------------------------------------------------------===//
+// Rotary embedding
+//===----------------------------------------------------------------------===//
+
+/// Pairs of channels of a tensor, rotated by angles of their own:
+///     y1 = x1 c - x2 s,    y2 = x2 c + x1 s
+/// with x1 and x2 the halves of the channels of x, y1 and y2 those of y. Only
+/// what acts on each pair as a multiple of a rotation commutes with it.
+struct RotaryEmbedding {
+  /// x.
+  mlir::Value source;
+  /// The dimension of y that holds the pairs, and for each dimension of y that
+  /// of x, or -1.
+  int64_t dim;
+  llvm::SmallVector<int64_t> sourceDims;
+  /// Pairs are (2 i, 2 i + 1), else (i, i + size / 2).
+  bool interleaved;
+  /// The coefficients are those above; else only y1 and y2 are known to be sums
+  /// of products with x1 and x2, which scales of pairs commute with.
+  bool isRotation;
+  /// What reads the halves of x, and nothing else does.
+  llvm::SmallVector<mlir::OpOperand *> reads;
+
+  /// The channel that a channel is paired with, of `size` channels.
+  int64_t getPartner(int64_t channel, int64_t size) const {
+    return interleaved ? channel ^ 1 : (channel + size / 2) % size;
+  }
+};
+
+/// The rotary embedding that yields a value: two slices inserted into an empty
+/// tensor.
+std::optional<RotaryEmbedding> matchRotaryEmbedding(mlir::Value value);
+
+/// Lets halves that a rotary embedding writes to slices of a tensor (a cache)
+/// become one value that is then written. Returns how many.
+int64_t joinRotatedHalves(mlir::FunctionOpInterface function);
+
+//===----------------------------------------------------------------------===//
 // Sites
 //===----------------------------------------------------------------------===//
 
@@ -60,6 +97,9 @@ enum class TransformSiteKind {
   ValueOutput,
   /// The stream that layers add to, where it begins.
   Residual,
+  /// The keys of an attention behind their rotary embedding, a value of its own
+  /// after joinRotatedHalves. The queries absorb the inverse.
+  QueryKey,
 };
 
 /// As in the option `sites`: `norm-attention`, ...
@@ -70,10 +110,15 @@ struct TransformSite {
   TransformSiteKind kind;
   /// What is transformed, along its last dimension.
   mlir::Value value;
-  /// The linears that absorb the inverse.
+  /// The linears that absorb the inverse; for QueryKey the one that has the
+  /// keys as its result.
   llvm::SmallVector<LinearOp> consumers;
-  /// Channels of a head, for ValueOutput; else the whole dimension.
+  /// Channels of a head, for ValueOutput and QueryKey; else the whole
+  /// dimension.
   int64_t block = 0;
+  /// For QueryKey: the dimension of the heads, if each may have scales of its
+  /// own.
+  std::optional<int64_t> headDim = std::nullopt;
 
   int64_t getChannels() const {
     return llvm::cast<mlir::RankedTensorType>(value.getType())

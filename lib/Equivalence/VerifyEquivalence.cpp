@@ -1,0 +1,468 @@
+//===- VerifyEquivalence.cpp - Whether two modules compute the same -------===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "quant-llm/Equivalence/Passes.h"
+
+#include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
+#include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Pipelines/Pipelines.h"
+#include "quant-llm/Runtime/CPU/CpuEngine.h"
+#include "quant-llm/Runtime/CPU/Npy.h"
+#include "quant-llm/Support/AtomicFile.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Remarks.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassRegistry.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <random>
+
+namespace quant_llm {
+#define GEN_PASS_DEF_SAVEMODULE
+#define GEN_PASS_DEF_VERIFYEQUIVALENCE
+#include "quant-llm/Equivalence/Passes.h.inc"
+} // namespace quant_llm
+
+using namespace mlir;
+using namespace quant_llm;
+
+static constexpr StringLiteral kPassName = "quant-llm-verify-equivalence";
+/// Beyond, extents of all calls might not fit into a number.
+static constexpr int64_t kMostExtent = int64_t(1) << 40;
+static constexpr unsigned kMostCalls = 1 << 20;
+/// Random integers are below.
+static constexpr uint64_t kNumIntegers = 8;
+
+/// The module in text, with archives that are found from everywhere: the text
+/// does not have the location beside which they lie.
+static FailureOr<std::string>
+printForElsewhere(ModuleOp module, StringRef baseDir, std::string &message) {
+  OwningOpRef<ModuleOp> copy = module.clone();
+  for (auto archive : copy->getOps<ArchiveOp>()) {
+    SmallString<128> path(resolveArchivePath(archive, baseDir));
+    if (llvm::sys::fs::make_absolute(path)) {
+      message = ("cannot find the directory of '" + path + "'").str();
+      return failure();
+    }
+    archive.setPath(path);
+  }
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  copy->print(stream, OpPrintingFlags().printGenericOpForm());
+  return text;
+}
+
+/// For each result the argument that it is after slices were replaced, or -1.
+static SmallVector<int64_t> getStates(func::FuncOp function) {
+  SmallVector<int64_t> states(function.getNumResults(), -1);
+  Operation *terminator = function.getBody().front().getTerminator();
+  for (auto [i, value] : llvm::enumerate(terminator->getOperands())) {
+    while (auto insert = value.getDefiningOp<tensor::InsertSliceOp>())
+      value = insert.getDest();
+    if (auto argument = dyn_cast<BlockArgument>(value))
+      states[i] = argument.getArgNumber();
+  }
+  return states;
+}
+
+namespace {
+
+/// A module in a context of its own (a pass must not run others in the context
+/// that it is run in), and its code.
+struct Candidate {
+  std::unique_ptr<MLIRContext> context;
+  OwningOpRef<ModuleOp> module;
+  std::unique_ptr<CpuEngine> engine;
+};
+
+struct VerifyEquivalence
+    : public quant_llm::impl::VerifyEquivalenceBase<VerifyEquivalence> {
+  using VerifyEquivalenceBase::VerifyEquivalenceBase;
+
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registerCpuPipelineDialects(registry);
+    // Dialects have to be loaded before the passes run. What is wrong with the
+    // text is reported when the pass runs.
+    OpPassManager nested(ModuleOp::getOperationName());
+    std::string ignored;
+    llvm::raw_string_ostream stream(ignored);
+    if (!pipeline.empty() &&
+        succeeded(parsePassPipeline(pipeline, nested, stream)))
+      nested.getDependentDialects(registry);
+  }
+
+  void runOnOperation() override {
+    if (failed(run()))
+      signalPassFailure();
+  }
+
+private:
+  InFlightDiagnostic fail() {
+    return getOperation().emitError() << kPassName << ": ";
+  }
+  LogicalResult run();
+  FailureOr<Candidate> load(function_ref<OwningOpRef<ModuleOp>(MLIRContext *)>);
+  FailureOr<Candidate> loadCopy(ModuleOp module);
+  FailureOr<std::vector<Tensor>> makeArguments(const FunctionSignature &type,
+                                               ArrayRef<int64_t> states,
+                                               std::mt19937_64 &random);
+  LogicalResult compare(func::FuncOp before, func::FuncOp after,
+                        CpuEngine &engineBefore, CpuEngine &engineAfter,
+                        Location loc);
+};
+
+} // namespace
+
+FailureOr<Candidate> VerifyEquivalence::load(
+    function_ref<OwningOpRef<ModuleOp>(MLIRContext *)> read) {
+  Candidate candidate;
+  DialectRegistry registry;
+  registerCpuPipelineDialects(registry);
+  candidate.context = std::make_unique<MLIRContext>(registry);
+  std::string errors;
+  ScopedDiagnosticHandler handler(
+      candidate.context.get(), [&](Diagnostic &diagnostic) {
+        if (diagnostic.getSeverity() == DiagnosticSeverity::Error)
+          errors += (errors.empty() ? "" : "; ") + diagnostic.str();
+        return success();
+      });
+  candidate.module = read(candidate.context.get());
+  if (!candidate.module)
+    return fail() << "cannot read a module: " << errors;
+  OwningOpRef<ModuleOp> wide = candidate.module->clone();
+  for (auto archive : wide->getOps<ArchiveOp>())
+    archive.setPath(resolveArchivePath(archive, baseDir));
+  if (failed(widenToF64(*wide)))
+    return fail() << "cannot compute a module in f64: " << errors;
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  wide->print(stream, OpPrintingFlags().printGenericOpForm());
+  CpuEngineOptions options;
+  options.reference = true;
+  options.useCache = false;
+  options.optLevel = 1;
+  Result<std::unique_ptr<CpuEngine>> engine =
+      CpuEngine::fromMemory(text, options);
+  if (!engine.ok())
+    return fail() << "cannot run a module: " << engine.message();
+  candidate.engine = engine.take();
+  return candidate;
+}
+
+FailureOr<Candidate> VerifyEquivalence::loadCopy(ModuleOp module) {
+  std::string message;
+  FailureOr<std::string> text = printForElsewhere(module, baseDir, message);
+  if (failed(text))
+    return fail() << message;
+  return load([&](MLIRContext *context) {
+    return parseSourceString<ModuleOp>(*text, context);
+  });
+}
+
+/// Numbers as a widened function takes them.
+static Result<Tensor> widenTensor(Tensor tensor, DType wanted) {
+  std::optional<quant_llm::FloatType> type;
+  switch (tensor.dtype()) {
+  case DType::F32:
+    type = quant_llm::FloatType::F32;
+    break;
+  case DType::F16:
+    type = quant_llm::FloatType::F16;
+    break;
+  case DType::BF16:
+    type = quant_llm::FloatType::BF16;
+    break;
+  default:
+    break;
+  }
+  if (wanted != DType::F64 || !type)
+    return tensor;
+  Result<Tensor> wide = Tensor::allocate(DType::F64, tensor.shape());
+  if (!wide.ok())
+    return wide;
+  const auto *from = static_cast<const char *>(tensor.data());
+  for (int64_t i = 0; i < tensor.numElements(); ++i)
+    static_cast<double *>(wide->data())[i] =
+        loadFloat(*type, from + i * floatTypeBytes(*type));
+  return wide;
+}
+
+/// The number of elements that are NaN or infinite.
+static int64_t countNotFinite(const Tensor &tensor) {
+  if (tensor.dtype() != DType::F64)
+    return 0;
+  const auto *values = static_cast<const double *>(tensor.data());
+  return std::count_if(values, values + tensor.numElements(),
+                       [](double value) { return !std::isfinite(value); });
+}
+
+static std::string describe(ArrayRef<ValueSignature> values) {
+  std::string text = "(";
+  for (auto [i, value] : llvm::enumerate(values))
+    text += (i ? ", " : "") + value.describe();
+  return text + ")";
+}
+
+FailureOr<std::vector<Tensor>>
+VerifyEquivalence::makeArguments(const FunctionSignature &type,
+                                 ArrayRef<int64_t> states,
+                                 std::mt19937_64 &random) {
+  if (!inputs.empty() && inputs.size() != type.arguments.size())
+    return fail() << "expected " << type.arguments.size()
+                  << " files in the option 'inputs' for @" << type.name
+                  << " but got " << inputs.size();
+  std::vector<Tensor> arguments;
+  for (auto [i, argument] : llvm::enumerate(type.arguments)) {
+    if (!inputs.empty()) {
+      Result<Tensor> loaded = readNpy(inputs[i]);
+      if (loaded.ok())
+        loaded = widenTensor(loaded.take(), argument.dtype);
+      if (!loaded.ok())
+        return fail() << "cannot read argument " << i << " of @" << type.name
+                      << ": " << loaded.message();
+      arguments.push_back(loaded.take());
+      continue;
+    }
+    bool isState = llvm::is_contained(states, static_cast<int64_t>(i));
+    std::vector<int64_t> shape = argument.shape;
+    for (int64_t &size : shape)
+      if (size < 0)
+        size = isState ? extent * int64_t(calls) : int64_t(extent);
+    Result<Tensor> tensor = Tensor::allocate(argument.dtype, shape);
+    if (!tensor.ok())
+      return fail() << "cannot make argument " << i << " of @" << type.name
+                    << ": " << tensor.message();
+    auto fill = [&](auto *data, auto next) {
+      for (int64_t k = 0; k < tensor->numElements(); ++k)
+        data[k] = next();
+    };
+    std::normal_distribution<double> normal;
+    auto small = [&] { return static_cast<int64_t>(random() % kNumIntegers); };
+    if (!isState && !argument.isScalar) {
+      switch (argument.dtype) {
+      case DType::F64:
+        fill(static_cast<double *>(tensor->data()),
+             [&] { return normal(random); });
+        break;
+      case DType::I64:
+        fill(static_cast<int64_t *>(tensor->data()), small);
+        break;
+      case DType::I32:
+        fill(static_cast<int32_t *>(tensor->data()), small);
+        break;
+      case DType::I8:
+      case DType::Bool:
+        fill(static_cast<int8_t *>(tensor->data()),
+             [&] { return random() & 1; });
+        break;
+      default:
+        return fail() << "cannot make up argument " << i << " of @" << type.name
+                      << ", " << argument.describe()
+                      << "; give files in the option 'inputs'";
+      }
+    } else if (argument.isScalar && argument.dtype == DType::F64) {
+      *static_cast<double *>(tensor->data()) = normal(random);
+    }
+    arguments.push_back(tensor.take());
+  }
+  return arguments;
+}
+
+LogicalResult VerifyEquivalence::compare(func::FuncOp before,
+                                         func::FuncOp after,
+                                         CpuEngine &engineBefore,
+                                         CpuEngine &engineAfter, Location loc) {
+  std::string name = before.getName().str();
+  const FunctionSignature *type = engineBefore.findFunction(name);
+  const FunctionSignature *typeAfter = engineAfter.findFunction(name);
+  if (!type || !typeAfter)
+    return fail() << "@" << name << " cannot be called: its arguments and "
+                  << "results have to be numbers or tensors of them";
+  std::string typeBefore =
+      describe(type->arguments) + " -> " + describe(type->results);
+  std::string changed =
+      describe(typeAfter->arguments) + " -> " + describe(typeAfter->results);
+  if (typeBefore != changed)
+    return fail() << "expected @" << name << " to have the type " << typeBefore
+                  << " as before but got " << changed;
+  SmallVector<int64_t> states = getStates(before);
+  SmallVector<int64_t> statesAfter = getStates(after);
+  std::mt19937_64 random(seed);
+  FailureOr<std::vector<Tensor>> made = makeArguments(*type, states, random);
+  if (failed(made))
+    return failure();
+  bool hasStates =
+      llvm::any_of(states, [](int64_t state) { return state >= 0; });
+  unsigned numCalls = hasStates && inputs.empty() ? unsigned(calls) : 1;
+  std::vector<Tensor> first = *made, second = *made;
+  double worst = 0;
+  for (unsigned call = 0; call < numCalls; ++call) {
+    if (inputs.empty())
+      for (auto [i, argument] : llvm::enumerate(type->arguments))
+        if (argument.isScalar && argument.dtype == DType::I64)
+          *static_cast<int64_t *>(first[i].data()) =
+              *static_cast<int64_t *>(second[i].data()) =
+                  int64_t(call) * extent;
+    auto invoke = [&](CpuEngine &engine, const std::vector<Tensor> &tensors,
+                      const char *which) -> FailureOr<std::vector<Tensor>> {
+      std::vector<Argument> arguments(tensors.begin(), tensors.end());
+      Result<std::vector<Tensor>> results = engine.invoke(name, arguments);
+      if (!results.ok())
+        return fail() << "@" << name << " cannot be run " << which << ": "
+                      << results.message();
+      return results.take();
+    };
+    FailureOr<std::vector<Tensor>> expected =
+        invoke(engineBefore, first, "before");
+    if (failed(expected))
+      return failure();
+    FailureOr<std::vector<Tensor>> actual =
+        invoke(engineAfter, second, "after");
+    if (failed(actual))
+      return failure();
+    for (size_t i = 0; i < expected->size(); ++i) {
+      bool changed = i < statesAfter.size() && statesAfter[i] >= 0 &&
+                     after.getArgAttr(statesAfter[i], kChangedStateAttrName);
+      if (!changed) {
+        for (auto [tensor, which] : {std::pair(&(*expected)[i], "before"),
+                                     std::pair(&(*actual)[i], "after")})
+          if (int64_t count = countNotFinite(*tensor))
+            return fail() << "result " << i << " of @" << name << " has "
+                          << count << " elements that are not finite " << which
+                          << " in call " << call << "; compare on other inputs";
+        Result<TensorDifference> difference =
+            compareTensors((*actual)[i], (*expected)[i], bound, bound);
+        if (!difference.ok())
+          return fail() << "result " << i << " of @" << name << ": "
+                        << difference.message();
+        double error = difference->relativeFrobenius;
+        if (!(error <= bound)) {
+          InFlightDiagnostic diag = fail();
+          diag << "result " << i << " of @" << name << " differs by "
+               << llvm::formatv("{0:e2}", error).str()
+               << " (relative), more than the bound "
+               << llvm::formatv("{0:e2}", double(bound)).str();
+          if (numCalls > 1)
+            diag << ", in call " << call;
+          return diag;
+        }
+        worst = std::max(worst, error);
+      }
+      if (states[i] >= 0) {
+        first[states[i]] = (*expected)[i];
+        second[states[i]] = (*actual)[i];
+      }
+    }
+  }
+  using Arg = remark::detail::Remark::Arg;
+  remark::passed(
+      after.getLoc(),
+      remark::RemarkOpts::name("equivalent").category(kPassName).function(name))
+      << Arg("relative difference", llvm::formatv("{0:e2}", worst).str())
+      << Arg("calls", int64_t(numCalls));
+  return success();
+}
+
+LogicalResult VerifyEquivalence::run() {
+  ModuleOp module = getOperation();
+  if (reference.empty() == pipeline.empty())
+    return fail() << "expected one of the options 'reference' and 'pipeline'";
+  if (extent < 1 || extent > kMostExtent)
+    return fail() << "expected the option 'extent' to be from 1 to "
+                  << kMostExtent << " but got " << int64_t(extent);
+  if (calls < 1 || calls > kMostCalls)
+    return fail() << "expected the option 'calls' to be from 1 to "
+                  << kMostCalls << " but got " << unsigned(calls);
+  if (!(bound >= 0))
+    return fail() << "expected the option 'bound' to be a number that is not "
+                     "negative but got "
+                  << double(bound);
+  FailureOr<Candidate> before;
+  if (!reference.empty()) {
+    before = load([&](MLIRContext *context) {
+      return parseSourceFile<ModuleOp>(reference, context);
+    });
+    if (failed(before))
+      return failure();
+  } else {
+    before = loadCopy(module);
+    if (failed(before))
+      return failure();
+    OpPassManager nested(ModuleOp::getOperationName());
+    std::string message;
+    llvm::raw_string_ostream stream(message);
+    if (failed(parsePassPipeline(pipeline, nested, stream)))
+      return fail() << "cannot parse the option 'pipeline': "
+                    << StringRef(message).rtrim();
+    if (failed(runPipeline(nested, module)))
+      return failure();
+  }
+  FailureOr<Candidate> after = loadCopy(module);
+  if (failed(after))
+    return failure();
+  unsigned numCompared = 0;
+  for (auto function : before->module->getOps<func::FuncOp>()) {
+    if (function.isExternal() || function.isPrivate())
+      continue;
+    auto other = after->module->lookupSymbol<func::FuncOp>(function.getName());
+    if (!other || other.isExternal() || other.isPrivate())
+      return fail() << "found @" << function.getName()
+                    << " before but no public function of that name after";
+    Operation *here = module.lookupSymbol(function.getName());
+    if (failed(compare(function, other, *before->engine, *after->engine,
+                       here->getLoc())))
+      return failure();
+    ++numCompared;
+  }
+  if (numCompared == 0)
+    return fail() << "found no public function to run";
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// quant-llm-save-module
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+struct SaveModule : public quant_llm::impl::SaveModuleBase<SaveModule> {
+  using SaveModuleBase::SaveModuleBase;
+
+  void runOnOperation() override {
+    auto fail = [&](const Twine &message) {
+      getOperation().emitError() << "quant-llm-save-module: " << message;
+      signalPassFailure();
+    };
+    if (output.empty())
+      return fail("expected the option 'output'");
+    if (ParameterArchives(baseDir).findArchiveOfFile(getOperation(), output))
+      return fail("'" + output +
+                  "' leads to an archive that the module reads; choose "
+                  "another file");
+    std::string message;
+    FailureOr<std::string> text =
+        printForElsewhere(getOperation(), baseDir, message);
+    if (failed(text))
+      return fail(message);
+    Status status = writeFileAtomically(output, text->data(), text->size());
+    if (!status.ok())
+      return fail(status.message());
+    markAllAnalysesPreserved();
+  }
+};
+
+} // namespace
