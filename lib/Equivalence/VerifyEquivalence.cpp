@@ -9,6 +9,7 @@
 #include "quant-llm/Equivalence/Passes.h"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Pipelines/Pipelines.h"
@@ -71,9 +72,12 @@ static SmallVector<int64_t> getStates(func::FuncOp function) {
   SmallVector<int64_t> states(function.getNumResults(), -1);
   Operation *terminator = function.getBody().front().getTerminator();
   for (auto [i, value] : llvm::enumerate(terminator->getOperands())) {
-    while (auto insert = value.getDefiningOp<tensor::InsertSliceOp>())
+    bool isReplaced = false;
+    while (auto insert = value.getDefiningOp<tensor::InsertSliceOp>()) {
       value = insert.getDest();
-    if (auto argument = dyn_cast<BlockArgument>(value))
+      isReplaced = true;
+    }
+    if (auto argument = dyn_cast<BlockArgument>(value); argument && isReplaced)
       states[i] = argument.getArgNumber();
   }
   return states;
@@ -133,6 +137,8 @@ FailureOr<Candidate> VerifyEquivalence::load(
   DialectRegistry registry;
   registerCpuPipelineDialects(registry);
   candidate.context = std::make_unique<MLIRContext>(registry);
+  // Patterns create ops of dialects that the text may not have.
+  candidate.context->loadAllAvailableDialects();
   std::string errors;
   ScopedDiagnosticHandler handler(
       candidate.context.get(), [&](Diagnostic &diagnostic) {
@@ -143,6 +149,11 @@ FailureOr<Candidate> VerifyEquivalence::load(
   candidate.module = read(candidate.context.get());
   if (!candidate.module)
     return fail() << "cannot read a module: " << errors;
+  // States are looked for across blocks.
+  PassManager inlining(candidate.context.get());
+  inlining.addPass(createInlineBlocks());
+  if (failed(inlining.run(*candidate.module)))
+    return fail() << "cannot compute a module in f64: " << errors;
   OwningOpRef<ModuleOp> wide = candidate.module->clone();
   for (auto archive : wide->getOps<ArchiveOp>())
     archive.setPath(resolveArchivePath(archive, baseDir));
@@ -370,7 +381,7 @@ LogicalResult VerifyEquivalence::compare(func::FuncOp before,
   }
   using Arg = remark::detail::Remark::Arg;
   remark::passed(
-      after.getLoc(),
+      loc,
       remark::RemarkOpts::name("equivalent").category(kPassName).function(name))
       << Arg("relative difference", llvm::formatv("{0:e2}", worst).str())
       << Arg("calls", int64_t(numCalls));

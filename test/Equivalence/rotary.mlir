@@ -1,6 +1,6 @@
 // Rotary embeddings in forms that no importer here writes, and experts.
 // RUN: split-file %s %t && cd %t
-// RUN: %python -c "import numpy as np, safetensors.numpy as s; r = np.random.default_rng(0); s.save_file({name: r.normal(size=(8, 16)).astype(np.float32) for name in 'ab'}, 'w.safetensors')"
+// RUN: %python -c "import numpy as np, safetensors.numpy as s; r = np.random.default_rng(0); s.save_file({name: r.normal(size=(8, 16)).astype(np.float32) for name in 'ab'}, 'w.safetensors'); np.save('x.npy', r.normal(size=(9, 4))); np.save('o.npy', np.array([0, 4, 9], np.int32))"
 
 // Interleaved pairs, no cache, names of nobody.
 // RUN: quant-opt interleaved.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=scale random},quant-llm-fold-transforms{max-online=0}"})' | FileCheck %s --check-prefix=SCALE
@@ -11,17 +11,17 @@
 // ROTATE-NOT: quant_llm.rotate
 
 // The second half has a coefficient of its own: no rotation of pairs any more, but still linear in each.
-// RUN: sed 's/ins(%a1, %a0, %cos, %sin : /ins(%a1, %a0, %sin, %cos : /' interleaved.mlir > skewed.mlir
+// RUN: sed 's/ins(%%a1, %%a0, %%cos, %%sin : /ins(%%a1, %%a0, %%sin, %%cos : /' interleaved.mlir > skewed.mlir
 // RUN: quant-opt skewed.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=scale random},quant-llm-fold-transforms{max-online=0}"})' | FileCheck %s --check-prefix=SCALE
 // RUN: quant-opt skewed.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=orthogonal random seed=4},quant-llm-fold-transforms{max-online=0}"})' | FileCheck %s --check-prefix=SKEWED
 // SKEWED-NOT: quant_llm.rotate
 
 // Experts: what is between two grouped linears folds into the rows of every expert and the columns.
-// RUN: quant-opt experts.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-fold-transforms{max-online=0}" extent=9})' | FileCheck %s --check-prefix=EXPERTS
+// RUN: quant-opt experts.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-fold-transforms{max-online=0}" inputs=x.npy,o.npy})' | FileCheck %s --check-prefix=EXPERTS
 // EXPERTS-DAG: quant_llm.scale_channels %{{.*}} by %{{.*}} dims = [0] : tensor<8x4xf32>
 // EXPERTS-DAG: quant_llm.scale_channels inverse %{{.*}} by %{{.*}} dims = [1] : tensor<12x4xf32>
-// RUN: sed 's/scale_channels %h by %s /rotate %h hadamard 4 /; s/scale_channels inverse %h1 by %s /rotate inverse %h1 hadamard 4 /; s/: tensor<?x4xf32>, tensor<4xf32>$/: tensor<?x4xf32>/' experts.mlir > rotated.mlir
-// RUN: quant-opt rotated.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-fold-transforms{max-online=0}" extent=9})' | FileCheck %s --check-prefix=ROWS
+// RUN: sed 's/scale_channels %%h by %%s /rotate %%h hadamard 4 /; s/scale_channels inverse %%h1 by %%s /rotate inverse %%h1 hadamard 4 /; s/: tensor<?x4xf32>, tensor<4xf32>$/: tensor<?x4xf32>/' experts.mlir > rotated.mlir
+// RUN: quant-opt rotated.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-fold-transforms{max-online=0}" inputs=x.npy,o.npy})' | FileCheck %s --check-prefix=ROWS
 // ROWS-DAG: quant_llm.rotate %{{.*}} hadamard 4 dims = [0] : tensor<8x4xf32>
 // ROWS-DAG: quant_llm.rotate %{{.*}} hadamard 4 dims = [1] : tensor<12x4xf32>
 // ROWS-NOT: tensor<?x4xf32> hadamard

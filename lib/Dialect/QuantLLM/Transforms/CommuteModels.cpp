@@ -1502,12 +1502,18 @@ int64_t quant_llm::joinRotatedHalves(FunctionOpInterface function) {
     tensor::InsertSliceOp first = halves.first, second = halves.second;
     auto type = cast<RankedTensorType>(first.getSourceType());
     int64_t dim = halves.sliceDim;
-    // The halves are computed into tensors of their own, not into slices.
-    SmallVector<OpFoldResult> sizes;
-    for (linalg::LinalgOp op : {halves.ops[0], halves.ops[1]}) {
+    // The halves are computed into tensors of their own, not into slices; that
+    // of the second one is a slice of what the first one is inserted into.
+    auto firstOp = first.getSource().getDefiningOp<linalg::LinalgOp>();
+    auto secondOp = second.getSource().getDefiningOp<linalg::LinalgOp>();
+    if (firstOp->getBlock() != secondOp->getBlock() ||
+        !firstOp->isBeforeInBlock(secondOp))
+      continue;
+    OpBuilder before(firstOp);
+    SmallVector<OpFoldResult> sizes = tensor::getMixedSizes(
+        before, firstOp.getLoc(), firstOp.getDpsInitOperand(0)->get());
+    for (linalg::LinalgOp op : {firstOp, secondOp}) {
       OpBuilder builder(op);
-      Value init = op.getDpsInitOperand(0)->get();
-      sizes = tensor::getMixedSizes(builder, op.getLoc(), init);
       op.getDpsInitOperand(0)->set(tensor::EmptyOp::create(
           builder, op.getLoc(), sizes, type.getElementType()));
     }

@@ -79,7 +79,7 @@
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq' 2>&1 | FileCheck %s --check-prefix=NOFILE
 // NOFILE: error: quant-llm-quantize: invalid option 'calibration': expected a file with the Hessians that the method needs
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=NOUSE
-// NOUSE: error: quant-llm-quantize: invalid option 'calibration': expected none with a method without statistics; choose gptq or quantease, or a clip
+// NOUSE: error: quant-llm-quantize: invalid option 'calibration': expected none with a method without statistics; choose gptq or quantease, a clip, or low-rank parts
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=nan' 2>&1 | FileCheck %s --check-prefix=DAMPING
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=-1' 2>&1 | FileCheck %s --check-prefix=DAMPING
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=1e7' 2>&1 | FileCheck %s --check-prefix=DAMPING

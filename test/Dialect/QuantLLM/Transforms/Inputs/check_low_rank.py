@@ -69,7 +69,7 @@ for method in (nearest, plain, steps, weighted, gptq, gptq_low):
         np.save(path(f"{method}.{name}.npy"), (x @ values.T).astype(np.float32))
 
 for name in weights:
-    assert errors[plain, name] < 0.9 * errors[nearest, name]
-    assert errors[steps, name] < 0.97 * errors[plain, name]
+    assert errors[plain, name] < 0.95 * errors[nearest, name]
+    assert errors[steps, name] < errors[plain, name]
     assert outputs[weighted, name] < 0.9 * outputs[plain, name]
-    assert outputs[gptq_low, name] < 0.9 * outputs[gptq, name]
+    assert outputs[gptq_low, name] < 0.95 * outputs[gptq, name]
