@@ -425,7 +425,6 @@ LogicalResult VerifyEquivalence::run() {
   FailureOr<Candidate> after = loadCopy(module);
   if (failed(after))
     return failure();
-  unsigned numCompared = 0;
   for (auto function : before->module->getOps<func::FuncOp>()) {
     if (function.isExternal() || function.isPrivate())
       continue;
@@ -437,10 +436,7 @@ LogicalResult VerifyEquivalence::run() {
     if (failed(compare(function, other, *before->engine, *after->engine,
                        here->getLoc())))
       return failure();
-    ++numCompared;
   }
-  if (numCompared == 0)
-    return fail() << "found no public function to run";
   return success();
 }
 

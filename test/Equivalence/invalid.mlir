@@ -6,7 +6,7 @@
 // RUN: not quant-opt gone.mlir --quant-llm-verify-equivalence=reference=before.mlir -o /dev/null 2>&1 | FileCheck %s --check-prefix=GONE
 // GONE: error: quant-llm-verify-equivalence: found @f before but no public function of that name after
 // RUN: not quant-opt empty.mlir --quant-llm-verify-equivalence=reference=empty.mlir -o /dev/null 2>&1 | FileCheck %s --check-prefix=EMPTY
-// EMPTY: error: quant-llm-verify-equivalence: found no public function to run
+// EMPTY: error: quant-llm-verify-equivalence: cannot run a module: {{.*}}has no function that can be called
 // RUN: not quant-opt bits.mlir --quant-llm-verify-equivalence=reference=before.mlir -o /dev/null 2>&1 | FileCheck %s --check-prefix=BITS
 // BITS: error: quant-llm-verify-equivalence: cannot compute a module in f64: {{.*}}it depends on the bits of a number
 // RUN: not quant-opt codes.mlir --quant-llm-verify-equivalence=reference=before.mlir -o /dev/null 2>&1 | FileCheck %s --check-prefix=CODES

@@ -199,8 +199,8 @@ struct QuantizedMatrix {
 
 /// Quantizes `matrix` under `scheme`. `threads` as for parallelFor; the result
 /// does not depend on it. Errors: those of verifyScheme, a low-rank part (which
-/// addLowRank computes), and the first NaN or infinity (verifyFinite); all begin
-/// with the tensor's name.
+/// addLowRank computes), and the first NaN or infinity (verifyFinite); all
+/// begin with the tensor's name.
 Result<QuantizedMatrix> quantize(const MatrixView &matrix, const Scheme &scheme,
                                  const std::string &tensorName, int threads);
 

@@ -32,8 +32,8 @@ mlir::Value emitDequantizedMatrix(mlir::OpBuilder &builder, mlir::Location loc,
                                   int64_t n, int64_t k, const Scheme &scheme,
                                   mlir::ValueRange components);
 
-/// Replaces a `linear` of weights with a low-rank part by one of weights without
-/// it that adds x B^T A^T, two more `linear`s, in its epilogue.
+/// Replaces a `linear` of weights with a low-rank part by one of weights
+/// without it that adds x B^T A^T, two more `linear`s, in its epilogue.
 void splitLowRank(mlir::RewriterBase &rewriter, LinearOp op);
 
 /// Replaces the op by a loop over its experts with a `linear` on the tokens of
