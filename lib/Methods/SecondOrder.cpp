@@ -387,9 +387,13 @@ Status SecondOrder::begin(SecondOrderReport *to) {
   order = identityOrder(matrix.k);
   if (!report)
     return Status::success();
+  bool skipErrors = report->skipErrors;
   *report = SecondOrderReport();
+  report->skipErrors = skipErrors;
   for (int64_t i = 0; i < matrix.k; ++i)
     report->deadColumns += hessian.at(i, i) == 0.0f;
+  if (skipErrors)
+    return Status::success();
   meter.emplace(hessian);
   reference = meter->compute(matrix, nullptr, threads);
   return measure(report->nearestError);
@@ -406,7 +410,7 @@ Status SecondOrder::measure(double &error) {
 }
 
 Result<QuantizedMatrix> SecondOrder::finish() {
-  if (report)
+  if (meter)
     if (Status status = measure(report->error); !status.ok())
       return status;
   return std::move(stored);
@@ -509,9 +513,10 @@ void SecondOrder::runGPTQPanel(int64_t index, const InverseFactor &factor,
 }
 
 Status SecondOrder::runGPTQ(const GPTQOptions &options) {
-  if (!(options.damping >= 0.0) || !std::isfinite(options.damping))
-    return withName(Status::error("expected a damping of at least 0 but got " +
-                                  std::to_string(options.damping)));
+  if (!(options.damping >= 0.0 && options.damping <= kMostDamping))
+    return withName(
+        Status::error("expected a damping from 0 to 1000000 but got " +
+                      std::to_string(options.damping)));
   if (options.actOrder)
     std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
       float atA = hessian.at(a, a), atB = hessian.at(b, b);

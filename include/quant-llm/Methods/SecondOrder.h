@@ -75,6 +75,9 @@ struct QuantEaseOptions {
 };
 
 /// What a method did, for reports.
+/// The largest damping: with more, nothing of the Hessian is left.
+inline constexpr double kMostDamping = 1e6;
+
 struct SecondOrderReport {
   /// tr((Q - W) H (Q - W)^T) / tr(W H W^T), square root: the relative error of
   /// the outputs on the calibration tokens; of rounding to nearest on the
@@ -82,6 +85,9 @@ struct SecondOrderReport {
   /// outputs are 0, NaN if they are out of the range of numbers.
   double nearestError = 0;
   double error = 0;
+  /// Set by the caller: the errors are not wanted. They take a product of the
+  /// matrix with the Hessian each.
+  bool skipErrors = false;
   /// The damping that was used at last, as a part of the mean diagonal, and how
   /// many times it had to be raised.
   double damping = 0;

@@ -523,6 +523,22 @@ TEST(SecondOrderTest, ScalesOfAStartAreKept) {
   fails(wrong, "tensor 'w': expected 240 bytes in component 'scales'");
 }
 
+TEST(SecondOrderTest, ErrorsOnlyIfWanted) {
+  Problem problem(3, 16, 29);
+  Scheme scheme = parse("int4, block = [1, -1]");
+  SecondOrderReport with, without;
+  without.skipErrors = true;
+  for (SecondOrderReport *report : {&with, &without})
+    ASSERT_TRUE(quantizeGPTQ(problem.view(), scheme, problem.hessianView(), {},
+                             "w", 1, report)
+                    .ok());
+  EXPECT_GT(with.error, 0);
+  EXPECT_GT(with.nearestError, 0);
+  EXPECT_EQ(without.error, 0);
+  EXPECT_EQ(without.nearestError, 0);
+  EXPECT_EQ(without.damping, with.damping);
+}
+
 TEST(SecondOrderTest, BadInput) {
   Problem problem(3, 16, 29);
   Scheme scheme = parse("int4, block = [1, -1]");
@@ -533,10 +549,13 @@ TEST(SecondOrderTest, BadInput) {
   };
   GPTQOptions options;
   options.damping = -1;
-  EXPECT_EQ(getMessage(options), "tensor 'w': expected a damping of at least 0 "
-                                 "but got -1.000000");
-  options.damping = std::nan("");
-  EXPECT_NE(getMessage(options), "");
+  EXPECT_EQ(getMessage(options), "tensor 'w': expected a damping from 0 to "
+                                 "1000000 but got -1.000000");
+  for (double damping : {std::nan(""), 1e7}) {
+    options.damping = damping;
+    EXPECT_NE(getMessage(options).find("expected a damping"),
+              std::string::npos);
+  }
 
   HessianView other{problem.hessian.data(), 15};
   EXPECT_EQ(quantizeGPTQ(problem.view(), scheme, other, {}, "w", 1).message(),

@@ -49,8 +49,6 @@ using namespace mlir;
 using namespace quant_llm;
 
 static constexpr StringLiteral kPassName = "quant-llm-quantize";
-/// With more, nothing of the Hessian is left.
-static constexpr double kMostDamping = 1e6;
 
 namespace {
 
@@ -558,6 +556,7 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
     }
     return quantize(matrix, codes, name, threads);
   };
+  entry.outputs.skipErrors = report.empty();
   Result<QuantizedMatrix> stored = run(matrix, &entry.outputs);
   if (!stored.ok())
     return parameter.emitOpError("cannot be quantized: ") << stored.message();
