@@ -119,7 +119,9 @@ static LogicalResult checkRanks(ModuleOp module) {
 /// Weights have no buffers: every use of one must have been lowered to uses of
 /// its components.
 static LogicalResult checkWeights(ModuleOp module) {
-  auto isWeight = [](Type type) { return isa<WeightType>(type); };
+  auto isWeight = [](Type type) {
+    return isa<WeightType, ActivationType>(type);
+  };
   WalkResult walked = module.walk([&](Operation *op) {
     if (isa<AssembleOp>(op) && op->use_empty()) {
       op->erase();
@@ -132,11 +134,14 @@ static LogicalResult checkWeights(ModuleOp module) {
     for (Value operand : op->getOperands())
       if (isWeight(operand.getType()))
         weight = operand;
-    InFlightDiagnostic diagnostic =
-        op->emitError() << "expected the weight of '" << op->getName()
-                        << "' to be a parameter or assembled from "
-                           "its components, which is what can run";
-    if (weight && weight.getDefiningOp())
+    bool isActivation = weight && isa<ActivationType>(weight.getType());
+    InFlightDiagnostic diagnostic = op->emitError();
+    diagnostic << "expected the " << (isActivation ? "activation" : "weight")
+               << " of '" << op->getName() << "' to be "
+               << (isActivation ? "quantized in the same region"
+                                : "a parameter")
+               << " or assembled from its components, which is what can run";
+    if (!isActivation && weight && weight.getDefiningOp())
       diagnostic.attachNote(weight.getLoc())
           << "it comes from '" << weight.getDefiningOp()->getName()
           << "'; quantize parameters with quant-llm-quantize before";

@@ -18,6 +18,7 @@
 
 #include "quant-llm/Conversion/Passes.h"
 #include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
+#include "quant-llm/Conversion/QuantLLMToLinalg/QuantLLMToLinalg.h"
 
 #include "mlir/Conversion/AffineToStandard/AffineToStandard.h"
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
@@ -454,6 +455,13 @@ private:
       checkElementwise(builder, op);
     } else if (auto linear = dyn_cast<LinearOpInterface>(op)) {
       checkLinear(builder, linear);
+    } else if (auto quantize = dyn_cast<QuantizeActivationOp>(op)) {
+      checkGrids(builder, op, quantize.getResult().getType(),
+                 quantize.getSource(), quantize.getGiven());
+    } else if (auto assemble = dyn_cast<AssembleOp>(op)) {
+      if (auto type = dyn_cast<ActivationType>(assemble.getResult().getType()))
+        checkGrids(builder, op, type, assemble.getComponents().front(),
+                   assemble.getComponents().drop_front());
     } else if (auto dispatch = dyn_cast<DispatchOp>(op)) {
       checkDispatch(builder, dispatch);
     } else if (auto softmax = dyn_cast<linalg::SoftmaxOp>(op)) {
@@ -848,6 +856,17 @@ private:
     return success();
   }
 
+  /// Scales and zeros of an activation belong to the tokens that there are.
+  void checkGrids(OpBuilder &builder, Operation *op, ActivationType type,
+                  Value tokens, ValueRange grids) {
+    if (!type.isPerToken())
+      return;
+    for (Value grid : grids)
+      for (int64_t i = 0; i + 1 < int64_t(type.getShape().size()); ++i)
+        requireEqual(builder, op, op->getName().getStringRef(),
+                     getExtent(tokens, i), getExtent(grid, i));
+  }
+
   void checkLinear(OpBuilder &builder, LinearOpInterface op) {
     auto type = cast<RankedTensorType>(op.getResult().getType());
     for (Value operand : op.getEpilogueOperands())
@@ -963,6 +982,10 @@ private:
       return insert.getDest();
     if (auto linear = dyn_cast<LinearOpInterface>(op))
       return linear.getInput();
+    if (auto quantize = dyn_cast<QuantizeActivationOp>(op))
+      return quantize.getSource();
+    if (auto assemble = dyn_cast<AssembleOp>(op))
+      return assemble.getComponents().front();
     if (op->hasTrait<OpTrait::Elementwise>())
       for (Value operand : op->getOperands())
         if (isa<RankedTensorType>(operand.getType()))
@@ -975,9 +998,12 @@ private:
     OpBuilder builder(tensor.getContext());
     // A loop, since programs are long.
     SmallVector<Value> passed;
-    auto isDynamic = [&] {
-      return cast<ShapedType>(tensor.getType()).isDynamicDim(dim);
+    auto getSize = [&] {
+      if (auto activation = dyn_cast<ActivationType>(tensor.getType()))
+        return activation.getShape()[dim];
+      return cast<ShapedType>(tensor.getType()).getDimSize(dim);
     };
+    auto isDynamic = [&] { return ShapedType::isDynamic(getSize()); };
     while (isDynamic() && !extents.contains({tensor, dim})) {
       Operation *op = tensor.getDefiningOp();
       Value source = op ? getSameExtents(tensor, op) : Value();
@@ -988,8 +1014,7 @@ private:
     }
     OpFoldResult extent;
     if (!isDynamic())
-      extent = builder.getIndexAttr(
-          cast<ShapedType>(tensor.getType()).getDimSize(dim));
+      extent = builder.getIndexAttr(getSize());
     else if (auto known = extents.find({tensor, dim}); known != extents.end())
       extent = known->second;
     else
@@ -1008,6 +1033,11 @@ private:
   }
 
   OpFoldResult computeExtent(OpBuilder &builder, Value tensor, unsigned dim) {
+    if (isa<ActivationType>(tensor.getType())) {
+      builder.setInsertionPointAfterValue(tensor);
+      return getExtent(
+          getWeightComponents(builder, tensor.getLoc(), tensor).front(), dim);
+    }
     if (auto empty = tensor.getDefiningOp<tensor::EmptyOp>())
       return resolve(empty.getMixedSizes()[dim]);
     if (auto expand = tensor.getDefiningOp<tensor::ExpandShapeOp>())

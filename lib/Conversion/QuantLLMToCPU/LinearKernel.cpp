@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A kernel has two paths and chooses by the number of tokens.
+// A kernel of floats has two paths and chooses by the number of tokens.
 //
 // Panels (many tokens): every thread takes columns of the result, unpacks the
 // weights of these columns and a block of K into an f32 panel that stays in its
@@ -21,7 +21,11 @@
 // calls with such an x take the panels, which multiply with the weights
 // themselves.
 //
-// Both apply the epilogue to vectors of the result when they store it.
+// Integers (a quantized input): both operands are contiguous along K, so sums
+// of products of 16-bit integers are kept in vectors of 32-bit ones along K for
+// a tile of rows and tokens; scales are applied to the exact sums of runs of K.
+//
+// All apply the epilogue to vectors of the result when they store it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -189,10 +193,19 @@ public:
                                                            : 0;
   }
   void prefetch(Value row, Value k0, int64_t ahead);
+  /// The codes [k0, k0 + count) of a row, as i16; of 2 * lanes, those from
+  /// `count` on have any value. The bits of k0 codes are whole bytes.
+  Value readIntegers(Value row, Value k0, int64_t count);
 
   /// The scale and the zero of a row and group as f32. `row` < n.
   Value scale(Value row, Value group) { return decode(scales, row, group); }
   Value zero(Value row, Value group) { return decode(zeros, row, group); }
+  /// An integer zero as i16.
+  Value integerZero(Value row, Value group) {
+    Value stored =
+        memref::LoadOp::create(b, zeros, ValueRange{b.div(row, blockN), group});
+    return arith::ExtUIOp::create(b, b.getI16Type(), stored);
+  }
   /// Scales that need no decoding, and no zeros.
   bool hasPlainScales() const {
     return !hasZero() &&
@@ -470,6 +483,30 @@ Values Weight::readChunk(Value row, Value k0, int64_t count) {
   return result;
 }
 
+Value Weight::readIntegers(Value row, Value k0, int64_t count) {
+  const int64_t size = 2 * b.lanes;
+  VectorType i16 = b.vec(b.getI16Type(), size);
+  if (bits == 8) {
+    Value loaded = loadBytes(row, k0, count, size);
+    if (isSigned(kind()))
+      return arith::ExtSIOp::create(b, i16, loaded);
+    return arith::ExtUIOp::create(b, i16, loaded);
+  }
+  // Four bits: the low ones of a byte first.
+  Value loaded = loadBytes(row, b.div(k0, 2), bytes(count), size / 2);
+  Value low = arith::AndIOp::create(b, loaded, b.integer(loaded.getType(), 15));
+  Value high =
+      arith::ShRUIOp::create(b, loaded, b.integer(loaded.getType(), 4));
+  SmallVector<int64_t> mask;
+  for (int64_t i = 0; i < size / 2; ++i)
+    mask.append({i, i + size / 2});
+  Value codes = arith::ExtUIOp::create(b, i16, b.shuffle(low, high, mask));
+  if (!isSigned(kind()))
+    return codes;
+  codes = arith::XOrIOp::create(b, codes, b.integer(i16, 8));
+  return arith::SubIOp::create(b, codes, b.integer(i16, 8));
+}
+
 void Weight::prefetch(Value row, Value k0, int64_t ahead) {
   Value memref = isQuantized() ? codes : dense;
   int64_t size =
@@ -609,6 +646,15 @@ private:
   void emitStreamingBlock(size_t index, Value row0, int64_t rowCount,
                           Value token0, int64_t tokenCount);
 
+  // Integers.
+  void emitIntegers();
+  void emitIntegerBlock(size_t index, Value row0, int64_t rowCount,
+                        Value token0, int64_t tokenCount);
+  Values multiplyRun(Weight &weight, ArrayRef<Value> rows,
+                     ArrayRef<Value> tokenRows, Value k0, int64_t length,
+                     Value group);
+  Value addProducts(Value sum, Value lhs, Value rhs);
+
   // Panels.
   void emitPanels();
   void emitPanel(Value n0, int64_t depth, Value input, ArrayRef<Value> buffers);
@@ -624,6 +670,8 @@ private:
   const LinearKernelSpec &spec;
   SmallVector<Weight, 2> weights;
   Value x, y, count;
+  // The scales of a quantized input.
+  Value inputScales;
   Values operands;
   // Of the streaming path, per weight: x in the order of the codes, two kinds
   // of sums of x per group, and the results before the epilogue.
@@ -643,6 +691,9 @@ SmallVector<Type> LinearKernel::types() {
         StridedLayoutAttr::get(b.getContext(), dynamic, {dynamic, 1}));
   };
   SmallVector<Type> result{activation(spec.k, spec.inputType)};
+  if (spec.inputGroup > 0)
+    result.push_back(
+        activation(ceilDiv(spec.k, spec.inputGroup), b.getF32Type()));
   for (Weight &weight : weights)
     llvm::append_range(result, weight.types());
   for (const KernelEpilogueOperand &operand : spec.operands)
@@ -666,7 +717,10 @@ LogicalResult LinearKernel::verify() {
   if (spec.weights.empty() || spec.weights.size() > 2)
     return fail("expected one or two weights but got " +
                 Twine(spec.weights.size()));
-  if (!isFloat(spec.inputType) || !isFloat(spec.resultType))
+  const bool isInteger = spec.inputGroup > 0;
+  if (isInteger && !(spec.inputType && spec.inputType.isInteger(16)))
+    return fail("expected i16 as the type of a quantized input");
+  if ((!isInteger && !isFloat(spec.inputType)) || !isFloat(spec.resultType))
     return fail("expected f32, f16 or bf16 as the types of input and result");
   if (spec.vectorBits != 128 && spec.vectorBits != 256 &&
       spec.vectorBits != 512)
@@ -688,6 +742,10 @@ LogicalResult LinearKernel::verify() {
     if (Status status = verifyElement(scheme.element); !status.ok())
       return fail(status.message());
   }
+  for (const KernelWeight &weight : spec.weights)
+    if (isInteger &&
+        !canMultiplyIntegers(weight, spec.k, spec.inputGroup, /*largest=*/1))
+      return fail("expected weights that can be multiplied as integers");
   if (!spec.epilogue) {
     if (spec.weights.size() != 1 || !spec.operands.empty())
       return fail("expected an epilogue with two weights or extra operands");
@@ -722,6 +780,8 @@ void LinearKernel::emit(func::FuncOp function) {
   x = arguments.front();
   y = arguments.back();
   arguments = arguments.drop_front();
+  if (spec.inputGroup > 0)
+    inputScales = arguments.consume_front();
   for (Weight &weight : weights) {
     size_t size = weight.types().size();
     weight.bind(Values(arguments.take_front(size)));
@@ -729,6 +789,11 @@ void LinearKernel::emit(func::FuncOp function) {
   }
   operands.assign(arguments.begin(), arguments.drop_back().end());
   count = memref::DimOp::create(b, x, 0);
+  if (inputScales) {
+    emitIntegers();
+    func::ReturnOp::create(b);
+    return;
+  }
 
   // Infinities cancel where sums of x are subtracted from each other.
   bool subtracts = false;
@@ -1146,6 +1211,211 @@ void LinearKernel::emitStreaming() {
         buffers.insert(buffer);
   for (Value buffer : buffers)
     b.release(buffer);
+}
+
+//===----------------------------------------------------------------------===//
+// Integers
+//===----------------------------------------------------------------------===//
+
+/// Elements of K over which neither the input nor the weight changes its scale.
+static int64_t getRun(int64_t k, int64_t inputGroup, int64_t weightGroup) {
+  return std::min({k, inputGroup, weightGroup});
+}
+
+bool canMultiplyIntegers(const KernelWeight &weight, int64_t k,
+                         int64_t inputGroup, int64_t largest) {
+  const Scheme &scheme = weight.scheme;
+  if (weight.denseType || scheme.zero == ZeroKind::Float ||
+      (scheme.element.kind != ElementKind::Int &&
+       scheme.element.kind != ElementKind::UInt) ||
+      (scheme.element.bits != 4 && scheme.element.bits != 8))
+    return false;
+  const int64_t weightGroup =
+      scheme.blockK < 0 ? k : std::min(scheme.blockK, k);
+  const int64_t group = std::min(inputGroup, k);
+  const int64_t run = getRun(k, group, weightGroup);
+  // Runs are counted, and begin at whole bytes.
+  if ((group < k && group % run != 0) ||
+      (weightGroup < k && weightGroup % run != 0) ||
+      (run < k && run * scheme.element.bits % 8 != 0))
+    return false;
+  // A zero is any byte.
+  const unsigned bits = scheme.zero == ZeroKind::None ? scheme.element.bits : 8;
+  return largest * run < (int64_t(1) << 31) >> bits;
+}
+
+/// sum[i] + lhs[2i] * rhs[2i] + lhs[2i+1] * rhs[2i+1]
+Value LinearKernel::addProducts(Value sum, Value lhs, Value rhs) {
+  VectorType i32 = b.vec(b.getI32Type(), b.lanes);
+  if (spec.hasPairProducts) {
+    auto call = LLVM::CallIntrinsicOp::create(
+        b, i32,
+        b.getStringAttr(b.lanes == 16 ? "llvm.x86.avx512.pmaddw.d.512"
+                                      : "llvm.x86.avx2.pmadd.wd"),
+        ValueRange{lhs, rhs});
+    return arith::AddIOp::create(b, sum, call.getResult(0));
+  }
+  VectorType wide = b.vec(b.getI32Type(), 2 * b.lanes);
+  Value product = arith::MulIOp::create(b, arith::ExtSIOp::create(b, wide, lhs),
+                                        arith::ExtSIOp::create(b, wide, rhs));
+  SmallVector<int64_t> even, odd;
+  for (int64_t i = 0; i < b.lanes; ++i) {
+    even.push_back(2 * i);
+    odd.push_back(2 * i + 1);
+  }
+  sum = arith::AddIOp::create(b, sum, b.shuffle(product, product, even));
+  return arith::AddIOp::create(b, sum, b.shuffle(product, product, odd));
+}
+
+/// The sums of products of codes, rows x tokens vectors to be added up over
+/// lanes, over `length` elements from k0 on.
+Values LinearKernel::multiplyRun(Weight &weight, ArrayRef<Value> rows,
+                                 ArrayRef<Value> tokenRows, Value k0,
+                                 int64_t length, Value group) {
+  const int64_t size = 2 * b.lanes;
+  VectorType i16 = b.vec(b.getI16Type(), size);
+  Values zeros;
+  if (weight.hasZero())
+    for (Value row : rows)
+      zeros.push_back(
+          vector::BroadcastOp::create(b, i16, weight.integerZero(row, group)));
+  auto step = [&](Value k, int64_t valid, ValueRange sums) {
+    Values next(sums), xs;
+    Value mask;
+    if (valid < size)
+      mask = vector::CreateMaskOp::create(b, b.vec(b.getI1Type(), size),
+                                          ValueRange{b.index(valid)});
+    for (Value m : tokenRows)
+      xs.push_back(
+          mask ? Value(vector::MaskedLoadOp::create(b, i16, x, ValueRange{m, k},
+                                                    mask, b.integer(i16, 0)))
+               : Value(vector::LoadOp::create(b, i16, x, ValueRange{m, k})));
+    for (auto [r, row] : llvm::enumerate(rows)) {
+      Value codes = weight.readIntegers(row, k, valid);
+      if (weight.hasZero())
+        codes = arith::SubIOp::create(b, codes, zeros[r]);
+      for (size_t m = 0; m < tokenRows.size(); ++m) {
+        Value &sum = next[r * tokenRows.size() + m];
+        sum = addProducts(sum, codes, xs[m]);
+      }
+    }
+    return next;
+  };
+  Values sums(rows.size() * tokenRows.size(),
+              b.integer(b.vec(b.getI32Type(), b.lanes), 0));
+  const int64_t whole = length / size * size;
+  if (whole > 0)
+    sums = b.loop(b.index(0), b.index(whole), size, sums,
+                  [&](Value k, ValueRange carried) {
+                    return step(b.add(k0, k), size, carried);
+                  });
+  if (whole < length)
+    sums = step(b.add(k0, whole), length - whole, sums);
+  return sums;
+}
+
+void LinearKernel::emitIntegerBlock(size_t at, Value row0, int64_t rowCount,
+                                    Value token0, int64_t tokenCount) {
+  Weight &weight = weights[at];
+  Values rows, tokenRows;
+  for (int64_t r = 0; r < rowCount; ++r) {
+    Value row = b.add(row0, r);
+    // Rows past the end repeat the last one.
+    rows.push_back(spec.n % rowCount == 0 ? row
+                                          : b.min(row, b.index(spec.n - 1)));
+  }
+  Value last = b.sub(count, b.index(1));
+  for (int64_t m = 0; m < tokenCount; ++m)
+    tokenRows.push_back(m == 0 ? token0 : b.min(b.add(token0, m), last));
+
+  const int64_t inputGroup = std::min(spec.inputGroup, spec.k);
+  const int64_t run = getRun(spec.k, inputGroup, weight.blockK);
+  auto scaleOf = [&](size_t cell, Value k0) -> Value {
+    Value row = rows[cell / tokenRows.size()];
+    Value token = tokenRows[cell % tokenRows.size()];
+    Value ofInput = memref::LoadOp::create(
+        b, inputScales, ValueRange{token, b.div(k0, inputGroup)});
+    return arith::MulFOp::create(b, ofInput,
+                                 weight.scale(row, b.div(k0, weight.blockK)));
+  };
+  auto storeSum = [&](size_t cell, Value sum) {
+    memref::StoreOp::create(b, sum, results[at],
+                            ValueRange{tokenRows[cell % tokenRows.size()],
+                                       b.add(row0, cell / tokenRows.size())});
+  };
+  if (run == spec.k) {
+    Value k0 = b.index(0);
+    Values sums = multiplyRun(weight, rows, tokenRows, k0, run, k0);
+    for (auto [cell, sum] : llvm::enumerate(sums)) {
+      Value total =
+          vector::ReductionOp::create(b, vector::CombiningKind::ADD, sum);
+      total = arith::SIToFPOp::create(b, b.getF32Type(), total);
+      storeSum(cell, arith::MulFOp::create(b, scaleOf(cell, k0), total));
+    }
+    return;
+  }
+  auto addRun = [&](Value k0, int64_t length, ValueRange carried) {
+    Values sums = multiplyRun(weight, rows, tokenRows, k0, length,
+                              b.div(k0, weight.blockK));
+    for (auto [cell, sum] : llvm::enumerate(sums))
+      sum = b.fma(b.splat(scaleOf(cell, k0)),
+                  arith::SIToFPOp::create(b, b.vecF32(), sum), carried[cell]);
+    return sums;
+  };
+  const int64_t whole = spec.k / run * run;
+  Values totals(rowCount * tokenCount, b.zeroVector());
+  totals = b.loop(
+      b.index(0), b.index(whole), run, totals,
+      [&](Value k0, ValueRange carried) { return addRun(k0, run, carried); });
+  if (whole < spec.k)
+    totals = addRun(b.index(whole), spec.k - whole, totals);
+  for (auto [cell, total] : llvm::enumerate(totals))
+    storeSum(cell,
+             vector::ReductionOp::create(b, vector::CombiningKind::ADD, total,
+                                         arith::FastMathFlags::reassoc));
+}
+
+void LinearKernel::emitIntegers() {
+  for (size_t at = 0; at < weights.size(); ++at)
+    results.push_back(
+        b.allocate({ShapedType::kDynamic, roundUp(spec.n, b.lanes)}, count));
+  // Sums of a tile, and what they are made of, stay in registers.
+  const int64_t rowCount = 4, tokenCount = b.lanes == 16 ? 4 : 2;
+  // Tokens whose codes stay in the first-level cache over all rows of a task.
+  const int64_t tokenBlock =
+      roundUp(std::clamp<int64_t>(16384 / spec.k, 1, 64), tokenCount);
+  const int64_t block =
+      roundUp(std::clamp<int64_t>(spec.n / 32, 1, 64), b.lanes);
+  auto task = [&](Value index) {
+    Value from = b.mul(index, block);
+    Value to = b.min(b.add(from, block), b.index(spec.n));
+    for (size_t at = 0; at < weights.size(); ++at)
+      b.loop(b.index(0), count, tokenBlock, [&](Value first) {
+        Value end = b.min(b.add(first, tokenBlock), count);
+        b.loop(from, to, rowCount, [&](Value row) {
+          b.when(
+              b.equal(count, b.index(1)),
+              [&] { emitIntegerBlock(at, row, rowCount, b.index(0), 1); },
+              [&] {
+                b.loop(first, end, tokenCount, [&](Value token) {
+                  emitIntegerBlock(at, row, rowCount, token, tokenCount);
+                });
+              });
+        });
+      });
+    b.loop(b.index(0), count, 1, [&](Value m) {
+      b.loop(from, to, b.lanes, [&](Value n0) {
+        Values sums;
+        for (Value result : results)
+          sums.push_back(b.load(result, {m, n0}));
+        finish(sums, m, n0);
+      });
+    });
+  };
+  b.parallel({b.index(ceilDiv(spec.n, block))},
+             [&](ValueRange ivs) { task(ivs[0]); });
+  for (Value result : results)
+    b.release(result);
 }
 
 //===----------------------------------------------------------------------===//

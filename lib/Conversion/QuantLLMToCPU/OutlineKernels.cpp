@@ -952,8 +952,8 @@ SmallVector<Value> KernelWriter::writeBody(linalg::LinalgOp op,
     }
     Operation *copy = builder.clone(inner, mapping);
     // Sums in any order: that is what lets LLVM use vectors. NaN and infinity
-    // keep their meaning.
-    if (options.fastMath)
+    // keep their meaning, and a rounding to a smaller type is a part of it.
+    if (options.fastMath && !isa<arith::TruncFOp>(copy))
       if (auto fast = dyn_cast<arith::ArithFastMathInterface>(copy)) {
         auto flags = arith::FastMathFlags::contract;
         if (reduces)

@@ -76,11 +76,19 @@ struct ConvertQuantLLMToCPU
                        "is for");
       return signalPassFailure();
     }
+    pairProducts = (bits == 512 && available.lookup("avx512bw")) ||
+                   (bits == 256 && available.lookup("avx2"));
     KernelLibrary library(module);
     parametersOfBytes.clear();
+    IRRewriter rewriter(&getContext());
+    SmallVector<QuantizeActivationOp> activations;
+    module.walk([&](QuantizeActivationOp op) { activations.push_back(op); });
+    for (QuantizeActivationOp op : activations) {
+      rewriter.setInsertionPoint(op);
+      decomposeQuantizeActivation(rewriter, op);
+    }
     SmallVector<GroupedLinearOp> grouped;
     module.walk([&](GroupedLinearOp op) { grouped.push_back(op); });
-    IRRewriter rewriter(&getContext());
     for (GroupedLinearOp op : grouped) {
       rewriter.setInsertionPoint(op);
       expandGroupedLinear(rewriter, op);
@@ -147,6 +155,25 @@ struct ConvertQuantLLMToCPU
     return arith::BitcastOp::create(builder, loc, bytes, component);
   }
 
+  /// Whether codes of the input are multiplied with codes of the weights.
+  static bool canMultiplyIntegers(LinearOp op, ActivationType type) {
+    const ElementFormat element = type.getScheme().toNumerics().element;
+    if (element.kind != ElementKind::Int && element.kind != ElementKind::UInt)
+      return false;
+    return llvm::all_of(op.getWeights().getTypes(), [&](Type weight) {
+      auto quantized = dyn_cast<WeightType>(weight);
+      if (!quantized)
+        return false;
+      KernelWeight description;
+      description.scheme = quantized.getScheme().toNumerics();
+      return quant_llm::canMultiplyIntegers(
+          description, op.getK(), type.getGroup(), int64_t(1) << element.bits);
+    });
+  }
+
+  /// Whether pairs of 16-bit integers are multiplied and added at this width.
+  bool pairProducts = false;
+
   LogicalResult convertLinear(ModuleOp module, KernelLibrary &library,
                               LinearOp op, unsigned bits) {
     OpBuilder builder(op);
@@ -158,8 +185,19 @@ struct ConvertQuantLLMToCPU
     spec.n = op.getN();
     spec.k = op.getK();
     spec.vectorBits = bits;
-    spec.inputType =
-        cast<RankedTensorType>(op.getInput().getType()).getElementType();
+    Value dense = op.getInput(), inputScales;
+    if (auto type = dyn_cast<ActivationType>(dense.getType())) {
+      SmallVector<Value> components = getWeightComponents(builder, loc, dense);
+      if (canMultiplyIntegers(op, type)) {
+        std::tie(dense, inputScales) =
+            emitIntegerActivation(builder, loc, type, components);
+        spec.inputGroup = type.getGroup();
+        spec.hasPairProducts = pairProducts;
+      } else {
+        dense = emitDequantizedActivation(builder, loc, type, components);
+      }
+    }
+    spec.inputType = cast<RankedTensorType>(dense.getType()).getElementType();
     spec.resultType = resultType.getElementType();
 
     // Everything with a row per token becomes a matrix.
@@ -181,13 +219,15 @@ struct ConvertQuantLLMToCPU
           builder, loc, value,
           ArrayRef<ReassociationIndices>{leading, {type.getRank() - 1}});
     };
-    Value input = toMatrix(op.getInput());
+    Value input = toMatrix(dense);
 
     SmallVector<Value> inputs{input};
+    if (inputScales)
+      inputs.push_back(toMatrix(inputScales));
     std::string key = "linear ";
     llvm::raw_string_ostream stream(key);
     stream << spec.n << " " << spec.k << " " << spec.inputType << " "
-           << spec.resultType << " " << bits;
+           << spec.resultType << " " << bits << " " << spec.inputGroup;
     for (Value weight : op.getWeights()) {
       KernelWeight &description = spec.weights.emplace_back();
       stream << " " << weight.getType();
@@ -260,7 +300,7 @@ struct ConvertQuantLLMToCPU
       for (int64_t i = 0; i + 1 < rank; ++i)
         leading.push_back(i);
       SmallVector<OpFoldResult> shape =
-          tensor::getMixedSizes(builder, loc, op.getInput());
+          tensor::getMixedSizes(builder, loc, dense);
       shape.back() = builder.getIndexAttr(spec.n);
       result = tensor::ExpandShapeOp::create(
           builder, loc, resultType, result,

@@ -61,9 +61,10 @@ SmallVector<Value> quant_llm::getWeightComponents(OpBuilder &builder,
                                                   Location loc, Value weight) {
   if (auto assemble = weight.getDefiningOp<AssembleOp>())
     return llvm::to_vector(assemble.getComponents());
-  auto types = cast<WeightType>(weight.getType()).getComponentTypes();
-  auto components = ComponentsOp::create(
-      builder, loc, SmallVector<Type>(types.begin(), types.end()), weight);
+  SmallVector<Type> types;
+  for (const WeightComponent &component : getComponentsOf(weight.getType()))
+    types.push_back(component.type);
+  auto components = ComponentsOp::create(builder, loc, types, weight);
   return llvm::to_vector(ValueRange(components.getResults()));
 }
 
@@ -322,7 +323,12 @@ void quant_llm::expandGroupedLinear(RewriterBase &rewriter,
                                     GroupedLinearOp op) {
   Location loc = op.getLoc();
   int64_t n = op.getN(), experts = op.getNumExperts();
-  Value input = op.getInput(), offsets = op.getOffsets();
+  Value offsets = op.getOffsets();
+  // Of an activation, its components.
+  auto activation = dyn_cast<ActivationType>(op.getInput().getType());
+  SmallVector<Value> input{op.getInput()};
+  if (activation)
+    input = getWeightComponents(rewriter, loc, op.getInput());
   auto resultType = cast<RankedTensorType>(op.getResult().getType());
 
   // Weights that cannot be divided become matrices.
@@ -344,8 +350,9 @@ void quant_llm::expandGroupedLinear(RewriterBase &rewriter,
     return arith::ConstantIndexOp::create(rewriter, loc, value);
   };
   Value zero = constant(0), one = constant(1);
-  Value tokens = tensor::DimOp::create(rewriter, loc, input, zero);
-  SmallVector<OpFoldResult> sizes = tensor::getMixedSizes(rewriter, loc, input);
+  Value tokens = tensor::DimOp::create(rewriter, loc, input.front(), zero);
+  SmallVector<OpFoldResult> sizes =
+      tensor::getMixedSizes(rewriter, loc, input.front());
   sizes.back() = rewriter.getIndexAttr(n);
   Value init = tensor::EmptyOp::create(rewriter, loc, sizes,
                                        resultType.getElementType());
@@ -371,8 +378,27 @@ void quant_llm::expandGroupedLinear(RewriterBase &rewriter,
         };
         auto sliceTokens = [&](Value tensor) -> Value {
           auto type = cast<RankedTensorType>(tensor.getType());
+          if (type.getRank() == 1) {
+            // The scales of the tokens.
+            OpFoldResult one = b.getIndexAttr(1), size = count;
+            return tensor::ExtractSliceOp::create(b, loc, tensor, first.front(),
+                                                  size, one);
+          }
           return tensor::ExtractSliceOp::create(
               b, loc, tensor, first, sizesOf(type.getDimSize(1)), strides);
+        };
+        auto sliceInput = [&]() -> Value {
+          if (!activation)
+            return sliceTokens(input.front());
+          SmallVector<Value> slices(input);
+          slices.front() = sliceTokens(slices.front());
+          if (activation.isPerToken())
+            for (Value &grid : MutableArrayRef(slices).drop_front())
+              grid = sliceTokens(grid);
+          auto type = ActivationType::get(
+              {ShapedType::kDynamic, activation.getK()},
+              activation.getElementType(), activation.getScheme());
+          return AssembleOp::create(b, loc, type, slices);
         };
         SmallVector<Value> weights, operands;
         for (auto [weight, parts] :
@@ -397,8 +423,8 @@ void quant_llm::expandGroupedLinear(RewriterBase &rewriter,
         }
         auto type = RankedTensorType::get({ShapedType::kDynamic, n},
                                           resultType.getElementType());
-        auto linear = LinearOp::create(b, loc, type, sliceTokens(input),
-                                       weights, operands, nullptr);
+        auto linear = LinearOp::create(b, loc, type, sliceInput(), weights,
+                                       operands, nullptr);
         IRMapping mapping;
         op.getEpilogue().cloneInto(&linear.getEpilogue(), mapping);
         Value inserted = tensor::InsertSliceOp::create(
@@ -489,24 +515,31 @@ struct DequantizeConversion : public OpRewritePattern<DequantizeOp> {
   LogicalResult matchAndRewrite(DequantizeOp op,
                                 PatternRewriter &rewriter) const override {
     Location loc = op.getLoc();
-    auto type = cast<WeightType>(op.getSource().getType());
-    if (type.getLayout())
+    if (getLayout(op.getSource()))
       return rewriter.notifyMatchFailure(op, "the weight has a layout");
-    Value matrix = emitDequantizedMatrix(
-        rewriter, loc, type.getN(), type.getK(), type.getScheme().toNumerics(),
-        getWeightComponents(rewriter, loc, op.getSource()));
+    SmallVector<Value> components =
+        getWeightComponents(rewriter, loc, op.getSource());
+    Value values;
+    if (auto type = dyn_cast<WeightType>(op.getSource().getType()))
+      values = emitDequantizedMatrix(rewriter, loc, type.getN(), type.getK(),
+                                     type.getScheme().toNumerics(), components);
+    else
+      values = emitDequantizedActivation(
+          rewriter, loc, cast<ActivationType>(op.getSource().getType()),
+          components);
     Type element = op.getType().getElementType();
     if (element.isF32()) {
-      rewriter.replaceOp(op, matrix);
+      rewriter.replaceOp(op, values);
       return success();
     }
-    Value init = tensor::EmptyOp::create(rewriter, loc, op.getType().getShape(),
-                                         element);
-    AffineMap identity = rewriter.getMultiDimIdentityMap(2);
+    int64_t rank = op.getType().getRank();
+    Value init = tensor::EmptyOp::create(
+        rewriter, loc, getSizes(rewriter, loc, values), element);
+    AffineMap identity = rewriter.getMultiDimIdentityMap(rank);
     rewriter.replaceOpWithNewOp<linalg::GenericOp>(
-        op, TypeRange{op.getType()}, ValueRange{matrix}, ValueRange{init},
+        op, TypeRange{op.getType()}, ValueRange{values}, ValueRange{init},
         ArrayRef<AffineMap>{identity, identity},
-        SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+        SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
         [&](OpBuilder &b, Location loc, ValueRange args) {
           Value rounded = arith::TruncFOp::create(b, loc, element, args[0]);
           linalg::YieldOp::create(b, loc, rounded);
@@ -524,9 +557,11 @@ struct LinearConversion : public OpRewritePattern<LinearOp> {
     if (llvm::any_of(op.getWeights(), getLayout))
       return rewriter.notifyMatchFailure(op, "a weight has a layout");
     Value input = op.getInput();
-    auto inputType = cast<RankedTensorType>(input.getType());
+    if (auto type = dyn_cast<ActivationType>(input.getType()))
+      input = emitDequantizedActivation(
+          rewriter, loc, type, getWeightComponents(rewriter, loc, input));
     auto resultType = cast<RankedTensorType>(op.getResult().getType());
-    unsigned rank = inputType.getRank();
+    unsigned rank = resultType.getRank();
     Type f32 = rewriter.getF32Type();
 
     // acc[m..., n] = sum over k of x[m..., k] * W[n, k]
@@ -641,6 +676,7 @@ struct ConvertQuantLLMToLinalg
       return signalPassFailure();
     RewritePatternSet patterns(&getContext());
     populateQuantLLMToLinalgPatterns(patterns);
+    populateActivationsToLinalgPatterns(patterns);
     populateTransformsToLinalgPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();

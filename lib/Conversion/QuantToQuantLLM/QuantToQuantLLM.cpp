@@ -423,7 +423,9 @@ struct ConvertQuantLLMToQuant
     if (!assemble)
       return Status::error("expected the weight to come from "
                            "quant_llm.assemble of constants");
-    WeightType weight = assemble.getType();
+    auto weight = dyn_cast<WeightType>(assemble.getResult().getType());
+    if (!weight)
+      return Status::error("expected a weight but got an activation");
     if (weight.getLayout())
       return Status::error("expected a weight in the canonical layout but got "
                            "one packed for kernels; convert before "

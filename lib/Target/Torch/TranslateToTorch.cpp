@@ -153,6 +153,7 @@ private:
   LogicalResult emitPad(tensor::PadOp op);
   LogicalResult emitLinear(LinearOp op);
   LogicalResult emitWeight(Operation *op);
+  LogicalResult emitActivation(Operation *op);
 
   std::string finish();
   void dropUnused(ArrayRef<std::string> results);
@@ -521,6 +522,9 @@ std::string Translator::getBaseName(Value value) {
       .Case<linalg::LinalgOp>(
           [&](linalg::LinalgOp linalgOp) { return describe(linalgOp).str(); })
       .Case<DequantizeOp>([](auto) { return "weight"; })
+      .Case<QuantizeActivationOp>([&](auto quantize) {
+        return from(quantize.getSource()) + "_quantized";
+      })
       .Case<arith::ConstantOp>([](auto) { return "constant"; })
       .Default([&](Operation *) {
         return isa<ShapedType>(value.getType()) ? "x" : "n";
@@ -550,6 +554,8 @@ Expr Translator::addInput(Value value) {
   if (!isa<BlockArgument>(root) && (base == "added" || base == "x"))
     base = "hidden";
   auto type = dyn_cast<RankedTensorType>(value.getType());
+  if (isa<ActivationType>(value.getType()))
+    type = getDenseType(value.getType());
   Expr expr = type ? Expr::name(makeName(base), iota(type.getRank()))
                    : Expr::number(makeName(base));
   values[value] = expr;
@@ -1506,6 +1512,39 @@ LogicalResult Translator::emitWeight(Operation *op) {
   return success();
 }
 
+/// An activation is what its values are, not its codes.
+LogicalResult Translator::emitActivation(Operation *op) {
+  if (auto dequantize = dyn_cast<DequantizeOp>(op)) {
+    FailureOr<Expr> values = getTensor(dequantize.getSource());
+    if (failed(values))
+      return failure();
+    assign(dequantize.getResult(), *values);
+    return success();
+  }
+  auto quantize = dyn_cast<QuantizeActivationOp>(op);
+  if (!quantize)
+    return op->emitOpError("cannot be translated to PyTorch: expected "
+                           "activations as quant_llm.quantize_activation makes "
+                           "them, not their components");
+  FailureOr<Expr> input = getTensor(quantize.getSource());
+  if (failed(input))
+    return failure();
+  SmallVector<std::string> given;
+  for (Value value : quantize.getGiven()) {
+    FailureOr<Expr> expr = getTensor(value);
+    if (failed(expr))
+      return failure();
+    given.push_back(expr->bind(Atom));
+  }
+  FailureOr<std::string> text =
+      emitQuantizeActivation(quantize, input->text, given, helpers);
+  if (failed(text))
+    return failure();
+  assign(quantize.getResult(),
+         Expr::name(*text, iota(quantize.getSource().getType().getRank())));
+  return success();
+}
+
 LogicalResult Translator::emitLinear(LinearOp op) {
   FailureOr<Expr> input = getTensor(op.getInput());
   if (failed(input))
@@ -1675,8 +1714,13 @@ LogicalResult Translator::emit(Operation *op) {
   return llvm::TypeSwitch<Operation *, LogicalResult>(op)
       .Case<arith::ConstantOp>(
           [&](auto op) -> Case { return emitConstant(op); })
-      .Case<GetParameterOp, AssembleOp, ComponentsOp, QuantizeOp, DequantizeOp>(
-          [&](auto op) -> Case { return emitWeight(op); })
+      .Case<GetParameterOp, AssembleOp, ComponentsOp, QuantizeOp, DequantizeOp,
+            QuantizeActivationOp>([&](auto op) -> Case {
+        bool isActivation = llvm::any_of(op->getOperandTypes(),
+                                         llvm::IsaPred<ActivationType>) ||
+                            isa<ActivationType>(op->getResult(0).getType());
+        return isActivation ? emitActivation(op) : emitWeight(op);
+      })
       .Case<LinearOp>([&](auto op) -> Case { return emitLinear(op); })
       .Case<cf::AssertOp>([&](cf::AssertOp op) -> Case {
         FailureOr<Expr> holds = get(op.getArg());
@@ -2066,7 +2110,8 @@ std::string Translator::finish() {
   if (used.contains("math"))
     head += "import math\n\n";
   head += "import torch\n";
-  if (used.contains("F") || helpers.count(Helper::Unpack))
+  if (used.contains("F") || helpers.count(Helper::Unpack) ||
+      helpers.count(Helper::Activation))
     head += "import torch.nn.functional as F\n";
   head += printHelpers(helpers);
   head += "\n\ndef " + source.functionName + "(";

@@ -53,6 +53,39 @@ def straight_through(rounded, x):
     """The rounded value, with the gradient of what was rounded."""
     return x + (rounded - x).detach()
 )";
+  if (helpers.count(Helper::Activation))
+    text += R"(
+
+def quantize_activation(x, grid, step, group, per_token, stored, clip=1.0, scales=None, zeros=None, has_zero=False):
+    """What is left of tokens after they were stored as codes; gradients pass through the rounding.
+
+    The grid is the least and the greatest code, or a floating-point type. Each `group` of channels of
+    a token, or of all tokens, has one scale, of the type `stored`: its range divided by `step`.
+    """
+    blocks = F.pad(x, (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
+    tokens = blocks.shape[:-2] if per_token else [1] * (blocks.dim() - 2)
+    dims = -1 if per_token else [i for i in range(blocks.dim()) if i != blocks.dim() - 2]
+    if scales is not None:
+        scales = scales.to(x.dtype).reshape(*tokens, -1, 1)
+        zeros = (zeros.to(torch.int32) & 0xFF).to(x.dtype).reshape(*tokens, -1, 1) if has_zero else 0
+    else:
+        if has_zero:
+            lowest = blocks.detach().amin(dims, keepdim=True).clamp(max=0)
+            spread = clip * (blocks.detach().amax(dims, keepdim=True).clamp(min=0) - lowest)
+        else:
+            spread = clip * blocks.detach().abs().amax(dims, keepdim=True)
+        scales = (spread / step).clamp(max=torch.finfo(stored).max).to(stored).to(x.dtype)
+        scales = torch.where(torch.isfinite(spread), scales, torch.nan)
+        zeros = torch.round(-(clip * lowest) / scales).nan_to_num(nan=0.0).clamp(*grid) if has_zero else 0
+    # What has the scale 0 is 0, and has no gradient.
+    codes = blocks / torch.where(scales == 0, 1.0, scales) + zeros
+    if isinstance(grid, tuple):
+        rounded = torch.round(codes).clamp(*grid).nan_to_num(nan=0.0)
+    else:
+        rounded = codes.clamp(-torch.finfo(grid).max, torch.finfo(grid).max).to(grid).to(x.dtype)
+    values = scales * (codes + (rounded - codes).detach() - zeros)
+    return torch.where(scales == 0, 0.0, values).flatten(-2)[..., : x.shape[-1]]
+)";
   return text;
 }
 
@@ -285,4 +318,43 @@ FailureOr<std::string> quant_llm::torch::emitFakeQuantize(
   }
   text.pop_back();
   return text;
+}
+
+FailureOr<std::string> quant_llm::torch::emitQuantizeActivation(
+    QuantizeActivationOp op, llvm::StringRef source,
+    llvm::ArrayRef<std::string> given, std::set<Helper> &helpers) {
+  ActivationType type = op.getResult().getType();
+  SchemeAttr scheme = type.getScheme();
+  const ElementFormat format = scheme.toNumerics().element;
+  Result<Element> element = Element::get(format);
+  std::string grid;
+  if (format.kind == ElementKind::F8E4M3FN)
+    grid = "torch.float8_e4m3fn";
+  else if (format.kind == ElementKind::F8E5M2)
+    grid = "torch.float8_e5m2";
+  else if (format.kind == ElementKind::Int || format.kind == ElementKind::UInt)
+    grid = "(" + std::to_string(int64_t(element->minValue())) + ", " +
+           std::to_string(int64_t(element->maxValue())) + ")";
+  if (grid.empty()) {
+    op.emitOpError("cannot be translated to PyTorch: expected an element intN, "
+                   "uintN, f8E4M3FN or f8E5M2");
+    return failure();
+  }
+  helpers.insert(Helper::Activation);
+  double step = element->maxValue();
+  if (scheme.getRule() == ScaleRule::AbsMaxFull)
+    step = int64_t(1) << (format.bits - 1);
+  std::string text = "quantize_activation(" + source.str() + ", " + grid +
+                     ", " + std::to_string(int64_t(step)) + ", " +
+                     std::to_string(type.getGroup()) + ", " +
+                     (type.isPerToken() ? "True" : "False") + ", " +
+                     getStorage(scheme.getScaleType());
+  if (std::optional<APFloat> clip = op.getClip())
+    text += ", clip=" + printFloat(clip->convertToFloat());
+  const char *names[] = {", scales=", ", zeros="};
+  for (auto [name, value] : llvm::zip(names, given))
+    text += name + value;
+  if (scheme.hasZero())
+    text += ", has_zero=True";
+  return text + ")";
 }

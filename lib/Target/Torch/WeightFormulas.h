@@ -19,7 +19,7 @@
 namespace quant_llm::torch {
 
 /// Functions of a module that its code calls; each is printed once.
-enum class Helper { Unpack, Spread, Ste, Decode };
+enum class Helper { Unpack, Spread, Ste, Decode, Activation };
 
 /// The text of the helpers and of what they need themselves.
 std::string printHelpers(const std::set<Helper> &helpers);
@@ -39,6 +39,13 @@ mlir::FailureOr<std::string>
 emitFakeQuantize(mlir::Operation *op, WeightType type, llvm::StringRef source,
                  llvm::StringRef name, llvm::StringRef result,
                  std::set<Helper> &helpers);
+
+/// What is left of the activation `source` after it was quantized by the op,
+/// with given scales and zeros or none; gradients pass through the rounding.
+mlir::FailureOr<std::string>
+emitQuantizeActivation(QuantizeActivationOp op, llvm::StringRef source,
+                       llvm::ArrayRef<std::string> given,
+                       std::set<Helper> &helpers);
 
 } // namespace quant_llm::torch
 

@@ -16,6 +16,9 @@
 //
 // Arguments of a linear kernel, in this order:
 //   x                 memref<?xKxT, strided<[?, 1], offset: ?>>
+//   scales of x, if it is quantized
+//                     memref<?x ceil(K/group) x f32, strided<[?, 1], offset:
+//                     ?>>
 //   per weight, dense     memref<NxKxT>
 //   per weight, quantized codes  memref<N x ceil(K*b/8) x i8>
 //                         scales memref<ceil(N/bn) x ceil(K/bk) x S>
@@ -68,8 +71,10 @@ struct LinearKernelSpec {
   int64_t k = 0;
   /// One weight, or two of a gated pair.
   llvm::SmallVector<KernelWeight, 2> weights;
-  /// f32, f16 or bf16.
+  /// f32, f16 or bf16; i16 of a quantized input: codes less zeros.
   mlir::Type inputType;
+  /// Channels that share a scale of a quantized input; 0 of one of floats.
+  int64_t inputGroup = 0;
   mlir::Type resultType;
   /// Pointwise scalar block: arguments are the f32 accumulators, then the
   /// operands; the first operand of its terminator is the result. Null for
@@ -81,6 +86,9 @@ struct LinearKernelSpec {
   /// up with instructions of AVX-512 (llvm.call_intrinsic, the one op not
   /// upstream- portable); at the others everything is portable.
   unsigned vectorBits = 512;
+  /// Whether the processor adds up products of pairs of 16-bit integers in
+  /// vectors of this width (AVX-512BW at 512, AVX2 at 256).
+  bool hasPairProducts = false;
   /// @{ Choices that are made from the shape when zero.
   /// Calls with at most this many tokens stream the codes instead of unpacking
   /// them into panels; negative: none do.
@@ -95,6 +103,13 @@ struct LinearKernelSpec {
   int64_t prefetchBytes = 0;
   /// @}
 };
+
+/// Whether a quantized input can be multiplied with this weight [n, k] as
+/// integers: both are, in runs of k with one scale each, and no sum of a run
+/// leaves 32 bits. `largest` is the largest magnitude of a code of the input
+/// less its zero.
+bool canMultiplyIntegers(const KernelWeight &weight, int64_t k,
+                         int64_t inputGroup, int64_t largest);
 
 /// The argument types of the kernel of `spec`.
 llvm::SmallVector<mlir::Type>

@@ -20,8 +20,8 @@ namespace quant_llm {
 /// layout: only canonical components can be lowered here.
 llvm::LogicalResult verifyCanonicalWeights(mlir::Operation *root);
 
-/// The components of a weight: the operands of the `assemble` that made it, or
-/// the results of a new `components`.
+/// The components of a weight or an activation: the operands of the `assemble`
+/// that made it, or the results of a new `components`.
 llvm::SmallVector<mlir::Value> getWeightComponents(mlir::OpBuilder &builder,
                                                    mlir::Location loc,
                                                    mlir::Value weight);
@@ -36,6 +36,22 @@ mlir::Value emitDequantizedMatrix(mlir::OpBuilder &builder, mlir::Location loc,
 /// without it that adds x B^T A^T, two more `linear`s, in its epilogue.
 void splitLowRank(mlir::RewriterBase &rewriter, LinearOp op);
 
+/// Replaces the op by linalg that computes its components, and an `assemble`.
+void decomposeQuantizeActivation(mlir::RewriterBase &rewriter,
+                                 QuantizeActivationOp op);
+
+/// The value of every element of an activation as f32, by the formula and not
+/// rounded afterwards.
+mlir::Value emitDequantizedActivation(mlir::OpBuilder &builder,
+                                      mlir::Location loc, ActivationType type,
+                                      mlir::ValueRange components);
+
+/// What products of integers take of an activation with integer codes: the
+/// codes less their zeros as i16, and the scales [tokens..., groups] as f32.
+std::pair<mlir::Value, mlir::Value>
+emitIntegerActivation(mlir::OpBuilder &builder, mlir::Location loc,
+                      ActivationType type, mlir::ValueRange components);
+
 /// Replaces the op by a loop over its experts with a `linear` on the tokens of
 /// each; its weights have no layout.
 void expandGroupedLinear(mlir::RewriterBase &rewriter, GroupedLinearOp op);
@@ -43,6 +59,9 @@ void expandGroupedLinear(mlir::RewriterBase &rewriter, GroupedLinearOp op);
 /// `dequantize`, `linear` and `grouped_linear` to linalg on the components of
 /// weights without a layout.
 void populateQuantLLMToLinalgPatterns(mlir::RewritePatternSet &patterns);
+
+/// `quantize_activation` to linalg.
+void populateActivationsToLinalgPatterns(mlir::RewritePatternSet &patterns);
 
 /// Channel transforms (`scale_channels`, `rotate`, ...) to linalg.
 void populateTransformsToLinalgPatterns(mlir::RewritePatternSet &patterns);

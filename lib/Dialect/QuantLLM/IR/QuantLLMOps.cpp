@@ -190,27 +190,26 @@ LogicalResult DequantizeOp::inferReturnTypes(MLIRContext *,
                                              std::optional<Location> location,
                                              Adaptor adaptor,
                                              SmallVectorImpl<Type> &types) {
-  auto weight = dyn_cast<WeightType>(adaptor.getSource().getType());
-  if (!weight)
-    return emitOptionalError(location, "expected a weight");
-  types.push_back(weight.getDenseType());
+  Type source = adaptor.getSource().getType();
+  if (!isa<WeightType, ActivationType>(source))
+    return emitOptionalError(location, "expected a weight or an activation");
+  types.push_back(getDenseType(source));
   return success();
 }
 
 LogicalResult AssembleOp::verify() {
-  SmallVector<RankedTensorType> expected =
-      getResult().getType().getComponentTypes();
+  SmallVector<WeightComponent> expected =
+      getComponentsOf(getResult().getType());
   // QL-ASSEMBLE-C1
   if (expected.size() != getComponents().size())
     return emitOpError("expected ") << expected.size() << " components but got "
                                     << getComponents().size();
   // QL-ASSEMBLE-C2
-  SmallVector<StringRef> names = getResult().getType().getComponentNames();
-  for (auto [name, type, operand] :
-       llvm::zip_equal(names, expected, getComponents()))
-    if (operand.getType() != type)
+  for (auto [component, operand] : llvm::zip_equal(expected, getComponents()))
+    if (operand.getType() != component.type)
       return emitOpError("expected the component '")
-             << name << "' to be " << type << " but got " << operand.getType();
+             << component.name << "' to be " << component.type << " but got "
+             << operand.getType();
   return success();
 }
 
@@ -229,10 +228,11 @@ LogicalResult ComponentsOp::inferReturnTypes(MLIRContext *,
                                              std::optional<Location> location,
                                              Adaptor adaptor,
                                              SmallVectorImpl<Type> &types) {
-  auto weight = dyn_cast<WeightType>(adaptor.getSource().getType());
-  if (!weight)
-    return emitOptionalError(location, "expected a weight");
-  llvm::append_range(types, weight.getComponentTypes());
+  Type source = adaptor.getSource().getType();
+  if (!isa<WeightType, ActivationType>(source))
+    return emitOptionalError(location, "expected a weight or an activation");
+  for (const WeightComponent &component : getComponentsOf(source))
+    types.push_back(component.type);
   return success();
 }
 
@@ -247,12 +247,90 @@ LogicalResult ComponentsOp::fold(FoldAdaptor,
 }
 
 void ComponentsOp::getAsmResultNames(OpAsmSetValueNameFn setNameFn) {
-  auto weight = dyn_cast<WeightType>(getSource().getType());
-  if (!weight)
+  Type source = getSource().getType();
+  if (!isa<WeightType, ActivationType>(source))
     return;
-  for (auto [name, result] :
-       llvm::zip(weight.getComponentNames(), getResults()))
-    setNameFn(result, name);
+  for (auto [component, result] :
+       llvm::zip(getComponentsOf(source), getResults()))
+    setNameFn(result, component.name);
+}
+
+//===----------------------------------------------------------------------===//
+// QuantizeActivationOp
+//===----------------------------------------------------------------------===//
+
+LogicalResult QuantizeActivationOp::verify() {
+  auto source = cast<RankedTensorType>(getSource().getType());
+  ActivationType result = getResult().getType();
+  // QL-QUANTIZE-ACTIVATION-C1
+  if (source.getShape() != result.getShape())
+    return emitOpError("expected operand and result of equal shape but got ")
+           << source << " and " << result.getDenseType();
+  // QL-QUANTIZE-ACTIVATION-C2
+  if (source.getElementType() != result.getElementType())
+    return emitOpError("expected the operand's element type to be the "
+                       "expressed type ")
+           << result.getElementType() << " but got " << source.getElementType();
+  // QL-QUANTIZE-ACTIVATION-C3
+  if (isStatic()) {
+    SmallVector<WeightComponent> components = result.getComponents();
+    auto expected = ArrayRef(components).drop_front();
+    if (getGiven().size() != expected.size())
+      return emitOpError("expected ")
+             << expected.size() << " given components, "
+             << (expected.size() == 1 ? "scales" : "scales and zeros")
+             << ", but got " << getGiven().size();
+    for (auto [component, operand] : llvm::zip_equal(expected, getGiven()))
+      if (operand.getType() != component.type)
+        return emitOpError("expected the given ")
+               << component.name << " to be " << component.type << " but got "
+               << operand.getType();
+  }
+  // QL-QUANTIZE-ACTIVATION-C4
+  if (std::optional<APFloat> clip = getClip()) {
+    if (isStatic())
+      return emitOpError("expected no clip beside given scales");
+    float ratio = clip->convertToFloat();
+    if (!(ratio > 0 && ratio <= 1))
+      return emitOpError(
+                 "expected a clip of more than 0 and at most 1 but got ")
+             << ratio;
+  }
+  // QL-QUANTIZE-ACTIVATION-C5
+  DenseFPElementsAttr scales;
+  if (isStatic() && matchPattern(getGiven().front(), m_Constant(&scales)))
+    for (const APFloat &scale : scales.getValues<APFloat>())
+      if (!scale.isFinite() || (scale.isNegative() && !scale.isZero())) {
+        SmallString<16> text;
+        scale.toString(text);
+        return emitOpError("expected given scales to be finite and not "
+                           "negative but got ")
+               << text;
+      }
+  return success();
+}
+
+namespace {
+
+/// A clip of the whole range is none.
+struct DropWholeClip : public OpRewritePattern<QuantizeActivationOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(QuantizeActivationOp op,
+                                PatternRewriter &rewriter) const override {
+    std::optional<APFloat> clip = op.getClip();
+    if (!clip || !clip->isExactlyValue(1.0))
+      return rewriter.notifyMatchFailure(op, "no clip, or one that clips");
+    rewriter.modifyOpInPlace(op, [&] { op.removeClipAttr(); });
+    return success();
+  }
+};
+
+} // namespace
+
+void QuantizeActivationOp::getCanonicalizationPatterns(
+    RewritePatternSet &results, MLIRContext *context) {
+  results.add<DropWholeClip>(context);
 }
 
 //===----------------------------------------------------------------------===//
@@ -446,7 +524,7 @@ static LogicalResult verifyWeights(LinearOpInterface op) {
 /// The last dimension of the input is that of the weights, and the result has
 /// N in the place of it.
 static LogicalResult verifyInputAndResult(LinearOpInterface op) {
-  auto inputType = cast<RankedTensorType>(op.getInput().getType());
+  RankedTensorType inputType = op.getInputType();
   if (inputType.getRank() == 0 || inputType.getShape().back() != op.getK())
     return op->emitOpError("expected the last dimension of the input to be ")
            << op.getK() << ", the inputs of the weight, but got " << inputType;
@@ -555,8 +633,8 @@ LogicalResult GroupedLinearOp::verify() {
            << getNumExperts() << " experts, one less than the offsets, but got "
            << weight;
   // QL-GROUPED-LINEAR-C4
-  if (auto input = cast<RankedTensorType>(getInput().getType());
-      input.getRank() != 2)
+  RankedTensorType input = getDenseType(getInput().getType());
+  if (input.getRank() != 2)
     return emitOpError("expected an input of two dimensions but got ") << input;
   // QL-GROUPED-LINEAR-C4, QL-GROUPED-LINEAR-C5
   if (failed(verifyInputAndResult(*this)))

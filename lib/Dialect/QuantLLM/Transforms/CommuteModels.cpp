@@ -650,7 +650,7 @@ struct LinearModel
     auto linear = cast<LinearOp>(op);
     MutableOperandRange weights = linear.getWeightsMutable();
     if (&operand == &linear.getInputMutable()) {
-      RankedTensorType input = linear.getInput().getType();
+      RankedTensorType input = linear.getInputType();
       if (transform.dims.size() != 1 ||
           transform.dims.front() != input.getRank() - 1)
         return failure();

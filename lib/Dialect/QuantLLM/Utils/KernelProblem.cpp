@@ -26,6 +26,9 @@ static quant_llm::TensorType getTensorType(Type type) {
 Result<KernelProblem> quant_llm::getKernelProblem(LinearOpInterface op) {
   if (!op.isQuantized())
     return Status::error("expected quantized weights but got dense ones");
+  if (isa<ActivationType>(op.getInput().getType()))
+    return Status::error("expected an input of floats but got a quantized "
+                         "activation, for which there are no GPU kernels");
   auto first = cast<WeightType>(op.getWeights().front().getType());
   for (Type type : op.getWeights().getTypes())
     if (cast<WeightType>(type).getScheme() != first.getScheme())
@@ -40,7 +43,7 @@ Result<KernelProblem> quant_llm::getKernelProblem(LinearOpInterface op) {
     problem.wideOffsets =
         grouped.getOffsets().getType().getElementType().isInteger(64);
   }
-  problem.activation = getTensorType(op.getInput().getType());
+  problem.activation = getTensorType(op.getInputType());
   problem.output = getTensorType(op.getResult().getType());
   problem.numWeights = op.getWeights().size();
   for (Type type : op.getEpilogueOperands().getTypes()) {

@@ -414,7 +414,7 @@ func.func @f(%x: tensor<?x64xf32>, %w: !quant_llm.weight<8x64xf16, #int4>) {
 // -----
 
 func.func @f(%x: tensor<?x64xf64>, %w: tensor<8x64xf32>) {
-  // expected-error @below {{operand #0 must be ranked tensor of f16, bf16 or f32 without encoding, but got 'tensor<?x64xf64>'}}
+  // expected-error @below {{operand #0 must be ranked tensor of f16, bf16 or f32 without encoding or a tensor of tokens stored under a scheme, but got 'tensor<?x64xf64>'}}
   %0 = quant_llm.linear %x, %w : (tensor<?x64xf64>, tensor<8x64xf32>) -> tensor<?x8xf32>
   return
 }

@@ -42,7 +42,7 @@ def QuantLLM_LinearOpInterface : OpInterface<"LinearOpInterface"> {
     an epilogue, and the notes of the passes that quantize weights and choose kernels.
   }];
   let methods = [
-    InterfaceMethod<"The input, one row per token.",
+    InterfaceMethod<"The input, one row per token: a tensor or an activation.",
       "::mlir::Value", "getInput">,
     InterfaceMethod<"One weight, or two of a gated pair.",
       "::mlir::OperandRange", "getWeights">,
@@ -74,6 +74,10 @@ def QuantLLM_LinearOpInterface : OpInterface<"LinearOpInterface"> {
   ];
   let extraSharedClassDeclaration = [{
     bool hasEpilogue() { return !$_op.getEpilogue().empty(); }
+    /// The type of the input, of an activation that of the dense tensor.
+    ::mlir::RankedTensorType getInputType() {
+      return ::quant_llm::getDenseType($_op.getInput().getType());
+    }
     /// Outputs and inputs of the weights, of one expert.
     int64_t getN() {
       return ::quant_llm::getWeightShape($_op.getWeights().front().getType())[0] /

@@ -42,12 +42,10 @@ def QuantLLM_Matrix
                    [QuantLLM_PlainPred, QuantLLM_PositiveShapePred],
                    "2D tensor of f16, bf16 or f32 with static positive dimensions and no encoding",
                    "::mlir::RankedTensorType">;
-/// A tensor with known positive dimensions: a component of a weight.
+/// A component of a weight or an activation.
 def QuantLLM_Component
-    : ConfinedType<RankedTensorOf<[AnyType]>,
-                   [QuantLLM_PlainPred, QuantLLM_PositiveShapePred],
-                   "ranked tensor with static positive dimensions and no encoding",
-                   "::mlir::RankedTensorType">;
+    : ConfinedType<RankedTensorOf<[AnyType]>, [QuantLLM_PlainPred],
+                   "ranked tensor without encoding", "::mlir::RankedTensorType">;
 /// A tensor of floats: an input, a result, or an operand of an epilogue.
 def QuantLLM_FloatTensor
     : ConfinedType<RankedTensorOf<[F16, BF16, F32]>, [QuantLLM_PlainPred],
@@ -62,6 +60,12 @@ def QuantLLM_Offsets
                    "::mlir::RankedTensorType">;
 def QuantLLM_AnyWeight
     : AnyTypeOf<[QuantLLM_Matrix, QuantLLM_WeightType]>;
+/// What a linear multiplies with its weights.
+def QuantLLM_AnyInput
+    : AnyTypeOf<[QuantLLM_FloatTensor, QuantLLM_ActivationType]>;
+/// What is stored under a scheme.
+def QuantLLM_Quantized
+    : AnyTypeOf<[QuantLLM_WeightType, QuantLLM_ActivationType]>;
 
 //===----------------------------------------------------------------------===//
 // Parameters
@@ -186,28 +190,28 @@ def QuantLLM_QuantizeOp : QuantLLM_Op<"quantize", [NoMemoryEffect]> {
 }
 
 def QuantLLM_DequantizeOp : QuantLLM_Op<"dequantize", [Pure, InferTypeOpAdaptor]> {
-  let summary = "The dense matrix of a weight";
+  let summary = "The dense matrix of a weight, or tensor of an activation";
   let description = [{
     The value of each element by the formula of the scheme, computed in f32 and rounded
     once, half to even, to the expressed type.
 
     Constraints:
-    - QL-DEQUANTIZE-C1: the result is the dense matrix of the operand's type.
+    - QL-DEQUANTIZE-C1: the result is the dense matrix or tensor of the operand's type.
 
     Example:
     ```mlir
     %w = quant_llm.dequantize %q : !quant_llm.weight<8x64xf16, #scheme> -> tensor<8x64xf16>
     ```
   }];
-  let arguments = (ins QuantLLM_WeightType:$source);
-  let results = (outs QuantLLM_Matrix:$result);
+  let arguments = (ins QuantLLM_Quantized:$source);
+  let results = (outs QuantLLM_FloatTensor:$result);
   let assemblyFormat = "$source attr-dict `:` qualified(type($source)) `->` qualified(type($result))";
 }
 
 def QuantLLM_AssembleOp : QuantLLM_Op<"assemble", [Pure]> {
-  let summary = "A weight from its components";
+  let summary = "A weight or an activation from its components";
   let description = [{
-    The operands are the components in the order of the weight type. Bits that pad a row of
+    The operands are the components in the order of the type. Bits that pad a row of
     codes are not read. A code or a zero that the scheme does not use (code 2 of
     `ternary`, a zero above 2^b-1) gives the value of the formula.
 
@@ -221,7 +225,7 @@ def QuantLLM_AssembleOp : QuantLLM_Op<"assemble", [Pure]> {
     ```
   }];
   let arguments = (ins Variadic<QuantLLM_Component>:$components);
-  let results = (outs QuantLLM_WeightType:$result);
+  let results = (outs QuantLLM_Quantized:$result);
   let assemblyFormat = "$components attr-dict `:` functional-type($components, $result)";
   let hasVerifier = 1;
   let hasFolder = 1;
@@ -230,7 +234,7 @@ def QuantLLM_AssembleOp : QuantLLM_Op<"assemble", [Pure]> {
 def QuantLLM_ComponentsOp : QuantLLM_Op<"components", [
     Pure, InferTypeOpAdaptor,
     DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
-  let summary = "The components of a weight";
+  let summary = "The components of a weight or an activation";
   let description = [{
     Constraints:
     - QL-COMPONENTS-C1: the results are the components of the operand's type, in order.
@@ -240,10 +244,69 @@ def QuantLLM_ComponentsOp : QuantLLM_Op<"components", [
     %codes, %scales = quant_llm.components %q : (!quant_llm.weight<8x64xf16, #scheme>) -> (tensor<8x32xi8>, tensor<8x1xf16>)
     ```
   }];
-  let arguments = (ins QuantLLM_WeightType:$source);
+  let arguments = (ins QuantLLM_Quantized:$source);
   let results = (outs Variadic<QuantLLM_Component>:$components);
   let assemblyFormat = "$source attr-dict `:` functional-type($source, $components)";
   let hasFolder = 1;
+}
+
+def QuantLLM_QuantizeActivationOp : QuantLLM_Op<"quantize_activation", [Pure]> {
+  let summary = "Quantizes tokens while a program runs";
+  let description = [{
+    Stores the operand x under the scheme of the result. The ranges of the blocks are those of the
+    operand (*dynamic*), or are given as scales and zeros (*static*). With `a`, `lo` and `hi` the largest
+    magnitude, the least value and the greatest value of a block, the latter two extended to hold 0, `c` the ratio of
+    `clip` (1 if absent), V the largest value of the element, all in f32:
+
+    ```
+    s = (c * a) / V                       absmax
+    s = (c * a) / 2^(b-1)                 absmax_full
+    s = (c * (hi - lo)) / (2^b - 1)     minmax
+    z = clamp(roundeven((-c * lo) / s), 0, 2^b - 1)
+    ```
+
+    s is rounded to the type of the scales, half to even, at most to its largest finite value. A block that holds an
+    infinity or a NaN has the scale NaN, and thereby only values that are NaN; tokens with scales of their
+    own do not see each other's. The codes are
+
+    ```
+    u = x / s, or x / s + z with a zero; 0 where s is 0
+    q = the code whose value is nearest to u; the nearest end of the grid where u is outside of it
+    ```
+
+    with ties to the even code. Where u is NaN, q is the NaN of the element, if it has one,
+    else 0 (which happens with given scales, or where s is NaN). A block of zeros has the scale 0 and codes 0.
+
+    Constraints:
+    - QL-QUANTIZE-ACTIVATION-C1: the shapes of operand and result are equal.
+    - QL-QUANTIZE-ACTIVATION-C2: the operand's element type is the expressed type of the result.
+    - QL-QUANTIZE-ACTIVATION-C3: what is given are all components of the result but the codes, or nothing.
+    - QL-QUANTIZE-ACTIVATION-C4: `clip` is more than 0 and at most 1, and stands without given scales.
+    - QL-QUANTIZE-ACTIVATION-C5: given scales that are a constant are finite and not negative.
+
+    Example:
+    ```mlir
+    %q = quant_llm.quantize_activation %x : tensor<?x576xf32> -> !quant_llm.activation<?x576xf32, #scheme>
+    %r = quant_llm.quantize_activation %x clip 0.9 : tensor<?x576xf32> -> !quant_llm.activation<?x576xf32, #scheme>
+    %t = quant_llm.quantize_activation %x static(%s : tensor<f32>) : tensor<?x576xf32> -> !quant_llm.activation<?x576xf32, #per_tensor>
+    ```
+  }];
+  let arguments = (ins
+    QuantLLM_FloatTensor:$source,
+    Variadic<QuantLLM_Component>:$given,
+    OptionalAttr<F32Attr>:$clip
+  );
+  let results = (outs QuantLLM_ActivationType:$result);
+  let assemblyFormat = [{
+    $source (`clip` $clip^)? (`static` `(` $given^ `:` type($given) `)`)? attr-dict
+    `:` qualified(type($source)) `->` qualified(type($result))
+  }];
+  let hasVerifier = 1;
+  let hasCanonicalizer = 1;
+  let extraClassDeclaration = [{
+    /// Whether scales (and zeros) are operands.
+    bool isStatic() { return !getGiven().empty(); }
+  }];
 }
 
 def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
@@ -259,8 +322,10 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
     ```
 
     `f32(W[n, k])` is the value of the scheme's formula, *not* rounded to the expressed type;
-    of a dense weight it is the element. Products and sums are in f32, in any order and with or
-    without fused multiply-add. The input may have any number of leading dimensions.
+    of a dense weight it is the element; of an input that is an activation, `f32(x[m, k])` is likewise the
+    value of its scheme's formula. Products and sums are in f32, in any order and with or
+    without fused multiply-add, and where a run of k has one scale in the input and one in the weight,
+    the product of the two scales may multiply the sum of the products of codes. The input may have any number of leading dimensions.
 
     With two weights (a gated pair) both products have the same input, and the epilogue
     combines the two accumulators. An operand of the epilogue is either one value per
@@ -301,7 +366,7 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
     ```
   }];
   let arguments = (ins
-    QuantLLM_FloatTensor:$input,
+    QuantLLM_AnyInput:$input,
     Variadic<QuantLLM_AnyWeight>:$weights,
     Variadic<QuantLLM_FloatTensor>:$epilogue_operands,
     OptionalAttr<QuantLLM_SchemeAttr>:$scheme,
@@ -388,7 +453,7 @@ def QuantLLM_GroupedLinearOp : QuantLLM_Op<"grouped_linear", [
     ```
   }];
   let arguments = (ins
-    QuantLLM_FloatTensor:$input,
+    QuantLLM_AnyInput:$input,
     Variadic<QuantLLM_AnyWeight>:$weights,
     QuantLLM_Offsets:$offsets,
     Variadic<QuantLLM_FloatTensor>:$epilogue_operands,

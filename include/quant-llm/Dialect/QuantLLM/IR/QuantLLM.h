@@ -32,7 +32,7 @@ namespace quant_llm {
 class BlockOp;
 class YieldOp;
 
-/// A tensor that a weight consists of.
+/// A tensor that a weight or an activation consists of.
 struct WeightComponent {
   /// In an archive, to be put after "<key>.".
   llvm::StringRef name;
@@ -59,6 +59,12 @@ namespace quant_llm {
 
 /// The shape [N, K] of the type of a weight, dense or quantized.
 llvm::ArrayRef<int64_t> getWeightShape(mlir::Type type);
+
+/// The dense tensor of a weight or an activation; a tensor is its own.
+mlir::RankedTensorType getDenseType(mlir::Type type);
+
+/// The components of a weight or an activation.
+llvm::SmallVector<WeightComponent> getComponentsOf(mlir::Type type);
 
 } // namespace quant_llm
 

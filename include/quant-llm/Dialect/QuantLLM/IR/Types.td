@@ -1,4 +1,4 @@
-//===- Types.td - The weight type --------------------------*- tablegen -*-===//
+//===- Types.td - The types of weights and activations -----*- tablegen -*-===//
 //
 // Part of the quant-llm project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -82,6 +82,75 @@ def QuantLLM_WeightType : TypeDef<QuantLLM_Dialect, "Weight"> {
     ::llvm::SmallVector<::llvm::StringRef> getComponentNames() const;
     /// Bytes of all components.
     int64_t getStorageBytes() const;
+  }];
+}
+
+def QuantLLM_ActivationType : TypeDef<QuantLLM_Dialect, "Activation"> {
+  let mnemonic = "activation";
+  let summary = "a tensor of tokens stored under a scheme";
+  let description = [{
+    `!quant_llm.activation<...xKxT, #scheme>` is a logical dense tensor of the expressed type T. Its
+    last dimension are the K channels of a token, which the columns of a scheme's block
+    divide; all other indices together number the tokens, which are its rows:
+
+    | block | a scale for |
+    | --- | --- |
+    | `[1, -1]` | each token |
+    | `[1, g]` | each token and group of g channels |
+    | `[-1, -1]` | the tensor |
+    | `[-1, g]` | each group of g channels, of all tokens |
+
+    The components are, in this order:
+
+    | component | type |
+    | --- | --- |
+    | `codes` | `tensor<...xKxi8>`: a code a byte, `intN` in two's complement, else unsigned |
+    | `scales` | `tensor<[...][x ceil(K/g)] x scale type>`, without the leading dimensions if all tokens share it, without the last one if all channels do |
+    | `zeros`, if any | the same shape, of i8 (one unsigned integer per zero) |
+
+    Codes are not packed to bits: an activation lives from one kernel to the next, and products of
+    8-bit integers take bytes.
+
+    Constraints:
+    - QL-ACTIVATION-C1: there is at least one dimension; the last one is static and positive.
+    - QL-ACTIVATION-C2: the expressed type is f16, bf16 or f32.
+    - QL-ACTIVATION-C3: the block has 1 or -1 rows, and scales are f16, bf16 or f32.
+    - QL-ACTIVATION-C4: the element is an integer of at least 2 bits or a float.
+    - QL-ACTIVATION-C5: the zero is `none` or `int`, and there is no low-rank part.
+    - QL-ACTIVATION-C6: the rule is `absmax`, `absmax_full` or `minmax`, which need no search, and the
+      rounding `half_even`.
+
+    Example:
+    ```mlir
+    !quant_llm.activation<?x576xf32, #quant_llm.scheme<int8, block = [1, -1], scale = f32, rule = absmax, rounding = half_even>>
+    ```
+  }];
+  let parameters = (ins
+    ArrayRefParameter<"int64_t">:$shape,
+    "::mlir::Type":$elementType,
+    "::quant_llm::SchemeAttr":$scheme
+  );
+  let builders = [
+    TypeBuilderWithInferredContext<(ins "::llvm::ArrayRef<int64_t>":$shape,
+        "::mlir::Type":$elementType, "::quant_llm::SchemeAttr":$scheme), [{
+      return $_get(elementType.getContext(), shape, elementType, scheme);
+    }]>
+  ];
+  let genVerifyDecl = 1;
+  let hasCustomAssemblyFormat = 1;
+  let extraClassDeclaration = [{
+    int64_t getK() const { return getShape().back(); }
+    /// Whether each token has scales of its own.
+    bool isPerToken() const { return getScheme().getBlockN() == 1; }
+    /// Channels that share a scale: K, or the size of a group.
+    int64_t getGroup() const;
+    int64_t getNumGroups() const;
+    bool isGrouped() const { return getScheme().getBlockK() != -1; }
+
+    /// The dense tensor.
+    ::mlir::RankedTensorType getDenseType() const;
+    /// The components, in the order of the table above.
+    ::llvm::SmallVector<::quant_llm::WeightComponent> getComponents() const;
   }];
 }
 

@@ -746,6 +746,79 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
   ];
 }
 
+def QuantizeActivations : Pass<"quant-llm-quantize-activations", "::mlir::ModuleOp"> {
+  let summary = "Quantize the inputs of linears";
+  let description = [{
+    Puts `quant_llm.quantize_activation` before every `quant_llm.linear` and `quant_llm.grouped_linear` whose weights are
+    not excluded by name: one for all that read the same value, such as queries, keys and values, or gate and up.
+    Linears whose input is quantized already are left as they are.
+
+    `granularity` says what shares a scale: `token`, a token; `group`, `group` channels of a token, or of all tokens with `mode=static`;
+    `tensor`, everything. With `mode=dynamic` ranges are those of the data. With `mode=static` they
+    come from a calibration file (`docs/Calibration.md`) of this very model, and become constants: the largest magnitude (`absmax`), or the
+    fraction `percentile` of magnitudes in the channel where it is largest (`quantiles`); with an element without sign, which has a zero, `min` and `max`.
+    `clip` multiplies ranges of either kind.
+
+    A few tokens, most often the first one, can be a thousand times as large as all others; they ruin a static
+    range, and must not be clipped. With `outlier-ratio` a range that is more than that multiple of the fraction `outlier-percentile` of
+    its magnitudes is taken to be that of such tokens: the linears at this place get scales
+    per token, of their data. Transforms that flatten channels (`quant-llm-insert-transforms`) come first.
+
+    Remarks (category `quant-llm-quantize-activations`) and the JSON file `report` (an object with `sites`: `linears`, `mode`, `scheme`,
+    and if static `absmax`, `range`, `typical`; and `skipped`: `name`, `reason`) say what was done and why.
+
+    Example (`test/Dialect/QuantLLM/Transforms/quantize-activations.mlir`):
+    ```mlir
+    %y = quant_llm.linear %x, %w : (tensor<?x64xf32>, tensor<8x64xf32>) -> tensor<?x8xf32>
+    // becomes
+    %0 = quant_llm.quantize_activation %x : tensor<?x64xf32> -> !quant_llm.activation<?x64xf32, #scheme>
+    %y = quant_llm.linear %0, %w : (!quant_llm.activation<?x64xf32, #scheme>, tensor<8x64xf32>) -> tensor<?x8xf32>
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
+  let options = [
+    Option<"element", "element", "std::string", "\"int8\"",
+           "Element of the codes: intN, uintN, f8E4M3FN, ...">,
+    Option<"granularity", "granularity", "std::string", "\"token\"",
+           "What has a scale of its own: token, group or tensor">,
+    Option<"group", "group", "int64_t", "0",
+           "Channels of a group, with granularity=group">,
+    Option<"mode", "mode", "std::string", "\"dynamic\"",
+           "Where ranges come from: dynamic, the data, or static, a calibration file">,
+    Option<"scale", "scale", "std::string", "\"f32\"",
+           "Type of the scales: f16, bf16 or f32">,
+    Option<"clip", "clip", "double", "1.0",
+           "Part of a range that is kept, more than 0 and at most 1">,
+    Option<"calibration", "calibration", "std::string", "\"\"",
+           "Calibration file with the ranges, with mode=static">,
+    Option<"percentile", "percentile", "double", "1.0",
+           "Fraction of the magnitudes of a channel within a static range; 1 for all">,
+    Option<"outlierRatio", "outlier-ratio", "double", "0.0",
+           "Static ranges that are more than this multiple of a typical one are replaced by "
+           "ranges of each token; 0 for none, else at least 1">,
+    Option<"outlierPercentile", "outlier-percentile", "double", "0.99",
+           "Fraction of the magnitudes that are typical">,
+    Option<"anyModel", "any-model", "bool", "false",
+           "Accept statistics of another model, if the shapes are the same">,
+    Option<"include", "include", "std::string", "\"\"",
+           "Only linears with a parameter whose name has a match of this regular expression">,
+    Option<"exclude", "exclude", "std::string",
+           "\"lm_head|embed|token_embd|^output[.]weight$\"",
+           "No linears with a parameter whose name has a match of this regular expression">,
+    Option<"reportFile", "report", "std::string", "\"\"",
+           "JSON file to write with what was done at every place">,
+    Option<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+  ];
+  let statistics = [
+    Statistic<"numSites", "activations-quantized", "Number of values quantized">,
+    Statistic<"numLinears", "linears-changed", "Number of linears with a quantized input">,
+    Statistic<"numOutliers", "outlier-sites", "Number of values with scales per token because of outliers">,
+  ];
+}
+
 def SelectKernels : Pass<"quant-llm-select-kernels"> {
   let summary = "Choose the GPU kernels of every linear";
   let description = [{

@@ -1,0 +1,89 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+# RUN: rm -rf %t && mkdir -p %t
+# RUN: %python %s %t
+"""Quantized activations as PyTorch source: the numbers of the reference path,
+gradients through the rounding, and what is refused."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import torch
+
+directory = sys.argv[1]
+rng = np.random.default_rng(1)
+
+
+def scheme(element, rows, group, scale="f32", rule="absmax"):
+    zero, rule = (", zero = int", "minmax") if element.startswith("uint") else ("", rule)
+    return f"#quant_llm.scheme<{element}, block = [{rows}, {group}], scale = {scale}{zero}, rule = {rule}, rounding = half_even>"
+
+
+def module(text, k, extra="", given=""):
+    activation = f"!quant_llm.activation<2x?x{k}xf32, #s>"
+    return f"""#s = {text}
+func.func @f(%x: tensor<2x?x{k}xf32>{extra}) -> tensor<2x?x{k}xf32> {{
+  %q = quant_llm.quantize_activation %x{given} : tensor<2x?x{k}xf32> -> {activation}
+  %y = quant_llm.dequantize %q : {activation} -> tensor<2x?x{k}xf32>
+  return %y : tensor<2x?x{k}xf32>
+}}
+"""
+
+
+def translate(text):
+    path = f"{directory}/m.mlir"
+    with open(path, "w") as file:
+        file.write(text)
+    return subprocess.run(["quant-translate", "--mlir-to-torch", path], capture_output=True, text=True)
+
+
+def load(text):
+    result = translate(text)
+    assert result.returncode == 0, result.stderr
+    with open(f"{directory}/m.py", "w") as file:
+        file.write(result.stdout)
+    spec = importlib.util.spec_from_file_location("m", f"{directory}/m.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded.f
+
+
+def check(text, x, *given):
+    arrays = [x, *given]
+    function = load(text)
+    tensors = [torch.from_numpy(array) for array in arrays]
+    tensors[0].requires_grad_(True)
+    actual = function(*tensors, parameters={})
+    command = ["quant-run", f"{directory}/m.mlir", "--reference", "--output", f"{directory}/y.npy"]
+    for i, array in enumerate(arrays):
+        np.save(f"{directory}/in{i}.npy", array)
+        command += ["--input", f"{directory}/in{i}.npy"]
+    subprocess.run(command, check=True)
+    expected = np.load(f"{directory}/y.npy")
+    # The straight-through sum of a code and what rounding did to it is not exact.
+    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=2e-5, atol=1e-6, err_msg=text)
+    if np.isfinite(x).all():
+        (gradient,) = torch.autograd.grad(actual.sum(), tensors[0])
+        assert torch.isfinite(gradient).all() and (gradient != 0).any()
+
+
+x = rng.normal(0, 1, (2, 5, 32)).astype("f4")
+x[0, 1] = 0
+for element in ("int8", "int4", "uint8", "uint4", "f8E4M3FN", "f8E5M2"):
+    for rows, group in ((1, -1), (1, 8), (1, 12), (-1, -1), (-1, 8)):
+        check(module(scheme(element, rows, group), 32), x)
+check(module(scheme("int4", 1, -1, "f16", "absmax_full"), 32, given=" clip 0.75"), x)
+check(module(scheme("int8", -1, -1), 32, ", %s: tensor<f32>", " static(%s : tensor<f32>)"), x, np.array(0.01, "f4"))
+check(module(scheme("uint8", -1, 8), 32, ", %s: tensor<4xf32>, %z: tensor<4xi8>", " static(%s, %z : tensor<4xf32>, tensor<4xi8>)"), x, np.full(4, 0.02, "f4"), np.array([0, 100, -56, 7], "i1"))
+spoiled = x.copy()
+spoiled[0, 2, 3], spoiled[1, 0, 0] = np.inf, np.nan
+check(module(scheme("int8", 1, -1), 32), spoiled)
+
+text = load(module(scheme("int8", 1, -1), 32)) and open(f"{directory}/m.py").read()
+assert "quantize_activation(arg0, (-128, 127), 127, 32, True, torch.float32)" in text, text
+refused = translate(module(scheme("f4E2M1FN", 1, -1), 32))
+assert refused.returncode == 1 and "expected an element intN, uintN, f8E4M3FN or f8E5M2" in refused.stderr, refused.stderr
