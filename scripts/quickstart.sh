@@ -64,7 +64,7 @@ while [ $# -gt 0 ]; do
     check_text "$text"
     ;;
   --windows)
-    [[ "$value" =~ ^[1-9][0-9]{0,6}$ ]] || refuse "--windows: expected a positive number but got '$value'"
+    [[ "$value" =~ ^[1-9][0-9]{0,6}$ ]] || refuse "--windows: expected a number from 1 to 9999999 but got '$value'"
     more+=("--windows=$value")
     ;;
   --prompt)
@@ -74,7 +74,7 @@ while [ $# -gt 0 ]; do
     ;;
   --dry-run) dry_run=yes ;;
   -h | --help)
-    show_help
+    show_help || exit 1
     exit 0
     ;;
   *) refuse "unknown argument '$option'; see $0 --help" ;;

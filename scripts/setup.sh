@@ -38,7 +38,10 @@ show_help() { sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "$0"; }
 # take_no_arguments ARGUMENT...: for scripts that know --help alone.
 take_no_arguments() {
   case "${1:-}" in
-  -h | --help) show_help && exit 0 ;;
+  -h | --help)
+    show_help || exit 1
+    exit 0
+    ;;
   esac
   [ $# = 0 ] || refuse "unknown argument '$1'; see $0 --help"
 }
@@ -46,18 +49,30 @@ take_no_arguments() {
 # Folders and files that exist only while something is being made.
 QUANT_LLM_TEMPORARY=()
 
-# Says what is wrong with the environment.
-check_environment() {
-  local name parent="$QUANT_LLM_BUILD"
-  for name in QUANT_LLM_JOBS QUANT_LLM_TEST_JOBS; do
-    [[ "${!name:-1}" =~ ^[1-9][0-9]{0,3}$ ]] || refuse "$name: expected a number from 1 to 9999 but got '${!name}'"
-  done
+# check_directory NAME PATH: whether the directory that a variable names can be
+# written, or made.
+check_directory() {
+  local parent="$2"
   while [ ! -e "$parent" ]; do
     parent="$(dirname "$parent")"
   done
   # root may write everywhere, but makes no files in /proc and /sys.
   [ -d "$parent" ] && [ -w "$parent" ] && [[ "$(stat -f -c %T "$parent")" != @(proc|sysfs) ]] ||
-    refuse "QUANT_LLM_BUILD_DIR: expected a directory that $(id -un) may write but got '$QUANT_LLM_BUILD'"
+    refuse "$1: expected a directory that $(id -un) may write but got '$2'"
+}
+
+# Says what is wrong with the environment.
+check_environment() {
+  local name
+  for name in QUANT_LLM_JOBS QUANT_LLM_TEST_JOBS; do
+    [[ "${!name:-1}" =~ ^[1-9][0-9]{0,3}$ ]] || refuse "$name: expected a number from 1 to 9999 but got '${!name}'"
+  done
+  [[ "${QUANT_LLM_THREADS:-1}" =~ ^[1-9][0-9]{0,3}$ ]] && [ "${QUANT_LLM_THREADS:-1}" -le 4096 ] ||
+    refuse "QUANT_LLM_THREADS: expected a number from 1 to 4096 but got '$QUANT_LLM_THREADS'"
+  for name in QUANT_LLM_BUILD_DIR QUANT_LLM_CACHE_DIR PIP_CACHE_DIR; do
+    [ -z "${!name:-}" ] || check_directory "$name" "$(realpath -ms -- "${!name}")"
+  done
+  [ -w "$QUANT_LLM_ROOT" ] || die "expected a checkout that $(id -un) may write but got $QUANT_LLM_ROOT"
 }
 
 # check_shared_memory [DIRECTORY]: for what runs several processes.
@@ -69,7 +84,6 @@ check_shared_memory() {
 # begin: to be called first by every script that changes the checkout.
 begin() {
   check_environment
-  [ -w "$QUANT_LLM_ROOT" ] || die "expected a checkout that $(id -un) may write but got $QUANT_LLM_ROOT"
   mkdir -p "$QUANT_LLM_CACHE" && exec 9>>"$QUANT_LLM_CACHE/lock" ||
     die "cannot write $QUANT_LLM_CACHE/lock; who ran this here first? (now: $(id -un))"
   if ! flock -n 9; then

@@ -11,6 +11,7 @@ and, if the model was quantized, report.json.
 
 import contextlib
 import ctypes
+import errno
 import json
 import math
 import os
@@ -124,6 +125,8 @@ def new_directory(path, replace=False, reads=()):
                     os.rename(staging, path)
                 complete.append(path)
         except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and not replace:  # somebody else was faster
+                raise ExistsError(f"'{path}' exists already; choose another name, or replace it") from None
             raise QuantLLMError(f"cannot write '{path}': {error.strerror or error}") from None
 
 

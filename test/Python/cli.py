@@ -815,6 +815,15 @@ def test_context(capsys, hf_model, tmp_path):
     assert status == 2 and "config.json: expected 'max_position_embeddings' to be a positive integer but got \"many\"" in err
 
 
+def test_another_run_was_faster(tmp_path):
+    with pytest.raises(model.ExistsError, match="/m' exists already; choose another name, or replace it$"):
+        with model.new_directory(tmp_path / "m") as staging:
+            open(os.path.join(staging, "model.mlir"), "w").close()
+            (tmp_path / "m").mkdir()
+            (tmp_path / "m" / "theirs").touch()
+    assert sorted(os.listdir(tmp_path)) == ["m"] and os.listdir(tmp_path / "m") == ["theirs"]
+
+
 def test_messages_of_the_library_name_no_options(hf_model, tmp_path):
     model.import_directory(hf_model, tmp_path / "m")
     with pytest.raises(model.ExistsError, match="exists already; choose another name, or replace it$"):

@@ -89,10 +89,11 @@ def test_run(checkout):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--windows", "0"], "--windows: expected a positive number but got '0'"),
-        (["--windows", "-3"], "--windows: expected a positive number but got '-3'"),
-        (["--windows=1.5"], "--windows: expected a positive number but got '1.5'"),
-        (["--windows="], "--windows: expected a positive number but got ''"),
+        (["--windows", "0"], "--windows: expected a number from 1 to 9999999 but got '0'"),
+        (["--windows", "-3"], "--windows: expected a number from 1 to 9999999 but got '-3'"),
+        (["--windows=1.5"], "--windows: expected a number from 1 to 9999999 but got '1.5'"),
+        (["--windows=10000000"], "--windows: expected a number from 1 to 9999999 but got '10000000'"),
+        (["--windows="], "--windows: expected a number from 1 to 9999999 but got ''"),
         (["--windows"], "expected a value after --windows"),
         (["--model", "none"], "--model: expected a Hugging Face directory or a GGUF file but there is no {root}/none"),
         (["--model", "text.txt"], "--model: expected a Hugging Face directory or a GGUF file but {root}/text.txt is neither"),
@@ -178,6 +179,10 @@ def test_build_directory(checkout, script):
         ("QUANT_LLM_TEST_JOBS", "1.5", "expected a number from 1 to 9999 but got '1.5'"),
         ("QUANT_LLM_BUILD_DIR", "/proc/x", "expected a directory that {user} may write but got '/proc/x'"),
         ("QUANT_LLM_BUILD_DIR", "text.txt/x/y", "expected a directory that {user} may write but got '{root}/text.txt/x/y'"),
+        ("QUANT_LLM_THREADS", "abc", "expected a number from 1 to 4096 but got 'abc'"),
+        ("QUANT_LLM_THREADS", "4097", "expected a number from 1 to 4096 but got '4097'"),
+        ("QUANT_LLM_CACHE_DIR", "text.txt", "expected a directory that {user} may write but got '{root}/text.txt'"),
+        ("PIP_CACHE_DIR", "/proc/x", "expected a directory that {user} may write but got '/proc/x'"),
         ("QUANT_LLM_BUILD_DIR", "text.txt", "expected a directory that {user} may write but got '{root}/text.txt'"),
     ],
 )
