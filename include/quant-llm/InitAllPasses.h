@@ -24,6 +24,7 @@ inline void registerAllPasses() {
   registerQuantLLMTargetPasses();
   registerQuantLLMEquivalencePasses();
   registerQuantizationPipelines();
+  registerRecipePipelines();
   registerCpuPipelines();
   registerGpuPipelines();
 }

@@ -33,6 +33,7 @@ void buildFineQuantPipeline(OpPassManager &pm,
   choose.zero = options.zero;
   choose.rule = options.rule;
   choose.scale = options.scale;
+  choose.rowScale = options.rowScale;
   choose.rounding = options.rounding;
   choose.block.assign(options.block.begin(), options.block.end());
   choose.alpha = options.alpha;

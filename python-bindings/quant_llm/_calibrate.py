@@ -7,14 +7,14 @@ that --help does not wait for it."""
 import os
 import sys
 
-from . import model as models
 from ._errors import QuantLLMError
-from .tokenizer import MissingTokenizerError
 
 # Of the inputs of linears, in the order in which they are written.
 OF_INPUTS = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs")
 STATISTICS = (*OF_INPUTS, "fisher")
 DEFAULT_STATISTICS = ("absmax", "absmean", "mean", "min", "max", "hessian")
+# Weights of tokens by which all count the same in a Hessian.
+ENERGY = "energy"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -28,13 +28,14 @@ def add_command(add, positive, natural):
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", metavar="FILE", help="UTF-8 text; - for standard input")
     source.add_argument("--tokens", metavar="FILE.npy", help="tokens instead of text: an array [samples, length] of integers")
+    source.add_argument("--random-tokens", action="store_true", help="tokens drawn at random from the vocabulary, for methods without data")
     command.add_argument("--samples", type=positive, default=128, metavar="N", help="pieces of the text (default: %(default)s)")
     command.add_argument("--length", type=positive, default=512, metavar="L", help="tokens of a piece (default: %(default)s)")
     command.add_argument("--seed", type=natural, default=0, metavar="S", help="which pieces are drawn (default: %(default)s)")
     command.add_argument(
         "--statistics", default=",".join(DEFAULT_STATISTICS), metavar="LIST", help=f"what to store, of {', '.join(STATISTICS)} (default: %(default)s)"
     )
-    command.add_argument("--token-weights", metavar="FILE.npy", help="how much each token counts: an array of the shape of the tokens")
+    command.add_argument("--token-weights", metavar="FILE.npy", help=f"how much each token counts: an array of the shape of the tokens; or '{ENERGY}': all the same in every Hessian, however large they are")
     command.add_argument("--dtype", default=DTYPES[0], choices=DTYPES, help="type of the activations (default: %(default)s)")
     command.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; by default cuda if there is any")
     command.add_argument("--restart", action="store_true", help="throw away unfinished work instead of going on with it")
@@ -49,7 +50,7 @@ def run_calibrate(arguments):
         raise QuantLLMError("expected the package torch, which runs the model; pip install torch") from None
     from tqdm import tqdm
 
-    from .calibration import calibrate, sample_tokens
+    from .calibration import calibrate, random_tokens, sample_tokens
     from .cli import read_text, say, show_warning
 
     _initialize(torch, arguments)
@@ -57,11 +58,18 @@ def run_calibrate(arguments):
         tokens = _read_array(arguments.tokens)
         if tokens.ndim != 2:
             raise QuantLLMError(f"'{arguments.tokens}': expected an array [samples, length] but got shape {list(tokens.shape)}")
+    elif arguments.random_tokens:
+
+        def tokens(vocabulary):
+            return random_tokens(vocabulary, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
+
     else:
         text = read_text(arguments.text)
         tokens = _find_tokenizer(arguments.model).encode(text, special_tokens=False)
         tokens = sample_tokens(tokens, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
-    weights = _read_array(arguments.token_weights) if arguments.token_weights else None
+    weights = arguments.token_weights
+    if weights not in (None, ENERGY):
+        weights = _read_array(weights)
     bar = tqdm(desc="calibrating", unit="sample", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
 
     def progress(done, total, part):
@@ -107,6 +115,10 @@ def _initialize(torch, arguments):
 
 
 def _find_tokenizer(path):
+    # Here, because recipes know what is above, and models know recipes.
+    from . import model as models
+    from .tokenizer import MissingTokenizerError
+
     try:
         return models.find_tokenizer(path)
     except MissingTokenizerError as error:

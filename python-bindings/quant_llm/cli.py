@@ -24,7 +24,8 @@ try:
 
     from . import __version__, model
     from ._build import options_of
-    from ._calibrate import add_command as add_calibrate
+    from . import recipe as recipes
+    from ._calibrate import add_command as add_calibrate, run_calibrate
     from ._check import MAX_THREADS, check_threads
     from ._errors import QuantLLMError
 except ImportError as missing:
@@ -94,12 +95,19 @@ def run_import(arguments):
 
 def run_quantize(arguments):
     check_threads(arguments.threads)
+    recipe = recipes.load(arguments.recipe)
+    options = recipe_options(arguments, recipe)
+    # FineQuant is a pipeline of the library; its recipe is there to be copied.
+    if arguments.recipe == "finequant":
+        recipe, options = "finequant", options_of({name.replace("_", "-"): value for name, value in options.items()})
+    calibration = None if recipe == "finequant" else find_calibration(arguments, recipe)
     with Bars() as bars:
         report = model.quantize_directory(
             arguments.model,
             arguments.output,
-            recipe=arguments.recipe,
-            options=pipeline_options(arguments),
+            recipe=recipe,
+            options=options,
+            calibration=calibration,
             replace=arguments.force,
             progress=bars,
             diagnostic=show_warning,
@@ -108,15 +116,16 @@ def run_quantize(arguments):
     say(f"wrote {arguments.output}: {summarize_totals(totals)}")
 
 
-def pipeline_options(arguments):
-    """The options of the pipeline as text."""
+def recipe_options(arguments, recipe):
+    """The options of the recipe that are given."""
     if arguments.block is not None:
         choice = {"--alpha": arguments.alpha, "--group-sizes": arguments.group_sizes, "--statistic": arguments.statistic, "--aggregation": arguments.aggregation}
         vain = [name for name, value in choice.items() if value is not None]
         if vain:
             raise QuantLLMError(f"--block: this block is taken everywhere, nothing is chosen by {', '.join(vain)}; give either --block or {'that' if len(vain) == 1 else 'those'}")
-    options = {
-        "element": choose_element(arguments.element, arguments.bits, arguments.symmetric),
+    values = recipe.parse_options(arguments.set)
+    given = {
+        "element": None,
         "alpha": arguments.alpha,
         "sizes": arguments.group_sizes,
         "block": arguments.block,
@@ -128,7 +137,63 @@ def pipeline_options(arguments):
         "exclude": arguments.exclude,
         "threads": arguments.threads or None,
     }
-    return options_of(options)
+    if recipe.name == "finequant" and "element" not in values or not (arguments.element is arguments.bits is arguments.symmetric is None):
+        given["element"] = choose_element(arguments.element, arguments.bits, arguments.symmetric)
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name in values:
+            raise QuantLLMError(f"--set {name}: the option is given twice")
+        if name not in recipe.options:
+            raise QuantLLMError(f"the recipe '{recipe.name}' has no option '{name}'; it has {', '.join(recipe.options)} (--set)")
+        default = recipe.options[name].default
+        values[name] = recipe.options[name].check(str(value) if isinstance(default, str) else value, name)
+    return values
+
+
+def find_calibration(arguments, recipe):
+    """The calibration file of a recipe, or a function that makes it."""
+    wanted = recipe.calibration
+    if wanted is None:
+        if arguments.calibration or arguments.text:
+            raise QuantLLMError(f"{'--calibration' if arguments.calibration else '--text'}: the recipe '{recipe.name}' needs no data")
+        return None
+    if arguments.calibration:
+        return arguments.calibration
+    if wanted.tokens == "text" and not arguments.text:
+        raise QuantLLMError(f"the recipe '{recipe.name}' needs a text to calibrate with (--text FILE), or a calibration file (--calibration FILE)")
+    if wanted.tokens == "random" and arguments.text:
+        raise QuantLLMError(f"--text: the recipe '{recipe.name}' draws tokens at random")
+    path = os.path.normpath(arguments.output) + ".calibration.safetensors"
+    if os.path.lexists(path):
+        raise QuantLLMError(f"'{path}' exists already; take it (--calibration), or remove it")
+
+    def calibrate():
+        run_calibrate(
+            argparse.Namespace(
+                model=arguments.model, output=path, text=arguments.text, tokens=None, random_tokens=wanted.tokens == "random", samples=arguments.samples or wanted.samples,
+                length=arguments.length or wanted.length, seed=wanted.seed if arguments.seed is None else arguments.seed, statistics=",".join(wanted.statistics),
+                token_weights=wanted.token_weights, dtype=wanted.dtype, device=arguments.device, restart=False,
+            )
+        )
+        return path
+
+    return calibrate
+
+
+def run_recipes(arguments):
+    if arguments.recipe is not None:
+        with open(recipes.load(arguments.recipe).path, encoding="utf-8") as file:
+            say(file.read(), end="")
+        return
+    rows = []
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        needs = {None: "nothing", "text": "text", "random": "nothing (PyTorch)"}[recipe.calibration and recipe.calibration.tokens]
+        rows.append((name, needs, recipe.summary))
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    for name, needs, summary in [("recipe", "needs", "what it does"), *rows]:
+        say(f"{name:{widths[0]}}  {needs:{widths[1]}}  {summary}")
 
 
 def choose_element(element, bits, symmetric):
@@ -438,7 +503,15 @@ input, or a file that cannot be read or written; 128 + N after signal N (130: Ct
 
     command = add("quantize", run_quantize, "quantize the weights of a model", "quant-llm quantize model.gguf -o model-int4 --alpha 0.8")
     add_output(command)
-    command.add_argument("--recipe", choices=["finequant"], default="finequant", help="the method (default: %(default)s)")
+    command.add_argument("--recipe", default="finequant", metavar="NAME|FILE", help="the method: a name that 'quant-llm recipes' lists, or a file like theirs (default: %(default)s)")
+    command.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the recipe; may be repeated")
+    data = command.add_mutually_exclusive_group()
+    data.add_argument("--calibration", metavar="FILE", help="statistics for recipes that need them, from quant-llm calibrate")
+    data.add_argument("--text", metavar="FILE", help="UTF-8 text to measure statistics with, which are kept beside DIR; - for standard input")
+    command.add_argument("--samples", type=positive, metavar="N", help="pieces of that text (default: as the recipe says)")
+    command.add_argument("--length", type=positive, metavar="L", help="tokens of a piece (default: as the recipe says)")
+    command.add_argument("--seed", type=natural, metavar="S", help="which pieces are drawn (default: as the recipe says)")
+    command.add_argument("--device", metavar="NAME", help="where the model runs on that text: cpu, cuda, ...; by default cuda if there is any")
     codes = command.add_mutually_exclusive_group()
     codes.add_argument("--bits", type=integer(1, 8), metavar="B", help="bits per code, 1 to 8 (default: 4); uintB, or intB with --symmetric")
     codes.add_argument(
@@ -460,6 +533,13 @@ input, or a file that cannot be read or written; 128 + N after signal N (130: Ct
     command.add_argument("--include", metavar="REGEX", help="only parameters whose name matches")
     command.add_argument("--exclude", metavar="REGEX", help="no parameters whose name matches")
     add_threads(command)
+
+    command = commands.add_parser(
+        "recipes", help="list the recipes, or print one", description="Lists the recipes, or prints the file of one, to copy and edit.", epilog="example:\n  quant-llm recipes gptq > my.toml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(function=run_recipes)
+    command.add_argument("recipe", nargs="?", metavar="NAME", help="the recipe to print")
 
     command = add("info", run_info, "say what a model consists of", "quant-llm info model-int4")
     command.add_argument("--json", action="store_true", help="print JSON")
@@ -498,7 +578,10 @@ def join_block(argv):
 def main(argv=None):
     """Runs the command and returns its exit status."""
     arguments = make_parser().parse_args(join_block(sys.argv[1:] if argv is None else argv))
-    return run_command("quant-llm", lambda: name_options(arguments), getattr(arguments, "interrupted", None))
+    interrupted = getattr(arguments, "interrupted", None)
+    if getattr(arguments, "recipe", None) and getattr(arguments, "text", None):
+        interrupted = "what was measured so far is kept: the same command goes on"
+    return run_command("quant-llm", lambda: name_options(arguments), interrupted)
 
 
 def name_options(arguments):

@@ -24,10 +24,12 @@ import time
 
 import numpy as np
 
-from . import _quant_llm, describe_archive, describe_module, import_model, read_gguf_metadata
+from . import _quant_llm, describe_archive, describe_module, import_model, read_gguf_metadata, run_pipeline
 from ._check import check_flag, check_handler, check_integer, check_number, check_path, check_text, wrong_type
 from ._errors import Diagnostic, QuantLLMError
+from ._safetensors import read_header
 from ._scheme import parse_scheme
+from .recipe import Recipe
 from .runtime import Engine
 from .tokenizer import MissingTokenizerError, StreamDecoder, Tokenizer, find_end_tokens, load_tokenizer
 
@@ -334,18 +336,31 @@ def _copy_companions(source, directory):
                 raise QuantLLMError(f"cannot copy '{original}': {error.strerror}") from None
 
 
-def quantize_directory(source, output, *, recipe="finequant", options="", replace=False, progress=None, diagnostic=None):
+def quantize_directory(source, output, *, recipe="finequant", options="", calibration=None, replace=False, progress=None, diagnostic=None):
     """Quantizes a model (anything that classify() knows) to a directory of ours
-    that needs no other file. `options` are those of the pipeline
-    `quant-llm-<recipe>`, as text. Returns the report as a dict."""
-    check_text(recipe, "recipe")
-    check_text(options, "options")
+    that needs no other file. `recipe` is one that quant_llm.recipe.load() gives,
+    with a dict as `options` and a calibration file if it needs one (or a function
+    that makes one when all else is checked); or the name of a pipeline `quant-llm-<recipe>`, with its options as text. Returns the
+    report as a dict."""
+    is_recipe = isinstance(recipe, Recipe)
+    if is_recipe:
+        options = recipe.check_options(options or {})
+        if not callable(calibration):
+            calibration = _check_calibration(recipe, calibration, diagnostic)
+    else:
+        check_text(recipe, "recipe")
+        check_text(options, "options")
+        if calibration is not None:
+            raise QuantLLMError("calibration: expected none beside options of a pipeline, which name the file themselves")
     check_handler(progress, "progress")
     check_handler(diagnostic, "diagnostic")
     kind = classify(source)
     if kind == "quant-llm":
         _check_not_quantized(source)
-    _check_options(recipe, options)
+    if is_recipe:
+        _check_recipe(recipe, options)
+    else:
+        _check_options(recipe, options)
     with new_directory(output, replace, _list_files(source, kind) if replace else ()) as staging:
         missing = _do_without_tokenizer(output, staging, diagnostic)
         directory = source
@@ -357,18 +372,72 @@ def quantize_directory(source, output, *, recipe="finequant", options="", replac
                 directory = imported
             else:
                 _check_tokenizer(source, missing)
-            _quant_llm.quantize_model(
-                check_path(os.path.join(directory, "model.mlir")),
-                staging,
-                recipe,
-                options,
-                progress,
-                names.diagnostic,
-            )
+            if is_recipe:
+                if callable(calibration):
+                    calibration = _check_calibration(recipe, calibration(), diagnostic)
+                _run_recipe(recipe, options, calibration, directory, staging, progress, names.diagnostic)
+            else:
+                _quant_llm.quantize_model(
+                    check_path(os.path.join(directory, "model.mlir")),
+                    staging,
+                    recipe,
+                    options,
+                    progress,
+                    names.diagnostic,
+                )
         _copy_companions(directory, staging)
         shutil.rmtree(imported, ignore_errors=True)
         with open(os.path.join(staging, "report.json"), encoding="utf-8") as file:
             return json.load(file)
+
+
+def _run_recipe(recipe, options, calibration, directory, staging, progress, diagnostic):
+    """Writes model.mlir, model.safetensors and report.json."""
+    with _temporary_directory(".scratch.", staging) as scratch:
+        pipeline = _render(recipe, options, calibration, staging, scratch)
+        text = run_pipeline(_read_module(directory), pipeline, name=os.path.join(os.fspath(directory), "model.mlir"), progress=progress, diagnostic=diagnostic)
+    with open(os.path.join(staging, "model.mlir"), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _render(recipe, options, calibration, directory, scratch):
+    files = {"output": os.path.join(directory, "model.safetensors"), "report": os.path.join(directory, "report.json"), "scratch": scratch}
+    if calibration is not None:
+        files["calibration"] = calibration
+    return f"builtin.module({recipe.render(options, **files)})"
+
+
+def _check_recipe(recipe, options):
+    """Raises if a pass refuses its options, whatever the model is."""
+    with _temporary_directory() as directory:
+        try:
+            run_pipeline("", _render(recipe, options, os.path.join(directory, "none"), directory, directory))
+        except QuantLLMError as error:
+            # What else is wrong is that this module has no weights.
+            if re.search("[Ii]nvalid option|no legal scheme|no such option|registered pass|pipeline", str(error)):
+                raise QuantLLMError(f"the recipe '{recipe.name}' cannot be used: {error}", error.diagnostics) from None
+
+
+def _check_calibration(recipe, calibration, diagnostic):
+    """The absolute path of a calibration file that has what a recipe reads."""
+    if recipe.calibration is None:
+        if calibration is not None:
+            raise QuantLLMError(f"the recipe '{recipe.name}' reads no calibration file")
+        return None
+    wanted = recipe.calibration
+    if calibration is None:
+        raise QuantLLMError(f"the recipe '{recipe.name}' needs a calibration file with {', '.join(wanted.statistics)} (quant-llm calibrate)")
+    calibration = os.path.abspath(check_path(calibration, "calibration"))
+    tensors, metadata = read_header(calibration)
+    if not metadata.get("schema", "").startswith("quant_llm.calibration/"):
+        raise QuantLLMError(f"'{calibration}' is no calibration file (quant-llm calibrate)")
+    stored = {name.partition("/")[0] for name in tensors}
+    if missing := [name for name in wanted.statistics if name not in stored]:
+        raise QuantLLMError(f"'{calibration}' has no statistic {', '.join(missing)}, which the recipe '{recipe.name}' needs; it has {', '.join(sorted(stored))}")
+    weights = metadata.get("token_weights", "none")
+    if diagnostic and weights != (wanted.token_weights or "none"):
+        diagnostic(Diagnostic("warning", "", f"the recipe '{recipe.name}' is for token weights '{wanted.token_weights or 'none'}', but those of '{calibration}' are '{weights}'"))
+    return calibration
 
 
 def _check_not_quantized(source):

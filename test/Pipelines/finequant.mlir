@@ -11,9 +11,9 @@
 // RUN: sed 's/q2.safetensors/q.safetensors/' %t/q2.mlir | diff %t/q.mlir -
 
 // Its options reach the passes, and what it prints is what it does.
-// RUN: %python %S/../Dialect/QuantLLM/Transforms/Inputs/reparse.py %t/model.mlir '-quant-llm-finequant=output=%t/p.safetensors report=%t/p.json element=uint3 zero=int rule=mse scale=bf16 rounding=half_away alpha=0.7 statistic=gaussian aggregation=mean sizes=128,64 include=proj exclude=xyz include-shared=true copy-dense=false archive-name=w module-dir=%t base-dir=%t threads=2' | FileCheck %s --check-prefix=OPTIONS
+// RUN: %python %S/../Dialect/QuantLLM/Transforms/Inputs/reparse.py %t/model.mlir '-quant-llm-finequant=output=%t/p.safetensors report=%t/p.json element=uint3 zero=int rule=mse scale=f8E4M3FN row-scale=bf16 rounding=half_away alpha=0.7 statistic=gaussian aggregation=mean sizes=128,64 include=proj exclude=xyz include-shared=true copy-dense=false archive-name=w module-dir=%t base-dir=%t threads=2' | FileCheck %s --check-prefix=OPTIONS
 // OPTIONS: convert-linalg-to-quant-llm{
-// OPTIONS-SAME: quant-llm-choose-granularity{aggregation=mean alpha=7.000000e-01 base-dir={{.*}} element=uint3 exclude=xyz include=proj include-shared=true rounding=half_away rule=mse scale=bf16 sizes={128,64} statistic=gaussian threads=2 zero=int}
+// OPTIONS-SAME: quant-llm-choose-granularity{aggregation=mean alpha=7.000000e-01 base-dir={{.*}} element=uint3 exclude=xyz include=proj include-shared=true rounding=half_away row-scale=bf16 rule=mse scale=f8E4M3FN sizes={128,64} statistic=gaussian threads=2 zero=int}
 // OPTIONS-SAME: quant-llm-quantize{{[{].*}} archive-name=w base-dir={{.*}} copy-dense=false {{.*}} module-dir={{.*}} output={{.*}}p.safetensors {{.*}}report={{.*}}p.json {{.*}}threads=2}
 // OPTIONS-SAME: quant-llm-fuse-epilogues{
 // RUN: %python %S/../Dialect/QuantLLM/Transforms/Inputs/reparse.py %t/model.mlir '-quant-llm-finequant=output=%t/p2.safetensors block=1,32 fuse=false' | FileCheck %s --check-prefix=NOFUSE

@@ -271,7 +271,6 @@ def test_links_to_what_is_read_are_not_followed(hf_model, tmp_path, name):
         ["quantize", "x", "-o", "y", "--alpha", "-1"],
         ["quantize", "x", "-o", "y", "--group-sizes", "64,none"],
         ["quantize", "x", "-o", "y", "--block", "64"],
-        ["quantize", "x", "-o", "y", "--recipe", "magic"],
         ["quantize", "x", "-o", "y", "--symmetric", "--asymmetric"],
         ["quantize", "x", "-o", "y", "--element", "nf4", "--bits", "3"],
         ["quantize", "x", "-o", "y", "--element", "nf4", "--bits", "4"],

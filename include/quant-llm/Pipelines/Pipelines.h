@@ -11,6 +11,9 @@
 
 #include "mlir/Pass/PassOptions.h"
 #include "quant-llm/Numerics/Granularity.h"
+#include "llvm/ADT/StringMap.h"
+
+#include <vector>
 
 namespace mlir {
 class DialectRegistry;
@@ -115,6 +118,10 @@ struct FineQuantPipelineOptions
   Option<std::string> scale{*this, "scale",
                             llvm::cl::desc("Type of the scales"),
                             llvm::cl::init("f16")};
+  Option<std::string> rowScale{
+      *this, "row-scale",
+      llvm::cl::desc("Type of one more scale per output, under which scales "
+                     "are stored; scale is then their element")};
   Option<std::string> rounding{
       *this, "rounding",
       llvm::cl::desc("Rounding of ties: half_even or half_away"),
@@ -196,6 +203,36 @@ void buildFineQuantPipeline(mlir::OpPassManager &pm,
 
 /// Registers `quant-llm-finequant` for textual pipelines.
 void registerQuantizationPipelines();
+
+/// One option of a recipe; its default as text.
+struct RecipeOption {
+  const char *name;
+  const char *defaultValue;
+  const char *help;
+};
+
+/// A method as a pass pipeline with placeholders, from a file of recipes/
+/// (docs/Recipes.md).
+struct Recipe {
+  const char *name;
+  const char *summary;
+  const char *pipeline;
+  std::vector<RecipeOption> options;
+};
+
+/// The recipes of the project, sorted by name. FineQuant, which is a pipeline
+/// of its own, is not among them.
+llvm::ArrayRef<Recipe> getRecipes();
+
+/// The pass pipeline of a recipe with `values` for its placeholders: options,
+/// and `output`, `report`, `calibration` and `scratch` as it uses them.
+llvm::FailureOr<std::string> renderRecipe(
+    const Recipe &recipe, const llvm::StringMap<std::string> &values,
+    llvm::function_ref<llvm::LogicalResult(const llvm::Twine &)> emitError);
+
+/// Registers the pipelines `quant-llm-<name>` of all recipes. Their options are
+/// those of the recipe, with hyphens, and the files that it reads and writes.
+void registerRecipePipelines();
 
 } // namespace quant_llm
 

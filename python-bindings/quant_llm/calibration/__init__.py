@@ -16,6 +16,6 @@ from ._driver import STATISTICS, calibrate
 from ._file import CalibrationFile
 from ._parameters import Parameters
 from ._source import Part, translate
-from ._tokens import sample_tokens
+from ._tokens import random_tokens, sample_tokens
 
-__all__ = ["STATISTICS", "CalibrationFile", "Parameters", "Part", "calibrate", "sample_tokens", "translate"]
+__all__ = ["STATISTICS", "CalibrationFile", "Parameters", "Part", "calibrate", "random_tokens", "sample_tokens", "translate"]

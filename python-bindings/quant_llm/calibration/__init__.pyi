@@ -44,13 +44,14 @@ class CalibrationFile:
     def read(self, statistic: str, parameter: str) -> np.ndarray: ...
 
 def sample_tokens(tokens: Sequence[int] | np.ndarray, *, samples: int, length: int, seed: int = 0) -> np.ndarray: ...
+def random_tokens(vocabulary_size: int, *, samples: int, length: int, seed: int = 0) -> np.ndarray: ...
 def calibrate(
     model: str | os.PathLike[str],
-    tokens: np.ndarray | Sequence[np.ndarray],
+    tokens: np.ndarray | Sequence[np.ndarray] | Callable[[int], np.ndarray],
     output: str | os.PathLike[str],
     *,
     statistics: Sequence[str] = ...,
-    token_weights: np.ndarray | Sequence[np.ndarray] | None = None,
+    token_weights: np.ndarray | Sequence[np.ndarray] | str | None = None,
     quantiles: Sequence[float] = ...,
     inputs: int = 512,
     seed: int = 0,

@@ -21,7 +21,7 @@ import torch
 import torch.distributed
 
 from .. import __version__, _quant_llm, model as models, run_pipeline
-from .._calibrate import DEFAULT_STATISTICS, DTYPES, OF_INPUTS, STATISTICS
+from .._calibrate import DEFAULT_STATISTICS, DTYPES, ENERGY, OF_INPUTS, STATISTICS
 from .._errors import QuantLLMError
 from .._safetensors import read_header
 from ._file import SCHEMA, CalibrationFile, read_tensor, write_tensors
@@ -57,11 +57,13 @@ def calibrate(
     diagnostic=None,
 ):
     """Runs `model` (a directory of ours, of Hugging Face, or a GGUF file) on
-    `tokens`, an array [samples, length] or a list of arrays, and writes the
-    calibration file `output`.
+    `tokens`, an array [samples, length] or a list of arrays, or a function that
+    makes them of the size of the vocabulary, and writes the calibration file
+    `output`.
 
     `statistics` are among STATISTICS. `token_weights`, of the shape of the
-    tokens, say how much each token counts. `quantiles` are the fractions of the
+    tokens, say how much each token counts; with "energy" all count the same in
+    every Hessian, however large the inputs are. `quantiles` are the fractions of the
     statistic of this name, `inputs` how many rows the statistic `inputs` has,
     which are drawn with `seed`.
 
@@ -119,13 +121,23 @@ class _Run:
 
     def configure(self, tokens, statistics, token_weights, quantiles, inputs, seed, dtype, device):
         vocabulary = re.search(r"\bvocab_size = (\d+)", self.module)
-        self.tokens = check_tokens(tokens, int(vocabulary[1]) if vocabulary else None)
-        self.weights = check_token_weights(token_weights, self.tokens)
+        vocabulary = int(vocabulary[1]) if vocabulary else None
+        if callable(tokens):
+            if vocabulary is None:
+                raise QuantLLMError("expected samples of tokens: the module does not say how large its vocabulary is")
+            tokens = tokens(vocabulary)
+        self.tokens = check_tokens(tokens, vocabulary)
+        self.by_energy = isinstance(token_weights, str)
+        if self.by_energy and token_weights != ENERGY:
+            raise QuantLLMError(f"expected weights of tokens or '{ENERGY}' but got '{token_weights}'")
+        self.weights = check_token_weights(None if self.by_energy else token_weights, self.tokens)
         self.statistics = tuple(s for s in STATISTICS if s in statistics)
         if unknown := sorted(set(statistics) - set(STATISTICS)):
             raise QuantLLMError(f"expected statistics among {', '.join(STATISTICS)} but got {', '.join(unknown)}")
         if not self.statistics:
             raise QuantLLMError("expected at least one statistic but got none")
+        if self.by_energy and "hessian" not in self.statistics:
+            raise QuantLLMError(f"the weights '{ENERGY}' are for the statistic hessian, which is not among {', '.join(self.statistics)}")
         if dtype not in TYPES:
             raise QuantLLMError(f"expected a type among {', '.join(TYPES)} but got '{dtype}'")
         self.dtype_name, self.dtype = dtype, TYPES[dtype]
@@ -159,7 +171,7 @@ class _Run:
             "length": str(max(map(len, self.tokens))),
             "seed": str(self.seed),
             "text": text.hexdigest(),
-            "token_weights": "none" if self.weights is None else "given",
+            "token_weights": ENERGY if self.by_energy else "none" if self.weights is None else "given",
             "dtype": dtype,
             "writer": f"quant_llm {__version__}",
         }
@@ -388,7 +400,7 @@ class _Run:
                     if weight in aliases:
                         raise QuantLLMError(f"the linears of '{weight}' have several inputs")
                     if weight not in statistics:
-                        statistics[weight] = InputStatistics(x.shape[-1], self.statistics, self.device)
+                        statistics[weight] = InputStatistics(x.shape[-1], self.statistics, self.device, self.by_energy)
                     try:
                         statistics[weight].update(x, weights, self.picked[sample])
                     except FloatingPointError:
@@ -452,7 +464,7 @@ class _Run:
             for weight in dict.fromkeys(part.linears):
                 if weight in everything:
                     if weight not in statistics:
-                        statistics[weight] = InputStatistics(everything[weight], self.statistics, self.device)
+                        statistics[weight] = InputStatistics(everything[weight], self.statistics, self.device, self.by_energy)
                     statistics[weight].reduce()
         return {weight: entry.finish(self.quantiles) for weight, entry in statistics.items()}
 

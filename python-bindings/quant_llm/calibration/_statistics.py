@@ -15,11 +15,13 @@ _BINS = _STEPS * _OCTAVES
 
 
 class InputStatistics:
-    """Accumulates the chosen statistics over inputs [tokens, K]."""
+    """Accumulates the chosen statistics over inputs [tokens, K]. With `by_energy`
+    all tokens count the same in the Hessian, however large they are."""
 
-    def __init__(self, channels, chosen, device):
+    def __init__(self, channels, chosen, device, by_energy=False):
         self.channels = channels
         self.chosen = chosen
+        self.by_energy = by_energy
         full = lambda value, *shape, dtype=torch.float32: torch.full(shape, value, dtype=dtype, device=device)
         self.largest = full(0.0, channels)
         self.minimum = full(float("inf"), channels)
@@ -61,6 +63,9 @@ class InputStatistics:
         self.sum += weighted.sum(0, dtype=torch.float64)
         self.magnitudes += magnitude.sum(0, dtype=torch.float64)
         if self.hessian is not None:
+            if self.by_energy:
+                energy = x.square().mean(1, keepdim=True)
+                weighted = torch.where(energy > 0, x / energy, 0.0)
             self.hessian.addmm_(weighted.T, x)
 
     def reduce(self):

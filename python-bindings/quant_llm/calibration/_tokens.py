@@ -28,6 +28,15 @@ def sample_tokens(tokens, *, samples, length, seed=0):
     return tokens[: count * length].reshape(count, length)[chosen]
 
 
+def random_tokens(vocabulary_size, *, samples, length, seed=0):
+    """Tokens of no text: each drawn at random, uniformly, from the vocabulary; an
+    int64 array [samples, length]. For methods that are to need no data."""
+    if samples < 1 or length < 2:
+        raise QuantLLMError(f"expected at least 1 sample of at least 2 tokens but got {samples} of {length}")
+    random = np.random.Generator(np.random.PCG64(seed))
+    return random.integers(vocabulary_size, size=(samples, length), dtype=np.int64)
+
+
 def check_tokens(tokens, vocabulary_size):
     """A list of int64 arrays, one for each sample; QuantLLMError if they are none
     or do not belong to the model."""

@@ -59,6 +59,7 @@ struct ChooseGranularity
 private:
   LogicalResult run();
   LogicalResult parseOptions();
+  LogicalResult parseScale();
   void collect();
   LogicalResult choose(Candidate &candidate, ParameterArchives &archives);
   LogicalResult read(Candidate &candidate, ParameterArchives &archives,
@@ -96,11 +97,25 @@ static LogicalResult assign(T &to, Result<T> parsed,
   return success();
 }
 
+/// The type of the scales, or a scheme for them.
+LogicalResult ChooseGranularity::parseScale() {
+  if (rowScale.empty())
+    return assign(base.scaleType, parseFloatType(scale),
+                  [&] { return error("scale"); });
+  auto scales = std::make_shared<Scheme>();
+  if (failed(assign(scales->element, parseElement(scale),
+                    [&] { return error("scale"); })) ||
+      failed(assign(scales->scaleType, parseFloatType(rowScale),
+                    [&] { return error("row-scale"); })))
+    return failure();
+  base.scaleScheme = std::move(scales);
+  return success();
+}
+
 LogicalResult ChooseGranularity::parseOptions() {
   if (failed(assign(base.element, parseElement(element),
                     [&] { return error("element"); })) ||
-      failed(assign(base.scaleType, parseFloatType(scale),
-                    [&] { return error("scale"); })) ||
+      failed(parseScale()) ||
       failed(assign(base.rounding, parseRounding(rounding),
                     [&] { return error("rounding"); })))
     return failure();

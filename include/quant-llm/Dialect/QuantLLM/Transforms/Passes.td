@@ -202,6 +202,9 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
            "with a zero and absmax without">,
     Option<"scale", "scale", "std::string", "\"f16\"",
            "Type of the scales: f16, bf16, f32, f8E8M0FNU or f8E4M3FN">,
+    Option<"rowScale", "row-scale", "std::string", "\"\"",
+           "Type of one more scale per output, under which scales are stored; scale is then their element, "
+           "such as f8E4M3FN">,
     Option<"rounding", "rounding", "std::string", "\"half_even\"",
            "Rounding of ties: half_even or half_away">,
     ListOption<"block", "block", "int64_t",

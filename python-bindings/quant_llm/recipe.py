@@ -1,0 +1,236 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Recipes: files that say how a method quantizes a model (docs/Recipes.md).
+
+    recipe = load("gptq")
+    pipeline = recipe.render({"group": 128}, output="q.safetensors", report="report.json", ...)
+"""
+
+import math
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._calibrate import DTYPES, ENERGY, STATISTICS
+from ._errors import QuantLLMError
+
+DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recipes")
+
+# Placeholders that the command gives a value to.
+FILES = ("output", "report", "calibration", "scratch")
+
+_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_KEY = re.compile(r"[a-z][a-z0-9_]*")
+# An option of a pass whose value has placeholders, and one placeholder.
+_OPTION = re.compile(r"([\w-]+)=([^\s{}]*\$[^\s{}]*)")
+_PLACEHOLDER = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+
+
+@dataclass(frozen=True)
+class Option:
+    default: Any
+    help: str
+    choices: tuple = ()
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def check(self, value, name):
+        """`value` as the option has it. Raises QuantLLMError."""
+        kind = type(self.default)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind or (kind is float and not math.isfinite(value)):
+            raise QuantLLMError(f"{name}: expected {_KINDS[kind]} but got {value!r}")
+        if self.choices and value not in self.choices:
+            raise QuantLLMError(f"{name}: expected one of {', '.join(map(str, self.choices))} but got {value!r}")
+        if (self.minimum is not None and value < self.minimum) or (self.maximum is not None and value > self.maximum):
+            low = "" if self.minimum is None else f" from {self.minimum}"
+            high = "" if self.maximum is None else f" up to {self.maximum}"
+            raise QuantLLMError(f"{name}: expected {_KINDS[kind]}{low}{high} but got {value!r}")
+        return value
+
+    def parse(self, text, name):
+        """The value that a text such as that of --set stands for."""
+        kind = type(self.default)
+        value = text
+        if kind is bool:
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        elif kind in (int, float):
+            try:
+                value = kind(text)
+            except ValueError:
+                pass
+        return self.check(value, name)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a recipe asks of a calibration file, and how one is made."""
+
+    statistics: tuple
+    samples: int = 128
+    length: int = 512
+    seed: int = 0
+    token_weights: str | None = None
+    tokens: str = "text"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    summary: str
+    paper: str
+    pipeline: str
+    path: str
+    calibration: Calibration | None = None
+    options: dict = field(default_factory=dict)
+
+    def check_options(self, values):
+        """All options with the `values` given for some, whose texts are parsed."""
+        result = {name: option.default for name, option in self.options.items()}
+        for name, value in values.items():
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise QuantLLMError(f"the recipe '{self.name}' has no option '{name}'; it has {known}")
+            result[name] = self.options[name].check(value, name)
+        return result
+
+    def parse_options(self, texts):
+        """{name: value} from texts `name=value`."""
+        values = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise QuantLLMError(f"expected option=value but got '{text}'")
+            if name in values:
+                raise QuantLLMError(f"'{name}' is given twice")
+            if name not in self.options:
+                self.check_options({name: value})
+            values[name] = self.options[name].parse(value, name)
+        return values
+
+    def render(self, values, **files):
+        """The pass pipeline as text, with these options and names of files. An option
+        of a pass that gets an empty text is left out."""
+        given = {**self.check_options(values), **files}
+
+        def substitute(match):
+            try:
+                text = _PLACEHOLDER.sub(lambda name: to_text(given[name[1]]), match[2])
+            except KeyError as missing:
+                raise QuantLLMError(f"the recipe '{self.name}' needs {missing.args[0]}, which is not given") from None
+            return f"{match[1]}={quote_option(text)}" if text else ""
+
+        lines = (line.partition("#")[0] for line in self.pipeline.splitlines())
+        return " ".join(_OPTION.sub(substitute, " ".join(lines)).split())
+
+
+def to_text(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def quote_option(text):
+    """The value of an option of a pass."""
+    if re.fullmatch(r"[\w.,:+/-]+", text):
+        return text
+    for mark in "'\"":
+        if mark not in text:
+            return mark + text + mark
+    raise QuantLLMError(f"expected at most one kind of quotation marks but got {text}")
+
+
+def names():
+    """The names of the recipes that come with the package."""
+    return sorted(name.removesuffix(".toml") for name in os.listdir(DIRECTORY) if name.endswith(".toml"))
+
+
+def load(recipe):
+    """A recipe by its name, or that of a file, whose name has a dot or a slash."""
+    recipe = os.fspath(recipe)
+    is_file = "/" in recipe or "." in recipe
+    path = recipe if is_file else os.path.join(DIRECTORY, recipe + ".toml")
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        if is_file:
+            raise QuantLLMError(f"there is no recipe file '{recipe}'") from None
+        raise QuantLLMError(f"there is no recipe '{recipe}'; expected {', '.join(names())}, or the name of a file") from None
+    except OSError as error:
+        raise QuantLLMError(f"cannot read '{path}': {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise QuantLLMError(f"'{path}' is no TOML file: {error}") from None
+    try:
+        return _parse(content, path)
+    except QuantLLMError as error:
+        raise QuantLLMError(f"'{path}': {error}") from None
+
+
+def _parse(content, path):
+    keys = {"name": str, "summary": str, "paper": str, "pipeline": str, "calibration": dict, "options": dict}
+    _check_keys(content, keys, ("name", "summary", "pipeline"), "")
+    if not _NAME.fullmatch(content["name"]):
+        raise QuantLLMError(f"name: expected small letters, digits and hyphens but got '{content['name']}'")
+    options = {}
+    for name, entry in content.get("options", {}).items():
+        options[name] = _parse_option(name, entry)
+    calibration = _parse_calibration(content["calibration"]) if "calibration" in content else None
+    recipe = Recipe(content["name"], content["summary"].strip(), content.get("paper", "").strip(), content["pipeline"], path, calibration, options)
+    used = {match[1] for line in recipe.pipeline.splitlines() for match in _PLACEHOLDER.finditer(line.partition("#")[0])}
+    if unknown := sorted(used - set(options) - set(FILES)):
+        raise QuantLLMError(f"pipeline: expected placeholders of options, or {', '.join('$' + f for f in FILES)}, but got {', '.join('$' + name for name in unknown)}")
+    if vain := sorted(set(options) - used):
+        raise QuantLLMError(f"options: the pipeline does not use {', '.join(vain)}")
+    if missing := [name for name in ("output", "report") if name not in used]:
+        raise QuantLLMError(f"pipeline: expected {' and '.join('$' + name for name in missing)} in it")
+    if ("calibration" in used) != (calibration is not None):
+        raise QuantLLMError("expected a table [calibration] if the pipeline uses $calibration, and only then")
+    outside = _OPTION.sub("", "\n".join(line.partition("#")[0] for line in recipe.pipeline.splitlines()))
+    if "$" in outside:
+        raise QuantLLMError("pipeline: expected placeholders in values of options of passes only")
+    return recipe
+
+
+def _check_keys(table, keys, required, where):
+    for key, value in table.items():
+        if key not in keys:
+            raise QuantLLMError(f"{where}expected keys among {', '.join(keys)} but got '{key}'")
+        if type(value) is not keys[key]:
+            raise QuantLLMError(f"{where}{key}: expected {_KINDS.get(keys[key], 'a table' if keys[key] is dict else 'a list')} but got {value!r}")
+    if missing := [key for key in required if key not in table]:
+        raise QuantLLMError(f"{where}expected the key{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
+
+
+def _parse_option(name, entry):
+    where = f"options.{name}: "
+    if not _KEY.fullmatch(name) or name in FILES:
+        raise QuantLLMError(f"{where}expected a name of small letters, digits and underscores, other than {', '.join(FILES)}")
+    if type(entry) is not dict:
+        raise QuantLLMError(f"{where}expected a table but got {entry!r}")
+    kind = type(entry.get("default"))
+    if kind not in _KINDS:
+        raise QuantLLMError(f"{where}expected a default: a number, a text, true or false")
+    _check_keys(entry, {"default": kind, "help": str, "choices": list, "minimum": kind, "maximum": kind}, ("default", "help"), where)
+    option = Option(entry["default"], entry["help"], tuple(entry.get("choices", ())), entry.get("minimum"), entry.get("maximum"))
+    option.check(option.default, f"{where}default")
+    return option
+
+
+def _parse_calibration(table):
+    where = "calibration: "
+    keys = {"statistics": list, "samples": int, "length": int, "seed": int, "token_weights": str, "tokens": str, "dtype": str}
+    _check_keys(table, keys, ("statistics",), where)
+    if unknown := [s for s in table["statistics"] if s not in STATISTICS]:
+        raise QuantLLMError(f"{where}expected statistics among {', '.join(STATISTICS)} but got {', '.join(map(str, unknown))}")
+    for key, allowed in (("token_weights", (ENERGY,)), ("tokens", ("text", "random")), ("dtype", DTYPES)):
+        if key in table and table[key] not in allowed:
+            raise QuantLLMError(f"{where}{key}: expected {' or '.join(allowed)} but got '{table[key]}'")
+    for key, least in (("samples", 1), ("length", 2), ("seed", 0)):
+        if table.get(key, least) < least:
+            raise QuantLLMError(f"{where}{key}: expected an integer from {least} but got {table[key]}")
+    return Calibration(**{**table, "statistics": tuple(table["statistics"])})

@@ -1,0 +1,22 @@
+// Every recipe file is a pipeline. Its options reach the passes.
+// RUN: rm -rf %t && %python %S/../Dialect/QuantLLM/Transforms/Inputs/make_archive.py %t && cp %S/finequant.mlir %t/model.mlir
+// RUN: quant-opt %t/model.mlir -quant-llm-rtn='output=%t/q.safetensors group=32 scale=f8E4M3FN row-scale=f16 exclude=k_proj' -o %t/q.mlir
+// RUN: FileCheck %s < %t/q.mlir
+// CHECK: #[[SCALES:.*]] = #quant_llm.scheme<f8E4M3FN, block = [1, -1], scale = f16
+// CHECK: #quant_llm.scheme<uint4, block = [1, 32], scale = #[[SCALES]], zero = int
+// RUN: quant-opt --help | FileCheck %s --check-prefix=HELP
+// HELP: --quant-llm-gptq-clip
+// HELP: --quant-llm-rtn
+
+// RUN: not quant-opt %t/model.mlir -quant-llm-gptq='output=%t/x.safetensors' 2>&1 | FileCheck %s --check-prefix=CALIBRATION
+// CALIBRATION: error: quant-llm-gptq: expected the option 'calibration'
+// RUN: not quant-opt %t/model.mlir -quant-llm-hadamard='output=%t/x.safetensors' 2>&1 | FileCheck %s --check-prefix=SCRATCH
+// SCRATCH: error: quant-llm-hadamard: expected the option 'scratch'
+// RUN: not quant-opt %t/model.mlir -quant-llm-rtn 2>&1 | FileCheck %s --check-prefix=OUTPUT
+// OUTPUT: error: quant-llm-rtn: expected the option 'output'
+// RUN: not quant-opt %t/model.mlir -quant-llm-rtn='output=%t/x.safetensors grp=1' 2>&1 | FileCheck %s --check-prefix=UNKNOWN
+// UNKNOWN: no such option grp
+// RUN: not quant-opt %t/model.mlir -quant-llm-rtn='output=%t/x.safetensors scale=f99 row-scale=f16' 2>&1 | FileCheck %s --check-prefix=ELEMENT
+// ELEMENT: error: quant-llm-choose-granularity: invalid option 'scale'
+// RUN: not quant-opt %t/model.mlir -quant-llm-rtn='output=%t/x.safetensors scale=f8E4M3FN row-scale=f99' 2>&1 | FileCheck %s --check-prefix=ROW
+// ROW: error: quant-llm-choose-granularity: invalid option 'row-scale'

@@ -1,0 +1,236 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+# REQUIRES: python
+# RUN: %pytest %s
+"""Recipes: those of the project all quantize a model, files of users, everything
+that can be wrong with them, and tokens that count the same."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+HERE = os.path.dirname(__file__)
+sys.path.insert(0, os.path.join(HERE, "..", "Import", "Inputs"))
+from oracle import make_model
+from quant_llm import QuantLLMError, cli, model, recipe
+from quant_llm.calibration import CalibrationFile, calibrate, random_tokens
+
+TOKENS = np.random.default_rng(3).integers(0, 61, (6, 16))
+STATISTICS = ("absmax", "absmean", "hessian", "inputs")
+
+MINE = '''name = "mine"
+summary = "mine"
+pipeline = """
+convert-linalg-to-quant-llm,  # as ever
+quant-llm-choose-granularity{element=uint$bits block=1,$group exclude=$exclude},
+quant-llm-quantize{output=$output report=$report}
+"""
+[options.bits]
+default = 4
+help = "bits"
+minimum = 2
+maximum = 8
+[options.group]
+default = 16
+help = "group"
+[options.exclude]
+default = "lm_head|embed"
+help = "what stays"
+'''
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return make_model(str(tmp_path_factory.mktemp("models") / "model"), "llama", num_hidden_layers=2)
+
+
+@pytest.fixture(scope="module")
+def files(directory, tmp_path_factory):
+    """{token weights: calibration file}"""
+    path = tmp_path_factory.mktemp("calibration")
+    result = {}
+    for weights in (None, "energy"):
+        result[weights] = str(path / f"{weights}.safetensors")
+        calibrate(directory, TOKENS, result[weights], statistics=STATISTICS, token_weights=weights, inputs=TOKENS.size)
+    return result
+
+
+def write(tmp_path, old="", new="", text=MINE):
+    assert old in text
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(old, new))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_every_recipe(directory, files, name, tmp_path):
+    loaded = recipe.load(name)
+    assert loaded.name == name
+    warnings = []
+    options = {key: value for key, value in {"group": 16, "budget": 6.0}.items() if key in loaded.options}
+    report = model.quantize_directory(
+        directory, tmp_path / "q", recipe=loaded, options=options,
+        calibration=files[loaded.calibration.token_weights] if loaded.calibration else None, diagnostic=lambda d: warnings.append(d) if d.severity == "warning" else None,
+    )
+    assert [w for w in warnings if 'tokenizer' not in w.message] == []
+    assert len(report["weights"]) == 14
+    assert sorted(os.listdir(tmp_path)) == ["q"]
+    assert not [file for file in os.listdir(tmp_path / "q") if file.startswith(".")]
+    assert all(0 < weight["relative_frobenius"] < 0.6 for weight in report["weights"])
+
+
+def test_energy(files):
+    plain, weighted = CalibrationFile(files[None]), CalibrationFile(files["energy"])
+    assert (plain.metadata["token_weights"], weighted.metadata["token_weights"]) == ("none", "energy")
+    for name in plain.parameters:
+        x = weighted.read("inputs", name).astype(np.float64)
+        x /= np.sqrt((x**2).mean(1, keepdims=True))
+        np.testing.assert_allclose(weighted.read("hessian", name), x.T @ x / len(x), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(weighted.read("absmean", name), plain.read("absmean", name))
+
+
+def test_energy_of_nothing():
+    from quant_llm.calibration._statistics import InputStatistics
+
+    statistics = InputStatistics(2, ("hessian",), "cpu", by_energy=True)
+    statistics.update(torch.tensor([[0.0, 0.0], [3.0, 0.0]]))
+    np.testing.assert_allclose(statistics.finish(())["hessian"], [[1.0, 0.0], [0.0, 0.0]])
+
+
+def test_random_tokens(directory, tmp_path):
+    tokens = random_tokens(61, samples=3, length=50, seed=1)
+    assert tokens.shape == (3, 50) and tokens.min() >= 0 and 50 < tokens.max() < 61
+    np.testing.assert_array_equal(tokens, random_tokens(61, samples=3, length=50, seed=1))
+    assert (tokens != random_tokens(61, samples=3, length=50, seed=2)).any()
+    report = calibrate(directory, lambda vocabulary: random_tokens(vocabulary, samples=2, length=8), tmp_path / "c.safetensors", statistics=["absmax"])
+    assert report["tokens"] == 16
+    with pytest.raises(QuantLLMError, match="'energy' are for the statistic hessian"):
+        calibrate(directory, TOKENS, tmp_path / "d.safetensors", statistics=["absmax"], token_weights="energy")
+    with pytest.raises(QuantLLMError, match="expected weights of tokens or 'energy' but got 'size'"):
+        calibrate(directory, TOKENS, tmp_path / "d.safetensors", token_weights="size")
+
+
+def test_render(tmp_path):
+    mine = recipe.load(write(tmp_path))
+    assert mine.render({"bits": 3, "exclude": ""}, output="a b.safetensors", report="r.json") == (
+        "convert-linalg-to-quant-llm, quant-llm-choose-granularity{element=uint3 block=1,16 }, quant-llm-quantize{output='a b.safetensors' report=r.json}"
+    )
+    assert mine.parse_options(["bits=3", "exclude=a=b"]) == {"bits": 3, "exclude": "a=b"}
+    with pytest.raises(QuantLLMError, match="at most one kind of quotation marks"):
+        mine.render({"exclude": "a'b\""}, output="q", report="r")
+    with pytest.raises(QuantLLMError, match="the recipe 'mine' needs report, which is not given"):
+        mine.render({}, output="q")
+
+
+@pytest.mark.parametrize("texts, message", [
+    (["bits"], "expected option=value but got 'bits'"),
+    (["bits=3", "bits=4"], "'bits' is given twice"),
+    (["bits=three"], "bits: expected an integer but got 'three'"),
+    (["bits=9"], "bits: expected an integer from 2 up to 8 but got 9"),
+    (["size=3"], "the recipe 'mine' has no option 'size'; it has bits, group, exclude"),
+])
+def test_wrong_options(tmp_path, texts, message):
+    with pytest.raises(QuantLLMError, match=message):
+        recipe.load(write(tmp_path)).parse_options(texts)
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ('name = "mine"', "", "expected the key name"),
+    ('name = "mine"', 'name = "My recipe"', "name: expected small letters"),
+    ('summary = "mine"', "summary = 3", "summary: expected text but got 3"),
+    ('summary = "mine"', 'summary = "mine"\ncolour = "red"', "expected keys among .* but got 'colour'"),
+    ("uint$bits", "uint$width", r"pipeline: expected placeholders of options, or .*, but got \$width"),
+    ("uint$bits", "uint4", "options: the pipeline does not use bits"),
+    ("report=$report", "", r"pipeline: expected \$report in it"),
+    ("report=$report", "report=$report calibration=$calibration", r"expected a table \[calibration\]"),
+    ("quant-llm-quantize{", "$output{output=", "expected placeholders in values of options of passes only"),
+    ("default = 4", "default = [4]", "options.bits: expected a default"),
+    ("default = 4", "default = 9", "options.bits: default: expected an integer from 2 up to 8"),
+    ("minimum = 2", 'minimum = "2"', "options.bits: minimum: expected an integer"),
+    ("[options.bits]", "[options.output]", "options.output: expected a name"),
+    ('help = "what stays"', 'help = "what stays"\n[calibration]\nstatistics = ["mood"]', "calibration: expected statistics among .* but got mood"),
+    ('help = "what stays"', 'help = "what stays"\n[calibration]\nstatistics = ["hessian"]\ntokens = "many"', "calibration: tokens: expected text or random"),
+    ('help = "what stays"', 'help = "what stays"\n[calibration]\nstatistics = ["hessian"]\nsamples = 0', "calibration: samples: expected an integer from 1"),
+    ("name =", "name", "is no TOML file"),
+])
+def test_wrong_files(tmp_path, old, new, message):
+    with pytest.raises(QuantLLMError, match="mine.toml': .*" + message if "TOML" not in message else message):
+        recipe.load(write(tmp_path, old, new))
+
+
+def test_no_such_recipe(tmp_path):
+    with pytest.raises(QuantLLMError, match="there is no recipe 'magic'; expected adadim, "):
+        recipe.load("magic")
+    with pytest.raises(QuantLLMError, match="there is no recipe file"):
+        recipe.load(tmp_path / "none.toml")
+
+
+def test_wrong_calibration(directory, files, tmp_path):
+    def quantize(name, calibration, **options):
+        return model.quantize_directory(directory, tmp_path / "q", recipe=recipe.load(name), options=options, calibration=calibration)
+
+    for name, calibration, message in [
+        ("gptq", None, r"the recipe 'gptq' needs a calibration file with hessian \(quant-llm calibrate\)"),
+        ("rtn", files[None], "the recipe 'rtn' reads no calibration file"),
+        ("gptq", tmp_path / "none", "cannot read '.*none'"),
+        ("gptq", os.path.join(directory, "model.safetensors"), "is no calibration file"),
+    ]:
+        with pytest.raises(QuantLLMError, match=message):
+            quantize(name, calibration)
+    calibrate(directory, TOKENS, tmp_path / "few.safetensors", statistics=["absmax"])
+    with pytest.raises(QuantLLMError, match="has no statistic hessian, which the recipe 'gptq' needs; it has absmax"):
+        quantize("gptq", tmp_path / "few.safetensors")
+    with pytest.raises(QuantLLMError, match="the recipe 'rtn' cannot be used: .*scale rule"):
+        quantize("rtn", None, rule="best")
+    other = make_model(str(tmp_path / "other"), "llama", num_hidden_layers=2)
+    with pytest.raises(QuantLLMError, match="is of another model"):
+        model.quantize_directory(other, tmp_path / "q", recipe=recipe.load("gptq"), options={"group": 16}, calibration=files[None])
+    seen = []
+    model.quantize_directory(directory, tmp_path / "q", recipe=recipe.load("gptq"), options={"group": 16}, calibration=files["energy"], diagnostic=lambda d: seen.append(d.message))
+    assert any("is for token weights 'none', but those of" in message for message in seen)
+
+
+def test_command(directory, files, tmp_path, capsys):
+    def run(*arguments):
+        status = cli.main(["quantize", directory, "-o", str(tmp_path / "q"), "--force", *arguments])
+        return status, capsys.readouterr()
+
+    assert cli.main(["recipes"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n{name} " in listed for name in recipe.names())
+    assert cli.main(["recipes", "gptq"]) == 0
+    with open(recipe.load("gptq").path, encoding="utf-8") as file:
+        assert capsys.readouterr().out == file.read()
+    mine = write(tmp_path)
+    assert run("--recipe", mine, "--set", "bits=3")[0] == 0
+    with open(tmp_path / "q" / "report.json", encoding="utf-8") as file:
+        assert "uint3" in json.load(file)["weights"][0]["scheme"]
+    assert run("--recipe", "gptq", "--bits", "5", "--set", "group=16", "--calibration", files[None])[0] == 0
+    with open(tmp_path / "q" / "report.json", encoding="utf-8") as file:
+        assert "uint5" in json.load(file)["weights"][0]["scheme"]
+    for arguments, message in [
+        (("--recipe", "gptq"), "needs a text to calibrate with (--text FILE)"),
+        (("--recipe", "rtn", "--text", "x"), "--text: the recipe 'rtn' needs no data"),
+        (("--recipe", "random-tokens", "--text", "x"), "draws tokens at random"),
+        (("--recipe", "rtn", "--alpha", "0.5"), "the recipe 'rtn' has no option 'alpha'"),
+        (("--recipe", "rtn", "--rule", "mse", "--set", "rule=mse"), "--set rule: the option is given twice"),
+    ]:
+        status, out = run(*arguments)
+        assert status == 2 and message in out.err, out.err
+
+
+def test_calibrates(directory, tmp_path, capsys):
+    output = str(tmp_path / "q")
+    arguments = ["quantize", directory, "-o", output, "--recipe", "random-tokens", "--set", "group=16", "--samples", "4", "--length", "8"]
+    assert cli.main(arguments) == 0, capsys.readouterr().err
+    assert CalibrationFile(output + ".calibration.safetensors").metadata["samples"] == "4"
+    capsys.readouterr()
+    assert cli.main([*arguments, "--force"]) == 2
+    assert "exists already; take it (--calibration)" in capsys.readouterr().err
+    assert cli.main([*arguments, "--force", "--calibration", output + ".calibration.safetensors"]) == 0
