@@ -12,6 +12,7 @@
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
+#include "llvm/Support/CrashRecoveryContext.h"
 #include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/Signals.h"
 
@@ -55,6 +56,9 @@ inline void reportLostOutput(intptr_t exitCode = 1) {
         bool isOutput = text.consume_front("IO failure on output stream: ");
         std::fprintf(stderr, "error: %s%s\n",
                      isOutput ? "cannot write the output: " : "", text.data());
+        // What ends only a part of the work is for who started that part.
+        if (!isOutput && llvm::CrashRecoveryContext::GetCurrent())
+          return;
         llvm::sys::RunInterruptHandlers();
         ::_exit(static_cast<int>(reinterpret_cast<intptr_t>(code)));
       },

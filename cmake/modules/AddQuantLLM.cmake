@@ -34,12 +34,41 @@ function(quant_llm_add_plain_library name)
   target_link_libraries(${name} PUBLIC ${ARG_LINK_LIBS})
 endfunction()
 
+# Most of the time a compiler spends on a file over MLIR goes to MLIR's headers.
+# They are parsed once, for all libraries. What a file uses it includes all the
+# same: it must compile with QUANT_LLM_PRECOMPILED_HEADERS=OFF, too.
+if(QUANT_LLM_PRECOMPILED_HEADERS)
+  file(GENERATE OUTPUT "${CMAKE_BINARY_DIR}/precompiled.cpp" CONTENT "")
+  add_library(QuantLLMPrecompiled OBJECT "${CMAKE_BINARY_DIR}/precompiled.cpp")
+  quant_llm_target_options(QuantLLMPrecompiled)
+  target_precompile_headers(QuantLLMPrecompiled PRIVATE
+    <mlir/Dialect/Arith/IR/Arith.h>
+    <mlir/Dialect/Func/IR/FuncOps.h>
+    <mlir/Dialect/GPU/IR/GPUDialect.h>
+    <mlir/Dialect/LLVMIR/LLVMDialect.h>
+    <mlir/Dialect/Linalg/IR/Linalg.h>
+    <mlir/Dialect/Math/IR/Math.h>
+    <mlir/Dialect/MemRef/IR/MemRef.h>
+    <mlir/Dialect/SCF/IR/SCF.h>
+    <mlir/Dialect/Tensor/IR/Tensor.h>
+    <mlir/Dialect/Vector/IR/VectorOps.h>
+    <mlir/IR/BuiltinOps.h>
+    <mlir/IR/Matchers.h>
+    <mlir/IR/PatternMatch.h>
+    <mlir/IR/Remarks.h>
+    <mlir/Pass/PassManager.h>
+    <mlir/Transforms/GreedyPatternRewriteDriver.h>)
+endif()
+
 # quant_llm_add_mlir_library(name sources... LINK_LIBS libs...)
 # A library over MLIR. It is appended to QUANT_LLM_MLIR_LIBS, which tools link.
 function(quant_llm_add_mlir_library name)
   cmake_parse_arguments(ARG "" "" "LINK_LIBS" ${ARGN})
   add_library(${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
   quant_llm_target_options(${name})
+  if(QUANT_LLM_PRECOMPILED_HEADERS)
+    target_precompile_headers(${name} REUSE_FROM QuantLLMPrecompiled)
+  endif()
   add_dependencies(${name} quant-llm-headers)
   target_link_libraries(${name} PUBLIC ${ARG_LINK_LIBS} MLIR LLVM)
   set_property(GLOBAL APPEND PROPERTY QUANT_LLM_MLIR_LIBS ${name})

@@ -54,7 +54,7 @@ class Option:
         return value
 
     def parse(self, text, name):
-        """The value that a text such as that of --set stands for."""
+        """The value that a text stands for, `4`, `true` or a word."""
         kind = type(self.default)
         value = text
         if kind is bool:
