@@ -77,16 +77,22 @@ static void unregisterFromCleanup(int slot) {
 static const int handledSignals[] = {SIGINT, SIGTERM, SIGHUP};
 static struct sigaction previousActions[std::size(handledSignals)];
 
+/// Removes a new file, or puts back the one that was there before. A signal
+/// handler may call it.
+static void takeBack(const char *path, const char *backup) {
+  if (backup[0] == '\0')
+    ::unlink(path);
+  else if (::rename(backup, path) == 0)
+    // Of two names of one file, which is not replaced yet, a rename keeps both.
+    ::unlink(backup);
+}
+
 static void removeTemporaryFiles(int signal) {
   int savedErrno = errno;
   interrupted.store(true);
   for (CleanupSlot &slot : slots)
-    if (slot.state.load() == CleanupSlot::Used) {
-      if (slot.backup[0] == '\0')
-        ::unlink(slot.path);
-      else
-        ::rename(slot.backup, slot.path);
-    }
+    if (slot.state.load() == CleanupSlot::Used)
+      takeBack(slot.path, slot.backup);
   // Hand the signal to whoever was there before; it is delivered when this
   // handler returns and the signal is no longer blocked.
   for (size_t i = 0; i < std::size(handledSignals); ++i)
@@ -397,10 +403,7 @@ FileTransaction::FileTransaction() : outer(std::exchange(transaction, this)) {}
 FileTransaction::~FileTransaction() {
   while (!files.empty()) {
     const Replaced &file = files.back();
-    if (file.backup.empty())
-      ::unlink(file.target.c_str());
-    else
-      ::rename(file.backup.c_str(), file.target.c_str());
+    takeBack(file.target.c_str(), file.backup.c_str());
     unregisterFromCleanup(file.slot);
     files.pop_back();
   }
@@ -415,18 +418,17 @@ bool FileTransaction::prepare(const std::string &target) {
       if (file.target == target)
         return false; // what was there at first is what comes back
   Replaced file{target, "", -1};
-  for (int attempt = 0; attempt < 100; ++attempt) {
+  for (int attempt = 0;; ++attempt) {
     std::string backup = makeTemporaryName(target);
     if (::link(target.c_str(), backup.c_str()) == 0) {
       file.backup = backup;
       break;
     }
-    if (errno == EEXIST)
-      continue;
-    // There is nothing to keep, or no way to keep it.
-    if (errno != ENOENT)
+    if (errno == ENOENT)
+      break; // there is nothing to keep
+    // A file that cannot be kept must not be taken for a new one.
+    if (errno != EEXIST || attempt >= 100)
       return false;
-    break;
   }
   file.slot = registerForCleanup(file.target, file.backup);
   files.push_back(std::move(file));
