@@ -15,6 +15,7 @@
 #include "quant-llm/Dialect/QuantLLM/Utils/Calibration.h"
 #include "quant-llm/Formats/Fingerprint.h"
 #include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/Progress.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -449,10 +450,14 @@ LogicalResult MaterializeTransforms::run() {
   chooseNames();
   if (failed(plan(archives, newArchive)) || failed(planCalibration(archives)) ||
       failed(newArchive.open()) || failed(write(archives, newArchive)) ||
-      failed(writeCalibration(archives)) ||
-      failed(newArchive.finish([] { return std::string(); })) ||
+      failed(writeCalibration(archives)))
+    return failure();
+  // Weights and statistics of different models are no use.
+  FileTransaction files;
+  if (failed(newArchive.finish([] { return std::string(); })) ||
       (statistics && failed(statistics->finish())))
     return failure();
+  files.commit();
   rewrite(newArchive);
   return success();
 }
