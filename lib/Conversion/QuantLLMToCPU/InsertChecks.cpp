@@ -721,9 +721,11 @@ private:
       return a + b;
     case AffineExprKind::Mul:
       return a * b;
-    default:
-      // Divisions by a positive constant.
-      return expr.isPureAffine() ? a + b : HUGE_VAL;
+    default: {
+      // Divided by a negative number, bounds would change places.
+      auto divisor = dyn_cast<AffineConstantExpr>(binary.getRHS());
+      return divisor && divisor.getValue() > 0 ? a + b : HUGE_VAL;
+    }
     }
   }
 

@@ -166,8 +166,10 @@ struct ConvertQuantLLMToCPU
         return false;
       KernelWeight description;
       description.scheme = quantized.getScheme().toNumerics();
-      return quant_llm::canMultiplyIntegers(
-          description, op.getK(), type.getGroup(), int64_t(1) << element.bits);
+      // Codes and zeros may be any bytes, whatever the element (`assemble`).
+      return quant_llm::canMultiplyIntegers(description, op.getK(),
+                                            type.getGroup(),
+                                            /*largest=*/int64_t(1) << 8);
     });
   }
 
