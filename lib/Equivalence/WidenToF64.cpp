@@ -104,7 +104,7 @@ LogicalResult quant_llm::widenToF64(ModuleOp module) {
       parameters.push_back(get);
       return WalkResult::advance();
     }
-    if (isa<QuantizeOp>(op)) {
+    if (isa<QuantizeOp, QuantizeActivationOp>(op)) {
       op->emitOpError("cannot be compared in f64: codes depend on roundings");
       return WalkResult::interrupt();
     }

@@ -11,6 +11,7 @@
 // BITS: error: quant-llm-verify-equivalence: cannot compute a module in f64: {{.*}}it depends on the bits of a number
 // RUN: not quant-opt codes.mlir --quant-llm-verify-equivalence=reference=before.mlir -o /dev/null 2>&1 | FileCheck %s --check-prefix=CODES
 // CODES: error: quant-llm-verify-equivalence: cannot compute a module in f64: {{.*}}codes depend on roundings
+// RUN: not quant-opt activations.mlir --quant-llm-verify-equivalence=reference=before.mlir -o /dev/null 2>&1 | FileCheck %s --check-prefix=CODES
 // RUN: not quant-opt external.mlir --quant-llm-verify-equivalence=reference=external.mlir -o /dev/null 2>&1 | FileCheck %s --check-prefix=EXTERNAL
 // EXTERNAL: error: quant-llm-verify-equivalence: cannot run a module: {{.*}}g
 // RUN: not quant-opt memref.mlir --quant-llm-verify-equivalence=reference=memref.mlir -o /dev/null 2>&1 | FileCheck %s --check-prefix=MEMREF
@@ -29,6 +30,14 @@
 //--- before.mlir
 func.func @f(%x: tensor<4xf32>, %i: i64) -> tensor<4xf32> {
   return %x : tensor<4xf32>
+}
+
+//--- activations.mlir
+#token = #quant_llm.scheme<int8, block = [1, -1], scale = f32, rule = absmax, rounding = half_even>
+func.func @f(%x: tensor<4xf32>, %i: i64) -> tensor<4xf32> {
+  %0 = quant_llm.quantize_activation %x : tensor<4xf32> -> !quant_llm.activation<4xf32, #token>
+  %1 = quant_llm.dequantize %0 : !quant_llm.activation<4xf32, #token> -> tensor<4xf32>
+  return %1 : tensor<4xf32>
 }
 
 //--- types.mlir

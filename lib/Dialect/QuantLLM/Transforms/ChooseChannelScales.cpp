@@ -154,7 +154,9 @@ LogicalResult ChooseChannelScales::initialize(MLIRContext *context) {
   kinds.clear();
   for (const std::string &name : sites) {
     std::optional<TransformSiteKind> kind = parseTransformSiteKind(name);
-    if (!kind || *kind == TransformSiteKind::Residual)
+    // Keys take no scales but those that are equal in pairs of channels.
+    if (!kind || *kind == TransformSiteKind::Residual ||
+        *kind == TransformSiteKind::QueryKey)
       return invalid("sites", "expected norm-attention, norm-mlp, norm-head, "
                               "up-down or value-output but got '" +
                                   name + "'");

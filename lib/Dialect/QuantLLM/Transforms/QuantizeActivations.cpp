@@ -137,6 +137,8 @@ LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
     return error("calibration")
            << (isStatic ? "expected a file, which mode=static needs"
                         : "expected none with mode=dynamic");
+  if (anyModel && !isStatic)
+    return error("any-model") << "expected it with mode=static only";
   if (!(percentile > 0 && percentile <= 1))
     return error("percentile")
            << "expected a fraction of more than 0 and at most 1 but got "

@@ -84,6 +84,8 @@
 // REQUIRED: error: quant-llm-choose-channel-scales: invalid option 'calibration': expected a file with statistics of the inputs
 // RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors sites=residual' 2>&1 | FileCheck %s --check-prefix=SITES
 // SITES: invalid option 'sites': expected norm-attention, norm-mlp, norm-head, up-down or value-output but got 'residual'
+// RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors sites=query-key' 2>&1 | FileCheck %s --check-prefix=KEYS
+// KEYS: invalid option 'sites': expected norm-attention, norm-mlp, norm-head, up-down or value-output but got 'query-key'
 // RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='method=smoothquant calibration=c.safetensors alpha=1.5' 2>&1 | FileCheck %s --check-prefix=ALPHA
 // ALPHA: invalid option 'alpha': expected a number from 0 to 1 but got 1.5
 // RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors alpha=0.7' 2>&1 | FileCheck %s --check-prefix=AWQALPHA

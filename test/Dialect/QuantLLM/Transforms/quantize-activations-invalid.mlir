@@ -20,6 +20,8 @@
 // C9_: error: quant-llm-quantize-activations: invalid option 'calibration': expected a file, which mode=static needs
 // RUN: not quant-opt %s -quant-llm-quantize-activations='calibration=c' 2>&1 | FileCheck %s --check-prefix=C10_
 // C10_: error: quant-llm-quantize-activations: invalid option 'calibration': expected none with mode=dynamic
+// RUN: not quant-opt %s -quant-llm-quantize-activations='any-model' 2>&1 | FileCheck %s --check-prefix=ANY
+// ANY: error: quant-llm-quantize-activations: invalid option 'any-model': expected it with mode=static only
 // RUN: not quant-opt %s -quant-llm-quantize-activations='clip=0' 2>&1 | FileCheck %s --check-prefix=C11_
 // C11_: error: quant-llm-quantize-activations: invalid option 'clip': expected a number of more than 0 and at most 1
 // RUN: not quant-opt %s -quant-llm-quantize-activations='clip=nan' 2>&1 | FileCheck %s --check-prefix=C12_
