@@ -110,9 +110,9 @@ static Status verifyItems(const Items &items, int64_t budget) {
       least = std::min(least, option.cost);
       most = std::max(most, option.cost);
     }
-    smallest += least;
     if (__builtin_add_overflow(largest, most, &largest))
       return Status::error("expected costs whose sum fits into 63 bits");
+    smallest += least; // not above `largest`
   }
   if (smallest > budget)
     return Status::error("expected a budget of at least " +

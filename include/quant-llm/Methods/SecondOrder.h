@@ -74,10 +74,10 @@ struct QuantEaseOptions {
   GPTQOptions gptq;
 };
 
-/// What a method did, for reports.
 /// The largest damping: with more, nothing of the Hessian is left.
 inline constexpr double kMostDamping = 1e6;
 
+/// What a method did, for reports.
 struct SecondOrderReport {
   /// tr((Q - W) H (Q - W)^T) / tr(W H W^T), square root: the relative error of
   /// the outputs on the calibration tokens; of rounding to nearest on the

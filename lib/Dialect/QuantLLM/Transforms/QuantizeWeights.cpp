@@ -587,7 +587,8 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
     }
     if (!status.ok())
       return parameter.emitOpError("cannot be quantized: ") << status.message();
-    if (weighting) {
+    // For the report alone.
+    if (weighting && !report.empty()) {
       std::vector<float> values(static_cast<size_t>(matrix.n * matrix.k));
       status = dequantize(*stored, scheme, values.data(), threads);
       if (!status.ok())
