@@ -19,6 +19,7 @@
 #include "llvm/ADT/StringExtras.h"
 
 #include <memory>
+#include <tuple>
 
 using namespace mlir;
 
@@ -84,8 +85,9 @@ renderRecipe(const Recipe &recipe, const llvm::StringMap<std::string> &values,
     }
     std::string text;
     while (!value.empty()) {
-      text += value.take_until([](char c) { return c == '$'; });
-      value = value.drop_until([](char c) { return c == '$'; }).drop_front();
+      StringRef plain;
+      std::tie(plain, value) = value.split('$');
+      text += plain;
       StringRef name = value.take_while(isPartOfName);
       auto given = values.find(name);
       text += given == values.end() ? "" : given->second;
