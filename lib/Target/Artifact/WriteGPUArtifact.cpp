@@ -294,6 +294,11 @@ LogicalResult WriteGPUArtifactPass::write() {
   std::string text = manifest.dump(2, ' ', /*ensure_ascii=*/false,
                                    json::error_handler_t::replace) +
                      "\n";
-  return failure(failed(writeFile(file, object.getObject().getValue())) ||
-                 failed(writeFile("manifest.json", text)));
+  // The manifest tells what is in the kernels.
+  FileTransaction files;
+  if (failed(writeFile(file, object.getObject().getValue())) ||
+      failed(writeFile("manifest.json", text)))
+    return failure();
+  files.commit();
+  return success();
 }

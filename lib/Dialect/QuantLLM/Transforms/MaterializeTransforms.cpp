@@ -447,14 +447,19 @@ LogicalResult MaterializeTransforms::run() {
                                 "quant-llm-fold-transforms first";
   if (failed(newArchive.verifyOptions(archives)))
     return failure();
+  if (!calibrationOutput.empty() &&
+      archives.findArchiveOfFile(getOperation(), calibrationOutput))
+    return newArchive.fail()
+           << "'" << calibrationOutput
+           << "' is a file of an archive that the module reads; choose another "
+              "file for 'calibration-output'";
   chooseNames();
-  if (failed(plan(archives, newArchive)) || failed(planCalibration(archives)) ||
-      failed(newArchive.open()) || failed(write(archives, newArchive)) ||
-      failed(writeCalibration(archives)))
-    return failure();
   // Weights and statistics of different models are no use.
   FileTransaction files;
-  if (failed(newArchive.finish([] { return std::string(); })) ||
+  if (failed(plan(archives, newArchive)) || failed(planCalibration(archives)) ||
+      failed(newArchive.open()) || failed(write(archives, newArchive)) ||
+      failed(writeCalibration(archives)) ||
+      failed(newArchive.finish([] { return std::string(); })) ||
       (statistics && failed(statistics->finish())))
     return failure();
   files.commit();

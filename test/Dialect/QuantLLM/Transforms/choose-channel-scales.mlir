@@ -37,6 +37,12 @@
 // RUN: not quant-opt awq.mlir -quant-llm-fold-transforms -quant-llm-materialize-transforms='output=never.safetensors calibration=c.safetensors calibration-output=never-c.safetensors' 2>&1 | FileCheck %s --check-prefix=MODEL
 // RUN: not quant-opt m.mlir -quant-llm-insert-transforms='sites=up-down transform=hadamard' -quant-llm-fold-transforms -quant-llm-insert-transforms='sites=norm-mlp transform=shift random' -quant-llm-materialize-transforms='output=never.safetensors calibration=c.safetensors any-model calibration-output=never-c.safetensors' 2>&1 | FileCheck %s --check-prefix=SHIFT
 // SHIFT: error: 'quant_llm.shift_channels' op shifts the inputs of linears, which their weights do not tell; calibrate the transformed model instead
+// RUN: cp model.safetensors kept.safetensors
+// RUN: not quant-opt awq.mlir -quant-llm-fold-transforms=max-online=0 -quant-llm-materialize-transforms='output=never.safetensors calibration=c.safetensors any-model calibration-output=model.safetensors' 2>&1 | FileCheck %s --check-prefix=ARCHIVE
+// ARCHIVE: error: quant-llm-materialize-transforms: 'model.safetensors' is a file of an archive that the module reads; choose another file for 'calibration-output'
+// RUN: cmp model.safetensors kept.safetensors
+// RUN: not quant-opt awq.mlir -quant-llm-fold-transforms=max-online=0 -quant-llm-materialize-transforms='output=never.safetensors calibration=c.safetensors any-model calibration-output=./never.safetensors' 2>&1 | FileCheck %s --check-prefix=TWICE
+// TWICE: error: quant-llm-materialize-transforms: cannot write './never.safetensors': another file of the same name is being written
 // RUN: not test -e never.safetensors
 // RUN: not test -e never-c.safetensors
 
