@@ -69,8 +69,11 @@ def write(path, tensors, metadata=None):
     text += b" " * (-(8 + len(text)) % 64)
     with _replaced(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for *_, data in tensors:
-            file.write(data())
+        for name, _, _, size, data in tensors:
+            content = memoryview(data())
+            if content.nbytes != size:
+                raise QuantLLMError(f"cannot write '{path}': expected {size} bytes of '{name}' but got {content.nbytes}")
+            file.write(content)
 
 
 @contextlib.contextmanager

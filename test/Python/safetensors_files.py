@@ -86,3 +86,9 @@ def test_a_file_is_complete_or_the_old_one(tmp_path, error):
     with pytest.raises((QuantLLMError, KeyboardInterrupt), match="cannot write '.*': No space left" if isinstance(error, OSError) else None):
         _safetensors.write(path, [("a", "F32", (1,), 4, fail)])
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["t.safetensors"]
+
+
+def test_wrong_size(tmp_path):
+    with pytest.raises(QuantLLMError, match="expected 8 bytes of 'a' but got 4"):
+        _safetensors.write(tmp_path / "x", [("a", "F32", (2,), 8, lambda: bytes(4))])
+    assert not os.listdir(tmp_path)

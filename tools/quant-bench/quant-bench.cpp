@@ -297,7 +297,8 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   std::vector<std::vector<int32_t>> routings;
   for (int64_t i = 0; linear.isGrouped() && i < numRoutings; ++i)
     routings.push_back(routeTokens(linear.experts, plan.m,
-                                   static_cast<uint64_t>(options.seed + i)));
+                                   static_cast<uint64_t>(options.seed) +
+                                       static_cast<uint64_t>(i)));
   uint64_t offsetsStride = (plan.offsetsBytes + 255) / 256 * 256;
   uint64_t workspaceBytes = plan.geometry.workspaceBytes;
   Status status = x.allocate(driver, plan.xBytes);
