@@ -231,6 +231,11 @@ def test_a_signal_ends_everything(checkout, number):
 
 def test_control_c_in_a_terminal(checkout):
     (checkout / "block").touch()
+    try:
+        for end in pty.openpty():
+            os.close(end)
+    except OSError:
+        pytest.skip("no terminals can be made here (/dev/pts)")
     child, terminal = pty.fork()
     if child == 0:
         accept_signals()
