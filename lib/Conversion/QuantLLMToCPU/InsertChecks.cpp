@@ -187,7 +187,7 @@ private:
   }
 
   //===--------------------------------------------------------------------===//
-  // Divisions
+  // Divisions and shifts
   //===--------------------------------------------------------------------===//
 
   static bool isSignedDivision(Operation *op) {
@@ -202,11 +202,25 @@ private:
                index::DivUOp, index::CeilDivUOp, index::RemUOp>(op);
   }
 
-  /// Whether a division is defined whatever is divided.
+  static bool isShift(Operation *op) {
+    return isa<arith::ShLIOp, arith::ShRSIOp, arith::ShRUIOp, index::ShlOp,
+               index::ShrSOp, index::ShrUOp>(op);
+  }
+
+  static unsigned getWidth(Type type) {
+    type = getElementTypeOrSelf(type);
+    return type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
+  }
+
+  /// Whether a division or a shift is defined whatever its first operand is.
   static bool isDefined(Operation *op) {
-    APInt divisor;
-    return matchPattern(op->getOperand(1), m_ConstantInt(&divisor)) &&
-           !divisor.isZero() && !(isSignedDivision(op) && divisor.isAllOnes());
+    APInt constant;
+    if (!matchPattern(op->getOperand(1), m_ConstantInt(&constant)))
+      return false;
+    if (isShift(op))
+      return constant.ult(getWidth(op->getResult(0).getType()));
+    return !constant.isZero() &&
+           !(isSignedDivision(op) && constant.isAllOnes());
   }
 
   /// Whether an op of the affine dialect may divide by what is known only at
@@ -263,13 +277,15 @@ private:
   }
 
   /// The processor traps at divisions by zero, and of the least number by -1.
+  /// What a shift by the width or more gives is undefined, and a check of it
+  /// could be optimized away.
   LogicalResult guardDivisions(ModuleOp module) {
     IRRewriter rewriter(&getContext());
     SmallVector<Operation *> divisions;
     SmallVector<linalg::LinalgOp> named;
     for (auto function : module.getOps<func::FuncOp>())
       function.walk([&](Operation *op) {
-        if (isDivision(op) && !isDefined(op)) {
+        if ((isDivision(op) || isShift(op)) && !isDefined(op)) {
           auto parent = dyn_cast<linalg::LinalgOp>(op->getParentOp());
           if (parent &&
               !isa<linalg::GenericOp, linalg::MapOp, linalg::ReduceOp>(
@@ -285,10 +301,10 @@ private:
       FailureOr<linalg::GenericOp> generic =
           linalg::generalizeNamedOp(rewriter, op);
       if (failed(generic))
-        return op->emitOpError("expected an op whose divisions can be checked; "
-                               "write it as linalg.generic");
+        return op->emitOpError("expected an op whose divisions and shifts can "
+                               "be checked; write it as linalg.generic");
       generic->walk([&](Operation *inner) {
-        if (isDivision(inner))
+        if ((isDivision(inner) || isShift(inner)) && !isDefined(inner))
           divisions.push_back(inner);
       });
     }
@@ -297,13 +313,16 @@ private:
       if (isa<RankedTensorType>(type))
         op = writeAsGeneric(rewriter, op);
       else if (isa<ShapedType>(type))
-        return op->emitOpError("expected a division of numbers or tensors, "
-                               "which can be checked, but got one of ")
+        return op->emitOpError("expected a division or a shift of numbers or "
+                               "tensors, which can be checked, but got one of ")
                << type;
       if (op->getParentOfType<LinearOpInterface>())
         return op->emitOpError(
-            "expected a divisor in an epilogue to be a constant, other than "
-            "zero, since it cannot be checked there");
+            isShift(op)
+                ? "expected an amount in an epilogue to be a constant below "
+                  "the width, since it cannot be checked there"
+                : "expected a divisor in an epilogue to be a constant, other "
+                  "than zero, since it cannot be checked there");
       guardDivision(op);
       // Upstream's lowering of these divides the difference to a neighbour,
       // which may be the least number where the dividend is not.
@@ -360,9 +379,18 @@ private:
       return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::eq, a,
                                    constant(b));
     };
-    unsigned bits = type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
-    Value wrong = equal(divisor, APInt::getZero(bits));
-    std::string message = "expected a divisor other than zero";
+    unsigned bits = getWidth(type);
+    Value wrong;
+    std::string message;
+    if (isShift(op)) {
+      wrong = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::uge,
+                                    divisor, constant(APInt(bits, bits)));
+      message = "expected an amount below the width of " +
+                std::to_string(bits) + " bits";
+    } else {
+      wrong = equal(divisor, APInt::getZero(bits));
+      message = "expected a divisor other than zero";
+    }
     if (isSignedDivision(op)) {
       Value least = equal(dividend, APInt::getSignedMinValue(bits));
       Value negates = equal(divisor, APInt::getAllOnes(bits));
@@ -396,6 +424,13 @@ private:
         if (isa<arith::DivSIOp, arith::DivUIOp, arith::ShRSIOp, arith::ShRUIOp>(
                 op))
           op->removeAttr("isExact");
+        auto math = dyn_cast<arith::ArithFastMathInterface>(op);
+        if (auto flags = math ? math.getFastMathFlagsAttr() : nullptr)
+          op->setAttr(math.getFastMathAttrName(),
+                      arith::FastMathFlagsAttr::get(
+                          op->getContext(),
+                          flags.getValue() & ~(arith::FastMathFlags::nnan |
+                                               arith::FastMathFlags::ninf)));
       });
   }
 

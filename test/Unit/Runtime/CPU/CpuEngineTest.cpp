@@ -402,6 +402,61 @@ func.func @window(%x: tensor<8xf32>, %k: tensor<3xf32>) -> tensor<6xf32> {
   }
 }
 
+TEST(CpuEngineTest, ShiftsByTheWidthAreErrorsOfTheCall) {
+  for (bool reference : {false, true}) {
+    auto engine = compile(R"mlir(
+func.func @left(%x: i64, %n: i64) -> i64 {
+  %0 = arith.shli %x, %n : i64
+  return %0 : i64
+}
+func.func @right(%x: i64, %n: i64) -> i64 {
+  %0 = arith.shrsi %x, %n : i64
+  %1 = arith.shrui %x, %n : i64
+  %2 = arith.addi %0, %1 : i64
+  return %2 : i64
+}
+func.func @index(%x: index, %n: index) -> index {
+  %0 = index.shl %x, %n
+  return %0 : index
+}
+func.func @element(%x: tensor<4xf32>, %n: i64) -> f32 {
+  %c1 = arith.constant 1 : i64
+  %0 = arith.shli %c1, %n : i64
+  %1 = arith.index_cast %0 : i64 to index
+  %2 = tensor.extract %x[%1] : tensor<4xf32>
+  return %2 : f32
+}
+func.func @tensors(%x: tensor<?xf32>, %n: tensor<?xf32>) -> tensor<?xf32> {
+  %0 = arith.fptosi %x : tensor<?xf32> to tensor<?xi32>
+  %1 = arith.fptosi %n : tensor<?xf32> to tensor<?xi32>
+  %2 = arith.shli %0, %1 : tensor<?xi32>
+  %3 = arith.sitofp %2 : tensor<?xi32> to tensor<?xf32>
+  return %3 : tensor<?xf32>
+}
+)mlir",
+                          reference);
+    ASSERT_TRUE(engine.ok()) << engine.message();
+    auto expectFault = [&](const char *function, Argument x, Argument n) {
+      std::string message = (*engine)->invoke(function, {x, n}).message();
+      EXPECT_NE(message.find("expected an amount below the width"),
+                std::string::npos)
+          << function << ": " << message;
+    };
+    for (const char *function : {"left", "right", "index"}) {
+      EXPECT_EQ((*engine)->invoke(function, {index(7), index(63)}).message(),
+                "");
+      expectFault(function, index(7), index(64));
+      expectFault(function, index(7), index(-1));
+    }
+    Tensor x = makeVector(4, 3), n = makeVector(4, 31);
+    expectFault("element", x, index(64));
+    EXPECT_EQ((*engine)->invoke("element", {x, index(1)}).message(), "");
+    EXPECT_EQ((*engine)->invoke("tensors", {x, n}).message(), "");
+    static_cast<float *>(n.data())[3] = 32;
+    expectFault("tensors", x, n);
+  }
+}
+
 TEST(CpuEngineTest, DivisionsThatTrapAreErrorsOfTheCall) {
   for (bool reference : {false, true}) {
     auto engine = compile(R"mlir(
