@@ -212,15 +212,17 @@ private:
     return type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
   }
 
-  /// Whether a division or a shift is defined whatever its first operand is.
-  static bool isDefined(Operation *op) {
+  /// Whether an op is a division or a shift that is undefined for some
+  /// operands.
+  static bool mayBeUndefined(Operation *op) {
+    if (!isDivision(op) && !isShift(op))
+      return false;
     APInt constant;
     if (!matchPattern(op->getOperand(1), m_ConstantInt(&constant)))
-      return false;
+      return true;
     if (isShift(op))
-      return constant.ult(getWidth(op->getResult(0).getType()));
-    return !constant.isZero() &&
-           !(isSignedDivision(op) && constant.isAllOnes());
+      return constant.uge(getWidth(op->getResult(0).getType()));
+    return constant.isZero() || (isSignedDivision(op) && constant.isAllOnes());
   }
 
   /// Whether an op of the affine dialect may divide by what is known only at
@@ -285,7 +287,7 @@ private:
     SmallVector<linalg::LinalgOp> named;
     for (auto function : module.getOps<func::FuncOp>())
       function.walk([&](Operation *op) {
-        if ((isDivision(op) || isShift(op)) && !isDefined(op)) {
+        if (mayBeUndefined(op)) {
           auto parent = dyn_cast<linalg::LinalgOp>(op->getParentOp());
           if (parent &&
               !isa<linalg::GenericOp, linalg::MapOp, linalg::ReduceOp>(
@@ -304,7 +306,7 @@ private:
         return op->emitOpError("expected an op whose divisions and shifts can "
                                "be checked; write it as linalg.generic");
       generic->walk([&](Operation *inner) {
-        if ((isDivision(inner) || isShift(inner)) && !isDefined(inner))
+        if (mayBeUndefined(inner))
           divisions.push_back(inner);
       });
     }

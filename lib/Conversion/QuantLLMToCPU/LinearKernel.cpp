@@ -643,6 +643,8 @@ private:
   Values streamGroup(Weight &weight, ArrayRef<Value> rows,
                      ArrayRef<Value> tokens, Value group, Value chunk0,
                      int64_t chunks, int64_t tail, ValueRange sums);
+  Values getRows(Value row0, int64_t rowCount);
+  Values getTokens(Value token0, int64_t tokenCount);
   void emitStreamingBlock(size_t index, Value row0, int64_t rowCount,
                           Value token0, int64_t tokenCount);
 
@@ -1093,19 +1095,31 @@ Values LinearKernel::streamGroup(Weight &weight, ArrayRef<Value> rows,
   return result;
 }
 
-void LinearKernel::emitStreamingBlock(size_t at, Value row0, int64_t rowCount,
-                                      Value token0, int64_t tokenCount) {
-  Weight &weight = weights[at];
-  Values rows, tokenRows;
+/// The rows of a block; those past the end are the last one.
+Values LinearKernel::getRows(Value row0, int64_t rowCount) {
+  Values rows;
   for (int64_t r = 0; r < rowCount; ++r) {
     Value row = b.add(row0, r);
-    // Rows past the end repeat the last one.
     rows.push_back(spec.n % rowCount == 0 ? row
                                           : b.min(row, b.index(spec.n - 1)));
   }
+  return rows;
+}
+
+/// The same for tokens.
+Values LinearKernel::getTokens(Value token0, int64_t tokenCount) {
+  Values tokens;
   Value last = b.sub(count, b.index(1));
   for (int64_t m = 0; m < tokenCount; ++m)
-    tokenRows.push_back(m == 0 ? token0 : b.min(b.add(token0, m), last));
+    tokens.push_back(m == 0 ? token0 : b.min(b.add(token0, m), last));
+  return tokens;
+}
+
+void LinearKernel::emitStreamingBlock(size_t at, Value row0, int64_t rowCount,
+                                      Value token0, int64_t tokenCount) {
+  Weight &weight = weights[at];
+  Values rows = getRows(row0, rowCount);
+  Values tokenRows = getTokens(token0, tokenCount);
 
   int64_t chunk = weight.chunk();
   int64_t perGroup =
@@ -1317,16 +1331,8 @@ Values LinearKernel::multiplyRun(Weight &weight, ArrayRef<Value> rows,
 void LinearKernel::emitIntegerBlock(size_t at, Value row0, int64_t rowCount,
                                     Value token0, int64_t tokenCount) {
   Weight &weight = weights[at];
-  Values rows, tokenRows;
-  for (int64_t r = 0; r < rowCount; ++r) {
-    Value row = b.add(row0, r);
-    // Rows past the end repeat the last one.
-    rows.push_back(spec.n % rowCount == 0 ? row
-                                          : b.min(row, b.index(spec.n - 1)));
-  }
-  Value last = b.sub(count, b.index(1));
-  for (int64_t m = 0; m < tokenCount; ++m)
-    tokenRows.push_back(m == 0 ? token0 : b.min(b.add(token0, m), last));
+  Values rows = getRows(row0, rowCount);
+  Values tokenRows = getTokens(token0, tokenCount);
 
   const int64_t inputGroup = std::min(spec.inputGroup, spec.k);
   const int64_t run = getRun(spec.k, inputGroup, weight.blockK);

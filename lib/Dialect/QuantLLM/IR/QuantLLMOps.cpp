@@ -166,18 +166,26 @@ void GetParameterOp::getAsmResultNames(OpAsmSetValueNameFn setNameFn) {
 // Weights
 //===----------------------------------------------------------------------===//
 
-LogicalResult QuantizeOp::verify() {
-  auto source = cast<RankedTensorType>(getSource().getType());
-  WeightType result = getResult().getType();
-  // QL-QUANTIZE-C1
+/// What a weight or an activation is made of has its shape and expressed type.
+template <typename OpTy>
+static LogicalResult verifyQuantized(OpTy op) {
+  auto source = cast<RankedTensorType>(op.getSource().getType());
+  auto result = op.getResult().getType();
   if (source.getShape() != result.getShape())
-    return emitOpError("expected operand and result of equal shape but got ")
+    return op.emitOpError("expected operand and result of equal shape but got ")
            << source << " and " << result.getDenseType();
-  // QL-QUANTIZE-C2
   if (source.getElementType() != result.getElementType())
-    return emitOpError("expected the operand's element type to be the "
-                       "expressed type ")
+    return op.emitOpError("expected the operand's element type to be the "
+                          "expressed type ")
            << result.getElementType() << " but got " << source.getElementType();
+  return success();
+}
+
+LogicalResult QuantizeOp::verify() {
+  WeightType result = getResult().getType();
+  // QL-QUANTIZE-C1, C2
+  if (failed(verifyQuantized(*this)))
+    return failure();
   // QL-QUANTIZE-C3
   if (result.getScheme().getLowRank() != 0)
     return emitOpError("expected a scheme without low_rank; quantize to ")
@@ -260,17 +268,10 @@ void ComponentsOp::getAsmResultNames(OpAsmSetValueNameFn setNameFn) {
 //===----------------------------------------------------------------------===//
 
 LogicalResult QuantizeActivationOp::verify() {
-  auto source = cast<RankedTensorType>(getSource().getType());
   ActivationType result = getResult().getType();
-  // QL-QUANTIZE-ACTIVATION-C1
-  if (source.getShape() != result.getShape())
-    return emitOpError("expected operand and result of equal shape but got ")
-           << source << " and " << result.getDenseType();
-  // QL-QUANTIZE-ACTIVATION-C2
-  if (source.getElementType() != result.getElementType())
-    return emitOpError("expected the operand's element type to be the "
-                       "expressed type ")
-           << result.getElementType() << " but got " << source.getElementType();
+  // QL-QUANTIZE-ACTIVATION-C1, C2
+  if (failed(verifyQuantized(*this)))
+    return failure();
   // QL-QUANTIZE-ACTIVATION-C3
   if (isStatic()) {
     SmallVector<WeightComponent> components = result.getComponents();

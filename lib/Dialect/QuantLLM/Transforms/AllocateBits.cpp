@@ -6,16 +6,14 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Report.h"
 #include "SchemeSearch.h"
 
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Methods/BitAllocation.h"
 #include "quant-llm/Numerics/Element.h"
-#include "quant-llm/Support/AtomicFile.h"
-#include "quant-llm/Support/Parallel.h"
 #include "quant-llm/Support/Progress.h"
 
-#include "mlir/IR/Remarks.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
@@ -52,10 +50,10 @@ private:
   };
   LogicalResult run();
   FailureOr<SmallVector<SchemeAttr>> getCandidates(WeightClass &weights);
-  std::string makeReport(std::vector<WeightClass> &classes,
-                         ArrayRef<Table> tables,
-                         const quant_llm::BitAllocation &found,
-                         int64_t numWeights);
+  llvm::json::Object makeReport(std::vector<WeightClass> &classes,
+                                ArrayRef<Table> tables,
+                                const quant_llm::BitAllocation &found,
+                                int64_t numWeights);
 };
 
 } // namespace
@@ -80,20 +78,8 @@ LogicalResult AllocateBits::initialize(MLIRContext *context) {
       return invalid("groups", "expected positive group sizes, or -1 for the "
                                "whole row, but got " +
                                    Twine(group));
-  if (sensitivity == SchemeError::Weight && !calibration.empty())
-    return invalid("calibration",
-                   "expected none with the sensitivity weight, which needs no "
-                   "statistics");
-  if (sensitivity != SchemeError::Weight && calibration.empty())
-    return invalid("calibration",
-                   "expected a file with the statistics that the sensitivity "
-                   "needs; quant-llm calibrate writes one");
-  if (anyModel && calibration.empty())
-    return invalid("any-model", "expected none without the option calibration");
-  if (threads > unsigned(kMostThreads))
-    return invalid("threads", "expected at most " + Twine(kMostThreads) +
-                                  " but got " + Twine(threads));
-  return success();
+  return SchemeSearch::verifyOptions(invalid, "sensitivity", sensitivity,
+                                     calibration, anyModel, threads);
 }
 
 /// The scheme of a class with other widths and groups.
@@ -142,16 +128,13 @@ static std::string printToString(Attribute attribute) {
   return text;
 }
 
-std::string AllocateBits::makeReport(std::vector<WeightClass> &classes,
-                                     ArrayRef<Table> tables,
-                                     const quant_llm::BitAllocation &found,
-                                     int64_t numWeights) {
+llvm::json::Object AllocateBits::makeReport(
+    std::vector<WeightClass> &classes, ArrayRef<Table> tables,
+    const quant_llm::BitAllocation &found, int64_t numWeights) {
   llvm::json::Array entries;
   for (auto [i, weights] : llvm::enumerate(classes)) {
     const Table &table = tables[i];
-    llvm::json::Array names, options;
-    for (WeightClass::Member &member : weights.members)
-      names.push_back(member.parameter.getSymName());
+    llvm::json::Array options;
     double count = static_cast<double>(weights.getNumWeights());
     for (auto [scheme, option] : llvm::zip_equal(table.schemes, table.options))
       options.push_back(llvm::json::Object{
@@ -160,28 +143,21 @@ std::string AllocateBits::makeReport(std::vector<WeightClass> &classes,
           {"error", option.error}});
     auto chosen = static_cast<size_t>(found.choices[i]);
     entries.push_back(
-        llvm::json::Object{{"parameters", std::move(names)},
+        llvm::json::Object{{"parameters", weights.getNames()},
                            {"weights", weights.getNumWeights()},
                            {"options", std::move(options)},
                            {"chosen", found.choices[i]},
                            {"scheme", printToString(table.schemes[chosen])}});
   }
-  std::string text;
-  llvm::raw_string_ostream(text)
-      << llvm::formatv(
-             "{0:2}",
-             llvm::json::Value(llvm::json::Object{
-                 {"version", 1},
-                 {"sensitivity", getSchemeErrorName(sensitivity)},
-                 {"budget", double(budget)},
-                 {"bits_per_weight", 8.0 * static_cast<double>(found.cost) /
-                                         static_cast<double>(numWeights)},
-                 {"stored_bytes", found.cost},
-                 {"error", found.error},
-                 {"weights", std::move(entries)},
-             }))
-      << "\n";
-  return text;
+  return llvm::json::Object{
+      {"sensitivity", getSchemeErrorName(sensitivity)},
+      {"budget", double(budget)},
+      {"bits_per_weight",
+       8.0 * static_cast<double>(found.cost) / static_cast<double>(numWeights)},
+      {"stored_bytes", found.cost},
+      {"error", found.error},
+      {"weights", std::move(entries)},
+  };
 }
 
 LogicalResult AllocateBits::run() {
@@ -239,8 +215,8 @@ LogicalResult AllocateBits::run() {
   if (!found.ok())
     return search.fail() << found.message();
   if (!report.empty()) {
-    std::string text = makeReport(classes, tables, *found, numWeights);
-    if (Status status = writeFileAtomically(report, text.data(), text.size());
+    if (Status status = writeReport(
+            report, makeReport(classes, tables, *found, numWeights));
         !status.ok())
       return search.fail() << status.message();
   }
@@ -263,14 +239,8 @@ LogicalResult AllocateBits::run() {
         "allocated: " +
         elementName(table.schemes[chosen].toNumerics().element) + " of the " +
         getSchemeErrorName(sensitivity).str() + " errors " + others;
-    weights.setScheme(table.schemes[chosen], reason);
+    search.setScheme(weights, table.schemes[chosen], reason, "allocated");
     ++numAllocated;
-    using Arg = remark::detail::Remark::Arg;
-    for (WeightClass::Member &member : weights.members)
-      remark::passed(member.parameter.getLoc(),
-                     remark::RemarkOpts::name("allocated").category(kPassName))
-          << Arg("parameter", member.parameter.getSymName())
-          << Arg("scheme", Attribute(weights.scheme)) << Arg("reason", reason);
   }
   return success();
 }

@@ -12,12 +12,13 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Report.h"
+
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/Calibration.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Methods/ChannelScales.h"
-#include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/Parallel.h"
 #include "quant-llm/Support/Progress.h"
 
@@ -28,9 +29,7 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Remarks.h"
 #include "llvm/ADT/StringMap.h"
-#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
-#include "llvm/Support/raw_ostream.h"
 
 #include <cmath>
 #include <memory>
@@ -559,8 +558,7 @@ LogicalResult ChooseChannelScales::writeReport() {
     }
     entries.push_back(std::move(entry));
   }
-  llvm::json::Object object{{"version", 1},
-                            {"method", getMethodName(method)},
+  llvm::json::Object object{{"method", getMethodName(method)},
                             {"sites", std::move(entries)}};
   if (method != ChannelScaleMethod::AWQ)
     object["strength"] = chosen.front().strength;
@@ -568,10 +566,7 @@ LogicalResult ChooseChannelScales::writeReport() {
     object["error_before"] = finiteOrNull(before);
     object["error_after"] = finiteOrNull(after);
   }
-  std::string text;
-  llvm::raw_string_ostream(text)
-      << llvm::formatv("{0:2}", llvm::json::Value(std::move(object))) << "\n";
-  if (Status status = writeFileAtomically(report, text.data(), text.size());
+  if (Status status = quant_llm::writeReport(report, std::move(object));
       !status.ok())
     return fail() << status.message();
   return success();

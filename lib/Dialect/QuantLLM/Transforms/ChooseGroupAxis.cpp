@@ -6,11 +6,10 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Report.h"
 #include "SchemeSearch.h"
 
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
-#include "quant-llm/Support/AtomicFile.h"
-#include "quant-llm/Support/Parallel.h"
 #include "quant-llm/Support/Progress.h"
 
 #include "mlir/IR/Remarks.h"
@@ -50,19 +49,8 @@ LogicalResult ChooseGroupAxis::initialize(MLIRContext *context) {
     return emitError(UnknownLoc::get(context))
            << kPassName << ": invalid option '" << option << "': " << message;
   };
-  if (error == SchemeError::Weight && !calibration.empty())
-    return invalid("calibration", "expected none with the error weight, which "
-                                  "needs no statistics");
-  if (error != SchemeError::Weight && calibration.empty())
-    return invalid("calibration",
-                   "expected a file with the statistics that the error needs; "
-                   "quant-llm calibrate writes one");
-  if (anyModel && calibration.empty())
-    return invalid("any-model", "expected none without the option calibration");
-  if (threads > unsigned(kMostThreads))
-    return invalid("threads", "expected at most " + Twine(kMostThreads) +
-                                  " but got " + Twine(threads));
-  return success();
+  return SchemeSearch::verifyOptions(invalid, "error", error, calibration,
+                                     anyModel, threads);
 }
 
 LogicalResult ChooseGroupAxis::run() {
@@ -111,9 +99,6 @@ LogicalResult ChooseGroupAxis::run() {
   if (!report.empty()) {
     llvm::json::Array entries;
     for (Choice &choice : choices) {
-      llvm::json::Array names;
-      for (WeightClass::Member &member : choice.weights->members)
-        names.push_back(member.parameter.getSymName());
       const Scheme chosen =
           choice.schemes[isTurned(choice) ? 1 : 0].toNumerics();
       double count = static_cast<double>(choice.weights->getNumWeights());
@@ -123,22 +108,16 @@ LogicalResult ChooseGroupAxis::run() {
                count;
       };
       entries.push_back(llvm::json::Object{
-          {"parameters", std::move(names)},
+          {"parameters", choice.weights->getNames()},
           {"error_inputs", choice.errors[0]},
           {"error_outputs", choice.errors[1]},
           {"bits_inputs", getBits(choice.schemes[0])},
           {"bits_outputs", getBits(choice.schemes[1])},
           {"block", llvm::json::Array{chosen.blockN, chosen.blockK}}});
     }
-    std::string text;
-    llvm::raw_string_ostream(text)
-        << llvm::formatv("{0:2}", llvm::json::Value(llvm::json::Object{
-                                      {"version", 1},
-                                      {"error", getSchemeErrorName(error)},
-                                      {"weights", std::move(entries)},
-                                  }))
-        << "\n";
-    if (Status status = writeFileAtomically(report, text.data(), text.size());
+    if (Status status = writeReport(
+            report, llvm::json::Object{{"error", getSchemeErrorName(error)},
+                                       {"weights", std::move(entries)}});
         !status.ok())
       return search.fail() << status.message();
   }
@@ -154,15 +133,9 @@ LogicalResult ChooseGroupAxis::run() {
                       turned ? "inputs" : "outputs",
                       choice.errors[turned ? 0 : 1])
             .str();
-    choice.weights->setScheme(choice.schemes[turned ? 1 : 0], reason);
+    search.setScheme(*choice.weights, choice.schemes[turned ? 1 : 0], reason,
+                     "axis");
     numOutputs += turned;
-    using Arg = remark::detail::Remark::Arg;
-    for (WeightClass::Member &member : choice.weights->members)
-      remark::passed(member.parameter.getLoc(),
-                     remark::RemarkOpts::name("axis").category(kPassName))
-          << Arg("parameter", member.parameter.getSymName())
-          << Arg("scheme", Attribute(choice.weights->scheme))
-          << Arg("reason", reason);
   }
   return success();
 }

@@ -13,9 +13,10 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Report.h"
+
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
-#include "quant-llm/Support/AtomicFile.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
@@ -27,9 +28,7 @@
 #include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "llvm/ADT/MapVector.h"
-#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
-#include "llvm/Support/raw_ostream.h"
 
 namespace quant_llm {
 #define GEN_PASS_DEF_FOLDTRANSFORMS
@@ -761,14 +760,8 @@ private:
   }
 
   LogicalResult write(llvm::json::Array entries) {
-    std::string text;
-    llvm::raw_string_ostream stream(text);
-    stream << llvm::formatv("{0:2}", llvm::json::Value(llvm::json::Object{
-                                         {"version", 1},
-                                         {"transforms", std::move(entries)}}))
-           << "\n";
-    if (Status status =
-            writeFileAtomically(reportFile, text.data(), text.size());
+    if (Status status = writeReport(
+            reportFile, llvm::json::Object{{"transforms", std::move(entries)}});
         !status.ok())
       return getOperation()->emitError()
              << kPassName << ": " << status.message();

@@ -554,6 +554,10 @@ private:
   /// The transform of a site; none if there are no data for it.
   FailureOr<std::optional<ChannelTransform>> getTransform(TransformSite &site,
                                                           uint64_t siteSeed);
+  /// The numbers of a site in the file; none if it has none.
+  FailureOr<std::optional<TensorInfo>>
+  findData(TransformSite &site, StringRef ending, ArrayRef<int64_t> shape,
+           ArrayRef<DType> types, StringRef typeNames);
   FailureOr<Value> getData(TransformSite &site, StringRef ending,
                            ArrayRef<int64_t> shape);
   FailureOr<Value> getConstantData(TransformSite &site, StringRef ending,
@@ -633,18 +637,45 @@ LogicalResult InsertTransforms::openData() {
   return success();
 }
 
-FailureOr<Value> InsertTransforms::getData(TransformSite &site,
-                                           StringRef ending,
-                                           ArrayRef<int64_t> shape) {
+FailureOr<std::optional<TensorInfo>>
+InsertTransforms::findData(TransformSite &site, StringRef ending,
+                           ArrayRef<int64_t> shape, ArrayRef<DType> types,
+                           StringRef typeNames) {
   std::string key = site.getName() + ending.str();
   if (site.getName().empty() || !archive->contains(key))
-    return Value();
+    return std::optional<TensorInfo>();
   Result<TensorInfo> info = archive->find(key);
   if (!info.ok())
     return fail() << info.message();
+  if (!llvm::is_contained(types, info->dtype))
+    return fail() << "expected '" << key << "' in '" << dataFile
+                  << "' to have elements of type " << typeNames << " but got "
+                  << std::string(getDTypeName(info->dtype));
+  if (ArrayRef<int64_t>(info->shape) != shape)
+    return fail() << "expected '" << key << "' in '" << dataFile
+                  << "' to have the shape " << shapeToString(shape.vec())
+                  << " but got " << shapeToString(info->shape);
+  return std::optional<TensorInfo>(info.take());
+}
+
+FailureOr<Value> InsertTransforms::getData(TransformSite &site,
+                                           StringRef ending,
+                                           ArrayRef<int64_t> shape) {
+  bool isIndex = kind == TransformKind::Permute;
+  FailureOr<std::optional<TensorInfo>> info =
+      isIndex ? findData(site, ending, shape, {DType::I32, DType::I64},
+                         "I32 or I64")
+              : findData(site, ending, shape,
+                         {DType::F64, DType::F32, DType::F16, DType::BF16},
+                         "F64, F32, F16 or BF16");
+  if (failed(info))
+    return failure();
+  if (!*info)
+    return Value();
+  std::string key = site.getName() + ending.str();
   OpBuilder builder(getOperation().getContext());
   Type element;
-  switch (info->dtype) {
+  switch ((*info)->dtype) {
   case DType::F64:
     element = builder.getF64Type();
     break;
@@ -664,18 +695,8 @@ FailureOr<Value> InsertTransforms::getData(TransformSite &site,
     element = builder.getI64Type();
     break;
   default:
-    break;
+    llvm_unreachable("findData() gives no other type");
   }
-  bool isIndex = kind == TransformKind::Permute;
-  if (!element || element.isInteger() != isIndex)
-    return fail() << "expected '" << key << "' in '" << dataFile
-                  << "' to have elements of type "
-                  << (isIndex ? "I32 or I64" : "F64, F32, F16 or BF16")
-                  << " but got " << std::string(getDTypeName(info->dtype));
-  if (ArrayRef<int64_t>(info->shape) != shape)
-    return fail() << "expected '" << key << "' in '" << dataFile
-                  << "' to have the shape " << shapeToString(shape.vec())
-                  << " but got " << shapeToString(info->shape);
   // The symbol; a parameter may have the name already.
   std::string symbol = key;
   for (int i = 1;; ++i) {
@@ -702,25 +723,17 @@ FailureOr<Value> InsertTransforms::getData(TransformSite &site,
 FailureOr<Value> InsertTransforms::getConstantData(TransformSite &site,
                                                    StringRef ending,
                                                    ArrayRef<int64_t> shape) {
-  std::string key = site.getName() + ending.str();
-  if (site.getName().empty() || !archive->contains(key))
+  FailureOr<std::optional<TensorInfo>> info =
+      findData(site, ending, shape, {DType::F64, DType::F32}, "F64 or F32");
+  if (failed(info))
+    return failure();
+  if (!*info)
     return Value();
-  Result<TensorInfo> info = archive->find(key);
-  if (!info.ok())
-    return fail() << info.message();
-  if (info->dtype != DType::F64 && info->dtype != DType::F32)
-    return fail() << "expected '" << key << "' in '" << dataFile
-                  << "' to have elements of type F64 or F32 but got "
-                  << std::string(getDTypeName(info->dtype));
-  if (ArrayRef<int64_t>(info->shape) != shape)
-    return fail() << "expected '" << key << "' in '" << dataFile
-                  << "' to have the shape " << shapeToString(shape.vec())
-                  << " but got " << shapeToString(info->shape);
-  Result<TensorBuffer> buffer = loadTensor(*info);
+  Result<TensorBuffer> buffer = loadTensor(**info);
   if (!buffer.ok())
     return fail() << buffer.message();
   OpBuilder builder(getOperation().getContext());
-  bool isWide = info->dtype == DType::F64;
+  bool isWide = (*info)->dtype == DType::F64;
   Type element =
       isWide ? Type(builder.getF64Type()) : Type(builder.getF32Type());
   auto attr = DenseElementsAttr::getFromRawBuffer(

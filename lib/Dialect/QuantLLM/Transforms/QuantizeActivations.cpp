@@ -6,19 +6,19 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Report.h"
+
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/Calibration.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Numerics/GroupQuantizer.h"
-#include "quant-llm/Support/AtomicFile.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Remarks.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/StringExtras.h"
-#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/Regex.h"
 
@@ -439,14 +439,9 @@ SmallVector<Value> QuantizeActivations::createConstants(OpBuilder &builder,
 }
 
 LogicalResult QuantizeActivations::writeReport() {
-  std::string text;
-  llvm::raw_string_ostream(text)
-      << llvm::formatv("{0:2}", llvm::json::Value(llvm::json::Object{
-                                    {"version", 1},
-                                    {"sites", std::move(sites)},
-                                    {"skipped", std::move(skipped)}}))
-      << "\n";
-  if (Status status = writeFileAtomically(reportFile, text.data(), text.size());
+  llvm::json::Object object{{"sites", std::move(sites)},
+                            {"skipped", std::move(skipped)}};
+  if (Status status = quant_llm::writeReport(reportFile, std::move(object));
       !status.ok())
     return getOperation()->emitError() << kPassName << ": " << status.message();
   return success();

@@ -11,6 +11,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "NewArchive.h"
+#include "Report.h"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
@@ -30,7 +31,6 @@
 #include "mlir/IR/Remarks.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/Support/Format.h"
-#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/Regex.h"
@@ -778,20 +778,14 @@ std::string QuantizeWeights::makeReport() {
       {"bytes_after", weightBytes + denseBytes},
       {"mse", finiteOrNull(numWeights ? squaredError / numWeights : 0.0)},
   };
-  std::string text;
-  llvm::raw_string_ostream stream(text);
-  stream << llvm::formatv("{0:2}",
-                          llvm::json::Value(llvm::json::Object{
-                              {"version", 1},
-                              {"archive", llvm::sys::path::filename(output)},
-                              {"method", getMethodName(method)},
-                              {"clip", getClipName(clip)},
-                              {"weights", std::move(weights)},
-                              {"dense", std::move(dense)},
-                              {"totals", std::move(totals)},
-                          }))
-         << "\n";
-  return text;
+  return printReport(llvm::json::Object{
+      {"archive", llvm::sys::path::filename(output)},
+      {"method", getMethodName(method)},
+      {"clip", getClipName(clip)},
+      {"weights", std::move(weights)},
+      {"dense", std::move(dense)},
+      {"totals", std::move(totals)},
+  });
 }
 
 void QuantizeWeights::rewrite(NewArchive &newArchive) {

@@ -11,6 +11,7 @@
 #include "quant-llm/Methods/SecondOrder.h"
 #include "quant-llm/Support/Parallel.h"
 
+#include "mlir/IR/Remarks.h"
 #include "llvm/ADT/EquivalenceClasses.h"
 #include "llvm/ADT/MapVector.h"
 
@@ -51,12 +52,45 @@ int64_t WeightClass::getStoredBytes(SchemeAttr scheme) {
   return sum;
 }
 
-void WeightClass::setScheme(SchemeAttr newScheme, const std::string &reason) {
-  scheme = newScheme;
-  for (LinearOpInterface linear : linears) {
-    linear.setSchemeAttr(newScheme);
-    linear.setReasonAttr(StringAttr::get(newScheme.getContext(), reason));
+llvm::json::Array WeightClass::getNames() {
+  llvm::json::Array names;
+  for (Member &member : members)
+    names.push_back(member.parameter.getSymName());
+  return names;
+}
+
+LogicalResult SchemeSearch::verifyOptions(
+    function_ref<InFlightDiagnostic(StringRef, const Twine &)> invalid,
+    StringRef errorOption, SchemeError error, StringRef calibration,
+    bool anyModel, unsigned threads) {
+  if (error == SchemeError::Weight && !calibration.empty())
+    return invalid("calibration", "expected none with the " + errorOption +
+                                      " weight, which needs no statistics");
+  if (error != SchemeError::Weight && calibration.empty())
+    return invalid("calibration",
+                   "expected a file with the statistics that the " +
+                       errorOption + " needs; quant-llm calibrate writes one");
+  if (anyModel && calibration.empty())
+    return invalid("any-model", "expected none without the option calibration");
+  if (threads > unsigned(kMostThreads))
+    return invalid("threads", "expected at most " + Twine(kMostThreads) +
+                                  " but got " + Twine(threads));
+  return success();
+}
+
+void SchemeSearch::setScheme(WeightClass &weights, SchemeAttr scheme,
+                             const std::string &reason, StringRef remarkName) {
+  weights.scheme = scheme;
+  for (LinearOpInterface linear : weights.linears) {
+    linear.setSchemeAttr(scheme);
+    linear.setReasonAttr(StringAttr::get(scheme.getContext(), reason));
   }
+  using Arg = remark::detail::Remark::Arg;
+  for (WeightClass::Member &member : weights.members)
+    remark::passed(member.parameter.getLoc(),
+                   remark::RemarkOpts::name(remarkName).category(passName))
+        << Arg("parameter", member.parameter.getSymName())
+        << Arg("scheme", Attribute(scheme)) << Arg("reason", reason);
 }
 
 LogicalResult SchemeSearch::verifyStatistics(WeightClass::Member &member) {

@@ -21,6 +21,7 @@
 #include "quant-llm/Methods/Method.h"
 
 #include "mlir/IR/BuiltinOps.h"
+#include "llvm/Support/JSON.h"
 
 #include <memory>
 #include <string>
@@ -43,8 +44,8 @@ struct WeightClass {
   llvm::StringRef getName() { return members.front().parameter.getSymName(); }
   int64_t getNumWeights();
   int64_t getStoredBytes(SchemeAttr scheme);
-  /// Gives all linears a scheme and the reason for it.
-  void setScheme(SchemeAttr scheme, const std::string &reason);
+  /// The names of the members, for reports.
+  llvm::json::Array getNames();
 };
 
 class SchemeSearch {
@@ -53,6 +54,15 @@ public:
                llvm::StringRef baseDir, unsigned threads)
       : module(module), passName(passName), threads(threads),
         archives(baseDir) {}
+
+  /// Checks the options that these passes have in common. `invalid` makes the
+  /// error of an option; `errorOption` names the one that gives `error`.
+  static llvm::LogicalResult verifyOptions(
+      llvm::function_ref<mlir::InFlightDiagnostic(llvm::StringRef option,
+                                                  const llvm::Twine &message)>
+          invalid,
+      llvm::StringRef errorOption, SchemeError error,
+      llvm::StringRef calibration, bool anyModel, unsigned threads);
 
   /// An error of the pass that belongs to no op.
   mlir::InFlightDiagnostic fail() {
@@ -69,6 +79,11 @@ public:
   llvm::LogicalResult measure(WeightClass &weights,
                               llvm::ArrayRef<SchemeAttr> schemes,
                               std::vector<double> &errors);
+
+  /// Gives all linears of a class a scheme and the reason for it, and says so
+  /// in a remark of this name.
+  void setScheme(WeightClass &weights, SchemeAttr scheme,
+                 const std::string &reason, llvm::StringRef remarkName);
 
 private:
   llvm::LogicalResult verifyStatistics(WeightClass::Member &member);
