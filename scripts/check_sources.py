@@ -5,8 +5,8 @@
 """Checks text files of the repository: no trailing white space, one newline at
 the end, no tabs in sources, no file above 500 kB, no file without its licence,
 no path that only one machine has.
-Without arguments it checks every file git knows, and that every folder of lib
-has its tests.
+Without arguments it checks every file git knows, that every folder of lib has
+its tests, and that a test names every numbered constraint of an op or a pass.
 
   check_sources.py [FILE...]
 """
@@ -20,6 +20,7 @@ LICENCE = "SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception"
 SOURCES = {".h", ".c", ".cpp", ".inc", ".td", ".py", ".pyi", ".sh", ".cmake", ".cfg"}
 MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(?:dev/shm|home|root|work|Users)/\S*")
 TESTS = {".mlir", ".test", ".py", ".c", ".cpp"}
+CONSTRAINT = re.compile(r"\bQL-[A-Z0-9-]+-C[0-9]+\b")
 BINARY = {".safetensors", ".gguf", ".npy", ".mlirbc", ".png"}
 
 
@@ -68,6 +69,17 @@ def folders_without_tests(names):
             yield folder
 
 
+def constraints_without_tests(names):
+    """Constraints that a header or an ODS file states and that no test names."""
+
+    def stated(top, suffixes):
+        paths = [pathlib.PurePosixPath(name) for name in names]
+        texts = ((ROOT / p).read_text(encoding="utf-8") for p in paths if p.parts[0] == top and p.suffix in suffixes and (ROOT / p).is_file())
+        return {found for text in texts for found in CONSTRAINT.findall(text)}
+
+    return sorted(stated("include", {".h", ".td"}) - stated("test", TESTS))
+
+
 def main():
     names = sys.argv[1:]
     if not names:
@@ -77,6 +89,9 @@ def main():
     if not sys.argv[1:]:
         for folder in folders_without_tests(names):
             print(f"{folder}: expected tests in the folder of this name in test or test/Unit")
+            bad += 1
+        for constraint in constraints_without_tests(names):
+            print(f"{constraint}: expected a test that names it, of input that breaks it")
             bad += 1
     for name in names:
         path = ROOT / name
