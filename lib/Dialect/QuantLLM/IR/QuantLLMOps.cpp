@@ -221,6 +221,24 @@ LogicalResult AssembleOp::verify() {
   return success();
 }
 
+/// Whether a value has an extent that is known only at run time, which may then
+/// disagree with that of another value.
+static bool hasDynamicExtent(Value value) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  return type && !type.hasStaticShape();
+}
+
+/// What is undefined where extents disagree must stay behind the branches that
+/// it is in.
+static Speculation::Speculatability speculatableUnless(bool mayDisagree) {
+  return mayDisagree ? Speculation::NotSpeculatable : Speculation::Speculatable;
+}
+
+Speculation::Speculatability AssembleOp::getSpeculatability() {
+  return speculatableUnless(llvm::count_if(getComponents(), hasDynamicExtent) >
+                            1);
+}
+
 OpFoldResult AssembleOp::fold(FoldAdaptor) {
   // assemble(components(w)) -> w
   if (getComponents().empty())
@@ -297,18 +315,11 @@ LogicalResult QuantizeActivationOp::verify() {
                  "expected a clip of more than 0 and at most 1 but got ")
              << ratio;
   }
-  // QL-QUANTIZE-ACTIVATION-C5
-  DenseFPElementsAttr scales;
-  if (isStatic() && matchPattern(getGiven().front(), m_Constant(&scales)))
-    for (const APFloat &scale : scales.getValues<APFloat>())
-      if (!scale.isFinite() || (scale.isNegative() && !scale.isZero())) {
-        SmallString<16> text;
-        scale.toString(text);
-        return emitOpError("expected given scales to be finite and not "
-                           "negative but got ")
-               << text;
-      }
   return success();
+}
+
+Speculation::Speculatability QuantizeActivationOp::getSpeculatability() {
+  return speculatableUnless(llvm::any_of(getGiven(), hasDynamicExtent));
 }
 
 namespace {
@@ -595,6 +606,16 @@ static LogicalResult verifyKernelSymbols(LinearOpInterface op) {
     return op->emitOpError("expected a symbol for each of ")
            << kernels << " kernels but got " << symbols.size();
   return success();
+}
+
+Speculation::Speculatability LinearOp::getSpeculatability() {
+  return speculatableUnless(
+      llvm::any_of(getEpilogueOperands(), hasDynamicExtent));
+}
+
+Speculation::Speculatability GroupedLinearOp::getSpeculatability() {
+  return speculatableUnless(
+      llvm::any_of(getEpilogueOperands(), hasDynamicExtent));
 }
 
 LogicalResult LinearOp::verify() {

@@ -165,26 +165,6 @@ func.func @f(%x: tensor<4x64xf32>, %s: tensor<f32>) {
 
 // -----
 
-func.func @f(%x: tensor<4x64xf32>) {
-  %s = arith.constant dense<-1.0> : tensor<f32>
-  // QL-QUANTIZE-ACTIVATION-C5
-  // expected-error @below {{expected given scales to be finite and not negative but got}}
-  %q = quant_llm.quantize_activation %x static(%s : tensor<f32>) : tensor<4x64xf32> -> !quant_llm.activation<4x64xf32, #quant_llm.scheme<int8, block = [-1, -1], scale = f32, rule = absmax, rounding = half_even>>
-  return
-}
-
-// -----
-
-func.func @f(%x: tensor<4x64xf32>) {
-  %s = arith.constant dense<0x7F800000> : tensor<f32>
-  // QL-QUANTIZE-ACTIVATION-C5
-  // expected-error @below {{expected given scales to be finite and not negative but got}}
-  %q = quant_llm.quantize_activation %x static(%s : tensor<f32>) : tensor<4x64xf32> -> !quant_llm.activation<4x64xf32, #quant_llm.scheme<int8, block = [-1, -1], scale = f32, rule = absmax, rounding = half_even>>
-  return
-}
-
-// -----
-
 func.func @f(%x: !quant_llm.activation<4x64xf32, #quant_llm.scheme<int8, block = [1, -1], scale = f32, rule = absmax, rounding = half_even>>, %w: tensor<8x32xf32>) {
   // QL-LINEAR-C3
   // expected-error @below {{expected the last dimension of the input to be 32, the inputs of the weight, but got 'tensor<4x64xf32>'}}

@@ -208,12 +208,15 @@ def QuantLLM_DequantizeOp : QuantLLM_Op<"dequantize", [Pure, InferTypeOpAdaptor]
   let assemblyFormat = "$source attr-dict `:` qualified(type($source)) `->` qualified(type($result))";
 }
 
-def QuantLLM_AssembleOp : QuantLLM_Op<"assemble", [Pure]> {
+def QuantLLM_AssembleOp : QuantLLM_Op<"assemble", [
+    NoMemoryEffect, DeclareOpInterfaceMethods<ConditionallySpeculatable>]> {
   let summary = "A weight or an activation from its components";
   let description = [{
     The operands are the components in the order of the type. Bits that pad a row of
     codes are not read. A code or a zero that the scheme does not use (code 2 of
-    `ternary`, a zero above 2^b-1) gives the value of the formula.
+    `ternary`, a zero above 2^b-1) gives the value of the formula. Components of an activation whose
+    dynamic extents do not fit together are undefined behaviour (the CPU pipeline reports them as an error): where
+    two of them have some, the op may be removed or merged but not speculated.
 
     Constraints:
     - QL-ASSEMBLE-C1: there is one operand for each component of the result's type.
@@ -250,7 +253,8 @@ def QuantLLM_ComponentsOp : QuantLLM_Op<"components", [
   let hasFolder = 1;
 }
 
-def QuantLLM_QuantizeActivationOp : QuantLLM_Op<"quantize_activation", [Pure]> {
+def QuantLLM_QuantizeActivationOp : QuantLLM_Op<"quantize_activation", [
+    NoMemoryEffect, DeclareOpInterfaceMethods<ConditionallySpeculatable>]> {
   let summary = "Quantizes tokens while a program runs";
   let description = [{
     Stores the operand x under the scheme of the result. The ranges of the blocks are those of the
@@ -261,7 +265,7 @@ def QuantLLM_QuantizeActivationOp : QuantLLM_Op<"quantize_activation", [Pure]> {
     ```
     s = (c * a) / V                       absmax
     s = (c * a) / 2^(b-1)                 absmax_full
-    s = (c * (hi - lo)) / (2^b - 1)     minmax
+    s = (c * (hi - lo)) / (V - vmin)      minmax, with vmin the least value of the element: 2^b - 1 for integers
     z = clamp(roundeven((-c * lo) / s), 0, 2^b - 1)
     ```
 
@@ -276,13 +280,16 @@ def QuantLLM_QuantizeActivationOp : QuantLLM_Op<"quantize_activation", [Pure]> {
 
     with ties to the even code. Where u is NaN, q is the NaN of the element, if it has one,
     else 0 (which happens with given scales, or where s is NaN). A block of zeros has the scale 0 and codes 0.
+    Given scales are used as they are, also negative ones and those that are not finite.
+
+    Given components whose dynamic extents are not those of the operand are undefined behaviour (the CPU pipeline reports
+    them as an error): where they have some, the op may be removed or merged but not speculated.
 
     Constraints:
     - QL-QUANTIZE-ACTIVATION-C1: the shapes of operand and result are equal.
     - QL-QUANTIZE-ACTIVATION-C2: the operand's element type is the expressed type of the result.
     - QL-QUANTIZE-ACTIVATION-C3: what is given are all components of the result but the codes, or nothing.
     - QL-QUANTIZE-ACTIVATION-C4: `clip` is more than 0 and at most 1, and stands without given scales.
-    - QL-QUANTIZE-ACTIVATION-C5: given scales that are a constant are finite and not negative.
 
     Example:
     ```mlir
@@ -310,8 +317,8 @@ def QuantLLM_QuantizeActivationOp : QuantLLM_Op<"quantize_activation", [Pure]> {
 }
 
 def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
-    Pure, IsolatedFromAbove, AttrSizedOperandSegments,
-    QuantLLM_LinearOpInterface]> {
+    NoMemoryEffect, DeclareOpInterfaceMethods<ConditionallySpeculatable>,
+    IsolatedFromAbove, AttrSizedOperandSegments, QuantLLM_LinearOpInterface]> {
   let summary = "The linear layer, with an epilogue";
   let description = [{
     For every index m of the leading dimensions of the input x and every output n:
@@ -332,6 +339,8 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
     output (`tensor<NxT>`, `e[n]`) or has the shape of the result (`e[m, n]`); the region's
     arguments are the accumulators (f32) and one element of each operand. Without
     an epilogue the accumulator is rounded, half to even, to the result's element type.
+    An operand of the shape of the result whose dynamic extents are others is undefined behaviour (the CPU pipeline
+    reports it as an error): where there are such extents, the op may be removed or merged but not speculated.
 
     `scheme` is the scheme chosen for the weights of this op and `reason` says why; both
     are notes for the passes that quantize and do not change the meaning.
@@ -400,8 +409,8 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
 }
 
 def QuantLLM_GroupedLinearOp : QuantLLM_Op<"grouped_linear", [
-    Pure, IsolatedFromAbove, AttrSizedOperandSegments,
-    QuantLLM_LinearOpInterface]> {
+    NoMemoryEffect, DeclareOpInterfaceMethods<ConditionallySpeculatable>,
+    IsolatedFromAbove, AttrSizedOperandSegments, QuantLLM_LinearOpInterface]> {
   let summary = "The linear layers of experts, each on its own tokens";
   let description = [{
     The layer of a mixture of experts. Tokens (rows of the input x) are sorted by expert:
@@ -414,7 +423,7 @@ def QuantLLM_GroupedLinearOp : QuantLLM_Op<"grouped_linear", [
     y[t, n]     = epilogue(acc_0[t, n] [, acc_1[t, n]], ...)
     ```
 
-    Values of weights, sums, epilogue and rounding are those of `quant_llm.linear`; a scheme holds for the
+    Values of weights, sums, epilogue, rounding and speculation are those of `quant_llm.linear`; a scheme holds for the
     weight as a whole, so that `block = [-1, -1]` is one scale for all experts. An operand of the epilogue is either one value for every row of the
     weight, such as a bias of each expert (`tensor<E*N x T>`, `e[e*N + n]`), or has the shape of the result.
 

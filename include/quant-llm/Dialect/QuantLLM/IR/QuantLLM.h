@@ -76,8 +76,10 @@ llvm::SmallVector<WeightComponent> getComponentsOf(mlir::Type type);
 namespace quant_llm {
 
 /// The version of the dialect that this library writes into bytecode. Raised
-/// when a change needs an upgrade on reading. 2: kernels of quant_llm.linear.
-inline constexpr uint64_t kDialectVersion = 2;
+/// when a change needs an upgrade on reading, or older libraries cannot read
+/// what is new. 2: kernels of quant_llm.linear. 3: low-rank parts of schemes,
+/// quantized activations, transforms of channels.
+inline constexpr uint64_t kDialectVersion = 3;
 
 /// The file that an archive names. A relative path is taken from `baseDir`
 /// unless that is empty, else from the directory of the file that the op was
