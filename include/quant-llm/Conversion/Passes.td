@@ -340,9 +340,11 @@ def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
     of `__quant_llm_require`, whose first argument is negative if all is well. If the condition is a
     comparison of integers, the message ends with what was expected and what was got. Divisions and
     remainders of integers are checked as well where the divisor may be zero, or may be -1 when the
-    least number is divided; such divisions of tensors become linalg ops. If one is in a map,
+    least number is divided, and shifts where the amount may reach the width; such ops on tensors become linalg ops. If one is in a map,
     the affine dialect is lowered before. The steps of scf loops must be positive. Promises that arithmetic
-    does not overflow are dropped, since checks of the result could be optimized away.
+    does not overflow, or meets no infinity or NaN, are dropped, since checks of the result could be optimized away. For the
+    same reason `arith.fptosi` and `arith.fptoui` get a result for every number: that of the nearest integer which the type has, and 0 of a NaN
+    (docs/Spec.md, section 6).
 
     Refused is what no check in front of it could make safe: ops of the dialects llvm, omp and ub, memref
     ops that make views of nothing known or have a lifetime of their own (reinterpret_cast, view,

@@ -116,6 +116,22 @@ static LogicalResult checkRanks(ModuleOp module) {
   return failure(walked.wasInterrupted());
 }
 
+/// What is on tensors must be an op that is known to become one on buffers.
+static LogicalResult checkOps(ModuleOp module) {
+  WalkResult walked = module.walk([&](Operation *op) {
+    if (isa_and_nonnull<QuantLLMDialect>(op->getDialect()) ||
+        !bufferization::hasTensorSemantics(op) ||
+        isa<bufferization::BufferizableOpInterface>(op))
+      return WalkResult::advance();
+    op->emitError() << "expected no '" << op->getName()
+                    << "' on tensors, for which there is no code; write it as "
+                       "linalg.generic, which may read other tensors by "
+                       "tensor.extract, or with loops";
+    return WalkResult::interrupt();
+  });
+  return failure(walked.wasInterrupted());
+}
+
 /// Weights have no buffers: every use of one must have been lowered to uses of
 /// its components.
 static LogicalResult checkWeights(ModuleOp module) {
@@ -546,7 +562,8 @@ struct Bufferize : public quant_llm::impl::BufferizeBase<Bufferize> {
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
-    if (failed(checkRanks(module)) || failed(checkWeights(module)))
+    if (failed(checkRanks(module)) || failed(checkOps(module)) ||
+        failed(checkWeights(module)))
       return signalPassFailure();
     if (failed(bindParameters(module)))
       return signalPassFailure();

@@ -38,6 +38,7 @@
 #include "mlir/IR/IntegerSet.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/Transforms/DialectConversion.h"
+#include "llvm/ADT/SetVector.h"
 
 #include <cmath>
 #include <set>
@@ -187,7 +188,7 @@ private:
   }
 
   //===--------------------------------------------------------------------===//
-  // Divisions and shifts
+  // Divisions, shifts and conversions
   //===--------------------------------------------------------------------===//
 
   static bool isSignedDivision(Operation *op) {
@@ -207,14 +208,23 @@ private:
                index::ShrSOp, index::ShrUOp>(op);
   }
 
+  /// Conversions of numbers that the result has no room for are undefined.
+  static bool isConversion(Operation *op) {
+    return isa<arith::FPToSIOp, arith::FPToUIOp>(op) &&
+           isa<Float16Type, BFloat16Type, Float32Type, Float64Type, Float80Type,
+               Float128Type>(getElementTypeOrSelf(op->getOperand(0).getType()));
+  }
+
   static unsigned getWidth(Type type) {
     type = getElementTypeOrSelf(type);
     return type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
   }
 
-  /// Whether an op is a division or a shift that is undefined for some
-  /// operands.
+  /// Whether an op is a division, a shift or a conversion that is undefined for
+  /// some operands.
   static bool mayBeUndefined(Operation *op) {
+    if (isConversion(op))
+      return true;
     if (!isDivision(op) && !isShift(op))
       return false;
     APInt constant;
@@ -279,12 +289,13 @@ private:
   }
 
   /// The processor traps at divisions by zero, and of the least number by -1.
-  /// What a shift by the width or more gives is undefined, and a check of it
-  /// could be optimized away.
+  /// What a shift by the width or more gives is undefined, and so is the
+  /// integer of a NaN, or of a number that it has no room for; checks of such
+  /// values could be optimized away.
   LogicalResult guardDivisions(ModuleOp module) {
     IRRewriter rewriter(&getContext());
     SmallVector<Operation *> divisions;
-    SmallVector<linalg::LinalgOp> named;
+    llvm::SetVector<Operation *> named;
     for (auto function : module.getOps<func::FuncOp>())
       function.walk([&](Operation *op) {
         if (mayBeUndefined(op)) {
@@ -292,19 +303,20 @@ private:
           if (parent &&
               !isa<linalg::GenericOp, linalg::MapOp, linalg::ReduceOp>(
                   parent.getOperation()))
-            named.push_back(parent);
+            named.insert(parent);
           else
             divisions.push_back(op);
         }
       });
     // The bodies of named ops are not to be changed.
-    for (linalg::LinalgOp op : named) {
+    for (Operation *op : named) {
       rewriter.setInsertionPoint(op);
       FailureOr<linalg::GenericOp> generic =
-          linalg::generalizeNamedOp(rewriter, op);
+          linalg::generalizeNamedOp(rewriter, cast<linalg::LinalgOp>(op));
       if (failed(generic))
-        return op->emitOpError("expected an op whose divisions and shifts can "
-                               "be checked; write it as linalg.generic");
+        return op->emitOpError("expected an op whose divisions, shifts and "
+                               "conversions to integers can be checked; write "
+                               "it as linalg.generic");
       generic->walk([&](Operation *inner) {
         if (mayBeUndefined(inner))
           divisions.push_back(inner);
@@ -314,9 +326,14 @@ private:
       Type type = op->getResult(0).getType();
       if (isa<RankedTensorType>(type))
         op = writeAsGeneric(rewriter, op);
-      else if (isa<ShapedType>(type))
-        return op->emitOpError("expected a division or a shift of numbers or "
-                               "tensors, which can be checked, but got one of ")
+      if (isConversion(op) && !isa<TensorType>(op->getResult(0).getType())) {
+        saturate(op);
+        continue;
+      }
+      if (isa<ShapedType>(op->getResult(0).getType()))
+        return op->emitOpError("expected a division, a shift or a conversion "
+                               "to an integer of numbers or ranked tensors, "
+                               "which can be checked, but got one of ")
                << type;
       if (op->getParentOfType<LinearOpInterface>())
         return op->emitOpError(
@@ -339,7 +356,7 @@ private:
     return success();
   }
 
-  /// A division of tensors as one of scalars in a linalg.generic.
+  /// An elementwise op on tensors as one on scalars in a linalg.generic.
   Operation *writeAsGeneric(IRRewriter &rewriter, Operation *op) {
     rewriter.setInsertionPoint(op);
     Location loc = op->getLoc();
@@ -353,17 +370,74 @@ private:
     Operation *scalar = nullptr;
     auto generic = linalg::GenericOp::create(
         rewriter, loc, TypeRange{type}, op->getOperands(), ValueRange{init},
-        SmallVector<AffineMap>(3, map),
+        SmallVector<AffineMap>(op->getNumOperands() + 1, map),
         SmallVector<utils::IteratorType>(type.getRank(),
                                          utils::IteratorType::parallel),
         [&](OpBuilder &nested, Location loc, ValueRange arguments) {
           scalar = nested.create(
-              loc, op->getName().getIdentifier(), arguments.take_front(2),
+              loc, op->getName().getIdentifier(), arguments.drop_back(),
               TypeRange{type.getElementType()}, op->getAttrs());
           linalg::YieldOp::create(nested, loc, scalar->getResults());
         });
     rewriter.replaceOp(op, generic);
     return scalar;
+  }
+
+  /// Makes a conversion to an integer defined for every number: the nearest
+  /// integer that the type has, and 0 of a NaN.
+  void saturate(Operation *op) {
+    OpBuilder builder(op);
+    Location loc = op->getLoc();
+    if (isa<UnknownLoc>(loc)) // in what was the body of a named op
+      loc = op->getParentOp()->getLoc();
+    Value number = op->getOperand(0), integer = op->getResult(0);
+    Type from = number.getType(), to = integer.getType();
+    const bool isSigned = isa<arith::FPToSIOp>(op);
+    const unsigned bits = getWidth(to);
+    auto constant = [&](Type type, TypedAttr value) -> Value {
+      if (auto shaped = dyn_cast<ShapedType>(type))
+        value = DenseElementsAttr::get(shaped, Attribute(value));
+      return arith::ConstantOp::create(builder, loc, value);
+    };
+    auto getNumber = [&](const APInt &value) {
+      auto type = cast<mlir::FloatType>(getElementTypeOrSelf(from));
+      APFloat exact(type.getFloatSemantics());
+      // Powers of two and 0 are exact, or too large and become infinite.
+      exact.convertFromAPInt(value, /*IsSigned=*/true,
+                             APFloat::rmNearestTiesToEven);
+      return constant(from, builder.getFloatAttr(type, exact));
+    };
+    auto getInteger = [&](const APInt &value) {
+      return constant(to,
+                      builder.getIntegerAttr(getElementTypeOrSelf(to), value));
+    };
+    auto compare = [&](arith::CmpFPredicate predicate, Value bound) -> Value {
+      return arith::CmpFOp::create(builder, loc, predicate, number, bound);
+    };
+    // One above the largest integer, and the least: they become these.
+    APInt above = APInt::getOneBitSet(bits + 2, isSigned ? bits - 1 : bits);
+    APInt least = isSigned ? -above : APInt::getZero(bits + 2);
+    Value zero = getNumber(APInt::getZero(bits + 2));
+    Value isHigh = compare(arith::CmpFPredicate::OGE, getNumber(above));
+    Value isLow = compare(arith::CmpFPredicate::OLE, getNumber(least));
+    Value isNaN = arith::CmpFOp::create(builder, loc, arith::CmpFPredicate::UNO,
+                                        number, number);
+    Value isOutside = arith::OrIOp::create(builder, loc, isHigh, isLow);
+    isOutside = arith::OrIOp::create(builder, loc, isOutside, isNaN);
+    op->setOperand(
+        0, arith::SelectOp::create(builder, loc, isOutside, zero, number));
+    builder.setInsertionPointAfter(op);
+    Value low = arith::SelectOp::create(
+        builder, loc, isLow,
+        getInteger(isSigned ? APInt::getSignedMinValue(bits)
+                            : APInt::getZero(bits)),
+        integer);
+    Value high = arith::SelectOp::create(
+        builder, loc, isHigh,
+        getInteger(isSigned ? APInt::getSignedMaxValue(bits)
+                            : APInt::getMaxValue(bits)),
+        low);
+    integer.replaceAllUsesExcept(high, low.getDefiningOp());
   }
 
   void guardDivision(Operation *op) {
@@ -867,8 +941,9 @@ private:
         if (isa<AffineDimExpr>(expr))
           continue;
         if (!(computeMagnitude(expr) <= kMostIndex))
-          return op->emitOpError("expected indexing maps without large "
-                                 "numbers, but got ")
+          return op->emitOpError("expected indexing maps without large numbers "
+                                 "and divisions by others than positive ones, "
+                                 "but got ")
                  << AffineMapAttr::get(map);
         for (unsigned dim = 0; dim < map.getNumDims(); ++dim) {
           std::optional<int64_t> known = getConstantIntValue(extents[dim]);

@@ -102,7 +102,7 @@ func.func @body(%a: tensor<?xf32>, %d: tensor<4xf32>) -> tensor<4xf32> {
 // -----
 
 func.func @map(%a: tensor<?xf32>, %d: tensor<?xf32>) -> tensor<?xf32> {
-  // expected-error @+1 {{expected indexing maps without large numbers, but got affine_map<(d0) -> (d0 * 1000000000000)>}}
+  // expected-error @+1 {{expected indexing maps without large numbers and divisions by others than positive ones, but got affine_map<(d0) -> (d0 * 1000000000000)>}}
   %0 = linalg.generic {indexing_maps = [affine_map<(i) -> (i * 1000000000000)>, affine_map<(i) -> (i)>], iterator_types = ["parallel"]} ins(%a : tensor<?xf32>) outs(%d : tensor<?xf32>) {
   ^bb0(%x: f32, %y: f32):
     linalg.yield %x : f32
@@ -182,4 +182,17 @@ func.func @top(%a: i32) -> i32 {
   %1 = func.call @left(%0) : (i32) -> i32
   %2 = func.call @leaf(%1) : (i32) -> i32
   return %2 : i32
+}
+
+// -----
+
+// Bounds of what a map gives would change places.
+func.func @negative(%x: tensor<?xf32>, %y: tensor<?xf32>) -> tensor<?xf32> {
+  // expected-error @below {{expected indexing maps without large numbers and divisions by others than positive ones, but got affine_map<(d0) -> (d0 floordiv -2)>}}
+  %0 = linalg.generic {indexing_maps = [affine_map<(d0) -> (d0 floordiv -2)>, affine_map<(d0) -> (d0)>], iterator_types = ["parallel"]}
+      ins(%x : tensor<?xf32>) outs(%y : tensor<?xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    linalg.yield %a : f32
+  } -> tensor<?xf32>
+  return %0 : tensor<?xf32>
 }

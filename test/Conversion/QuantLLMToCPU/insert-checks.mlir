@@ -139,3 +139,76 @@ func.func @flags(%a: index, %b: i32) -> (index, i32) {
   %1 = arith.shli %b, %b overflow<nuw> : i32
   return %0, %1 : index, i32
 }
+
+// A conversion to an integer gives the nearest that there is, 0 of a NaN.
+// CHECK-LABEL: func.func @integer
+// CHECK-SAME: (%[[X:.*]]: f32)
+// CHECK-DAG: %[[ZERO:.*]] = arith.constant 0.000000e+00 : f32
+// CHECK-DAG: %[[BOUND:.*]] = arith.constant 2.14748365E+9 : f32
+// CHECK-DAG: %[[LOWER:.*]] = arith.constant -2.14748365E+9 : f32
+// CHECK-DAG: %[[MOST:.*]] = arith.constant 2147483647 : i32
+// CHECK-DAG: %[[LEAST:.*]] = arith.constant -2147483648 : i32
+// CHECK: %[[HIGH:.*]] = arith.cmpf oge, %[[X]], %[[BOUND]]
+// CHECK: %[[LOW:.*]] = arith.cmpf ole, %[[X]], %[[LOWER]]
+// CHECK: %[[NAN:.*]] = arith.cmpf uno, %[[X]], %[[X]]
+// CHECK: arith.ori %[[HIGH]], %[[LOW]]
+// CHECK: %[[OUT:.*]] = arith.ori %{{.*}}, %[[NAN]]
+// CHECK: %[[SAFE:.*]] = arith.select %[[OUT]], %[[ZERO]], %[[X]]
+// CHECK: %[[I:.*]] = arith.fptosi %[[SAFE]]
+// CHECK: %[[J:.*]] = arith.select %[[LOW]], %[[LEAST]], %[[I]]
+// CHECK: %[[K:.*]] = arith.select %[[HIGH]], %[[MOST]], %[[J]]
+// CHECK: return %[[K]]
+func.func @integer(%x: f32) -> i32 {
+  %0 = arith.fptosi %x : f32 to i32
+  return %0 : i32
+}
+
+// Vectors too; in an epilogue; in a linalg op for tensors, and where a named op has it.
+// CHECK-LABEL: func.func @vector
+// CHECK: arith.cmpf oge, %{{.*}}, %{{.*}} : vector<4xf64>
+// CHECK: arith.fptoui
+// CHECK-LABEL: func.func @epilogue
+// CHECK: quant_llm.linear
+// CHECK: arith.select
+// CHECK: arith.fptosi
+// CHECK-LABEL: func.func @tensor
+// CHECK: linalg.generic
+// CHECK: arith.select
+// CHECK: arith.fptosi
+// CHECK-LABEL: func.func @named
+// CHECK: linalg.generic
+// CHECK-COUNT-2: arith.fptosi
+// CHECK-NOT: linalg.matmul
+func.func @vector(%x: vector<4xf64>) -> vector<4xi8> {
+  %0 = arith.fptoui %x : vector<4xf64> to vector<4xi8>
+  return %0 : vector<4xi8>
+}
+func.func @epilogue(%x: tensor<?x4xf32>, %w: tensor<4x4xf32>) -> tensor<?x4xf32> {
+  %0 = quant_llm.linear %x, %w epilogue {
+  ^bb0(%acc: f32):
+    %i = arith.fptosi %acc : f32 to i8
+    %f = arith.sitofp %i : i8 to f32
+    quant_llm.yield %f : f32
+  } : (tensor<?x4xf32>, tensor<4x4xf32>) -> tensor<?x4xf32>
+  return %0 : tensor<?x4xf32>
+}
+func.func @tensor(%x: tensor<?xf16>) -> tensor<?xi32> {
+  %0 = arith.fptosi %x : tensor<?xf16> to tensor<?xi32>
+  return %0 : tensor<?xi32>
+}
+func.func @named(%x: tensor<2x3xf32>, %y: tensor<3x4xf32>, %z: tensor<2x4xi32>) -> tensor<2x4xi32> {
+  %0 = linalg.matmul ins(%x, %y : tensor<2x3xf32>, tensor<3x4xf32>) outs(%z : tensor<2x4xi32>) -> tensor<2x4xi32>
+  return %0 : tensor<2x4xi32>
+}
+
+// Promises about numbers are dropped.
+// CHECK-LABEL: func.func @promises
+// CHECK: arith.addf %{{.*}}, %{{.*}} fastmath<reassoc,nsz> : f32
+// CHECK: math.exp %{{.*}} : f32
+// CHECK: arith.addi %{{.*}}, %{{.*}} : i32
+func.func @promises(%x: f32, %i: i32) -> (f32, i32) {
+  %0 = arith.addf %x, %x fastmath<reassoc,nnan,ninf,nsz> : f32
+  %1 = math.exp %0 fastmath<nnan> : f32
+  %2 = arith.addi %i, %i overflow<nsw> : i32
+  return %1, %2 : f32, i32
+}

@@ -11,9 +11,12 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <limits>
+#include <map>
 #include <thread>
 
 #include <unistd.h>
@@ -454,6 +457,90 @@ func.func @tensors(%x: tensor<?xf32>, %n: tensor<?xf32>) -> tensor<?xf32> {
     EXPECT_EQ((*engine)->invoke("tensors", {x, n}).message(), "");
     static_cast<float *>(n.data())[3] = 32;
     expectFault("tensors", x, n);
+  }
+}
+
+TEST(CpuEngineTest, IntegersOfAnyNumber) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> numbers{
+      std::nanf(""), infinity, -infinity, 1e30f,  -1e30f, 127.9f, -128.9f,
+      128.0f,        -129.0f,  -0.5f,     255.9f, 256.0f, 3.7f};
+  const int32_t most = INT32_MAX, least = INT32_MIN;
+  const std::map<std::string, std::vector<int32_t>> expected{
+      {"narrow",
+       {0, 127, -128, 127, -128, 127, -128, 127, -128, 0, 127, 127, 3}},
+      {"unsigned", {0, 255, 0, 255, 0, 127, 0, 128, 0, 0, 255, 255, 3}},
+      {"wide",
+       {0, most, least, most, least, 127, -128, 128, -129, 0, 255, 256, 3}},
+      {"named",
+       {0, most, least, most, least, 127, -128, 128, -129, 0, 255, 256, 3}},
+      // Of f16, which has no 1e30, and rounds 127.9.
+      {"half",
+       {0, most, least, most, least, 127, -128, 128, -129, 0, 255, 256, 3}}};
+  for (bool reference : {false, true}) {
+    auto engine = compile(R"mlir(
+func.func @narrow(%x: tensor<?xf32>) -> tensor<?xi32> {
+  %0 = arith.fptosi %x : tensor<?xf32> to tensor<?xi8>
+  %1 = arith.extsi %0 : tensor<?xi8> to tensor<?xi32>
+  return %1 : tensor<?xi32>
+}
+func.func @unsigned(%x: tensor<?xf32>) -> tensor<?xi32> {
+  %0 = arith.fptoui %x : tensor<?xf32> to tensor<?xi8>
+  %1 = arith.extui %0 : tensor<?xi8> to tensor<?xi32>
+  return %1 : tensor<?xi32>
+}
+func.func @wide(%x: tensor<?xf32>) -> tensor<?xi32> {
+  %0 = arith.fptosi %x : tensor<?xf32> to tensor<?xi32>
+  return %0 : tensor<?xi32>
+}
+func.func @half(%x: tensor<?xf32>) -> tensor<?xi32> {
+  %0 = arith.truncf %x : tensor<?xf32> to tensor<?xf16>
+  %1 = arith.fptosi %0 : tensor<?xf16> to tensor<?xi32>
+  return %1 : tensor<?xi32>
+}
+func.func @named(%x: tensor<13xf32>) -> tensor<13xi32> {
+  %one = arith.constant dense<1.0> : tensor<1x1xf32>
+  %zero = arith.constant dense<0> : tensor<13x1xi32>
+  %column = tensor.expand_shape %x [[0, 1]] output_shape [13, 1]
+      : tensor<13xf32> into tensor<13x1xf32>
+  %0 = linalg.matmul ins(%column, %one : tensor<13x1xf32>, tensor<1x1xf32>)
+      outs(%zero : tensor<13x1xi32>) -> tensor<13x1xi32>
+  %1 = tensor.collapse_shape %0 [[0, 1]]
+      : tensor<13x1xi32> into tensor<13xi32>
+  return %1 : tensor<13xi32>
+}
+func.func @element(%t: tensor<4xf32>, %x: tensor<1xf32>) -> f32 {
+  %c0 = arith.constant 0 : index
+  %0 = tensor.extract %x[%c0] : tensor<1xf32>
+  %1 = arith.mulf %0, %0 fastmath<nnan,ninf> : f32
+  %2 = arith.fptosi %1 : f32 to i64
+  %3 = arith.index_cast %2 : i64 to index
+  %4 = tensor.extract %t[%3] : tensor<4xf32>
+  return %4 : f32
+}
+)mlir",
+                          reference);
+    ASSERT_TRUE(engine.ok()) << engine.message();
+    Tensor x = Tensor::allocate(DType::F32, {int64_t(numbers.size())}).take();
+    std::copy(numbers.begin(), numbers.end(), static_cast<float *>(x.data()));
+    for (const auto &[function, values] : expected) {
+      auto results = (*engine)->invoke(function, {x});
+      ASSERT_TRUE(results.ok()) << results.message();
+      const auto *found = static_cast<const int32_t *>((*results)[0].data());
+      for (size_t i = 0; i < numbers.size(); ++i)
+        EXPECT_EQ(found[i], values[i]) << function << " of " << numbers[i];
+    }
+    // An index may be of such a number: it is outside, or 0.
+    auto call = [&](float number) {
+      return (*engine)
+          ->invoke("element", {makeVector(4, 3), makeVector(1, number)})
+          .message();
+    };
+    EXPECT_EQ(call(1.5f), "");
+    EXPECT_EQ(call(std::nanf("")), "");
+    for (float number : {2.0f, 1e15f, 1e30f, infinity})
+      EXPECT_NE(call(number).find("out of bounds"), std::string::npos)
+          << number << ": " << call(number);
   }
 }
 
