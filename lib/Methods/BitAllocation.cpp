@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -177,34 +178,45 @@ quant_llm::allocateBits(const Items &items, int64_t budget, int64_t maxStates) {
   int64_t numStates = 1;
   for (size_t i = 0; i < items.size(); ++i) {
     const std::vector<State> &from = stages.back();
-    std::vector<State> next;
     // What the bound compares: with a margin, so that rounding excludes
     // nothing.
     double limit = best.error + roundingMargin * (best.error + prices.front());
-    for (size_t s = 0; s < from.size(); ++s)
-      for (size_t o = 0; o < items[i].size(); ++o) {
-        int64_t cost = from[s].cost + items[i][o].cost;
-        double error = from[s].error + items[i][o].error;
-        if (cost + costs[i + 1] > budget ||
-            error + prices[i + 1] - high * static_cast<double>(budget - cost) >
-                limit)
-          continue;
-        next.push_back(
-            {cost, error, static_cast<uint32_t>(o), static_cast<uint32_t>(s)});
-      }
-    std::sort(next.begin(), next.end(), [](const State &a, const State &b) {
-      return std::tie(a.cost, a.error, a.previous, a.option) <
-             std::tie(b.cost, b.error, b.previous, b.option);
-    });
+    // The states that an option leads to have rising costs, as `from` has:
+    // those of all options are merged, and only what is kept takes memory.
+    std::vector<size_t> places(items[i].size(), 0);
+    auto getState = [&](size_t o) {
+      const State &state = from[places[o]];
+      return State{state.cost + items[i][o].cost,
+                   state.error + items[i][o].error, static_cast<uint32_t>(o),
+                   static_cast<uint32_t>(places[o])};
+    };
     std::vector<State> kept;
-    for (const State &state : next)
-      if (kept.empty() || state.error < kept.back().error)
-        kept.push_back(state);
-    numStates += static_cast<int64_t>(kept.size());
-    if (numStates > maxStates)
-      return Status::error(
-          "expected at most " + std::to_string(maxStates) +
-          " sets of choices to compare but got more; give fewer candidates");
+    for (;;) {
+      std::optional<State> next;
+      for (size_t o = 0; o < items[i].size(); ++o) {
+        if (places[o] == from.size())
+          continue;
+        State state = getState(o);
+        if (!next ||
+            std::tie(state.cost, state.error, state.previous, state.option) <
+                std::tie(next->cost, next->error, next->previous, next->option))
+          next = state;
+      }
+      if (!next)
+        break;
+      ++places[next->option];
+      if (next->cost + costs[i + 1] > budget ||
+          next->error + prices[i + 1] -
+                  high * static_cast<double>(budget - next->cost) >
+              limit ||
+          (!kept.empty() && !(next->error < kept.back().error)))
+        continue;
+      if (++numStates > maxStates)
+        return Status::error(
+            "expected at most " + std::to_string(maxStates) +
+            " sets of choices to compare but got more; give fewer candidates");
+      kept.push_back(*next);
+    }
     stages.push_back(std::move(kept));
   }
   // None is left if rounding excluded the solution that is known.

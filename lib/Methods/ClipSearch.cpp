@@ -278,7 +278,8 @@ static Status verifyImportance(const MatrixView &matrix,
               (importance.elements != nullptr) +
               (importance.hessian.data != nullptr);
   if (given != 1)
-    return Status::error("expected one importance of the elements but got " +
+    return Status::error("tensor '" + tensorName +
+                         "': expected one importance of the elements but got " +
                          std::to_string(given));
   if (importance.hessian.data)
     return verifyHessian(importance.hessian, matrix.k, tensorName);

@@ -186,6 +186,8 @@ Status quant_llm::addLowRank(const MatrixView &matrix, const Scheme &scheme,
     return withName(Status::error("expected a scheme with low_rank"));
   if (stored.n != n || stored.k != k)
     return withName(Status::error("expected codes of a matrix of this shape"));
+  if (Status status = verifyDamping(damping); !status.ok())
+    return withName(status);
   Scheme codes = scheme;
   codes.lowRank = 0;
   Result<RowReader> reader = RowReader::get(stored.view(), codes);

@@ -326,7 +326,7 @@ public:
         tensorName(tensorName), threads(threads), start(start) {}
 
   /// Checks the input, and rounds to nearest.
-  Status begin(SecondOrderReport *to);
+  Status begin(SecondOrderReport *to, bool measureErrors);
   Status runGPTQ(const GPTQOptions &options);
   Status runQuantEase(const QuantEaseOptions &options);
   Result<QuantizedMatrix> finish();
@@ -360,7 +360,7 @@ private:
 };
 } // namespace
 
-Status SecondOrder::begin(SecondOrderReport *to) {
+Status SecondOrder::begin(SecondOrderReport *to, bool measureErrors) {
   report = to;
   Status status = verifyHessian(hessian, matrix.k, tensorName);
   if (start) {
@@ -387,12 +387,10 @@ Status SecondOrder::begin(SecondOrderReport *to) {
   order = identityOrder(matrix.k);
   if (!report)
     return Status::success();
-  bool skipErrors = report->skipErrors;
   *report = SecondOrderReport();
-  report->skipErrors = skipErrors;
   for (int64_t i = 0; i < matrix.k; ++i)
     report->deadColumns += hessian.at(i, i) == 0.0f;
-  if (skipErrors)
+  if (!measureErrors)
     return Status::success();
   meter.emplace(hessian);
   reference = meter->compute(matrix, nullptr, threads);
@@ -512,11 +510,16 @@ void SecondOrder::runGPTQPanel(int64_t index, const InverseFactor &factor,
   storeCodes(panel, codes);
 }
 
+Status quant_llm::verifyDamping(double damping) {
+  if (damping >= 0.0 && damping <= kMostDamping)
+    return Status::success();
+  return Status::error("expected a damping from 0 to 1000000 but got " +
+                       std::to_string(damping));
+}
+
 Status SecondOrder::runGPTQ(const GPTQOptions &options) {
-  if (!(options.damping >= 0.0 && options.damping <= kMostDamping))
-    return withName(
-        Status::error("expected a damping from 0 to 1000000 but got " +
-                      std::to_string(options.damping)));
+  if (Status status = verifyDamping(options.damping); !status.ok())
+    return withName(status);
   if (options.actOrder)
     std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
       float atA = hessian.at(a, a), atB = hessian.at(b, b);
@@ -634,7 +637,7 @@ Result<QuantizedMatrix> quant_llm::quantizeGPTQ(
     const GPTQOptions &options, const std::string &tensorName, int threads,
     SecondOrderReport *report, const QuantizedMatrix *start) {
   SecondOrder method(matrix, scheme, hessian, tensorName, threads, start);
-  Status status = method.begin(report);
+  Status status = method.begin(report, options.measureErrors);
   if (status.ok())
     status = method.runGPTQ(options);
   if (!status.ok())
@@ -647,7 +650,7 @@ Result<QuantizedMatrix> quant_llm::quantizeQuantEase(
     const QuantEaseOptions &options, const std::string &tensorName, int threads,
     SecondOrderReport *report, const QuantizedMatrix *start) {
   SecondOrder method(matrix, scheme, hessian, tensorName, threads, start);
-  Status status = method.begin(report);
+  Status status = method.begin(report, options.gptq.measureErrors);
   if (status.ok())
     status = method.runQuantEase(options);
   if (!status.ok())

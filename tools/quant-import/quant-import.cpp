@@ -42,13 +42,30 @@ static cl::opt<bool>
             cl::desc("print the configuration and the tensors, write nothing"),
             cl::cat(category));
 
-static cl::opt<StorageType> blockType(
-    "dequantize-to", cl::desc("type for the quantized tensors of a GGUF file"),
-    cl::values(clEnumValN(StorageType::F16, "f16", "half precision (default)"),
-               clEnumValN(StorageType::F32, "f32",
-                          "single precision: exact, twice "
-                          "the size")),
-    cl::init(StorageType::F16), cl::cat(category));
+namespace {
+/// Says what can be given, which LLVM's parser does not.
+class StorageTypeParser : public cl::parser<StorageType> {
+public:
+  using parser::parser;
+
+  bool parse(cl::Option &option, llvm::StringRef name, llvm::StringRef value,
+             StorageType &type) {
+    if (findOption(value) == getNumOptions())
+      return option.error("expected f16 or f32 but got '" + value + "'");
+    return parser::parse(option, name, value, type);
+  }
+};
+} // namespace
+
+static cl::opt<StorageType, /*ExternalStorage=*/false, StorageTypeParser>
+    blockType("dequantize-to",
+              cl::desc("type for the quantized tensors of a GGUF file"),
+              cl::values(clEnumValN(StorageType::F16, "f16",
+                                    "half precision (default)"),
+                         clEnumValN(StorageType::F32, "f32",
+                                    "single precision: exact, twice "
+                                    "the size")),
+              cl::init(StorageType::F16), cl::cat(category));
 
 static const char *const overview =
     "Imports a model of the Llama family (llama, mistral, qwen2, qwen3) to "

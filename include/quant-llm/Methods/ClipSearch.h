@@ -54,8 +54,9 @@ struct ClipOptions {
 };
 
 /// Quantizes `matrix` to nearest under `scheme` with the best ranges. Errors:
-/// those of quantize(), verifyHessian() and verifyImportance() and options out
-/// of range; all begin with the tensor's name.
+/// those of quantize() and verifyHessian(), none or several importances, or one
+/// that is negative or not finite, and options out of range; all begin with the
+/// tensor's name.
 Result<QuantizedMatrix>
 quantizeClipped(const MatrixView &matrix, const Scheme &scheme,
                 const ClipImportance &importance, const ClipOptions &options,

@@ -44,10 +44,12 @@ struct LowRankReport {
 };
 
 /// Computes the low-rank part of `scheme`, which has one, for what the other
-/// components of `stored` leave of `matrix`. `hessian` may be null. The result
-/// does not depend on `threads`. Errors: those of verifyStorage, verifyHessian
-/// and verifyFinite, and a Hessian that cannot be factored with ten thousand
-/// times the damping; all begin with the tensor's name.
+/// components of `stored` leave of `matrix`. `hessian` may be null; `damping`,
+/// from 0 to kMostDamping, is added to its diagonal as a part of the mean. The
+/// result does not depend on `threads`. Errors: those of verifyStorage,
+/// verifyHessian and verifyFinite, a damping out of range, and a Hessian that
+/// cannot be factored with ten thousand times the damping; all begin with the
+/// tensor's name.
 Status addLowRank(const MatrixView &matrix, const Scheme &scheme,
                   const HessianView *hessian, double damping,
                   const std::string &tensorName, int threads,

@@ -33,6 +33,19 @@ enum class ClipObjective {
   Fisher,   ///< squared errors times the Fisher diagonal
 };
 
+/// What has a scale of its own in an activation.
+enum class ActivationGranularity {
+  Token,  ///< a token
+  Group,  ///< a group of channels of a token, or of all tokens if static
+  Tensor, ///< everything
+};
+
+/// Where the ranges of activations come from.
+enum class ActivationRange {
+  Dynamic, ///< the data
+  Static,  ///< a calibration file
+};
+
 /// What schemes are compared by.
 enum class SchemeError {
   Weight,         ///< squared error of the elements

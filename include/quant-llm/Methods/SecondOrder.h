@@ -62,6 +62,9 @@ struct GPTQOptions {
   /// errors of earlier columns have changed. Always so for recursive scales and
   /// for blocks of several rows.
   bool staticGroups = false;
+  /// Whether the errors of a report are wanted. They take a product of the
+  /// matrix with the Hessian each.
+  bool measureErrors = true;
 };
 
 struct QuantEaseOptions {
@@ -71,23 +74,25 @@ struct QuantEaseOptions {
   bool relax = true;
   /// Start from the codes of GPTQ instead of the nearest ones, on its scales.
   bool startFromGPTQ = false;
+  /// For that start; `measureErrors` is for all.
   GPTQOptions gptq;
 };
 
 /// The largest damping: with more, nothing of the Hessian is left.
 inline constexpr double kMostDamping = 1e6;
 
+/// Checks that a damping is from 0 to kMostDamping.
+Status verifyDamping(double damping);
+
 /// What a method did, for reports.
 struct SecondOrderReport {
   /// tr((Q - W) H (Q - W)^T) / tr(W H W^T), square root: the relative error of
   /// the outputs on the calibration tokens; of rounding to nearest on the
   /// original scales (of `start`, if there is one), and of the result. 0 if all
-  /// outputs are 0, NaN if they are out of the range of numbers.
+  /// outputs are 0 or the errors are not wanted, NaN if they are out of the
+  /// range of numbers.
   double nearestError = 0;
   double error = 0;
-  /// Set by the caller: the errors are not wanted. They take a product of the
-  /// matrix with the Hessian each.
-  bool skipErrors = false;
   /// The damping that was used at last, as a part of the mean diagonal, and how
   /// many times it had to be raised.
   double damping = 0;

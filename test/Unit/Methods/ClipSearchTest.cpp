@@ -293,7 +293,8 @@ TEST(ClipSearchTest, BadInput) {
     EXPECT_NE(found.message().find(text), std::string::npos) << found.message();
   };
   ClipImportance good = problem.getImportance('c');
-  fails({}, {}, "expected one importance of the elements but got 0");
+  fails({}, {},
+        "tensor 'w': expected one importance of the elements but got 0");
   fails(good, {0, 0.5}, "expected a grid of at least 1 but got 0");
   fails(good, {20, 0.0}, "expected a shrink with 0 < shrink <= 1");
   fails(good, {20, std::nan("")}, "expected a shrink");

@@ -330,6 +330,12 @@ TEST(LowRankTest, Errors) {
   HessianView view{hessian.data(), 15};
   EXPECT_FALSE(
       addLowRank(problem.view(), scheme, &view, 0.01, "w", 1, stored).ok());
+  for (double damping : {-1.0, 2e6, std::nan("")})
+    EXPECT_EQ(
+        addLowRank(problem.view(), scheme, nullptr, damping, "w", 1, stored)
+            .message()
+            .substr(0, 53),
+        "tensor 'w': expected a damping from 0 to 1000000 but ");
   problem.weights[20] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(message(scheme).substr(0, 38),
             "tensor 'w' has nan at row 1, column 4;");

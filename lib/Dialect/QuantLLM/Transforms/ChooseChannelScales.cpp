@@ -411,7 +411,7 @@ LogicalResult ChooseChannelScales::measureErrors(ScaledSite &site,
         archives->load(member.parameter, member.info);
     if (failed(matrix))
       return failure();
-    const Scheme scheme = member.scheme.toNumerics();
+    const Scheme scheme = member.scheme.withoutLowRank().toNumerics();
     const double outputs = meter->compute(matrix->view, nullptr, threads);
     site.reference += outputs;
     // Without outputs there is no error of outputs.

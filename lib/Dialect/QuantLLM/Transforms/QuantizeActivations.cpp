@@ -50,6 +50,9 @@ struct Ranges {
   /// The largest magnitude that was seen, and a typical one (0 if not asked
   /// for).
   float absMax = 0, typical = 0;
+  /// What is stored for them.
+  SmallVector<APFloat> scales;
+  SmallVector<int8_t> zeros;
 };
 
 struct QuantizeActivations
@@ -65,12 +68,12 @@ private:
                                              SmallVector<std::string> &names);
   LogicalResult quantize(Value input, Site &site);
   FailureOr<Ranges> readRanges(Site &site, int64_t channels);
+  int64_t computeGrids(ActivationType type, Ranges &ranges);
   SmallVector<Value> createConstants(OpBuilder &builder, Location loc,
                                      ActivationType type, const Ranges &ranges);
   LogicalResult writeReport();
 
   Scheme scheme;
-  bool isStatic = false;
   std::shared_ptr<llvm::Regex> includeRegex, excludeRegex;
   // Of one run; passes are copied, these are not.
   std::shared_ptr<SymbolTableCollection> tables;
@@ -102,32 +105,31 @@ LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
     scheme.zero = ZeroKind::Integer;
     scheme.rule = ScaleRule::MinMax;
   }
-  if (mode != "static" && mode != "dynamic")
-    return error("mode") << "expected static or dynamic but got '"
-                         << std::string(mode) << "'";
-  isStatic = mode == "static";
-  if (granularity == "token") {
+  const bool isStatic = mode == ActivationRange::Static;
+  switch (granularity) {
+  case ActivationGranularity::Token:
     if (isStatic)
       return error("granularity") << "expected tensor or group with "
                                      "mode=static, since the tokens to come "
                                      "are not known, but got token";
     scheme.blockN = 1;
     scheme.blockK = -1;
-  } else if (granularity == "tensor") {
-    scheme.blockN = scheme.blockK = -1;
-  } else if (granularity == "group") {
+    break;
+  case ActivationGranularity::Group:
     if (group < 1)
       return error("group") << "expected the number of channels that share a "
                                "scale, at least 1, but got "
                             << int64_t(group);
     scheme.blockN = isStatic ? -1 : 1;
     scheme.blockK = group;
-  } else {
-    return error("granularity") << "expected token, group or tensor but got '"
-                                << std::string(granularity) << "'";
+    break;
+  case ActivationGranularity::Tensor:
+    scheme.blockN = scheme.blockK = -1;
+    break;
   }
   // An option that cannot matter is a mistake.
-  if (group != 0 && granularity != "group")
+  const QuantizeActivationsOptions defaults;
+  if (group != 0 && granularity != ActivationGranularity::Group)
     return error("group") << "expected it with granularity=group only";
   if (!(clip > 0 && clip <= 1))
     return error("clip")
@@ -155,6 +157,9 @@ LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
     return error("outlier-percentile")
            << "expected a fraction of more than 0 and at most 1 but got "
            << double(outlierPercentile);
+  if (outlierRatio == 0 && outlierPercentile != defaults.outlierPercentile)
+    return error("outlier-percentile")
+           << "expected none without the option outlier-ratio";
   if (scheme.zero == ZeroKind::Integer &&
       (percentile != 1 || outlierRatio != 0))
     return error(percentile != 1 ? "percentile" : "outlier-ratio")
@@ -218,7 +223,7 @@ void QuantizeActivations::runOnOperation() {
   file.reset();
   sites.clear();
   skipped.clear();
-  if (isStatic) {
+  if (mode == ActivationRange::Static) {
     ParameterArchives archives(baseDir);
     FailureOr<CalibrationFile> opened =
         openCalibration(module, calibration, archives, anyModel);
@@ -259,7 +264,7 @@ LogicalResult QuantizeActivations::quantize(Value input, Site &site) {
   llvm::json::Object entry;
   Scheme chosen = scheme;
   std::optional<Ranges> ranges;
-  if (isStatic) {
+  if (mode == ActivationRange::Static) {
     FailureOr<Ranges> read = readRanges(site, inputType.getShape().back());
     if (failed(read))
       return failure();
@@ -267,22 +272,37 @@ LogicalResult QuantizeActivations::quantize(Value input, Site &site) {
     float range = 0;
     for (auto [low, high] : llvm::zip_equal(ranges->low, ranges->high))
       range = std::max({range, -low, high});
+    const int64_t numDead = computeGrids(
+        ActivationType::get(inputType.getShape(), inputType.getElementType(),
+                            SchemeAttr::fromNumerics(&getContext(), scheme)),
+        *ranges);
     entry["absmax"] = ranges->absMax;
     entry["range"] = range;
     if (outlierRatio != 0)
       entry["typical"] = ranges->typical;
     bool isOutlier =
         outlierRatio != 0 && ranges->absMax > outlierRatio * ranges->typical;
-    // A range of 0 would make every value 0.
-    bool isDead = range == 0;
+    bool isDead = numDead == static_cast<int64_t>(ranges->low.size());
+    if (numDead != 0 && !isOutlier && !isDead) {
+      entry["dead_groups"] = numDead;
+      remark::analysis(
+          loc, remark::RemarkOpts::name("dead-groups").category(kPassName))
+          << "groups of the inputs of " + llvm::join(site.names, ", ") +
+                 " have ranges that round to 0, and get the scale of the "
+                 "widest one"
+          << remark::metric("groups", numDead);
+    }
     if (isOutlier || isDead) {
       numOutliers += isOutlier;
-      entry["reason"] = isOutlier ? "outlier tokens" : "always 0";
+      StringRef dead = range == 0 ? "always 0" : "a range that rounds to 0";
+      entry["reason"] = isOutlier ? "outlier tokens" : dead;
       remark::analysis(loc,
                        remark::RemarkOpts::name(isOutlier ? "outliers" : "dead")
                            .category(kPassName))
           << "the inputs of " + llvm::join(site.names, ", ") +
-                 (isOutlier ? " have outlier tokens" : " were always 0") +
+                 (isOutlier    ? " have outlier tokens"
+                  : range == 0 ? " were always 0"
+                               : " have a range that rounds to 0") +
                  ", and get a scale per token"
           << remark::metric("absmax", ranges->absMax)
           << remark::metric("typical", ranges->typical);
@@ -398,16 +418,16 @@ FailureOr<Ranges> QuantizeActivations::readRanges(Site &site,
   return ranges;
 }
 
-SmallVector<Value> QuantizeActivations::createConstants(OpBuilder &builder,
-                                                        Location loc,
-                                                        ActivationType type,
-                                                        const Ranges &ranges) {
+/// Scales and zeros of the ranges. Scales that are 0 would make every value 0,
+/// whatever comes: such a group gets those of the group with the largest scale.
+/// Returns how many are such.
+int64_t QuantizeActivations::computeGrids(ActivationType type, Ranges &ranges) {
   Result<Element> grid = Element::get(scheme.element);
   const double largest = grid->maxValue();
-  SmallVector<WeightComponent> components = type.getComponents();
-  SmallVector<APFloat> scales;
-  SmallVector<int8_t> zeros;
-  auto scaleType = cast<mlir::FloatType>(components[1].type.getElementType());
+  const llvm::fltSemantics &semantics =
+      cast<mlir::FloatType>(type.getComponents()[1].type.getElementType())
+          .getFloatSemantics();
+  size_t widest = 0;
   for (auto [low, high] : llvm::zip_equal(ranges.low, ranges.high)) {
     // What is done with ranges of data, in the same steps.
     const float ratio = clip;
@@ -415,26 +435,43 @@ SmallVector<Value> QuantizeActivations::createConstants(OpBuilder &builder,
         ratio * (scheme.zero == ZeroKind::Integer ? high - low : high);
     APFloat stored(range / static_cast<float>(largest));
     bool losesInfo;
-    stored.convert(scaleType.getFloatSemantics(), APFloat::rmNearestTiesToEven,
-                   &losesInfo);
+    stored.convert(semantics, APFloat::rmNearestTiesToEven, &losesInfo);
     if (stored.isInfinity())
-      stored = APFloat::getLargest(scaleType.getFloatSemantics());
-    scales.push_back(stored);
+      stored = APFloat::getLargest(semantics);
     APFloat wide = stored;
     wide.convert(APFloat::IEEEsingle(), APFloat::rmNearestTiesToEven,
                  &losesInfo);
     const float step = wide.convertToFloat();
     double zero = step > 0 ? std::nearbyint(-ratio * low / step) : 0.0;
-    zeros.push_back(static_cast<int8_t>(
+    ranges.scales.push_back(stored);
+    ranges.zeros.push_back(static_cast<int8_t>(
         static_cast<uint8_t>(std::clamp(zero, 0.0, largest))));
+    if (ranges.scales[widest] < stored)
+      widest = ranges.scales.size() - 1;
   }
+  int64_t numDead = 0;
+  for (auto [scale, zero] : llvm::zip_equal(ranges.scales, ranges.zeros))
+    if (scale.isZero()) {
+      scale = ranges.scales[widest];
+      zero = ranges.zeros[widest];
+      ++numDead;
+    }
+  return numDead;
+}
+
+SmallVector<Value> QuantizeActivations::createConstants(OpBuilder &builder,
+                                                        Location loc,
+                                                        ActivationType type,
+                                                        const Ranges &ranges) {
+  SmallVector<WeightComponent> components = type.getComponents();
   SmallVector<Value> given;
   given.push_back(arith::ConstantOp::create(
-      builder, loc, DenseElementsAttr::get(components[1].type, scales)));
+      builder, loc, DenseElementsAttr::get(components[1].type, ranges.scales)));
   if (scheme.zero == ZeroKind::Integer)
     given.push_back(arith::ConstantOp::create(
         builder, loc,
-        DenseElementsAttr::get(components[2].type, ArrayRef<int8_t>(zeros))));
+        DenseElementsAttr::get(components[2].type,
+                               ArrayRef<int8_t>(ranges.zeros))));
   return given;
 }
 

@@ -213,14 +213,22 @@ LogicalResult QuantizeWeights::failNothingToDo() {
       dense = dense ? dense : linear;
   });
   InFlightDiagnostic diag = getOperation().emitError() << kPassName << ": ";
-  if (dense) {
-    diag << "no linear has a scheme to apply: ";
+  auto explainDense = [&] {
     if (ParameterOp parameter = getParameterOf(dense.getWeights().front()))
       diag << "'" << parameter.getSymName() << "' stays ";
     diag << dense.getReasonAttr().getValue();
-  } else if (done) {
-    diag << "the linears of the module are quantized already; start from the "
-            "module with the dense weights";
+  };
+  if (done) {
+    diag << "the linears of the module are quantized already";
+    if (dense) {
+      diag << ", but for those that stay dense (";
+      explainDense();
+      diag << ")";
+    }
+    diag << "; start from the module with the dense weights";
+  } else if (dense) {
+    diag << "no linear has a scheme to apply: ";
+    explainDense();
   } else {
     diag << "no linear has a scheme to apply; run "
             "quant-llm-choose-granularity first";
@@ -256,6 +264,13 @@ LogicalResult QuantizeWeights::verifyLowRankOptions() {
     return getOperation().emitError()
            << kPassName << ": invalid option '" << option << "': " << message;
   };
+  bool weighsLowRank =
+      any && (needsHessian(method) || clip != ClipObjective::Fisher);
+  if (damping != QuantizeWeightsOptions().damping && !usesGPTQ() &&
+      !weighsLowRank)
+    return fail("damping", "expected none without gptq and without low-rank "
+                           "parts that a Hessian weighs, since nothing else "
+                           "uses it");
   if (any)
     return success();
   if (!needsStatistics() && !calibration.empty())
@@ -516,6 +531,7 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
   gptq.damping = damping;
   gptq.actOrder = actOrder;
   gptq.staticGroups = staticGroups;
+  gptq.measureErrors = !report.empty();
   HessianView hessianView{hessian.data(), matrix.k};
   Scheme codes = scheme;
   codes.lowRank = 0;
@@ -556,7 +572,6 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
     }
     return quantize(matrix, codes, name, threads);
   };
-  entry.outputs.skipErrors = report.empty();
   Result<QuantizedMatrix> stored = run(matrix, &entry.outputs);
   if (!stored.ok())
     return parameter.emitOpError("cannot be quantized: ") << stored.message();

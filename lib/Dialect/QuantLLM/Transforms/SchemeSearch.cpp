@@ -252,7 +252,8 @@ LogicalResult SchemeSearch::measure(WeightClass &weights,
     }
     std::vector<float> values(static_cast<size_t>(view.n * view.k));
     for (auto [i, attr] : llvm::enumerate(schemes)) {
-      const Scheme scheme = attr.toNumerics();
+      // What a low-rank part will mend is not known before it is computed.
+      const Scheme scheme = attr.withoutLowRank().toNumerics();
       Result<QuantizedMatrix> stored = quantize(view, scheme, name, threads);
       Status status = stored.ok()
                           ? dequantize(*stored, scheme, values.data(), threads)

@@ -12,6 +12,7 @@
 #include "quant-llm/Dialect/QuantLLM/Utils/WeightContraction.h"
 
 #include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/Matchers.h"
 
 namespace quant_llm {
 #define GEN_PASS_DEF_VERIFYSTAGE
@@ -120,6 +121,22 @@ bool VerifyStage::verifyQuantized() {
         ok = false;
       }
     }
+  });
+  getOperation()->walk([&](QuantizeActivationOp op) {
+    DenseFPElementsAttr scales;
+    if (!op.isStatic() ||
+        !matchPattern(op.getGiven().front(), m_Constant(&scales)))
+      return;
+    for (const APFloat &scale : scales.getValues<APFloat>())
+      if (!scale.isFinite() || (scale.isNegative() && !scale.isZero())) {
+        SmallString<16> text;
+        scale.toString(text);
+        op.emitOpError("expected given scales to be finite and not negative, "
+                       "at stage 'quantized', but got ")
+            << text;
+        ok = false;
+        return;
+      }
   });
   return ok;
 }

@@ -18,6 +18,13 @@
 // RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=64 calibration=fisher.safetensors any-model' | FileCheck %s --check-prefix=ALL
 // ALL-COUNT-2: allocated: uint8
 
+// Low-rank parts stay, and count with their bytes.
+// RUN: sed 's/scale = f16/scale = f16, low_rank = 1xf16/' chosen.mlir > rank.mlir
+// RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=8 sensitivity=weight bits=3 report=plain.json' -o /dev/null
+// RUN: quant-opt rank.mlir -quant-llm-allocate-bits='budget=8 sensitivity=weight bits=3 report=rank.json' | FileCheck %s --check-prefix=RANK
+// RANK: uint3, block = [1, 32], scale = f16, zero = int, low_rank = 1xf16
+// RUN: %python -c "import json; a, b = (json.load(open(n)) for n in ('plain.json', 'rank.json')); assert a['error'] == b['error']; assert b['stored_bytes'] - a['stored_bytes'] == 2 * (24 + 96 + 40 + 96), (a, b)"
+
 // Budgets and schemes that cannot be.
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=2.1 calibration=fisher.safetensors any-model report=never.json' 2>&1 | FileCheck %s --check-prefix=SMALL
 // SMALL: error: quant-llm-allocate-bits: expected a budget of at least 2.7500 bits per weight, which the smallest candidates take with their scales and zeros, but got 2.1000

@@ -46,6 +46,13 @@
 // RUN: not test -e never.safetensors
 // RUN: not test -e never-c.safetensors
 
+// Low-rank parts are left out of the errors, and stay.
+// RUN: sed 's/zero = int, rule/zero = int, low_rank = 1xf16, rule/' m.mlir > rank.mlir
+// RUN: quant-opt rank.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors any-model' -o rank-awq.mlir
+// RUN: sed 's/, low_rank = 1xf16//' rank-awq.mlir | diff - awq.mlir
+// RUN: FileCheck %s --check-prefix=RANK < rank-awq.mlir
+// RANK: low_rank = 1xf16
+
 // Only what was asked for; one number of threads is as good as another.
 // RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors any-model sites=up-down threads=1' | FileCheck %s --check-prefix=DOWN
 // DOWN-COUNT-1: quant_llm.scale_channels inverse

@@ -12,6 +12,12 @@
 // REMARKS: axis | Category:quant-llm-choose-group-axis | parameter=w, reason="AdaDim: groups along the {{inputs|outputs}}, output error {{.*}}; along the {{inputs|outputs}}: {{.*}}", scheme="#quant_llm.scheme<uint3, block = [{{8, 1|1, 8}}]
 // RUN: quant-opt output.mlir -quant-llm-quantize='output=q.safetensors' -quant-llm-verify-stage='stage=quantized check-archives' -o /dev/null
 
+// Low-rank parts stay, and are left out of the errors.
+// RUN: sed 's/scale = f16/scale = f16, low_rank = 1xf16/' chosen.mlir > rank.mlir
+// RUN: quant-opt rank.mlir -quant-llm-choose-group-axis='calibration=fisher.safetensors any-model report=rank.json' | FileCheck %s --check-prefix=RANK
+// RANK: block = [{{8, 1|1, 8}}], scale = f16, zero = int, low_rank = 1xf16
+// RUN: %python -c "import json; a, b = (json.load(open(n))['weights'] for n in ('output.json', 'rank.json')); assert [(w['error_inputs'], w['error_outputs'], w['block']) for w in a] == [(w['error_inputs'], w['error_outputs'], w['block']) for w in b]"
+
 // Other blocks are left alone.
 // RUN: quant-opt m.mlir -quant-llm-choose-granularity='element=uint3 block=2,8' -o square.mlir
 // RUN: not quant-opt square.mlir -quant-llm-choose-group-axis='error=weight report=never.json' 2>&1 | FileCheck %s --check-prefix=SQUARE

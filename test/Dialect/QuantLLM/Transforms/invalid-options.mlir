@@ -45,7 +45,7 @@
 // NOMATCH: model.mlir:{{.*}}error: quant-llm-quantize: no linear has a scheme to apply: '{{.*}}' stays dense: the name does not match the include expression 'nomatch'
 // RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/done/q.safetensors block=1,64' -o %t/done/model.mlir
 // RUN: not quant-opt %t/done/model.mlir -quant-llm-finequant='output=%t/q.safetensors' 2>&1 | FileCheck %s --check-prefix=DONE
-// DONE: error: quant-llm-quantize: no linear has a scheme to apply: 'embed_tokens.weight' stays dense: the parameter is also used by other operations than linears
+// DONE: error: quant-llm-quantize: the linears of the module are quantized already, but for those that stay dense ('embed_tokens.weight' stays dense: the parameter is also used by other operations than linears); start from the module with the dense weights
 // RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/done/all.safetensors block=1,64 include-shared exclude=nothing' -o %t/done/all.mlir
 // RUN: not quant-opt %t/done/all.mlir -quant-llm-finequant='output=%t/q.safetensors' 2>&1 | FileCheck %s --check-prefix=ALL
 // ALL: error: quant-llm-quantize: the linears of the module are quantized already; start from the module with the dense weights

@@ -59,6 +59,19 @@
 // RUN: quant-opt m.mlir -quant-llm-quantize-activations='element=uint8 mode=static granularity=tensor calibration=good.safetensors any-model include=^q$' | FileCheck %s --check-prefix=ZERO
 // ZERO: arith.constant dense<51> : tensor<i8>
 
+// A group that was always 0 has the scale, and the zero, of the widest; one whose range the scales round to 0 too.
+// RUN: quant-opt m.mlir -quant-llm-quantize-activations='mode=static granularity=group group=4 calibration=partly.safetensors any-model include=^q$ report=d.json' -remarks-filter=quant-llm-quantize-activations 2>&1 | FileCheck %s --check-prefix=DEAD
+// RUN: FileCheck %s --check-prefix=DREPORT < d.json
+// DEAD: Remark="groups of the inputs of q have ranges that round to 0, and get the scale of the widest one", groups=1
+// DEAD: arith.constant dense<{{0.01|1.000000e-02|0.00999999977|9.99999977E-3}}> : tensor<2xf32>
+// DREPORT: "dead_groups": 1
+// RUN: quant-opt m.mlir -quant-llm-quantize-activations='element=uint8 mode=static granularity=group group=4 calibration=partly.safetensors any-model include=^q$' | FileCheck %s --check-prefix=DEADZERO
+// DEADZERO: arith.constant dense<{{0.01|1.000000e-02|0.00999999977|9.99999977E-3}}> : tensor<2xf32>
+// DEADZERO: arith.constant dense<127> : tensor<2xi8>
+// RUN: quant-opt m.mlir -quant-llm-quantize-activations='scale=f16 mode=static granularity=tensor calibration=tiny.safetensors any-model include=^q$' -remarks-filter=quant-llm-quantize-activations 2>&1 | FileCheck %s --check-prefix=TINY
+// TINY: Remark="the inputs of q have a range that rounds to 0, and get a scale per token"
+// TINY: quant_llm.quantize_activation %arg0 : tensor<?x8xf32>
+
 // RUN: not quant-opt m.mlir -quant-llm-quantize-activations='mode=static granularity=tensor calibration=good.safetensors' 2>&1 | FileCheck %s --check-prefix=MODEL
 // MODEL: error: 'good.safetensors' is of another model
 // RUN: not quant-opt m.mlir -quant-llm-quantize-activations='mode=static granularity=tensor calibration=good.safetensors any-model include=head exclude=' 2>&1 | FileCheck %s --check-prefix=MISSING

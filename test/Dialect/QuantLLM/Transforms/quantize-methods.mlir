@@ -84,6 +84,8 @@
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=-1' 2>&1 | FileCheck %s --check-prefix=DAMPING
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors damping=1e7' 2>&1 | FileCheck %s --check-prefix=DAMPING
 // DAMPING: error: quant-llm-quantize: invalid option 'damping': expected a number from 0 to 1e+06 but got {{-?nan|-1|1e\+07}}{{$}}
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip=output calibration=both.safetensors any-model damping=0.5' 2>&1 | FileCheck %s --check-prefix=VAIN
+// VAIN: error: quant-llm-quantize: invalid option 'damping': expected none without gptq and without low-rank parts that a Hessian weighs
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors sweeps=3' 2>&1 | FileCheck %s --check-prefix=EASE -DNAME=sweeps
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors relax=false' 2>&1 | FileCheck %s --check-prefix=EASE -DNAME=relax
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq calibration=both.safetensors start-from-gptq' 2>&1 | FileCheck %s --check-prefix=EASE -DNAME=start-from-gptq

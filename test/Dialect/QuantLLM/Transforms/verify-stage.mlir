@@ -61,3 +61,16 @@ func.func @not_quantized(%x: tensor<1x64xf32>) -> tensor<1x32xf32> {
   %0 = quant_llm.linear %x, %w {scheme = #g} : (tensor<1x64xf32>, tensor<32x64xf16>) -> tensor<1x32xf32>
   return %0 : tensor<1x32xf32>
 }
+
+// -----
+
+#s = #quant_llm.scheme<int8, block = [-1, -1], scale = f32>
+func.func @wrong_scales(%x: tensor<4x64xf32>) {
+  %0 = arith.constant dense<-1.0> : tensor<f32>
+  // expected-error @below {{expected given scales to be finite and not negative, at stage 'quantized', but got -1}}
+  %1 = quant_llm.quantize_activation %x static(%0 : tensor<f32>) : tensor<4x64xf32> -> !quant_llm.activation<4x64xf32, #s>
+  %2 = arith.constant dense<0x7F800000> : tensor<f32>
+  // expected-error @below {{expected given scales to be finite and not negative, at stage 'quantized', but got}}
+  %3 = quant_llm.quantize_activation %x static(%2 : tensor<f32>) : tensor<4x64xf32> -> !quant_llm.activation<4x64xf32, #s>
+  return
+}

@@ -27,6 +27,9 @@ def AllocateBits : Pass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
     - `relative-output`: the same divided by `tr(W H W^T)`;
     - `fisher`: `sum F dW^2` with the Fisher diagonal, which estimates the change of the loss.
 
+    The low-rank part of a scheme counts with its bytes, but not in the errors: they are those of the codes, which it mends
+    when `quant-llm-quantize` computes it.
+
     The choice is exact: dynamic programming over costs in bytes, without a unit to round to (`BitAllocation.h`). Weights that
     meet in a linear, and linears that share a weight, get one scheme. The linears' `reason` has the errors of all candidates, and so
     has the JSON file `report`: an object with `sensitivity`, `budget`, `bits_per_weight`, `stored_bytes`, `error` and `weights`
@@ -93,7 +96,7 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
     The error of a linear is that of its outputs on the calibration tokens when its weight is quantized to nearest
     under its scheme: `tr(dW H dW^T)` with the second moments H of its inputs, which is exact. With `error=relative-output` it
     is divided by `tr(W H W^T)`, so that linears with large outputs, such as queries and keys beside values, count no more than others.
-    Linears must have
+    The low-rank part of a scheme is left out. Linears must have
     their schemes before (`quant-llm-choose-granularity`, `quant-llm-allocate-bits`, or by hand), except for `smoothquant`. A
     site without a quantized linear is left alone; of a linear that stays dense nothing is counted.
     With `awq` a site that no scale improves gets none.
@@ -258,7 +261,7 @@ def ChooseGroupAxis : Pass<"quant-llm-choose-group-axis", "::mlir::ModuleOp"> {
     AdaDim (arXiv:2309.15531): a group of g weights of one input channel, `block = [g, 1]`, keeps the channels of large inputs
     apart, a group of one output channel, `block = [1, g]`, does not. For every linear with a scheme of the second kind this pass
     compares both and keeps the one with the smaller error of rounding to nearest (`quant-llm-allocate-bits` says what the errors are;
-    the paper's, of the outputs, is `output`). Of equals, groups along inputs. Schemes with other blocks are left alone, with a remark.
+    the paper's, of the outputs, is `output`; low-rank parts are left out, and stay). Of equals, groups along inputs. Schemes with other blocks are left alone, with a remark.
 
     With `report` a JSON file has an object with `error` and `weights` (`parameters`, `error_inputs`, `error_outputs`, `bits_inputs`,
     `bits_outputs`, `block`).
@@ -709,7 +712,7 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     Option<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
     Option<"damping", "damping", "double", "0.01",
-           "gptq and low-rank: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
+           "gptq, and low-rank with a calibration file: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
     Option<"actOrder", "act-order", "bool", "false",
            "gptq: columns in the order of falling H_ii, with static groups">,
     Option<"staticGroups", "static-groups", "bool", "false",
@@ -760,7 +763,9 @@ def QuantizeActivations : Pass<"quant-llm-quantize-activations", "::mlir::Module
     `tensor`, everything. With `mode=dynamic` ranges are those of the data. With `mode=static` they
     come from a calibration file (`docs/Calibration.md`) of this very model, and become constants: the largest magnitude (`absmax`), or the
     fraction `percentile` of magnitudes in the channel where it is largest (`quantiles`); with an element without sign, which has a zero, `min` and `max`.
-    `clip` multiplies ranges of either kind.
+    `clip` multiplies ranges of either kind. A static range that the type of the scales rounds to 0 would make every value of its
+    channels 0, whatever comes. A group of channels of such a range gets scale and zero of the widest one; if that is such a
+    range too, the linears at this place get scales per token, of their data.
 
     A few tokens, most often the first one, can be a thousand times as large as all others; they ruin a static
     range, and must not be clipped. With `outlier-ratio` a range that is more than that multiple of the fraction `outlier-percentile` of
@@ -768,7 +773,7 @@ def QuantizeActivations : Pass<"quant-llm-quantize-activations", "::mlir::Module
     per token, of their data. Transforms that flatten channels (`quant-llm-insert-transforms`) come first.
 
     Remarks (category `quant-llm-quantize-activations`) and the JSON file `report` (an object with `sites`: `linears`, `mode`, `scheme`,
-    and if static `absmax`, `range`, `typical`; and `skipped`: `name`, `reason`) say what was done and why.
+    and if static `absmax`, `range`, `typical`, `dead_groups` (the groups of a range that rounds to 0) or why ranges are not static, `reason`; and `skipped`: `name`, `reason`) say what was done and why.
 
     Example (`test/Dialect/QuantLLM/Transforms/quantize-activations.mlir`):
     ```mlir
@@ -783,12 +788,21 @@ def QuantizeActivations : Pass<"quant-llm-quantize-activations", "::mlir::Module
   let options = [
     Option<"element", "element", "std::string", "\"int8\"",
            "Element of the codes: intN, uintN, f8E4M3FN, ...">,
-    Option<"granularity", "granularity", "std::string", "\"token\"",
-           "What has a scale of its own: token, group or tensor">,
+    Option<"granularity", "granularity", "::quant_llm::ActivationGranularity",
+           "::quant_llm::ActivationGranularity::Token",
+           "What has a scale of its own: token, group or tensor",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::ActivationGranularity::Token, "token", "a token"),
+             clEnumValN(::quant_llm::ActivationGranularity::Group, "group",
+                        "a group of channels of a token, or of all tokens if static"),
+             clEnumValN(::quant_llm::ActivationGranularity::Tensor, "tensor", "everything"))}]>,
     Option<"group", "group", "int64_t", "0",
            "Channels of a group, with granularity=group">,
-    Option<"mode", "mode", "std::string", "\"dynamic\"",
-           "Where ranges come from: dynamic, the data, or static, a calibration file">,
+    Option<"mode", "mode", "::quant_llm::ActivationRange", "::quant_llm::ActivationRange::Dynamic",
+           "Where ranges come from: dynamic, the data, or static, a calibration file",
+           [{::llvm::cl::values(
+             clEnumValN(::quant_llm::ActivationRange::Dynamic, "dynamic", "the data"),
+             clEnumValN(::quant_llm::ActivationRange::Static, "static", "a calibration file"))}]>,
     Option<"scale", "scale", "std::string", "\"f32\"",
            "Type of the scales: f16, bf16 or f32">,
     Option<"clip", "clip", "double", "1.0",
@@ -801,7 +815,7 @@ def QuantizeActivations : Pass<"quant-llm-quantize-activations", "::mlir::Module
            "Static ranges that are more than this multiple of a typical one are replaced by "
            "ranges of each token; 0 for none, else at least 1">,
     Option<"outlierPercentile", "outlier-percentile", "double", "0.99",
-           "Fraction of the magnitudes that are typical">,
+           "Fraction of the magnitudes that are typical, with outlier-ratio">,
     Option<"anyModel", "any-model", "bool", "false",
            "Accept statistics of another model, if the shapes are the same">,
     Option<"include", "include", "std::string", "\"\"",
@@ -889,7 +903,8 @@ def VerifyStage : Pass<"quant-llm-verify-stage", "::mlir::ModuleOp"> {
     - `chosen`: besides, every linear has a scheme, or a reason for having none, and all linears of a
       parameter have the same scheme.
     - `quantized`: besides, no linear has a scheme left to be applied: its weights are of weight
-      type, or a reason says why not.
+      type, or a reason says why not. Constant scales that `quant_llm.quantize_activation` is given are
+      finite and not negative.
 
     With `check-archives` every parameter is looked up in its archive, and its shape
     and type compared.

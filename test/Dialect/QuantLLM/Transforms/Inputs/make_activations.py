@@ -35,4 +35,7 @@ for name, channels, outlier in (("q", 8, 1.0), ("down", 4, 100.0)):
 write("good.safetensors", good)
 write("plain.safetensors", {name: value for name, value in good.items() if name.startswith("absmax")}, quantiles="")
 write("narrow.safetensors", {"absmax/q": np.ones(4)})
+# The first channels were always 0, the others not; nearly always 0.
+write("partly.safetensors", {"absmax/q": np.array([0, 0, 0, 0, 1.27, 0.5, 0, 0]), "min/q": np.array([0, 0, 0, 0, -1.27, 0, 0, 0]), "max/q": np.array([0, 0, 0, 0, 1.28, 0, 0, 0])})
+write("tiny.safetensors", {"absmax/q": np.full(8, 1e-9)})
 write("other.safetensors", {"absmax/u": np.ones(8)}, aliases="{}")
