@@ -16,6 +16,22 @@
 // RUN: quant-opt skewed.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=orthogonal random seed=4},quant-llm-fold-transforms{max-online=0}"})' | FileCheck %s --check-prefix=SKEWED
 // SKEWED-NOT: quant_llm.rotate
 
+// All channels at once, as Hugging Face's models have it: x * cos + (-x2, x1) * sin, of angles that both halves share.
+// RUN: quant-opt concatenated.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=scale random},quant-llm-fold-transforms{max-online=0}"})' | FileCheck %s --check-prefixes=SCALE,SPLIT
+// RUN: quant-opt concatenated.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=orthogonal random seed=4},quant-llm-fold-transforms{max-online=0}"})' | FileCheck %s --check-prefixes=ROTATE,SPLIT
+// SPLIT-NOT: tensor.concat
+// SPLIT-NOT: arith.negf %{{.*}} : tensor
+
+// Angles of their own for each half: scales pass, rotations do not.
+// RUN: sed 's/tensor.concat dim(1) %%f, %%f/tensor.concat dim(1) %%f, %%g/' concatenated.mlir > angles.mlir
+// RUN: quant-opt angles.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=scale random},quant-llm-fold-transforms{max-online=0}"})' | FileCheck %s --check-prefix=SCALE
+// RUN: quant-opt angles.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=orthogonal random seed=4},quant-llm-fold-transforms{max-online=0}"})' | FileCheck %s --check-prefix=SKEWED
+
+// What is joined is not of the keys: no embedding.
+// RUN: sed 's/extract_slice %%k4\[0, 0, 2\]/extract_slice %%q4[0, 0, 2]/' concatenated.mlir > foreign.mlir
+// RUN: not quant-opt foreign.mlir --quant-llm-insert-transforms="sites=query-key transform=scale random" 2>&1 | FileCheck %s --check-prefix=FOREIGN
+// FOREIGN: found no site to insert a transform at
+
 // Experts: what is between two grouped linears folds into the rows of every expert and the columns.
 // RUN: quant-opt experts.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-fold-transforms{max-online=0}" inputs=x.npy,o.npy})' | FileCheck %s --check-prefix=EXPERTS
 // EXPERTS-DAG: quant_llm.scale_channels %{{.*}} by %{{.*}} dims = [0] : tensor<8x4xf32>
@@ -85,6 +101,80 @@ func.func @scores(%x: tensor<3x16xf32>, %cos: tensor<3x2xf32>, %sin: tensor<3x2x
     linalg.yield %1 : f32
   } -> tensor<2x3x3xf32>
   return %s2 : tensor<2x3x3xf32>
+}
+
+//--- concatenated.mlir
+quant_llm.archive @w "w.safetensors"
+quant_llm.parameter @a from @w : tensor<8x16xf32>
+quant_llm.parameter @b from @w : tensor<8x16xf32>
+func.func @scores(%x: tensor<?x16xf32>, %f: tensor<?x2xf32>, %g: tensor<?x2xf32>) -> tensor<2x?x?xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x16xf32>
+  %zero = arith.constant 0.0 : f32
+  %wq = quant_llm.get_parameter @a : tensor<8x16xf32>
+  %wk = quant_llm.get_parameter @b : tensor<8x16xf32>
+  %q = quant_llm.linear %x, %wq : (tensor<?x16xf32>, tensor<8x16xf32>) -> tensor<?x8xf32>
+  %k = quant_llm.linear %x, %wk : (tensor<?x16xf32>, tensor<8x16xf32>) -> tensor<?x8xf32>
+  %q4 = tensor.expand_shape %q [[0], [1, 2]] output_shape [%n, 2, 4] : tensor<?x8xf32> into tensor<?x2x4xf32>
+  %k4 = tensor.expand_shape %k [[0], [1, 2]] output_shape [%n, 2, 4] : tensor<?x8xf32> into tensor<?x2x4xf32>
+  %angles = tensor.concat dim(1) %f, %f : (tensor<?x2xf32>, tensor<?x2xf32>) -> tensor<?x4xf32>
+  %e2 = tensor.empty(%n) : tensor<?x4xf32>
+  %cos = linalg.generic {indexing_maps = [affine_map<(t, d) -> (t, d)>, affine_map<(t, d) -> (t, d)>], iterator_types = ["parallel", "parallel"]} ins(%angles : tensor<?x4xf32>) outs(%e2 : tensor<?x4xf32>) {
+  ^bb0(%angle: f32, %out: f32):
+    %0 = math.cos %angle : f32
+    linalg.yield %0 : f32
+  } -> tensor<?x4xf32>
+  %sin = linalg.generic {indexing_maps = [affine_map<(t, d) -> (t, d)>, affine_map<(t, d) -> (t, d)>], iterator_types = ["parallel", "parallel"]} ins(%angles : tensor<?x4xf32>) outs(%e2 : tensor<?x4xf32>) {
+  ^bb0(%angle: f32, %out: f32):
+    %0 = math.sin %angle : f32
+    linalg.yield %0 : f32
+  } -> tensor<?x4xf32>
+  %cos3 = tensor.expand_shape %cos [[0, 1], [2]] output_shape [%n, 1, 4] : tensor<?x4xf32> into tensor<?x1x4xf32>
+  %sin3 = tensor.expand_shape %sin [[0, 1], [2]] output_shape [%n, 1, 4] : tensor<?x4xf32> into tensor<?x1x4xf32>
+  %e = tensor.empty(%n) : tensor<?x2x4xf32>
+  %h = tensor.empty(%n) : tensor<?x2x2xf32>
+  // One op for each step, and halves that are joined by tensor.concat.
+  %q1 = tensor.extract_slice %q4[0, 0, 0] [%n, 2, 2] [1, 1, 1] : tensor<?x2x4xf32> to tensor<?x2x2xf32>
+  %q2 = tensor.extract_slice %q4[0, 0, 2] [%n, 2, 2] [1, 1, 1] : tensor<?x2x4xf32> to tensor<?x2x2xf32>
+  %q2n = linalg.negf ins(%q2 : tensor<?x2x2xf32>) outs(%h : tensor<?x2x2xf32>) -> tensor<?x2x2xf32>
+  %qr = tensor.concat dim(2) %q2n, %q1 : (tensor<?x2x2xf32>, tensor<?x2x2xf32>) -> tensor<?x2x4xf32>
+  %qc = linalg.generic {indexing_maps = [affine_map<(t, h, d) -> (t, h, d)>, affine_map<(t, h, d) -> (t, 0, d)>, affine_map<(t, h, d) -> (t, h, d)>], iterator_types = ["parallel", "parallel", "parallel"]} ins(%q4, %cos3 : tensor<?x2x4xf32>, tensor<?x1x4xf32>) outs(%e : tensor<?x2x4xf32>) {
+  ^bb0(%a: f32, %b: f32, %out: f32):
+    %0 = arith.mulf %a, %b : f32
+    linalg.yield %0 : f32
+  } -> tensor<?x2x4xf32>
+  %qs = linalg.generic {indexing_maps = [affine_map<(t, h, d) -> (t, h, d)>, affine_map<(t, h, d) -> (t, 0, d)>, affine_map<(t, h, d) -> (t, h, d)>], iterator_types = ["parallel", "parallel", "parallel"]} ins(%qr, %sin3 : tensor<?x2x4xf32>, tensor<?x1x4xf32>) outs(%e : tensor<?x2x4xf32>) {
+  ^bb0(%a: f32, %b: f32, %out: f32):
+    %0 = arith.mulf %a, %b : f32
+    linalg.yield %0 : f32
+  } -> tensor<?x2x4xf32>
+  %qy = linalg.add ins(%qc, %qs : tensor<?x2x4xf32>, tensor<?x2x4xf32>) outs(%e : tensor<?x2x4xf32>) -> tensor<?x2x4xf32>
+  // One op for all of them, and halves that are inserted.
+  %k1 = tensor.extract_slice %k4[0, 0, 0] [%n, 2, 2] [1, 1, 1] : tensor<?x2x4xf32> to tensor<?x2x2xf32>
+  %k2 = tensor.extract_slice %k4[0, 0, 2] [%n, 2, 2] [1, 1, 1] : tensor<?x2x4xf32> to tensor<?x2x2xf32>
+  %k2n = linalg.generic {indexing_maps = [affine_map<(t, h, d) -> (t, h, d)>, affine_map<(t, h, d) -> (t, h, d)>], iterator_types = ["parallel", "parallel", "parallel"]} ins(%k2 : tensor<?x2x2xf32>) outs(%h : tensor<?x2x2xf32>) {
+  ^bb0(%a: f32, %out: f32):
+    %0 = arith.negf %a : f32
+    linalg.yield %0 : f32
+  } -> tensor<?x2x2xf32>
+  %kr0 = tensor.insert_slice %k2n into %e[0, 0, 0] [%n, 2, 2] [1, 1, 1] : tensor<?x2x2xf32> into tensor<?x2x4xf32>
+  %kr = tensor.insert_slice %k1 into %kr0[0, 0, 2] [%n, 2, 2] [1, 1, 1] : tensor<?x2x2xf32> into tensor<?x2x4xf32>
+  %ky = linalg.generic {indexing_maps = [affine_map<(t, h, d) -> (t, h, d)>, affine_map<(t, h, d) -> (t, h, d)>, affine_map<(t, h, d) -> (t, d)>, affine_map<(t, h, d) -> (t, d)>, affine_map<(t, h, d) -> (t, h, d)>], iterator_types = ["parallel", "parallel", "parallel"]} ins(%k4, %kr, %cos, %sin : tensor<?x2x4xf32>, tensor<?x2x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>) outs(%e : tensor<?x2x4xf32>) {
+  ^bb0(%a: f32, %r: f32, %c: f32, %s: f32, %out: f32):
+    %0 = arith.mulf %a, %c : f32
+    %1 = arith.mulf %r, %s : f32
+    %2 = arith.addf %0, %1 : f32
+    linalg.yield %2 : f32
+  } -> tensor<?x2x4xf32>
+  %s0 = tensor.empty(%n, %n) : tensor<2x?x?xf32>
+  %s1 = linalg.fill ins(%zero : f32) outs(%s0 : tensor<2x?x?xf32>) -> tensor<2x?x?xf32>
+  %s2 = linalg.generic {indexing_maps = [affine_map<(h, t, s, d) -> (t, h, d)>, affine_map<(h, t, s, d) -> (s, h, d)>, affine_map<(h, t, s, d) -> (h, t, s)>], iterator_types = ["parallel", "parallel", "parallel", "reduction"]} ins(%qy, %ky : tensor<?x2x4xf32>, tensor<?x2x4xf32>) outs(%s1 : tensor<2x?x?xf32>) {
+  ^bb0(%y: f32, %z: f32, %out: f32):
+    %0 = arith.mulf %y, %z : f32
+    %1 = arith.addf %out, %0 : f32
+    linalg.yield %1 : f32
+  } -> tensor<2x?x?xf32>
+  return %s2 : tensor<2x?x?xf32>
 }
 
 //--- experts.mlir

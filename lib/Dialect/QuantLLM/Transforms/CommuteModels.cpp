@@ -1151,21 +1151,29 @@ struct HalfCoefficients {
   /// `numbers` are the arguments of the op's body that x1 and x2 are.
   static std::optional<HalfCoefficients> get(LinalgView &view,
                                              ArrayRef<unsigned> numbers) {
-    auto getArgument = [&](Value value) {
-      while (auto cast = value.getDefiningOp<arith::ExtFOp>())
-        value = cast.getIn();
-      auto argument = dyn_cast<BlockArgument>(value);
+    // Without conversions; negations change the sign of their term.
+    auto strip = [](Value value, bool &isNegative) {
+      while (Operation *op = value.getDefiningOp()) {
+        if (!isa<arith::ExtFOp, arith::TruncFOp, arith::NegFOp>(op))
+          break;
+        isNegative ^= isa<arith::NegFOp>(op);
+        value = op->getOperand(0);
+      }
+      return value;
+    };
+    auto getArgument = [&](Value value, bool &isNegative) {
+      auto argument = dyn_cast<BlockArgument>(strip(value, isNegative));
       return argument && argument.getOwner() == view.op.getBlock() ? argument
                                                                    : nullptr;
     };
     HalfCoefficients result;
     bool found[2] = {false, false};
     auto addTerm = [&](Value value, bool isNegative) {
-      auto product = value.getDefiningOp<arith::MulFOp>();
+      auto product = strip(value, isNegative).getDefiningOp<arith::MulFOp>();
       if (!product)
         return false;
-      BlockArgument a = getArgument(product.getLhs());
-      BlockArgument b = getArgument(product.getRhs());
+      BlockArgument a = getArgument(product.getLhs(), isNegative);
+      BlockArgument b = getArgument(product.getRhs(), isNegative);
       if (!a || !b)
         return false;
       for (int half : {0, 1})

@@ -874,8 +874,10 @@ LogicalResult InsertTransforms::run() {
   for (FunctionOpInterface function : functions) {
     if (rotatesStream)
       numGains += extractNormGains(function);
-    if (llvm::is_contained(kinds, TransformSiteKind::QueryKey))
+    if (llvm::is_contained(kinds, TransformSiteKind::QueryKey)) {
+      splitRotaryEmbeddings(function);
       joinRotatedHalves(function);
+    }
     for (TransformSite &site : findTransformSites(function)) {
       if (!llvm::is_contained(kinds, site.kind))
         continue;

@@ -75,6 +75,12 @@ struct RotaryEmbedding {
 /// tensor.
 std::optional<RotaryEmbedding> matchRotaryEmbedding(mlir::Value value);
 
+/// Splits rotary embeddings that are written with all channels at once,
+///     y = x cos + (-x2, x1) sin,
+/// as Hugging Face's models do, into ops that compute y1 and y2, which
+/// matchRotaryEmbedding knows. Returns how many.
+int64_t splitRotaryEmbeddings(mlir::FunctionOpInterface function);
+
 /// Lets halves that a rotary embedding writes to slices of a tensor (a cache)
 /// become one value that is then written. Returns how many.
 int64_t joinRotatedHalves(mlir::FunctionOpInterface function);
