@@ -267,4 +267,33 @@ check_linear(token, 7, 96)
 check_linear(token, 20, 64, (8, -1, False), n=8, experts=4)
 check_linear(Scheme("int4", 1, 32), 20, 64, (4, 32, True), n=8, experts=4)
 check_linear(tensor, 20, 64, (8, -1, False), n=8, experts=4)
+
+
+def check_largest(element, byte, weight_zero, k):
+    """Codes may be any bytes, whatever the element: all as large as they can be,
+    sums of whose products 32-bit integers only hold for few channels."""
+    scheme, zero = Scheme(element, 1, -1), ", zero = int"
+    inputs = [np.full((2, k), byte, np.uint8).view(np.int8), np.ones(2, F32)] + [np.zeros(2, np.int8)] * scheme.has_zero
+    inputs += [np.full((3, k), 255, np.uint8).view(np.int8), np.ones((3, 1), F32)] + [np.zeros((3, 1), np.int8)] * weight_zero
+    kinds = [f"tensor<{shape(array.shape, {'int8': 'i8', 'float32': 'f32'}[str(array.dtype)])}>" for array in inputs]
+    names, split = [f"%a{i}" for i in range(len(kinds))], 2 + scheme.has_zero
+    activation, weight = f"!quant_llm.activation<2x{k}xf32, #s>", f"!quant_llm.weight<3x{k}xf32, #w>"
+    module = f"""#s = {scheme}
+#w = #quant_llm.scheme<uint8, block = [1, -1], scale = f32{zero if weight_zero else ''}, rule = {'minmax' if weight_zero else 'absmax'}, rounding = half_even>
+func.func @f({', '.join(map(': '.join, zip(names, kinds)))}) -> tensor<2x3xf32> {{
+  %q = quant_llm.assemble {', '.join(names[:split])} : ({', '.join(kinds[:split])}) -> {activation}
+  %w = quant_llm.assemble {', '.join(names[split:])} : ({', '.join(kinds[split:])}) -> {weight}
+  %y = quant_llm.linear %q, %w : ({activation}, {weight}) -> tensor<2x3xf32>
+  return %y : tensor<2x3xf32>
+}}
+"""
+    expected = float(inputs[0][0, 0] if not scheme.has_zero else byte) * 255.0 * k
+    (actual,) = run(module, inputs, 1, False)
+    assert np.allclose(actual, expected, rtol=1e-3), (element, k, actual, expected)
+
+
+for k in (32767, 32768, 40000):
+    check_largest("uint2", 255, True, k)
+for k in (32767, 70000):
+    check_largest("int2", 0x80, False, k)
 print("all right")
