@@ -604,6 +604,12 @@ private:
       for (auto [i, index] : llvm::enumerate(insert.getIndices()))
         requireInside(builder, op, index, builder.getIndexAttr(1),
                       getExtent(insert.getDest(), i));
+    } else if (auto extract = dyn_cast<vector::ExtractOp>(op)) {
+      checkPositions(builder, op, extract.getMixedPosition(),
+                     extract.getSourceVectorType());
+    } else if (auto insert = dyn_cast<vector::InsertOp>(op)) {
+      checkPositions(builder, op, insert.getMixedPosition(),
+                     insert.getDestVectorType());
     } else if (auto expand = dyn_cast<tensor::ExpandShapeOp>(op)) {
       checkExpand(builder, op, expand.getSrc(), expand.getResultType(),
                   expand.getMixedOutputShape(),
@@ -756,6 +762,15 @@ private:
       requireEqual(builder, op, "an expanded shape", getExtent(source, i),
                    product);
     }
+  }
+
+  /// What is at another position in a vector is undefined.
+  void checkPositions(OpBuilder &builder, Operation *op,
+                      ArrayRef<OpFoldResult> positions, VectorType type) {
+    for (auto [i, position] : llvm::enumerate(positions))
+      if (!getConstantIntValue(position) || !type.getScalableDims()[i])
+        requireInside(builder, op, position, builder.getIndexAttr(1),
+                      builder.getIndexAttr(type.getDimSize(i)));
   }
 
   /// The extents come as data; only their product is known.
@@ -1265,7 +1280,8 @@ private:
                                         room, value(size));
     fail(
         builder, loc, wrong,
-        "out of bounds: expected a slice or index inside its tensor or buffer");
+        "out of bounds: expected a slice or index inside its tensor, buffer or "
+        "vector");
   }
 
   void requireNotNegative(OpBuilder &builder, Operation *op, OpFoldResult v) {

@@ -76,6 +76,20 @@ static bool isDefined(func::FuncOp function) {
          function.getName() == kRequireFunction;
 }
 
+/// Whether an element of a vector is named by a number that is known only at
+/// run time, where no check of it can be: in the body of another op, or in a
+/// vector whose size is not known.
+static bool hasUncheckedPosition(Operation *op) {
+  VectorType type;
+  if (auto extract = dyn_cast<vector::ExtractOp>(op);
+      extract && extract.hasDynamicPosition())
+    type = extract.getSourceVectorType();
+  else if (auto insert = dyn_cast<vector::InsertOp>(op);
+           insert && insert.hasDynamicPosition())
+    type = insert.getDestVectorType();
+  return type && (type.isScalable() || op->getParentOfType<linalg::LinalgOp>());
+}
+
 /// What is wrong with `op`; empty if nothing is.
 static std::string findFault(Operation *op, SymbolTable &symbols) {
   StringRef dialect = op->getName().getDialectNamespace();
@@ -131,6 +145,9 @@ static std::string findFault(Operation *op, SymbolTable &symbols) {
       touchesTensorOrBuffer(op))
     return "expected no access to tensors and buffers as vectors, which cannot "
            "be checked; write loops or linalg ops, which become vector code";
+  if (hasUncheckedPosition(op))
+    return "expected constant positions in a vector of unknown size, or in the "
+           "body of another op, where they cannot be checked";
   if (isa<CallOpInterface>(op) || isa<func::ConstantOp, DispatchOp>(op))
     for (NamedAttribute attribute : op->getAttrs())
       if (auto symbol = dyn_cast<FlatSymbolRefAttr>(attribute.getValue()))

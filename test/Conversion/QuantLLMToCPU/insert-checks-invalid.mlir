@@ -196,3 +196,24 @@ func.func @negative(%x: tensor<?xf32>, %y: tensor<?xf32>) -> tensor<?xf32> {
   } -> tensor<?xf32>
   return %0 : tensor<?xf32>
 }
+
+// -----
+
+func.func @lane(%x: tensor<4xindex>, %v: vector<4xf32>, %y: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = linalg.generic {indexing_maps = [affine_map<(d0) -> (d0)>, affine_map<(d0) -> (d0)>], iterator_types = ["parallel"]}
+      ins(%x : tensor<4xindex>) outs(%y : tensor<4xf32>) {
+  ^bb0(%i: index, %o: f32):
+    // expected-error @below {{expected constant positions in a vector of unknown size, or in the body of another op, where they cannot be checked}}
+    %e = vector.extract %v[%i] : f32 from vector<4xf32>
+    linalg.yield %e : f32
+  } -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+func.func @scalable(%v: vector<[4]xf32>, %x: f32, %i: index) -> vector<[4]xf32> {
+  // expected-error @below {{expected constant positions in a vector of unknown size}}
+  %0 = vector.insert %x, %v[%i] : f32 into vector<[4]xf32>
+  return %0 : vector<[4]xf32>
+}

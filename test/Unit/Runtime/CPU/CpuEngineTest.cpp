@@ -544,6 +544,39 @@ func.func @element(%t: tensor<4xf32>, %x: tensor<1xf32>) -> f32 {
   }
 }
 
+TEST(CpuEngineTest, PositionsInVectorsAreChecked) {
+  auto engine = compile(R"mlir(
+func.func @extract(%t: tensor<4xf32>, %i: index) -> f32 {
+  %v = arith.constant dense<[3, 2, 1, 0]> : vector<4xindex>
+  %0 = vector.extract %v[%i] : index from vector<4xindex>
+  %1 = tensor.extract %t[%0] : tensor<4xf32>
+  return %1 : f32
+}
+func.func @insert(%t: tensor<4xf32>, %i: index) -> f32 {
+  %v = arith.constant dense<2> : vector<2x4xindex>
+  %0 = vector.insert %i, %v[1, %i] : index into vector<2x4xindex>
+  %1 = vector.extract %0[1, 3] : index from vector<2x4xindex>
+  %2 = tensor.extract %t[%1] : tensor<4xf32>
+  return %2 : f32
+}
+)mlir",
+                        /*reference=*/false);
+  ASSERT_TRUE(engine.ok()) << engine.message();
+  for (const char *function : {"extract", "insert"}) {
+    auto call = [&](int64_t position) {
+      return (*engine)
+          ->invoke(function, {makeVector(4, 1), index(position)})
+          .message();
+    };
+    EXPECT_EQ(call(0), "");
+    EXPECT_EQ(call(3), "");
+    EXPECT_NE(call(4).find("inside its tensor, buffer or vector"),
+              std::string::npos)
+        << call(4);
+    EXPECT_NE(call(-1).find("not negative"), std::string::npos) << call(-1);
+  }
+}
+
 TEST(CpuEngineTest, DivisionsThatTrapAreErrorsOfTheCall) {
   for (bool reference : {false, true}) {
     auto engine = compile(R"mlir(
