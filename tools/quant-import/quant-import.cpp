@@ -9,6 +9,7 @@
 
 #include "../Diagnostics.h"
 
+#include "quant-llm/Dialect/QuantLLM/Utils/NamedValueParser.h"
 #include "quant-llm/Import/Import.h"
 #include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/Parallel.h"
@@ -42,22 +43,8 @@ static cl::opt<bool>
             cl::desc("print the configuration and the tensors, write nothing"),
             cl::cat(category));
 
-namespace {
-/// Says what can be given, which LLVM's parser does not.
-class StorageTypeParser : public cl::parser<StorageType> {
-public:
-  using parser::parser;
-
-  bool parse(cl::Option &option, llvm::StringRef name, llvm::StringRef value,
-             StorageType &type) {
-    if (findOption(value) == getNumOptions())
-      return option.error("expected f16 or f32 but got '" + value + "'");
-    return parser::parse(option, name, value, type);
-  }
-};
-} // namespace
-
-static cl::opt<StorageType, /*ExternalStorage=*/false, StorageTypeParser>
+static cl::opt<StorageType, /*ExternalStorage=*/false,
+               quant_llm::NamedValueParser<StorageType>>
     blockType("dequantize-to",
               cl::desc("type for the quantized tensors of a GGUF file"),
               cl::values(clEnumValN(StorageType::F16, "f16",

@@ -8,6 +8,7 @@
 
 #include "../Diagnostics.h"
 
+#include "quant-llm/Dialect/QuantLLM/Utils/NamedValueParser.h"
 #include "quant-llm/InitAllDialects.h"
 #include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Target/PTX.h"
@@ -44,7 +45,8 @@ static llvm::cl::opt<std::string>
            llvm::cl::desc("Translate these blocks of the function to PyTorch: "
                           "the index of one (3), or of the first and the last "
                           "(2-4)"));
-static llvm::cl::opt<quant_llm::TorchOptions::Part>
+static llvm::cl::opt<quant_llm::TorchOptions::Part, /*ExternalStorage=*/false,
+                     quant_llm::NamedValueParser<quant_llm::TorchOptions::Part>>
     part("part",
          llvm::cl::desc("Translate this part of the function to PyTorch:"),
          llvm::cl::values(clEnumValN(quant_llm::TorchOptions::Part::Whole,

@@ -10,7 +10,7 @@
 #define QUANT_LLM_PIPELINES_PIPELINES_H
 
 #include "mlir/Pass/PassOptions.h"
-#include "quant-llm/Numerics/Granularity.h"
+#include "quant-llm/Dialect/QuantLLM/Transforms/OptionParser.h"
 #include "llvm/ADT/StringMap.h"
 
 #include <vector>

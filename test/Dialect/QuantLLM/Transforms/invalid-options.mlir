@@ -33,7 +33,7 @@
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='exclude=[a' 2>&1 | FileCheck %s --check-prefix=REGEX2
 // REGEX2: error: quant-llm-choose-granularity: invalid option 'exclude': '[a' is no regular expression: brackets ([ ]) not balanced
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='statistic=entropy' 2>&1 | FileCheck %s --check-prefix=ENUM
-// ENUM: Cannot find option named 'entropy'
+// ENUM: for the --statistic option: expected raw or gaussian but got 'entropy'
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='base-dir=%t/nowhere' 2>&1 | FileCheck %s --check-prefix=NOFILE
 // NOFILE: error: 'quant_llm.archive' op cannot be opened: {{.*}}nowhere/model.safetensors
 
@@ -73,7 +73,7 @@
 // MANY: error: quant-llm-quantize: invalid option 'threads': expected at most 4096 but got 4097
 
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-verify-stage=stage=perfect 2>&1 | FileCheck %s --check-prefix=STAGE
-// STAGE: Cannot find option named 'perfect'
+// STAGE: for the --stage option: expected {{.*}} or {{.*}} but got 'perfect'
 // RUN: not quant-opt %t/chosen.mlir -convert-linalg-to-quant-llm=all-values=perhaps 2>&1 | FileCheck %s --check-prefix=BOOL
 // BOOL: 'perhaps' is invalid value for boolean argument
 
