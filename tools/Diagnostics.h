@@ -9,6 +9,8 @@
 #ifndef QUANT_LLM_TOOLS_DIAGNOSTICS_H
 #define QUANT_LLM_TOOLS_DIAGNOSTICS_H
 
+#include "quant-llm/Support/AtomicFile.h"
+
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
@@ -60,6 +62,7 @@ inline void reportLostOutput(intptr_t exitCode = 1) {
         if (!isOutput && llvm::CrashRecoveryContext::GetCurrent())
           return;
         llvm::sys::RunInterruptHandlers();
+        abandonFiles();
         ::_exit(static_cast<int>(reinterpret_cast<intptr_t>(code)));
       },
       reinterpret_cast<void *>(exitCode));

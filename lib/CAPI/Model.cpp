@@ -149,7 +149,8 @@ QuantLLMStatus quantLLMQuantizeModel(const char *input, const char *output,
       return context.failure("the pipeline '" + name + "' failed");
     if (Status status = writeText(*module, path); !status.ok())
       return status;
-    files.commit();
+    if (Status status = files.commit(); !status.ok())
+      return status;
     return {};
   });
 }

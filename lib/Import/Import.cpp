@@ -208,8 +208,7 @@ Status quant_llm::importModel(MLIRContext &context, const std::string &input,
       return status;
   if (Status status = moduleFile->commit(); !status.ok())
     return status;
-  files.commit();
-  return Status::success();
+  return files.commit();
 }
 
 std::string quant_llm::describeCheckpoint(const Checkpoint &checkpoint) {

@@ -15,84 +15,161 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
+#include <iterator>
 #include <random>
 #include <utility>
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 using namespace quant_llm;
 
 //===----------------------------------------------------------------------===//
-// Files to remove when a signal ends the process
+// What to take back when a signal ends the process
 //===----------------------------------------------------------------------===//
+
+static const int handledSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+static struct sigaction previousActions[std::size(handledSignals)];
+/// Where the handlers were installed: not a child made by fork().
+static pid_t handlingProcess;
 
 namespace {
 
-/// A path in static memory: a signal handler can neither lock nor allocate. The
-/// file is removed, or replaced by that at the path of `backup`. The handler
-/// reads paths only in state Used; a slot that is freed and taken again while
-/// the handler runs cannot mislead it, because after `interrupted` is set no
-/// slot is taken any more.
-struct CleanupSlot {
-  enum State { Free, Filling, Used };
-  std::atomic<int> state;
-  char path[PATH_MAX];
-  char backup[PATH_MAX];
+/// What is on the disk changes only under this lock, together with the list of
+/// it, so that a handler finds them in agreement. Who holds it cannot run a
+/// handler of these signals and does nothing that may wait for another thread,
+/// such as to allocate or free memory: that thread may be in a handler, which
+/// waits for the lock.
+class DiskLock {
+public:
+  DiskLock() {
+    sigset_t handled;
+    ::sigemptyset(&handled);
+    for (int signal : handledSignals)
+      ::sigaddset(&handled, signal);
+    ::pthread_sigmask(SIG_BLOCK, &handled, &blockedBefore);
+    while (isHeld.exchange(true, std::memory_order_acquire))
+      ::sched_yield();
+  }
+  ~DiskLock() {
+    isHeld.store(false, std::memory_order_release);
+    ::pthread_sigmask(SIG_SETMASK, &blockedBefore, nullptr);
+  }
+  DiskLock(const DiskLock &) = delete;
+  DiskLock &operator=(const DiskLock &) = delete;
+
+private:
+  static std::atomic<bool> isHeld;
+  static_assert(std::atomic<bool>::is_always_lock_free,
+                "a signal handler uses it");
+  sigset_t blockedBefore;
 };
 
 } // namespace
 
-static constexpr int numSlots = 32;
-static CleanupSlot slots[numSlots];
-static std::atomic<bool> interrupted;
-static_assert(std::atomic<int>::is_always_lock_free &&
-                  std::atomic<bool>::is_always_lock_free,
-              "a signal handler uses these");
+std::atomic<bool> DiskLock::isHeld;
 
-/// Returns -1 if all slots are taken: such a file is only lost to interrupts.
-static int registerForCleanup(const std::string &path,
-                              const std::string &backup = "") {
-  if (path.size() >= PATH_MAX || backup.size() >= PATH_MAX)
-    return -1;
-  for (int slot = 0; slot < numSlots; ++slot) {
-    int expected = CleanupSlot::Free;
-    if (interrupted.load() || !slots[slot].state.compare_exchange_strong(
-                                  expected, CleanupSlot::Filling))
-      continue;
-    std::memcpy(slots[slot].path, path.c_str(), path.size() + 1);
-    std::memcpy(slots[slot].backup, backup.c_str(), backup.size() + 1);
-    slots[slot].state.store(CleanupSlot::Used);
-    return slot;
+/// An entry of the list of what is on the disk and not final, which it leaves
+/// with its life.
+struct quant_llm::FileOnDisk {
+  enum class Role {
+    Unfinished, // will go to `target`; at `hidden` unless that is empty
+    Old,        // what is at `target` is at `hidden` too
+    New,        // at `target`, where nothing was before
+    Replaced,   // at `target`, with the old file at `hidden`
+    Final,      // nothing is to be done
+  };
+
+  FileOnDisk(Role role, std::string target, uint64_t family,
+             FileTransaction *owner = nullptr)
+      : role(role), target(std::move(target)), family(family), owner(owner) {}
+  FileOnDisk(const FileOnDisk &) = delete;
+  FileOnDisk &operator=(const FileOnDisk &) = delete;
+  ~FileOnDisk();
+
+  // With the lock held, and without memory being allocated or freed.
+  void enterList();
+  void leaveList();
+  void takeBack();
+
+  Role role;
+  std::string target;
+  std::string hidden;
+  uint64_t family;        // of transactions
+  FileTransaction *owner; // of New and Replaced
+  bool isListed = false;
+  FileOnDisk *before = nullptr, *after = nullptr;
+};
+
+/// Guarded by the lock: the latest entry, and whether all was taken back.
+static FileOnDisk *latest = nullptr;
+static bool isAbandoned = false;
+
+void FileOnDisk::enterList() {
+  before = latest;
+  if (latest)
+    latest->after = this;
+  latest = this;
+  isListed = true;
+}
+
+void FileOnDisk::leaveList() {
+  if (!std::exchange(isListed, false))
+    return;
+  (after ? after->before : latest) = before;
+  if (before)
+    before->after = after;
+  before = after = nullptr;
+}
+
+/// In the way that a signal handler may.
+static void printError(std::initializer_list<const char *> parts) {
+  for (const char *part : parts)
+    (void)!::write(STDERR_FILENO, part, std::strlen(part));
+}
+
+void FileOnDisk::takeBack() {
+  switch (std::exchange(role, Role::Final)) {
+  case Role::Unfinished:
+  case Role::Old:
+    if (!hidden.empty())
+      ::unlink(hidden.c_str());
+    return;
+  case Role::New:
+    if (::unlink(target.c_str()) != 0 && errno != ENOENT)
+      printError({"error: cannot remove '", target.c_str(),
+                  "', which is of no use without other files\n"});
+    return;
+  case Role::Replaced:
+    if (::rename(hidden.c_str(), target.c_str()) != 0)
+      printError({"error: cannot put back '", target.c_str(),
+                  "': its old contents are in '", hidden.c_str(), "'\n"});
+    return;
+  case Role::Final:
+    return;
   }
-  return -1;
 }
 
-static void unregisterFromCleanup(int slot) {
-  if (slot >= 0)
-    slots[slot].state.store(CleanupSlot::Free);
+FileOnDisk::~FileOnDisk() {
+  DiskLock lock;
+  takeBack();
+  leaveList();
 }
 
-static const int handledSignals[] = {SIGINT, SIGTERM, SIGHUP};
-static struct sigaction previousActions[std::size(handledSignals)];
-
-/// Removes a new file, or puts back the one that was there before. A signal
-/// handler may call it.
-static void takeBack(const char *path, const char *backup) {
-  if (backup[0] == '\0')
-    ::unlink(path);
-  else if (::rename(backup, path) == 0)
-    // Of two names of one file, which is not replaced yet, a rename keeps both.
-    ::unlink(backup);
+void quant_llm::abandonFiles() {
+  DiskLock lock;
+  isAbandoned = true;
+  for (FileOnDisk *file = latest; file; file = file->before)
+    file->takeBack();
 }
 
-static void removeTemporaryFiles(int signal) {
+static void handleSignal(int signal) {
   int savedErrno = errno;
-  interrupted.store(true);
-  for (CleanupSlot &slot : slots)
-    if (slot.state.load() == CleanupSlot::Used)
-      takeBack(slot.path, slot.backup);
+  if (::getpid() == handlingProcess)
+    abandonFiles();
   // Hand the signal to whoever was there before; it is delivered when this
   // handler returns and the signal is no longer blocked.
   for (size_t i = 0; i < std::size(handledSignals); ++i)
@@ -106,16 +183,19 @@ void quant_llm::installInterruptCleanup() {
   static std::atomic<bool> installed;
   if (installed.exchange(true))
     return;
+  handlingProcess = ::getpid();
+  struct sigaction action;
+  std::memset(&action, 0, sizeof(action));
+  action.sa_handler = handleSignal;
+  ::sigemptyset(&action.sa_mask);
+  for (int signal : handledSignals)
+    ::sigaddset(&action.sa_mask, signal);
   for (size_t i = 0; i < std::size(handledSignals); ++i) {
     if (::sigaction(handledSignals[i], nullptr, &previousActions[i]) != 0)
       continue;
     bool hasInfo = previousActions[i].sa_flags & SA_SIGINFO;
     if (!hasInfo && previousActions[i].sa_handler == SIG_IGN)
       continue; // for instance SIGHUP under nohup
-    struct sigaction action;
-    std::memset(&action, 0, sizeof(action));
-    action.sa_handler = removeTemporaryFiles;
-    ::sigemptyset(&action.sa_mask);
     ::sigaction(handledSignals[i], &action, nullptr);
   }
 }
@@ -124,15 +204,23 @@ void quant_llm::installInterruptCleanup() {
 // AtomicFile
 //===----------------------------------------------------------------------===//
 
-/// The innermost transaction of this thread.
-static thread_local FileTransaction *transaction = nullptr;
+/// The innermost transaction of this thread, and the one of the process.
+static thread_local FileTransaction *innermost = nullptr;
+static std::atomic<FileTransaction *> ofProcess;
 
 /// Small pieces are collected up to this size before they are written.
 static constexpr size_t bufferSize = 1 << 18;
 
-static Status errnoError(const std::string &path, const char *action) {
-  return Status::error(std::string("cannot ") + action + " '" + path +
-                       "': " + std::strerror(errno));
+/// Stands for isAbandoned among the values of errno.
+static constexpr int abandonedError = ECANCELED;
+
+static std::string describeError(int error) {
+  return error == abandonedError ? "the process was interrupted"
+                                 : std::strerror(error);
+}
+
+static Status writeError(const std::string &path, int error) {
+  return Status::error("cannot write '" + path + "': " + describeError(error));
 }
 
 static std::string getDirectory(const std::string &path) {
@@ -172,7 +260,7 @@ static Result<std::string> resolveTarget(const std::string &path) {
         "': expected a regular file or a new name but got " +
         (S_ISDIR(info.st_mode) ? "a directory" : "a special file"));
   if (!exists && errno != ENOENT)
-    return errnoError(path, "write");
+    return writeError(path, errno);
   if (path.back() == '/')
     return Status::error("cannot write '" + path +
                          "': there is no such "
@@ -180,7 +268,7 @@ static Result<std::string> resolveTarget(const std::string &path) {
   std::string toResolve = exists ? path : getDirectory(path);
   char *resolved = ::realpath(toResolve.c_str(), nullptr);
   if (!resolved)
-    return errnoError(path, "write");
+    return writeError(path, errno);
   std::string target(resolved);
   std::free(resolved);
   if (!exists) {
@@ -191,6 +279,120 @@ static Result<std::string> resolveTarget(const std::string &path) {
   return target;
 }
 
+/// How often another random name is tried.
+static constexpr int maxAttempts = 100;
+
+/// Enters a file into the list, unless (EBUSY) a transaction of the family has
+/// begun one for the same target. Returns 0 or an error number.
+static int begin(FileOnDisk &file) {
+  DiskLock lock;
+  if (isAbandoned)
+    return abandonedError;
+  if (file.family != 0)
+    for (FileOnDisk *other = latest; other; other = other->before)
+      if (other->role == FileOnDisk::Role::Unfinished &&
+          other->family == file.family && other->target == file.target)
+        return EBUSY;
+  file.enterList();
+  return 0;
+}
+
+/// Lets `step` make a hidden file beside the target, whose name it is given,
+/// and remembers it in the list. Returns 0 or an error number.
+template <typename Step>
+static int makeHidden(FileOnDisk &file, Step step) {
+  std::string name = makeTemporaryName(file.target);
+  DiskLock lock;
+  if (isAbandoned)
+    return abandonedError;
+  if (!step(name.c_str()))
+    return errno;
+  file.hidden.swap(name);
+  if (!file.isListed)
+    file.enterList();
+  return 0;
+}
+
+/// Copies all bytes, and what else there is as far as the user may.
+static int copyFile(int from, int to) {
+  struct stat info;
+  if (::fstat(from, &info) != 0)
+    return errno;
+  (void)!::fchown(to, info.st_uid, info.st_gid);
+  (void)::fchmod(to, info.st_mode & 07777);
+  std::vector<char> piece(1 << 20);
+  for (;;) {
+    ssize_t count = ::read(from, piece.data(), piece.size());
+    if (count < 0 && errno == EINTR)
+      continue;
+    if (count < 0)
+      return errno;
+    if (count == 0)
+      break;
+    for (ssize_t done = 0; done < count;) {
+      ssize_t written = ::write(to, piece.data() + done, count - done);
+      if (written < 0 && errno != EINTR)
+        return errno;
+      done += std::max<ssize_t>(written, 0);
+    }
+  }
+  const struct timespec times[] = {info.st_atim, info.st_mtim};
+  (void)::futimens(to, times);
+  return ::fsync(to) == 0 ? 0 : errno;
+}
+
+/// Gives what is at the target of `old`, if anything, a second and hidden name.
+/// Hard links may be forbidden, used up or unknown to the file system.
+static Status keepOld(FileOnDisk &old) {
+  int linkError = 0;
+  for (int attempt = 0; attempt <= maxAttempts; ++attempt) {
+    linkError = makeHidden(old, [&](const char *hidden) {
+      return ::link(old.target.c_str(), hidden) == 0;
+    });
+    if (linkError == 0 || linkError == ENOENT) // there is nothing to keep
+      return Status::success();
+    if (linkError != EEXIST)
+      break;
+  }
+  if (linkError == abandonedError)
+    return Status::error(describeError(linkError));
+  int from = ::open(old.target.c_str(), O_RDONLY | O_CLOEXEC);
+  int copyError = from < 0 ? errno : 0;
+  if (copyError == ENOENT)
+    return Status::success();
+  int to = -1;
+  if (from >= 0)
+    copyError = makeHidden(old, [&](const char *hidden) {
+      to = ::open(hidden, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+      return to >= 0;
+    });
+  if (to >= 0) {
+    copyError = copyFile(from, to);
+    if (::close(to) != 0 && copyError == 0)
+      copyError = errno;
+  }
+  if (from >= 0)
+    ::close(from);
+  if (copyError == 0)
+    return Status::success();
+  return Status::error(
+      "the file that is there cannot be kept until all others are written: no "
+      "second name (" +
+      describeError(linkError) + ") and no copy (" + describeError(copyError) +
+      "); write to another place");
+}
+
+/// Whether the transaction has replaced `target` already: what was there at
+/// first is what comes back.
+static bool isReplacedIn(FileTransaction *transaction,
+                         const std::string &target) {
+  DiskLock lock;
+  for (FileOnDisk *file = latest; file; file = file->before)
+    if (file->owner == transaction && file->target == target)
+      return true;
+  return false;
+}
+
 Result<AtomicFile> AtomicFile::create(const std::string &path,
                                       Temporary temporary) {
   Result<std::string> target = resolveTarget(path);
@@ -199,12 +401,16 @@ Result<AtomicFile> AtomicFile::create(const std::string &path,
   AtomicFile file;
   file.name = path;
   file.target = target.take();
-  for (FileTransaction *t = transaction; t; t = t->outer)
-    if (std::find(t->begun.begin(), t->begun.end(), file.target) !=
-        t->begun.end())
-      return Status::error("cannot write '" + path +
-                           "': another file of the same name is being written; "
-                           "choose another name for one of them");
+  FileTransaction *transaction = FileTransaction::current();
+  uint64_t family = transaction ? transaction->family : 0;
+  file.unfinished = std::make_unique<FileOnDisk>(FileOnDisk::Role::Unfinished,
+                                                 file.target, family);
+  if (int error = begin(*file.unfinished))
+    return error != EBUSY
+               ? writeError(path, error)
+               : Status::error("cannot write '" + path +
+                               "': another file of the same name is being "
+                               "written; choose another name for one of them");
   std::string directory = getDirectory(file.target);
 #ifdef O_TMPFILE
   if (temporary == Temporary::Automatic) {
@@ -220,82 +426,51 @@ Result<AtomicFile> AtomicFile::create(const std::string &path,
   }
 #endif
   for (int attempt = 0; file.descriptor < 0; ++attempt) {
-    file.temporary = makeTemporaryName(file.target);
-    // Registered first, so that there is no moment at which an interrupt leaves
-    // it behind; nobody else has a file of this name.
-    file.slot = registerForCleanup(file.temporary);
-    file.descriptor = ::open(file.temporary.c_str(),
-                             O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file.descriptor >= 0)
-      break;
-    Status status = errnoError(path, "write");
-    bool retry = errno == EEXIST && attempt < 100;
-    unregisterFromCleanup(file.slot);
-    file.slot = -1;
-    file.temporary.clear();
-    if (!retry)
-      return status;
+    int error = makeHidden(*file.unfinished, [&](const char *hidden) {
+      file.descriptor =
+          ::open(hidden, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      return file.descriptor >= 0;
+    });
+    if (error != 0 && (error != EEXIST || attempt >= maxAttempts))
+      return writeError(path, error);
   }
   struct stat info;
   if (::stat(file.target.c_str(), &info) == 0)
     (void)::fchmod(file.descriptor, info.st_mode & 0777);
   file.buffer.reserve(bufferSize);
-  if (transaction) {
-    transaction->begun.push_back(file.target);
-    file.begun = true;
-  }
   return file;
 }
 
+AtomicFile::AtomicFile() = default;
+
 AtomicFile::AtomicFile(AtomicFile &&other) noexcept
     : name(std::move(other.name)), target(std::move(other.target)),
-      temporary(std::move(other.temporary)), buffer(std::move(other.buffer)),
-      failure(std::move(other.failure)), slot(std::exchange(other.slot, -1)),
-      begun(std::exchange(other.begun, false)),
-      descriptor(std::exchange(other.descriptor, -1)) {
-  other.temporary.clear();
-}
+      buffer(std::move(other.buffer)), failure(std::move(other.failure)),
+      unfinished(std::move(other.unfinished)),
+      descriptor(std::exchange(other.descriptor, -1)) {}
 
 AtomicFile &AtomicFile::operator=(AtomicFile &&other) noexcept {
   std::swap(name, other.name);
   std::swap(target, other.target);
-  std::swap(temporary, other.temporary);
   std::swap(buffer, other.buffer);
   std::swap(failure, other.failure);
-  std::swap(slot, other.slot);
-  std::swap(begun, other.begun);
+  std::swap(unfinished, other.unfinished);
   std::swap(descriptor, other.descriptor);
   return *this;
 }
 
 AtomicFile::~AtomicFile() { discard(); }
 
-void AtomicFile::endBegun() {
-  for (FileTransaction *t = transaction; t; t = t->outer) {
-    auto entry = std::find(t->begun.begin(), t->begun.end(), target);
-    if (entry == t->begun.end())
-      continue;
-    t->begun.erase(entry);
-    return;
-  }
-}
-
 void AtomicFile::discard() {
-  if (std::exchange(begun, false))
-    endBegun();
   if (descriptor >= 0)
     ::close(descriptor);
   descriptor = -1;
-  if (!temporary.empty())
-    ::unlink(temporary.c_str());
-  temporary.clear();
-  unregisterFromCleanup(slot);
-  slot = -1;
+  unfinished.reset();
   buffer.clear();
 }
 
-Status AtomicFile::fail(const char *action) {
-  failure = errnoError(name, action);
+Status AtomicFile::fail(const std::string &message) {
+  failure = Status::error("cannot write '" + name + "': " + message);
   discard();
   return failure;
 }
@@ -307,7 +482,7 @@ Status AtomicFile::writeThrough(const uint8_t *data, size_t count) {
     if (result < 0) {
       if (errno == EINTR)
         continue;
-      return fail("write");
+      return fail(describeError(errno));
     }
     data += result;
     count -= static_cast<size_t>(result);
@@ -339,27 +514,47 @@ Status AtomicFile::write(const void *data, size_t count) {
 Status AtomicFile::linkUnnamed() {
   std::string source = "/proc/self/fd/" + std::to_string(descriptor);
   for (int attempt = 0;; ++attempt) {
-    temporary = makeTemporaryName(target);
-    slot = registerForCleanup(temporary);
-    if (::linkat(AT_FDCWD, source.c_str(), AT_FDCWD, temporary.c_str(),
-                 AT_SYMLINK_FOLLOW) == 0)
+    int error = makeHidden(*unfinished, [&](const char *hidden) {
+      return ::linkat(AT_FDCWD, source.c_str(), AT_FDCWD, hidden,
+                      AT_SYMLINK_FOLLOW) == 0;
+    });
+    if (error == 0)
       return Status::success();
-    unregisterFromCleanup(slot);
-    slot = -1;
-    temporary.clear();
-    if (errno != EEXIST || attempt >= 100)
-      return fail("write");
+    if (error != EEXIST || attempt >= maxAttempts)
+      return fail(describeError(error));
   }
 }
 
 Status AtomicFile::replaceTarget() {
-  bool isNew = transaction && transaction->prepare(target);
-  if (::rename(temporary.c_str(), target.c_str()) == 0)
-    return Status::success();
-  Status status = fail("write");
-  if (isNew)
-    transaction->forget();
-  return status;
+  FileTransaction *transaction = FileTransaction::current();
+  std::unique_ptr<FileOnDisk> old;
+  if (transaction && !isReplacedIn(transaction, target)) {
+    old = std::make_unique<FileOnDisk>(FileOnDisk::Role::Old, target,
+                                       transaction->family, transaction);
+    if (Status status = keepOld(*old); !status.ok())
+      return fail(status.message());
+  }
+  int error = 0;
+  {
+    DiskLock lock;
+    if (isAbandoned)
+      error = abandonedError;
+    else if (::rename(unfinished->hidden.c_str(), target.c_str()) != 0)
+      error = errno;
+    else {
+      unfinished->role = FileOnDisk::Role::Final;
+      if (old) {
+        old->role = old->hidden.empty() ? FileOnDisk::Role::New
+                                        : FileOnDisk::Role::Replaced;
+        if (!old->isListed)
+          old->enterList();
+      }
+    }
+  }
+  if (error != 0)
+    return fail(describeError(error));
+  (void)old.release(); // the transaction's
+  return Status::success();
 }
 
 Status AtomicFile::commit() {
@@ -373,16 +568,15 @@ Status AtomicFile::commit() {
   // The data must be on the disk before the name is: after a power failure a
   // renamed file could else be empty.
   if (::fsync(descriptor) != 0)
-    return fail("write");
-  if (temporary.empty())
+    return fail(describeError(errno));
+  if (unfinished->hidden.empty())
     if (Status status = linkUnnamed(); !status.ok())
       return status;
   int toClose = std::exchange(descriptor, -1);
   if (::close(toClose) != 0)
-    return fail("write");
+    return fail(describeError(errno));
   if (Status status = replaceTarget(); !status.ok())
     return status;
-  temporary.clear();
   discard();
   // That the name itself lasts is not promised, so errors do not matter here.
   int directory =
@@ -398,59 +592,75 @@ Status AtomicFile::commit() {
 // FileTransaction
 //===----------------------------------------------------------------------===//
 
-FileTransaction::FileTransaction() : outer(std::exchange(transaction, this)) {}
+FileTransaction::FileTransaction(Scope scope)
+    : previous(innermost), outer(current()) {
+  static std::atomic<uint64_t> numFamilies;
+  family = outer ? outer->family : ++numFamilies;
+  innermost = this;
+  if (scope == Scope::Process && !outer)
+    ofProcess.store(this);
+}
+
+FileTransaction *FileTransaction::current() {
+  return innermost ? innermost : ofProcess.load();
+}
+
+/// Takes those of `owner` from the list, the latest first, and calls `end` for
+/// each, with the lock held. Their memory is to be freed without it: see
+/// deleteAll().
+template <typename End>
+static FileOnDisk *endAll(FileTransaction *owner, End end) {
+  FileOnDisk *ended = nullptr;
+  for (FileOnDisk *file = latest, *next; file; file = next) {
+    next = file->before;
+    if (file->owner != owner || file->role == FileOnDisk::Role::Old)
+      continue;
+    end(*file);
+    file->leaveList();
+    file->before = std::exchange(ended, file);
+  }
+  return ended;
+}
+
+static void deleteAll(FileOnDisk *files) {
+  while (files)
+    delete std::exchange(files, files->before);
+}
 
 FileTransaction::~FileTransaction() {
-  while (!files.empty()) {
-    const Replaced &file = files.back();
-    takeBack(file.target.c_str(), file.backup.c_str());
-    unregisterFromCleanup(file.slot);
-    files.pop_back();
+  FileOnDisk *ended;
+  {
+    DiskLock lock;
+    ended = endAll(this, [](FileOnDisk &file) { file.takeBack(); });
   }
-  if (outer)
-    outer->begun.insert(outer->begun.end(), begun.begin(), begun.end());
-  transaction = outer;
+  deleteAll(ended);
+  innermost = previous;
+  FileTransaction *self = this;
+  ofProcess.compare_exchange_strong(self, nullptr);
 }
 
-bool FileTransaction::prepare(const std::string &target) {
-  for (FileTransaction *t = this; t; t = t->outer)
-    for (const Replaced &file : t->files)
-      if (file.target == target)
-        return false; // what was there at first is what comes back
-  Replaced file{target, "", -1};
-  for (int attempt = 0;; ++attempt) {
-    std::string backup = makeTemporaryName(target);
-    if (::link(target.c_str(), backup.c_str()) == 0) {
-      file.backup = backup;
-      break;
+Status FileTransaction::commit() {
+  FileOnDisk *ended = nullptr;
+  bool failed;
+  {
+    DiskLock lock;
+    failed = isAbandoned;
+    if (outer && !failed) {
+      for (FileOnDisk *file = latest; file; file = file->before)
+        if (file->owner == this)
+          file->owner = outer;
+    } else if (!failed) {
+      ended = endAll(this, [](FileOnDisk &file) {
+        if (file.role == FileOnDisk::Role::Replaced)
+          ::unlink(file.hidden.c_str());
+        file.role = FileOnDisk::Role::Final;
+      });
     }
-    if (errno == ENOENT)
-      break; // there is nothing to keep
-    // A file that cannot be kept must not be taken for a new one.
-    if (errno != EEXIST || attempt >= 100)
-      return false;
   }
-  file.slot = registerForCleanup(file.target, file.backup);
-  files.push_back(std::move(file));
-  return true;
-}
-
-void FileTransaction::forget() {
-  if (!files.back().backup.empty())
-    ::unlink(files.back().backup.c_str());
-  unregisterFromCleanup(files.back().slot);
-  files.pop_back();
-}
-
-void FileTransaction::commit() {
-  if (outer) {
-    for (Replaced &file : files)
-      outer->files.push_back(std::move(file));
-    files.clear();
-    return;
-  }
-  while (!files.empty())
-    forget();
+  deleteAll(ended);
+  return failed ? Status::error("the process was interrupted, and the files "
+                                "that it wrote are taken back")
+                : Status::success();
 }
 
 Status quant_llm::writeFileAtomically(const std::string &path, const void *data,

@@ -106,8 +106,9 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
       [&](PassManager &pm) { return addPasses(pm, given); });
   std::string text;
   llvm::raw_string_ostream stream(text);
-  // Files that passes write are no use without the module.
-  quant_llm::FileTransaction files;
+  // Files that passes write are no use without the module. With
+  // --mlir-pass-pipeline-crash-reproducer the passes run on another thread.
+  quant_llm::FileTransaction files(quant_llm::FileTransaction::Scope::Process);
   // A pipe or device takes what comes. A file is replaced when there is
   // something to replace it with: it may be the input.
   if (outputName == "-" || (llvm::sys::fs::exists(outputName) &&
@@ -128,9 +129,11 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
           (outputName == "-" ? "standard output" : "'" + outputName + "'") +
           ": " + error.message());
     }
-    if (succeeded(result))
-      files.commit();
-    return result;
+    if (failed(result))
+      return failure();
+    if (quant_llm::Status kept = files.commit(); !kept.ok())
+      return fail(kept.message());
+    return success();
   }
   auto output = quant_llm::AtomicFile::create(outputName);
   if (!output.ok())
@@ -141,7 +144,8 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
        {output->write(text.data(), text.size()), output->commit()})
     if (!written.ok())
       return fail(written.message());
-  files.commit();
+  if (quant_llm::Status kept = files.commit(); !kept.ok())
+    return fail(kept.message());
   return success();
 }
 

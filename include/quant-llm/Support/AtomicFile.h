@@ -13,10 +13,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace quant_llm {
+
+/// What is on the disk because of a file that is written (AtomicFile.cpp).
+struct FileOnDisk;
 
 /// A file written beside its final place and renamed there by commit(): readers
 /// see the old file or the complete new one, never a part. Without commit(),
@@ -51,74 +55,85 @@ public:
   Status commit();
 
 private:
-  AtomicFile() = default;
+  AtomicFile();
   void discard();
-  void endBegun();
-  Status fail(const char *action);
+  Status fail(const std::string &message);
   Status linkUnnamed();
   Status replaceTarget();
   Status writeThrough(const uint8_t *data, size_t count);
 
-  std::string name;      // as given
-  std::string target;    // absolute, links resolved
-  std::string temporary; // absolute; empty while the file has no name
+  std::string name;   // as given
+  std::string target; // absolute, links resolved
   std::vector<uint8_t> buffer;
   Status failure;
-  int slot = -1;      // of the registry of the interrupt handler
-  bool begun = false; // in the transactions of its thread
+  std::unique_ptr<FileOnDisk> unfinished; // null if moved from or done
   int descriptor = -1;
 };
 
-/// Files that appear together or not at all, as far as errors go and the
-/// signals of installInterruptCleanup(). While one is alive, files that
-/// AtomicFile completes on its thread can be taken back: destruction without
-/// commit() removes those that were new and puts back those that were replaced,
-/// of which a hidden second name is kept beside them until then. A file that is
-/// being written can then not be begun a second time. SIGKILL in between leaves
-/// the new files, and the hidden names of old ones.
+/// Files that appear together or not at all. While a transaction is alive, the
+/// files that AtomicFile completes in its scope can be taken back: destruction
+/// without commit() removes those that were new and puts back those that were
+/// replaced. Of an old file a hidden second name is kept beside the new one
+/// until then, or a copy where there are no hard links; a file of which neither
+/// can be made is not replaced, which is an error of AtomicFile::commit(). A
+/// file that is being written cannot be begun a second time.
 ///
-/// They nest: the files of an inner one become those of the outer one. Without
-/// one, every file is final when it is complete.
+/// The signals of installInterruptCleanup() end a transaction without commit()
+/// until commit() has begun, and with it from then on, in whatever thread they
+/// arrive. A crash, SIGKILL or the loss of power leaves what is there at that
+/// moment: some files new, some old, and the hidden old ones, which are named
+/// like the files with a dot before and a suffix behind them.
+///
+/// If an old file cannot be put back (its directory was removed or made
+/// unwritable meanwhile), a line on standard error says where it is kept.
+///
+/// Transactions nest: the files of an inner one become those of the outer one.
+/// Without one, every file is final when it is complete.
 class FileTransaction {
 public:
-  FileTransaction();
+  /// Whose files belong to it. Thread: those completed on the thread that made
+  /// it. Process: also those of all threads without one of their own, such as
+  /// the thread on which MLIR runs passes when it is to write a reproducer of
+  /// crashes; there may be one such transaction at a time, and it outlives the
+  /// others.
+  enum class Scope { Thread, Process };
+
+  explicit FileTransaction(Scope scope = Scope::Thread);
   FileTransaction(const FileTransaction &) = delete;
   FileTransaction &operator=(const FileTransaction &) = delete;
   ~FileTransaction();
 
-  /// Keeps the files. May be called again for files that follow.
-  void commit();
+  /// Keeps the files, or fails because a signal has taken them back. May be
+  /// called again for files that follow.
+  Status commit();
 
 private:
   friend class AtomicFile;
 
-  struct Replaced {
-    std::string target;
-    /// The second name of the old file; empty if there was none.
-    std::string backup;
-    int slot;
-  };
+  /// That of the calling thread, else that of the process, or null.
+  static FileTransaction *current();
 
-  /// Prepares for the rename over `target`. Returns whether this is new here.
-  bool prepare(const std::string &target);
-  /// Undoes the latest prepare() that returned true.
-  void forget();
-
-  FileTransaction *outer;
-  std::vector<Replaced> files;
-  /// Targets of files that are being written.
-  std::vector<std::string> begun;
+  FileTransaction *previous; // the one of this thread before
+  FileTransaction *outer;    // that or the one of the process
+  /// The same for all that are nested in one another.
+  uint64_t family;
 };
 
 /// Writes a whole file through AtomicFile.
 Status writeFileAtomically(const std::string &path, const void *data,
                            size_t count);
 
-/// For the main function of a tool: on SIGINT, SIGTERM and SIGHUP, removes the
-/// temporary files of every AtomicFile of the process, then lets the signal
-/// take its previous course (by default the end of the process by that signal).
-/// Ignored signals stay ignored. Calling it again does nothing.
+/// For the main function of a tool: on SIGINT, SIGTERM, SIGHUP and SIGPIPE,
+/// removes the temporary files of every AtomicFile of the process and takes
+/// back the files of every FileTransaction, then lets the signal take its
+/// previous course (by default the end of the process by that signal). From
+/// then on no file can be begun or completed. Ignored signals stay ignored, and
+/// a child made by fork() takes nothing back. Calling it again does nothing.
 void installInterruptCleanup();
+
+/// What such a signal does with the files, for a process that is about to end
+/// for another reason without the destructors of its objects.
+void abandonFiles();
 
 } // namespace quant_llm
 

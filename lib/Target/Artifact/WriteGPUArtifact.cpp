@@ -299,6 +299,7 @@ LogicalResult WriteGPUArtifactPass::write() {
   if (failed(writeFile(file, object.getObject().getValue())) ||
       failed(writeFile("manifest.json", text)))
     return failure();
-  files.commit();
+  if (Status status = files.commit(); !status.ok())
+    return emitError(module.getLoc(), status.message());
   return success();
 }

@@ -12,15 +12,76 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <csignal>
 #include <functional>
+#include <thread>
 
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+//===----------------------------------------------------------------------===//
+// Calls of the system that the code under test makes
+//===----------------------------------------------------------------------===//
+
+/// At the step of this number comes the signal; -1 is never.
+static int signalAtStep = -1;
+static int numSteps = 0;
+static int linkError = 0, renameError = 0;
+
+/// A signal can come before a call and after it.
+static void step() {
+  if (numSteps++ == signalAtStep)
+    ::raise(SIGTERM);
+}
+
+template <typename Call>
+static int inSteps(Call call) {
+  step();
+  int result = call();
+  int error = errno;
+  step();
+  errno = error;
+  return result;
+}
+
+static int failWith(int error) {
+  errno = error;
+  return -1;
+}
+
+extern "C" int link(const char *from, const char *to) noexcept {
+  return inSteps([&] {
+    return linkError ? failWith(linkError)
+                     : ::linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
+  });
+}
+
+extern "C" int rename(const char *from, const char *to) noexcept {
+  return inSteps([&] {
+    return renameError ? failWith(renameError)
+                       : ::renameat(AT_FDCWD, from, AT_FDCWD, to);
+  });
+}
+
+extern "C" int unlink(const char *path) noexcept {
+  return inSteps([&] { return ::unlinkat(AT_FDCWD, path, 0); });
+}
+
+extern "C" int fsync(int descriptor) {
+  return inSteps(
+      [&] { return static_cast<int>(::syscall(SYS_fsync, descriptor)); });
+}
+
+//===----------------------------------------------------------------------===//
+// Helpers
+//===----------------------------------------------------------------------===//
 
 using namespace quant_llm;
 using namespace quant_llm::test;
@@ -319,7 +380,7 @@ TEST(InterruptCleanupTest, KeepsEarlierHandlersAndIgnoredSignals) {
   EXPECT_EQ(dir.list(), Names{});
 }
 
-TEST(InterruptCleanupTest, MoreFilesThanSlots) {
+TEST(InterruptCleanupTest, ManyFiles) {
   TempDir dir;
   std::vector<AtomicFile> files;
   for (int i = 0; i < 100; ++i) {
@@ -365,7 +426,7 @@ TEST(FileTransactionTest, KeepsAndLeavesNothingElse) {
     FileTransaction files;
     ASSERT_TRUE(writeFileAtomically(dir / "old", "second", 6).ok());
     ASSERT_TRUE(writeFileAtomically(dir / "new", "new", 3).ok());
-    files.commit();
+    ASSERT_TRUE(files.commit().ok());
     ASSERT_TRUE(writeFileAtomically(dir / "late", "late", 4).ok());
   }
   EXPECT_EQ(readFile(dir / "old"), "second");
@@ -379,7 +440,7 @@ TEST(FileTransactionTest, InnerOnesBelongToTheOuter) {
     {
       FileTransaction inner;
       ASSERT_TRUE(writeFileAtomically(dir / "a", "a", 1).ok());
-      inner.commit();
+      ASSERT_TRUE(inner.commit().ok());
     }
     EXPECT_EQ(dir.list(), Names{"a"});
     {
@@ -421,4 +482,277 @@ TEST(FileTransactionTest, InterruptsTakeBackToo) {
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
   EXPECT_EQ(readFile(dir / "old"), "first");
   EXPECT_EQ(dir.list(), Names{"old"});
+}
+
+TEST(FileTransactionTest, InnerOnesPutBackWhatTheOuterWrote) {
+  TempDir dir;
+  writeFile(dir / "a", "old");
+  {
+    FileTransaction outer;
+    ASSERT_TRUE(writeFileAtomically(dir / "a", "outer", 5).ok());
+    {
+      FileTransaction inner;
+      ASSERT_TRUE(writeFileAtomically(dir / "a", "inner", 5).ok());
+    }
+    EXPECT_EQ(readFile(dir / "a"), "outer");
+    {
+      FileTransaction inner;
+      ASSERT_TRUE(writeFileAtomically(dir / "a", "inner", 5).ok());
+      ASSERT_TRUE(inner.commit().ok());
+    }
+    EXPECT_EQ(readFile(dir / "a"), "inner");
+  }
+  EXPECT_EQ(readFile(dir / "a"), "old");
+  EXPECT_EQ(dir.list(), Names{"a"});
+}
+
+TEST(FileTransactionTest, OtherThreads) {
+  TempDir dir;
+  for (auto scope :
+       {FileTransaction::Scope::Thread, FileTransaction::Scope::Process}) {
+    {
+      FileTransaction files(scope);
+      std::thread([&] {
+        EXPECT_TRUE(writeFileAtomically(dir / "a", "a", 1).ok());
+        {
+          FileTransaction inner;
+          EXPECT_TRUE(writeFileAtomically(dir / "b", "b", 1).ok());
+          EXPECT_TRUE(inner.commit().ok());
+        }
+        EXPECT_TRUE(writeFileAtomically(dir / "c", "c", 1).ok());
+      }).join();
+      EXPECT_EQ(dir.list(), (Names{"a", "b", "c"}));
+    }
+    // Without a transaction of its thread, a file is final.
+    if (scope == FileTransaction::Scope::Thread)
+      EXPECT_EQ(dir.list(), (Names{"a", "b", "c"}));
+    else
+      EXPECT_EQ(dir.list(), Names{});
+    for (const char *name : {"a", "b", "c"})
+      std::filesystem::remove(dir / name);
+  }
+}
+
+namespace {
+
+/// A directory with an old file, in which two files are written that belong
+/// together.
+struct TwoFiles {
+  TwoFiles() { writeFile(dir / "old", "first"); }
+
+  /// The whole work of a child.
+  int write() const {
+    FileTransaction files;
+    for (const char *name : {"old", "new"})
+      if (!writeFileAtomically(dir / name, "second", 6).ok())
+        return 1;
+    return files.commit().ok() ? 0 : 2;
+  }
+
+  bool isUntouched() const {
+    return dir.list() == Names{"old"} && readFile(dir / "old") == "first";
+  }
+  bool isComplete() const {
+    return dir.list() == Names{"old", "new"} &&
+           readFile(dir / "old") == "second" &&
+           readFile(dir / "new") == "second";
+  }
+
+  TempDir dir;
+};
+
+} // namespace
+
+TEST(FileTransactionTest, SignalAtEveryStep) {
+  for (int error : {0, EPERM}) {
+    int numUntouched = 0, numComplete = 0;
+    for (int at = 0;; ++at) {
+      TwoFiles files;
+      int result = inChild([&] {
+        ::signal(SIGTERM, SIG_DFL);
+        installInterruptCleanup();
+        linkError = error;
+        signalAtStep = at;
+        numSteps = 0;
+        int status = files.write();
+        return numSteps > at ? 100 : status; // the signal was lost
+      });
+      if (result == 0) {
+        EXPECT_TRUE(files.isComplete());
+        break;
+      }
+      ASSERT_EQ(result, 1000 + SIGTERM) << "step " << at;
+      EXPECT_NE(files.isUntouched(), files.isComplete()) << "step " << at;
+      numUntouched += files.isUntouched();
+      numComplete += files.isComplete();
+    }
+    // Two files: at least a sync, a second name and a rename each, and the end.
+    EXPECT_GE(numUntouched, 12);
+    EXPECT_GE(numComplete, 1);
+  }
+}
+
+TEST(FileTransactionTest, SignalsAtAnyTimeInAnyThread) {
+  // The signal arrives in the thread that writes, or in another one.
+  for (bool inOther : {false, true}) {
+    for (int i = 0; i < 40; ++i) {
+      TempDir dir;
+      writeFile(dir / "a", "0");
+      writeFile(dir / "b", "0");
+      int status = interruptChild(i % 2 ? SIGTERM : SIGINT, [&] {
+        for (int handled : {SIGINT, SIGTERM})
+          ::signal(handled, SIG_DFL);
+        installInterruptCleanup();
+        // Writes until it is interrupted, after the parent was told.
+        auto work = [&] {
+          for (int round = 1;; ++round) {
+            std::string text = std::to_string(round);
+            FileTransaction files;
+            for (const char *name : {"a", "b"})
+              if (!writeFileAtomically(dir / name, text.data(), text.size())
+                       .ok())
+                return;
+            (void)files.commit();
+          }
+        };
+        static std::thread worker;
+        if (!inOther) {
+          sigset_t handled;
+          ::sigemptyset(&handled);
+          ::sigaddset(&handled, SIGINT);
+          ::sigaddset(&handled, SIGTERM);
+          worker = std::thread(work);
+          ::pthread_sigmask(SIG_BLOCK, &handled, nullptr);
+        } else {
+          worker = std::thread([work] {
+            sigset_t handled;
+            ::sigfillset(&handled);
+            ::pthread_sigmask(SIG_BLOCK, &handled, nullptr);
+            work();
+          });
+        }
+        ::usleep(1 + 263 * i);
+      });
+      EXPECT_TRUE(WIFSIGNALED(status)) << status;
+      EXPECT_EQ(dir.list(), (Names{"a", "b"}));
+      EXPECT_EQ(readFile(dir / "a"), readFile(dir / "b"));
+    }
+  }
+}
+
+TEST(FileTransactionTest, NothingIsWrittenAfterTheSignal) {
+  TwoFiles files;
+  EXPECT_EQ(
+      inChild([&] {
+        // The process goes on.
+        ::signal(SIGTERM, [](int) {});
+        installInterruptCleanup();
+        FileTransaction transaction;
+        Result<AtomicFile> begun = AtomicFile::create(files.dir / "begun");
+        if (!begun.ok() || !begun->write("x", 1).ok() ||
+            !writeFileAtomically(files.dir / "old", "second", 6).ok())
+          return 1;
+        ::raise(SIGTERM);
+        for (Status status : {begun->commit(), transaction.commit(),
+                              writeFileAtomically(files.dir / "late", "x", 1)})
+          if (status.message().find("the process was interrupted") ==
+              std::string::npos)
+            return 2;
+        return 0;
+      }),
+      0);
+  EXPECT_TRUE(files.isUntouched());
+}
+
+TEST(FileTransactionTest, AbandonedFilesAndChildren) {
+  TwoFiles files;
+  EXPECT_EQ(inChild([&] {
+              ::signal(SIGTERM, SIG_DFL);
+              installInterruptCleanup();
+              FileTransaction transaction;
+              if (!writeFileAtomically(files.dir / "old", "second", 6).ok() ||
+                  !writeFileAtomically(files.dir / "new", "second", 6).ok())
+                return 1;
+              // A child has no part in the files of its parent.
+              if (inChild([] { return ::raise(SIGTERM); }) != 1000 + SIGTERM ||
+                  readFile(files.dir / "old") != "second")
+                return 2;
+              abandonFiles();
+              return 0;
+            }),
+            0);
+  EXPECT_TRUE(files.isUntouched());
+}
+
+TEST(FileTransactionTest, WithoutHardLinks) {
+  for (int error : {EPERM, EMLINK, EOPNOTSUPP}) {
+    TwoFiles files;
+    ASSERT_EQ(::chmod((files.dir / "old").c_str(), 0640), 0);
+    linkError = error;
+    {
+      FileTransaction transaction;
+      ASSERT_TRUE(writeFileAtomically(files.dir / "old", "second", 6).ok());
+      EXPECT_EQ(readFile(files.dir / "old"), "second");
+    }
+    EXPECT_TRUE(files.isUntouched());
+    struct stat info;
+    ASSERT_EQ(::stat((files.dir / "old").c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 07777, 0640u);
+    EXPECT_EQ(files.write(), 0);
+    EXPECT_TRUE(files.isComplete());
+    linkError = 0;
+  }
+}
+
+TEST(FileTransactionTest, FilesThatCannotBeKeptAreNotReplaced) {
+  TwoFiles files;
+  int result = inChild([&] {
+    // Not even readable, for who is not root.
+    if (::chmod(files.dir.path.c_str(), 0777) != 0 ||
+        ::chmod((files.dir / "old").c_str(), 0) != 0 ||
+        (::geteuid() == 0 && ::seteuid(65534) != 0))
+      return 77;
+    linkError = EPERM;
+    FileTransaction transaction;
+    Status status = writeFileAtomically(files.dir / "old", "second", 6);
+    return status.message().find("cannot be kept until all others are "
+                                 "written: no second name (Operation not "
+                                 "permitted) and no copy (Permission denied); "
+                                 "write to another place") != std::string::npos
+               ? 0
+               : 1;
+  });
+  if (result == 77)
+    GTEST_SKIP() << "the user cannot be changed here";
+  EXPECT_EQ(result, 0);
+  ASSERT_EQ(::chmod((files.dir / "old").c_str(), 0644), 0);
+  EXPECT_TRUE(files.isUntouched());
+}
+
+TEST(FileTransactionTest, SaysWhatCannotBePutBack) {
+  TwoFiles files;
+  ::testing::internal::CaptureStderr();
+  {
+    FileTransaction transaction;
+    ASSERT_TRUE(writeFileAtomically(files.dir / "old", "second", 6).ok());
+    renameError = EACCES;
+  }
+  renameError = 0;
+  std::string message = ::testing::internal::GetCapturedStderr();
+  Names names = files.dir.list();
+  ASSERT_EQ(names.size(), 2u);
+  std::string hidden = files.dir / *names.begin();
+  EXPECT_EQ(message, "error: cannot put back '" + (files.dir / "old") +
+                         "': its old contents are in '" + hidden + "'\n");
+  EXPECT_EQ(readFile(hidden), "first");
+}
+
+TEST(FileTransactionTest, RenameThatFails) {
+  TwoFiles files;
+  FileTransaction transaction;
+  renameError = EACCES;
+  expectError(writeFileAtomically(files.dir / "old", "second", 6),
+              "Permission denied");
+  renameError = 0;
+  EXPECT_TRUE(files.isUntouched());
 }

@@ -462,7 +462,8 @@ LogicalResult MaterializeTransforms::run() {
       failed(newArchive.finish([] { return std::string(); })) ||
       (statistics && failed(statistics->finish())))
     return failure();
-  files.commit();
+  if (Status status = files.commit(); !status.ok())
+    return newArchive.fail() << status.message();
   rewrite(newArchive);
   return success();
 }

@@ -221,7 +221,8 @@ LogicalResult NewArchive::finish(function_ref<std::string()> makeReport) {
   if (reportFile)
     if (Status status = reportFile->commit(); !status.ok())
       return fail() << status.message();
-  files.commit();
+  if (Status status = files.commit(); !status.ok())
+    return fail() << status.message();
   return success();
 }
 
