@@ -11,7 +11,7 @@
 #include "Context.h"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
-#include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Import/Import.h"
 #include "quant-llm/Support/AtomicFile.h"
 
@@ -139,10 +139,11 @@ QuantLLMStatus quantLLMQuantizeModel(const char *input, const char *output,
       return added;
     // The pass looks after the files that it writes; this one may be a link.
     std::string path = std::string(output) + "/model.mlir";
-    if (ParameterArchives().findArchiveOfFile(*module, path))
-      return Status::error("'" + path +
-                           "' leads to an archive that the module reads; "
-                           "choose another directory");
+    ParameterArchives archives;
+    if (failed(verifyOutputFile(*module, archives, {"output", path},
+                                {{"input", input}},
+                                [&] { return module->emitError(); })))
+      return context.failure("the module would be lost");
     // Weights without the module that tells what they mean are no use.
     FileTransaction files;
     if (failed(context.run(pm, *module)))

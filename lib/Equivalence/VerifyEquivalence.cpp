@@ -10,6 +10,7 @@
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Pipelines/Pipelines.h"
@@ -456,10 +457,12 @@ struct SaveModule : public quant_llm::impl::SaveModuleBase<SaveModule> {
     };
     if (output.empty())
       return fail("expected the option 'output'");
-    if (ParameterArchives(baseDir).findArchiveOfFile(getOperation(), output))
-      return fail("'" + output +
-                  "' leads to an archive that the module reads; choose "
-                  "another file");
+    ParameterArchives archives(baseDir);
+    if (failed(verifyOutputFile(
+            getOperation(), archives, {"output", output}, {}, [&] {
+              return getOperation().emitError() << "quant-llm-save-module: ";
+            })))
+      return signalPassFailure();
     std::string message;
     FailureOr<std::string> text =
         printForElsewhere(getOperation(), baseDir, message);

@@ -9,6 +9,7 @@
 #include "../Diagnostics.h"
 
 #include "quant-llm/Conversion/QuantLLMToCPU/Bufferization.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/InitAllDialects.h"
 #include "quant-llm/InitAllPasses.h"
 #include "quant-llm/Support/AtomicFile.h"
@@ -37,17 +38,11 @@ using namespace mlir;
 /// A module in the place of an archive of weights is a mistake, and the archive
 /// may be the one that the module reads or that a pass writes.
 static quant_llm::Status checkOutputName(const std::string &name) {
-  llvm::SmallString<128> target;
-  if (llvm::sys::fs::real_path(name, target))
-    target = name; // a new file, or none that can be written
-  for (llvm::StringRef path : {llvm::StringRef(name), target.str()})
-    for (const char *format :
-         {".safetensors", ".safetensors.index.json", ".gguf"})
-      if (path.ends_with_insensitive(format))
-        return quant_llm::Status::error(
-            "expected a file for the module in -o but got '" + name +
-            "', which ends like an archive of weights; choose another name, "
-            "such as model.mlir");
+  if (quant_llm::isNamedLikeArchive(name))
+    return quant_llm::Status::error(
+        "expected a file for the module in -o but got '" + name +
+        "', which ends like an archive of weights; choose another name, such "
+        "as model.mlir");
   return quant_llm::Status::success();
 }
 

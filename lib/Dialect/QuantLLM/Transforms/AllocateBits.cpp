@@ -162,7 +162,8 @@ llvm::json::Object AllocateBits::makeReport(
 
 LogicalResult AllocateBits::run() {
   SchemeSearch search(getOperation(), kPassName, baseDir, threads);
-  if (failed(search.collect(sensitivity, calibration, anyModel)))
+  if (failed(search.verifyReport(report, calibration)) ||
+      failed(search.collect(sensitivity, calibration, anyModel)))
     return failure();
   std::vector<WeightClass> &classes = search.getClasses();
   std::vector<Table> tables;

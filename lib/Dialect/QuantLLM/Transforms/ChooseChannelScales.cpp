@@ -17,6 +17,7 @@
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/Calibration.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Methods/ChannelScales.h"
 #include "quant-llm/Support/Parallel.h"
@@ -611,7 +612,10 @@ void ChooseChannelScales::insert(ScaledSite &site) {
 
 LogicalResult ChooseChannelScales::run() {
   archives = std::make_shared<ParameterArchives>(baseDir);
-  if (failed(collect()))
+  if (failed(verifyReportFile(getOperation(), *archives, report,
+                              {{"calibration", calibration}},
+                              [&] { return fail(); })) ||
+      failed(collect()))
     return failure();
   FailureOr<CalibrationFile> file =
       openCalibration(getOperation(), calibration, *archives, anyModel);

@@ -55,7 +55,8 @@ LogicalResult ChooseGroupAxis::initialize(MLIRContext *context) {
 
 LogicalResult ChooseGroupAxis::run() {
   SchemeSearch search(getOperation(), kPassName, baseDir, threads);
-  if (failed(search.collect(error, calibration, anyModel)))
+  if (failed(search.verifyReport(report, calibration)) ||
+      failed(search.collect(error, calibration, anyModel)))
     return failure();
   struct Choice {
     WeightClass *weights;

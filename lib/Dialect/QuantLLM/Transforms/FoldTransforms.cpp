@@ -17,6 +17,7 @@
 
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
@@ -707,6 +708,15 @@ struct FoldTransforms
   }
 
   void runOnOperation() override {
+    auto module = dyn_cast<ModuleOp>(getOperation());
+    if (!module)
+      module = getOperation()->getParentOfType<ModuleOp>();
+    ParameterArchives archives;
+    if (module &&
+        failed(verifyReportFile(module, archives, reportFile, {}, [&] {
+          return getOperation()->emitError() << kPassName << ": ";
+        })))
+      return signalPassFailure();
     llvm::json::Array entries;
     getOperation()->walk([&](FunctionOpInterface function) {
       if (function.isExternal() || !function.getFunctionBody().hasOneBlock())

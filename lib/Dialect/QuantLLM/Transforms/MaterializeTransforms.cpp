@@ -445,14 +445,12 @@ LogicalResult MaterializeTransforms::run() {
   if (computed.empty())
     return newArchive.fail() << "no parameter is transformed; run "
                                 "quant-llm-fold-transforms first";
-  if (failed(newArchive.verifyOptions(archives)))
+  const OptionFile inputs[] = {{"calibration", calibration}};
+  if (failed(newArchive.verifyOptions(archives, inputs)) ||
+      failed(verifyOutputFile(getOperation(), archives,
+                              {"calibration-output", calibrationOutput}, inputs,
+                              [&] { return newArchive.fail(); })))
     return failure();
-  if (!calibrationOutput.empty() &&
-      archives.findArchiveOfFile(getOperation(), calibrationOutput))
-    return newArchive.fail()
-           << "'" << calibrationOutput
-           << "' is a file of an archive that the module reads; choose another "
-              "file for 'calibration-output'";
   chooseNames();
   // Weights and statistics of different models are no use.
   FileTransaction files;

@@ -59,7 +59,8 @@ FailureOr<CopiedParameter> quant_llm::findCopied(ParameterArchives &archives,
   return copy;
 }
 
-LogicalResult NewArchive::verifyOptions(ParameterArchives &archives) {
+LogicalResult NewArchive::verifyOptions(ParameterArchives &archives,
+                                        ArrayRef<OptionFile> inputs) {
   const std::string &output = options.output, &report = options.report;
   if (output.empty())
     return fail() << "expected a safetensors file to write in the option "
@@ -75,19 +76,11 @@ LogicalResult NewArchive::verifyOptions(ParameterArchives &archives) {
              << "expected different files for 'output' and 'report' but got '"
              << report << "' for both";
   }
-  // Replacing the file that is read would work (it is renamed over), but the
-  // old weights would be gone.
-  for (const std::string &target : {output, report}) {
-    ArchiveOp archiveOp = archives.findArchiveOfFile(module, target);
-    if (!archiveOp)
-      continue;
-    InFlightDiagnostic diag = fail()
-                              << "'" << target
-                              << "' is a file of an archive that the module "
-                                 "reads; choose another file";
-    diag.attachNote(archiveOp.getLoc()) << "the archive is here";
-    return diag;
-  }
+  auto begin = [&] { return fail(); };
+  if (failed(verifyOutputFile(module, archives, {"output", output}, inputs,
+                              begin)) ||
+      failed(verifyReportFile(module, archives, report, inputs, begin)))
+    return failure();
   // Readers tell the formats of files by their names.
   if (!StringRef(output).ends_with(".safetensors"))
     return fail() << "expected the option 'output' to name a .safetensors file "

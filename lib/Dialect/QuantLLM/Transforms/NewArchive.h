@@ -18,6 +18,7 @@
 #define QUANT_LLM_LIB_DIALECT_QUANTLLM_TRANSFORMS_NEWARCHIVE_H
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Formats/Safetensors.h"
 #include "quant-llm/Support/AtomicFile.h"
@@ -86,7 +87,8 @@ public:
   }
 
   /// No file or symbol that the module has may be replaced.
-  llvm::LogicalResult verifyOptions(ParameterArchives &archives);
+  llvm::LogicalResult verifyOptions(ParameterArchives &archives,
+                                    llvm::ArrayRef<OptionFile> inputs = {});
 
   //===--------------------------------------------------------------------===//
   // Declaring

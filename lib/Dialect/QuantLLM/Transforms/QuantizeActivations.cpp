@@ -10,6 +10,7 @@
 
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/Calibration.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Numerics/GroupQuantizer.h"
@@ -223,8 +224,12 @@ void QuantizeActivations::runOnOperation() {
   file.reset();
   sites.clear();
   skipped.clear();
+  ParameterArchives archives(baseDir);
+  if (failed(verifyReportFile(
+          module, archives, reportFile, {{"calibration", calibration}},
+          [&] { return module.emitError() << kPassName << ": "; })))
+    return signalPassFailure();
   if (mode == ActivationRange::Static) {
-    ParameterArchives archives(baseDir);
     FailureOr<CalibrationFile> opened =
         openCalibration(module, calibration, archives, anyModel);
     if (failed(opened))

@@ -824,7 +824,9 @@ LogicalResult QuantizeWeights::run() {
   ParameterArchives archives(baseDir);
   NewArchive newArchive(getOperation(), {kPassName, output, report, archiveName,
                                          moduleDir, baseDir});
-  if (failed(collect()) || failed(newArchive.verifyOptions(archives)) ||
+  if (failed(collect()) ||
+      failed(
+          newArchive.verifyOptions(archives, {{"calibration", calibration}})) ||
       failed(plan(archives, newArchive)) || failed(newArchive.open()) ||
       failed(write(archives, newArchive)) ||
       failed(newArchive.finish([&] { return makeReport(); })))

@@ -8,6 +8,7 @@
 
 #include "SchemeSearch.h"
 
+#include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Methods/SecondOrder.h"
 #include "quant-llm/Support/Parallel.h"
 
@@ -111,6 +112,13 @@ LogicalResult SchemeSearch::verifyStatistics(WeightClass::Member &member) {
   if (!status.ok())
     return linear.emitOpError(status.message());
   return success();
+}
+
+LogicalResult SchemeSearch::verifyReport(StringRef report,
+                                         StringRef calibration) {
+  return verifyReportFile(module, archives, report,
+                          {{"calibration", calibration}},
+                          [&] { return fail(); });
 }
 
 LogicalResult SchemeSearch::collect(SchemeError error, StringRef calibration,

@@ -69,6 +69,10 @@ public:
     return module.emitError() << passName << ": ";
   }
 
+  /// Checks that the report replaces nothing that is read.
+  llvm::LogicalResult verifyReport(llvm::StringRef report,
+                                   llvm::StringRef calibration);
+
   /// Finds the dense parameters that are weights of linears with a scheme, in
   /// the order of the linears, and opens the statistics that `error` needs.
   llvm::LogicalResult collect(SchemeError error, llvm::StringRef calibration,
