@@ -2,7 +2,7 @@
 # Part of the quant-llm project, under the Apache License v2.0 with LLVM
 # Exceptions. See LICENSE for license information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Writes the recipes as C++ data for lib/Pipelines/RecipePipelines.cpp.
+"""Writes the recipes as C++ data for lib/Pipelines/Recipes.cpp.
 
   embed_recipes.py OUTPUT.inc RECIPE.toml...
 
@@ -25,13 +25,14 @@ def main():
     text = "// Written by scripts/embed_recipes.py.\n"
     for path in sorted(paths):
         recipe = tomllib.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        name, pipeline = recipe["name"], " ".join(" ".join(line.partition("#")[0] for line in recipe["pipeline"].splitlines()).split())
-        if name != pathlib.Path(path).stem:
-            sys.exit(f"error: {path}: expected the name of the file but got the name '{name}'")
-        if pipeline.startswith(f"quant-llm-{name}{{"):
+        if recipe["name"] != pathlib.Path(path).stem:
+            sys.exit(f"error: {path}: expected the name of the file but got the name '{recipe['name']}'")
+        if recipe["pipeline"].strip().startswith(f"quant-llm-{recipe['name']}{{"):
             continue
-        options = "".join(f"    {{{quote(key)}, {quote(str(entry['default']).lower() if isinstance(entry['default'], bool) else str(entry['default']))}, {quote(entry['help'])}}},\n" for key, entry in recipe.get("options", {}).items())
-        text += f"{{{quote(name)}, {quote(recipe['summary'])},\n  {quote(pipeline)},\n  {{\n{options}  }}}},\n"
+        # The form of Recipe::parse() (include/quant-llm/Pipelines/Recipes.h).
+        options = [{"name": name, **option} for name, option in recipe.get("options", {}).items()]
+        entry = {"name": recipe["name"], "summary": recipe["summary"], "pipeline": recipe["pipeline"], "options": options, "calibration": "calibration" in recipe}
+        text += f"{quote(json.dumps(entry))},\n"
     pathlib.Path(output).write_text(text, encoding="ascii")
 
 

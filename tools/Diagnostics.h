@@ -9,6 +9,8 @@
 #ifndef QUANT_LLM_TOOLS_DIAGNOSTICS_H
 #define QUANT_LLM_TOOLS_DIAGNOSTICS_H
 
+#include "StandardOutput.h"
+
 #include "quant-llm/Support/AtomicFile.h"
 
 #include "llvm/ADT/STLExtras.h"
@@ -18,10 +20,8 @@
 #include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/Signals.h"
 
-#include <cstdint>
 #include <cstdio>
 
-#include <fcntl.h>
 #include <unistd.h>
 
 namespace quant_llm {
@@ -43,29 +43,24 @@ inline llvm::SmallVector<char *> addDiagnosticDefaults(int argc, char **argv) {
 /// full or standard output is closed, ends it with a message and `exitCode`.
 /// The streams of LLVM end with a fatal error when they are closed at the
 /// latest, and this is what it is like.
-inline void reportLostOutput(intptr_t exitCode = 1) {
-  // The number must not become that of a file that is opened later.
-  if (::fcntl(STDOUT_FILENO, F_GETFD) < 0) {
-    int unwritable = ::open("/dev/null", O_RDONLY);
-    if (unwritable >= 0 && unwritable != STDOUT_FILENO) {
-      ::dup2(unwritable, STDOUT_FILENO);
-      ::close(unwritable);
-    }
-  }
-  llvm::install_fatal_error_handler(
-      [](void *code, const char *reason, bool) {
-        llvm::StringRef text(reason);
-        bool isOutput = text.consume_front("IO failure on output stream: ");
-        std::fprintf(stderr, "error: %s%s\n",
-                     isOutput ? "cannot write the output: " : "", text.data());
-        // What ends only a part of the work is for who started that part.
-        if (!isOutput && llvm::CrashRecoveryContext::GetCurrent())
-          return;
-        llvm::sys::RunInterruptHandlers();
-        abandonFiles();
-        ::_exit(static_cast<int>(reinterpret_cast<intptr_t>(code)));
-      },
-      reinterpret_cast<void *>(exitCode));
+inline void reportLostOutput(const char *tool, int exitCode = 1) {
+  reserveStandardOutput();
+  static const char *name;
+  static int code;
+  name = tool;
+  code = exitCode;
+  llvm::install_fatal_error_handler([](void *, const char *reason, bool) {
+    llvm::StringRef text(reason);
+    bool isOutput = text.consume_front("IO failure on output stream: ");
+    std::fprintf(stderr, "%s: error: %s%s\n", name,
+                 isOutput ? "cannot write the output: " : "", text.data());
+    // What ends only a part of the work is for who started that part.
+    if (!isOutput && llvm::CrashRecoveryContext::GetCurrent())
+      return;
+    llvm::sys::RunInterruptHandlers();
+    abandonFiles();
+    ::_exit(code);
+  });
 }
 
 } // namespace quant_llm

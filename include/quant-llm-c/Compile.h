@@ -34,6 +34,31 @@ quantLLMCompile(const char *source, size_t sourceSize,
                 const QuantLLMCompileOptions *options, QuantLLMBuffer **module,
                 QuantLLMError **error);
 
+/* Everything that can be wrong with a pipeline whatever the module is: its text
+ * is parsed and its passes look at their options. None is run. */
+QUANT_LLM_C_EXPORTED QuantLLMStatus
+quantLLMCheckPipeline(const char *pipeline, QuantLLMError **error);
+
+/* `text` as the value of a pass option in a pipeline, in quotation marks where
+ * it needs them. */
+QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMQuoteOption(const char *text,
+                                                        QuantLLMBuffer **quoted,
+                                                        QuantLLMError **error);
+
+/* A recipe (docs/Recipes.md) is the JSON object {"name", "summary", "pipeline",
+ * "options": [{"name", "default", "help"}], "calibration": bool}; options may
+ * have "choices", "minimum" and "maximum" too. Its values are a JSON object of
+ * texts by name. The first function checks the recipe and values of options;
+ * `values` may be NULL. The second one makes the pass pipeline, for which
+ * values have the files "output", "report", "calibration" and "scratch" too, as
+ * far as the recipe uses them. */
+QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMCheckRecipe(const char *recipe,
+                                                        const char *values,
+                                                        QuantLLMError **error);
+QUANT_LLM_C_EXPORTED QuantLLMStatus
+quantLLMRenderRecipe(const char *recipe, const char *values,
+                     QuantLLMBuffer **pipeline, QuantLLMError **error);
+
 #ifdef __cplusplus
 }
 #endif

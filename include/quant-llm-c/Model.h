@@ -59,6 +59,11 @@ QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMQuantizeModel(
     const char *input, const char *output,
     const QuantLLMQuantizeOptions *options, QuantLLMError **error);
 
+/* Everything that can be wrong with the recipe and its options whatever the
+ * model is. `options` may be NULL. */
+QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMCheckQuantizeOptions(
+    const QuantLLMQuantizeOptions *options, QuantLLMError **error);
+
 /* What a module (text or bytecode) declares, as JSON: {"archives": [{"name",
  * "path"}], "parameters": [{"name", "archive", "key", "shape", "element_type",
  * "scheme": text or null, "bytes"}], "functions": [{"name", "type"}]}. `name`

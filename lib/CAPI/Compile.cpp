@@ -17,6 +17,23 @@
 using namespace mlir;
 using namespace quant_llm;
 
+/// A list of passes is short for those passes on the module.
+static Result<OpPassManager> parsePipeline(StringRef text) {
+  registerEveryPass();
+  text = text.trim();
+  std::string wrapped = text.starts_with("builtin.module(")
+                            ? text.str()
+                            : ("builtin.module(" + text + ")").str();
+  std::string message;
+  llvm::raw_string_ostream os(message);
+  FailureOr<OpPassManager> pipeline = parsePassPipeline(wrapped, os);
+  if (failed(pipeline))
+    return Status::error(
+        ("invalid pass pipeline '" + text + "': " + StringRef(message).trim())
+            .str());
+  return std::move(*pipeline);
+}
+
 QuantLLMStatus quantLLMCompile(const char *source, size_t sourceSize,
                                const QuantLLMCompileOptions *options,
                                QuantLLMBuffer **module, QuantLLMError **error) {
@@ -34,25 +51,31 @@ QuantLLMStatus quantLLMCompile(const char *source, size_t sourceSize,
     if (!parsed)
       return context.failure("the module cannot be parsed");
     if (chosen.pipeline && *chosen.pipeline) {
-      registerEveryPass();
-      // A list of passes is short for those passes on the module.
-      StringRef text = StringRef(chosen.pipeline).trim();
-      std::string wrapped = text.starts_with("builtin.module(")
-                                ? text.str()
-                                : ("builtin.module(" + text + ")").str();
-      std::string message;
-      llvm::raw_string_ostream os(message);
-      FailureOr<OpPassManager> pipeline = parsePassPipeline(wrapped, os);
-      if (failed(pipeline))
-        return Status::error("invalid pass pipeline '" +
-                             std::string(chosen.pipeline) +
-                             "': " + StringRef(message).trim().str());
+      Result<OpPassManager> pipeline = parsePipeline(chosen.pipeline);
+      if (!pipeline.ok())
+        return pipeline.status();
       PassManager pm(context.get());
-      static_cast<OpPassManager &>(pm) = std::move(*pipeline);
+      static_cast<OpPassManager &>(pm) = pipeline.take();
       if (failed(context.run(pm, *parsed)))
         return context.failure("the pipeline '" + std::string(chosen.pipeline) +
                                "' failed");
     }
     return context.print(*parsed, chosen.bytecode != 0, module);
+  });
+}
+
+QuantLLMStatus quantLLMCheckPipeline(const char *pipeline,
+                                     QuantLLMError **error) {
+  return runGuarded(error, [&]() -> Outcome {
+    if (Status status = checkNotNull(pipeline, "pipeline"); !status.ok())
+      return status;
+    Result<OpPassManager> parsed = parsePipeline(pipeline);
+    if (!parsed.ok())
+      return parsed.status();
+    CollectingContext context(QuantLLMHandlers{});
+    if (failed(context.initialize(parsed.take())))
+      return context.failure("the pipeline '" + std::string(pipeline) +
+                             "' cannot be run");
+    return {};
   });
 }

@@ -104,6 +104,15 @@ LogicalResult CollectingContext::run(PassManager &pm, ModuleOp module) {
   return pm.run(module);
 }
 
+LogicalResult CollectingContext::initialize(OpPassManager pipeline) {
+  // All passes are initialized before one is run, and on the modules in an
+  // empty module none is.
+  PassManager pm(&context, ModuleOp::getOperationName());
+  pm.nest<ModuleOp>() = std::move(pipeline);
+  OwningOpRef<ModuleOp> empty = ModuleOp::create(UnknownLoc::get(&context));
+  return run(pm, *empty);
+}
+
 Outcome CollectingContext::print(ModuleOp module, bool bytecode,
                                  QuantLLMBuffer **buffer) {
   auto printed = std::make_unique<QuantLLMBuffer>();

@@ -16,6 +16,7 @@
 #include "mlir/IR/OwningOpRef.h"
 
 namespace mlir {
+class OpPassManager;
 class PassManager;
 } // namespace mlir
 
@@ -41,6 +42,9 @@ public:
                                           const char *name);
   /// Runs a pass manager with progress announced to the caller.
   mlir::LogicalResult run(mlir::PassManager &pm, mlir::ModuleOp module);
+  /// Lets the passes of a pipeline for modules look at their options; none is
+  /// run.
+  mlir::LogicalResult initialize(mlir::OpPassManager pipeline);
   /// The module as text or bytecode, into a new buffer.
   Outcome print(mlir::ModuleOp module, bool bytecode, QuantLLMBuffer **buffer);
 

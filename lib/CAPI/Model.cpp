@@ -13,6 +13,7 @@
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Import/Import.h"
+#include "quant-llm/Pipelines/Recipes.h"
 #include "quant-llm/Support/AtomicFile.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -64,21 +65,18 @@ QuantLLMStatus quantLLMImportModel(const char *input, const char *output,
   });
 }
 
-/// `text` as the value of a pass option. Quotation marks cannot be escaped
-/// there.
-static Result<std::string> quoteOption(const std::string &text) {
-  if (text.find('\'') == std::string::npos)
-    return "'" + text + "'";
-  if (text.find('"') == std::string::npos)
-    return "\"" + text + "\"";
-  return Status::error("expected a path without ' and \" together but got " +
-                       text);
+static std::string getPipelineName(const QuantLLMQuantizeOptions &options) {
+  return std::string("quant-llm-") +
+         (options.recipe ? options.recipe : "finequant");
 }
 
-/// Adds the pipeline `name` with `options` and the files to write to `pm`.
-static Status addPipeline(PassManager &pm, const std::string &name,
-                          const std::string &options,
+/// Adds the pipeline that `chosen` names, with the files to write, to `pm`.
+static Status addPipeline(OpPassManager &pm,
+                          const QuantLLMQuantizeOptions &chosen,
                           const std::string &directory) {
+  registerEveryPass();
+  const std::string name = getPipelineName(chosen),
+                    options = chosen.options ? chosen.options : "";
   const PassPipelineInfo *info = PassPipelineInfo::lookup(name);
   if (!info)
     return Status::error("there is no pipeline '" + name +
@@ -125,16 +123,12 @@ QuantLLMStatus quantLLMQuantizeModel(const char *input, const char *output,
                            "': " + source.getError().message());
 
     CollectingContext context(chosen.handlers);
-    registerEveryPass();
     OwningOpRef<ModuleOp> module = context.parse(
         (*source)->getBufferStart(), (*source)->getBufferSize(), input);
     if (!module)
       return context.failure("the module cannot be parsed");
     PassManager pm(context.get(), ModuleOp::getOperationName());
-    std::string name = std::string("quant-llm-") +
-                       (chosen.recipe ? chosen.recipe : "finequant");
-    Status added =
-        addPipeline(pm, name, chosen.options ? chosen.options : "", output);
+    Status added = addPipeline(pm, chosen, output);
     if (!added.ok())
       return added;
     // The pass looks after the files that it writes; this one may be a link.
@@ -147,11 +141,28 @@ QuantLLMStatus quantLLMQuantizeModel(const char *input, const char *output,
     // Weights without the module that tells what they mean are no use.
     FileTransaction files;
     if (failed(context.run(pm, *module)))
-      return context.failure("the pipeline '" + name + "' failed");
+      return context.failure("the pipeline '" + getPipelineName(chosen) +
+                             "' failed");
     if (Status status = writeText(*module, path); !status.ok())
       return status;
     if (Status status = files.commit(); !status.ok())
       return status;
+    return {};
+  });
+}
+
+QuantLLMStatus
+quantLLMCheckQuantizeOptions(const QuantLLMQuantizeOptions *options,
+                             QuantLLMError **error) {
+  return runGuarded(error, [&]() -> Outcome {
+    QuantLLMQuantizeOptions defaults = {};
+    OpPassManager pipeline(ModuleOp::getOperationName());
+    Status added = addPipeline(pipeline, options ? *options : defaults, ".");
+    if (!added.ok())
+      return added;
+    CollectingContext context(QuantLLMHandlers{});
+    if (failed(context.initialize(std::move(pipeline))))
+      return context.failure("the options cannot be used");
     return {};
   });
 }

@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import tempfile
 from typing import NamedTuple
 
@@ -52,13 +51,7 @@ def quote_string(text):
 
 def quote_option(value):
     """The value of an option of a pass."""
-    value = str(value)
-    if re.fullmatch(r"[\w.,:+/-]+", value):
-        return value
-    for mark in "'\"":
-        if mark not in value:
-            return mark + value + mark
-    raise QuantLLMError(f"expected at most one kind of quotation marks but got {value}")
+    return _compiler().quote_option(str(value)).decode()
 
 
 def options_of(options):

@@ -146,9 +146,8 @@ def recipe_options(arguments, recipe):
             raise QuantLLMError(f"--set {name}: the option is given twice")
         if name not in recipe.options:
             raise QuantLLMError(f"the recipe '{recipe.name}' has no option '{name}'; it has {', '.join(recipe.options)} (--set)")
-        default = recipe.options[name].default
-        values[name] = recipe.options[name].check(str(value) if isinstance(default, str) else value, name)
-    return values
+        values[name] = value
+    return recipe.check_options(values)
 
 
 def find_calibration(arguments, recipe):
@@ -461,8 +460,17 @@ def block(text):
     return text
 
 
+class Parser(argparse.ArgumentParser):
+    def _print_message(self, message, file=None):
+        """Help and versions; argparse is silent about what it cannot write."""
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+        elif status := run_command("quant-llm", lambda: say(message, end="")):
+            self.exit(status)
+
+
 def make_parser():
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="quant-llm",
         description="Quantizes language models and runs them on the CPU. MODEL is a Hugging Face directory, a GGUF file or a directory that quant-llm wrote.",
         epilog="""examples:

@@ -360,7 +360,7 @@ def quantize_directory(source, output, *, recipe="finequant", options="", calibr
     if is_recipe:
         _check_recipe(recipe, options)
     else:
-        _check_options(recipe, options)
+        _quant_llm.check_quantize_options(recipe, options)
     with new_directory(output, replace, _list_files(source, kind) if replace else ()) as staging:
         missing = _do_without_tokenizer(output, staging, diagnostic)
         directory = source
@@ -408,14 +408,12 @@ def _render(recipe, options, calibration, directory, scratch):
 
 
 def _check_recipe(recipe, options):
-    """Raises if a pass refuses its options, whatever the model is."""
-    with _temporary_directory() as directory:
-        try:
-            run_pipeline("", _render(recipe, options, os.path.join(directory, "none"), directory, directory))
-        except QuantLLMError as error:
-            # What else is wrong is that this module has no weights.
-            if re.search("[Ii]nvalid option|no legal scheme|no such option|registered pass|pipeline", str(error)):
-                raise QuantLLMError(f"the recipe '{recipe.name}' cannot be used: {error}", error.diagnostics) from None
+    """Raises if a pass refuses its options, whatever the model is: better now than
+    after a long import."""
+    try:
+        _quant_llm.check_pipeline(_render(recipe, options, "calibration.safetensors", "", ""))
+    except QuantLLMError as error:
+        raise QuantLLMError(f"the recipe '{recipe.name}' cannot be used: {error}", error.diagnostics) from None
 
 
 def _check_calibration(recipe, calibration, diagnostic):
@@ -445,21 +443,6 @@ def _check_not_quantized(source):
     schemes = sorted({parse_scheme(p["scheme"]).element for p in parameters if p["scheme"]})
     if schemes:
         raise QuantLLMError(f"'{os.fsdecode(source)}' is quantized already, to {', '.join(schemes)}; quantize the original model instead")
-
-
-def _check_options(recipe, options):
-    """Raises if the pipeline refuses its options, whatever the model is: better
-    now than after a long import."""
-    with _temporary_directory() as directory:
-        module = os.path.join(directory, "model.mlir")
-        with open(module, "w", encoding="utf-8"):
-            pass
-        try:
-            _quant_llm.quantize_model(module, directory, recipe, options, None, None)
-        except QuantLLMError as error:
-            # What else it complains of is that this module has no weights.
-            if re.search("invalid option|no legal scheme|there is no pipeline", str(error)):
-                raise QuantLLMError(str(error).replace(f"{module}:0:0: ", ""), error.diagnostics) from None
 
 
 class _Names:

@@ -7,6 +7,7 @@
     pipeline = recipe.render({"group": 128}, output="q.safetensors", report="report.json", ...)
 """
 
+import json
 import math
 import os
 import re
@@ -14,6 +15,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import _compiler
 from ._calibrate import DTYPES, ENERGY, STATISTICS
 from ._errors import QuantLLMError
 
@@ -25,9 +27,6 @@ FILES = ("output", "report", "calibration", "scratch")
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _KEY = re.compile(r"[a-z][a-z0-9_]*")
-# An option of a pass whose value has placeholders, and one placeholder.
-_OPTION = re.compile(r"([\w-]+)=([^\s{}]*\$[^\s{}]*)")
-_PLACEHOLDER = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
 
 @dataclass(frozen=True)
@@ -37,34 +36,6 @@ class Option:
     choices: tuple = ()
     minimum: float | None = None
     maximum: float | None = None
-
-    def check(self, value, name):
-        """`value` as the option has it. Raises QuantLLMError."""
-        kind = type(self.default)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind or (kind is float and not math.isfinite(value)):
-            raise QuantLLMError(f"{name}: expected {_KINDS[kind]} but got {value!r}")
-        if self.choices and value not in self.choices:
-            raise QuantLLMError(f"{name}: expected one of {', '.join(map(str, self.choices))} but got {value!r}")
-        if (self.minimum is not None and value < self.minimum) or (self.maximum is not None and value > self.maximum):
-            low = "" if self.minimum is None else f" from {self.minimum}"
-            high = "" if self.maximum is None else f" up to {self.maximum}"
-            raise QuantLLMError(f"{name}: expected {_KINDS[kind]}{low}{high} but got {value!r}")
-        return value
-
-    def parse(self, text, name):
-        """The value that a text stands for, `4`, `true` or a word."""
-        kind = type(self.default)
-        value = text
-        if kind is bool:
-            value = {"true": True, "false": False}.get(text.lower(), text)
-        elif kind in (int, float):
-            try:
-                value = kind(text)
-            except ValueError:
-                pass
-        return self.check(value, name)
 
 
 @dataclass(frozen=True)
@@ -91,17 +62,14 @@ class Recipe:
     options: dict = field(default_factory=dict)
 
     def check_options(self, values):
-        """All options with the `values` given for some, whose texts are parsed."""
-        result = {name: option.default for name, option in self.options.items()}
-        for name, value in values.items():
-            if name not in self.options:
-                known = ", ".join(self.options) or "none"
-                raise QuantLLMError(f"the recipe '{self.name}' has no option '{name}'; it has {known}")
-            result[name] = self.options[name].check(value, name)
-        return result
+        """Raises QuantLLMError unless `values` are values of options, as they are in
+        Python or as texts. Returns them as texts."""
+        texts = {name: to_text(value) for name, value in values.items()}
+        _compiler().check_recipe(self._to_json(), json.dumps(texts))
+        return texts
 
     def parse_options(self, texts):
-        """{name: value} from texts `name=value`."""
+        """{name: text} from texts `name=value`, checked."""
         values = {}
         for text in texts:
             name, equals, value = text.partition("=")
@@ -109,39 +77,28 @@ class Recipe:
                 raise QuantLLMError(f"expected option=value but got '{text}'")
             if name in values:
                 raise QuantLLMError(f"'{name}' is given twice")
-            if name not in self.options:
-                self.check_options({name: value})
-            values[name] = self.options[name].parse(value, name)
-        return values
+            values[name] = value
+        return self.check_options(values)
 
     def render(self, values, **files):
         """The pass pipeline as text, with these options and names of files. An option
         of a pass that gets an empty text is left out."""
-        given = {**self.check_options(values), **files}
+        texts = {name: to_text(value) for name, value in {**values, **files}.items()}
+        return _compiler().render_recipe(self._to_json(), json.dumps(texts)).decode()
 
-        def substitute(match):
-            try:
-                text = _PLACEHOLDER.sub(lambda name: to_text(given[name[1]]), match[2])
-            except KeyError as missing:
-                raise QuantLLMError(f"the recipe '{self.name}' needs {missing.args[0]}, which is not given") from None
-            return f"{match[1]}={quote_option(text)}" if text else ""
-
-        lines = (line.partition("#")[0] for line in self.pipeline.splitlines())
-        return " ".join(_OPTION.sub(substitute, " ".join(lines)).split())
+    def _to_json(self):
+        """The form of the C API (quant-llm-c/Compile.h)."""
+        options = [
+            {"name": name, "default": option.default, "help": option.help}
+            | ({"choices": list(option.choices)} if option.choices else {})
+            | {key: bound for key, bound in (("minimum", option.minimum), ("maximum", option.maximum)) if bound is not None}
+            for name, option in self.options.items()
+        ]
+        return json.dumps({"name": self.name, "summary": self.summary, "pipeline": self.pipeline, "options": options, "calibration": self.calibration is not None})
 
 
 def to_text(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def quote_option(text):
-    """The value of an option of a pass."""
-    if re.fullmatch(r"[\w.,:+/-]+", text):
-        return text
-    for mark in "'\"":
-        if mark not in text:
-            return mark + text + mark
-    raise QuantLLMError(f"expected at most one kind of quotation marks but got {text}")
 
 
 def names():
@@ -181,18 +138,7 @@ def _parse(content, path):
         options[name] = _parse_option(name, entry)
     calibration = _parse_calibration(content["calibration"]) if "calibration" in content else None
     recipe = Recipe(content["name"], content["summary"].strip(), content.get("paper", "").strip(), content["pipeline"], path, calibration, options)
-    used = {match[1] for line in recipe.pipeline.splitlines() for match in _PLACEHOLDER.finditer(line.partition("#")[0])}
-    if unknown := sorted(used - set(options) - set(FILES)):
-        raise QuantLLMError(f"pipeline: expected placeholders of options, or {', '.join('$' + f for f in FILES)}, but got {', '.join('$' + name for name in unknown)}")
-    if vain := sorted(set(options) - used):
-        raise QuantLLMError(f"options: the pipeline does not use {', '.join(vain)}")
-    if missing := [name for name in ("output", "report") if name not in used]:
-        raise QuantLLMError(f"pipeline: expected {' and '.join('$' + name for name in missing)} in it")
-    if ("calibration" in used) != (calibration is not None):
-        raise QuantLLMError("expected a table [calibration] if the pipeline uses $calibration, and only then")
-    outside = _OPTION.sub("", "\n".join(line.partition("#")[0] for line in recipe.pipeline.splitlines()))
-    if "$" in outside:
-        raise QuantLLMError("pipeline: expected placeholders in values of options of passes only")
+    recipe.check_options({})
     return recipe
 
 
@@ -216,9 +162,10 @@ def _parse_option(name, entry):
     if kind not in _KINDS:
         raise QuantLLMError(f"{where}expected a default: a number, a text, true or false")
     _check_keys(entry, {"default": kind, "help": str, "choices": list, "minimum": kind, "maximum": kind}, ("default", "help"), where)
-    option = Option(entry["default"], entry["help"], tuple(entry.get("choices", ())), entry.get("minimum"), entry.get("maximum"))
-    option.check(option.default, f"{where}default")
-    return option
+    for key, value in entry.items():
+        if type(value) is float and not math.isfinite(value):
+            raise QuantLLMError(f"{where}{key}: expected a number but got {value}")
+    return Option(entry["default"], entry["help"], tuple(entry.get("choices", ())), entry.get("minimum"), entry.get("maximum"))
 
 
 def _parse_calibration(table):

@@ -213,6 +213,45 @@ void quantizeModel(const std::string &input, const std::string &output,
   handlers.rethrow();
 }
 
+void checkQuantizeOptions(const std::string &recipe,
+                          const std::string &pipelineOptions) {
+  QuantLLMQuantizeOptions options = {};
+  options.recipe = recipe.c_str();
+  options.options = pipelineOptions.c_str();
+  call([&](QuantLLMError **error) {
+    return quantLLMCheckQuantizeOptions(&options, error);
+  });
+}
+
+void checkPipeline(const std::string &pipeline) {
+  call([&](QuantLLMError **error) {
+    return quantLLMCheckPipeline(pipeline.c_str(), error);
+  });
+}
+
+nb::bytes quoteOption(const std::string &text) {
+  QuantLLMBuffer *quoted = nullptr;
+  call([&](QuantLLMError **error) {
+    return quantLLMQuoteOption(text.c_str(), &quoted, error);
+  });
+  return toBytes(Buffer(quoted));
+}
+
+void checkRecipe(const std::string &recipe, const std::string &values) {
+  call([&](QuantLLMError **error) {
+    return quantLLMCheckRecipe(recipe.c_str(), values.c_str(), error);
+  });
+}
+
+nb::bytes renderRecipe(const std::string &recipe, const std::string &values) {
+  QuantLLMBuffer *pipeline = nullptr;
+  call([&](QuantLLMError **error) {
+    return quantLLMRenderRecipe(recipe.c_str(), values.c_str(), &pipeline,
+                                error);
+  });
+  return toBytes(Buffer(pipeline));
+}
+
 nb::bytes describeModule(nb::bytes source, std::optional<std::string> name) {
   const char *data = source.c_str();
   size_t size = source.size();
@@ -393,6 +432,12 @@ NB_MODULE(_quant_llm, m) {
   m.def("quantize_model", &quantizeModel, nb::arg("input"), nb::arg("output"),
         nb::arg("recipe"), nb::arg("options"), nb::arg("progress").none(),
         nb::arg("diagnostic").none());
+  m.def("check_quantize_options", &checkQuantizeOptions, nb::arg("recipe"),
+        nb::arg("options"));
+  m.def("check_pipeline", &checkPipeline, nb::arg("pipeline"));
+  m.def("quote_option", &quoteOption, nb::arg("text"));
+  m.def("check_recipe", &checkRecipe, nb::arg("recipe"), nb::arg("values"));
+  m.def("render_recipe", &renderRecipe, nb::arg("recipe"), nb::arg("values"));
   m.def("describe_module", &describeModule, nb::arg("source"),
         nb::arg("name").none());
   m.def("translate_to_torch", &translateToTorch, nb::arg("source"),

@@ -78,6 +78,86 @@ static void testCompile(void) {
   quantLLMBufferDestroy(again);
 }
 
+static void show(const char *title, QuantLLMStatus status, QuantLLMBuffer *text,
+                 QuantLLMError *error) {
+  printf("-- %s\n", title);
+  if (status != QUANT_LLM_OK)
+    showError(status, error);
+  else
+    printf("%s\n", text ? quantLLMBufferGetData(text) : "fine");
+  quantLLMBufferDestroy(text);
+}
+
+static void checkPipeline(const char *title, const char *pipeline) {
+  QuantLLMError *error = NULL;
+  QuantLLMStatus status = quantLLMCheckPipeline(pipeline, &error);
+  show(title, status, NULL, error);
+}
+
+static void checkOptions(const char *title, const char *recipe,
+                         const char *text) {
+  QuantLLMError *error = NULL;
+  QuantLLMQuantizeOptions options;
+  QuantLLMStatus status;
+  memset(&options, 0, sizeof options);
+  options.recipe = recipe;
+  options.options = text;
+  status = quantLLMCheckQuantizeOptions(&options, &error);
+  show(title, status, NULL, error);
+}
+
+static void render(const char *title, const char *recipe, const char *values) {
+  QuantLLMBuffer *text = NULL;
+  QuantLLMError *error = NULL;
+  QuantLLMStatus status = quantLLMRenderRecipe(recipe, values, &text, &error);
+  show(title, status, text, error);
+}
+
+static void checkRecipe(const char *title, const char *recipe,
+                        const char *values) {
+  QuantLLMError *error = NULL;
+  QuantLLMStatus status = quantLLMCheckRecipe(recipe, values, &error);
+  show(title, status, NULL, error);
+}
+
+static void testRecipes(void) {
+  static const char *recipe =
+      "{\"name\": \"r\", \"summary\": \"s\", \"pipeline\": \"a{bits=$bits "
+      "output=$output report=$report},  # why\\n b\", \"options\": [{\"name\": "
+      "\"bits\", \"default\": 4, \"help\": \"\", \"minimum\": 1}]}";
+  QuantLLMBuffer *quoted = NULL;
+  QuantLLMError *error = NULL;
+  QuantLLMStatus status;
+  checkPipeline("options that fit",
+                "quant-llm-choose-granularity{element=int4}");
+  checkPipeline("options that do not",
+                "cse,quant-llm-choose-granularity{element=int4 alpha=3}");
+  checkPipeline("no pass", "no-such-pass");
+  checkOptions("options of finequant", "finequant", "alpha=0.5");
+  checkOptions("wrong options of finequant", NULL, "scale=f99");
+  checkOptions("no such option", "finequant", "colour=red");
+  checkOptions("wrong options of a recipe", "rtn", "group=many");
+  checkOptions("no such recipe", "magic", NULL);
+  checkRecipe("recipe", recipe, NULL);
+  checkRecipe("recipe and values", recipe, "{\"bits\": \"0\"}");
+  checkRecipe("values that are no texts", recipe, "{\"bits\": 3}");
+  checkRecipe("values that are no object", recipe, "[]");
+  checkRecipe("no JSON", "{", NULL);
+  checkRecipe("no object", "[]", NULL);
+  checkRecipe("no pipeline", "{\"name\": \"r\", \"summary\": \"s\"}", NULL);
+  checkRecipe("options that are no objects",
+              "{\"name\": \"r\", \"summary\": \"s\", \"pipeline\": \"\", "
+              "\"options\": [3]}",
+              NULL);
+  render("rendered", recipe, "{\"output\": \"a b\", \"report\": \"\"}");
+  render("not all values", recipe, "{\"report\": \"r\"}");
+  status = quantLLMQuoteOption("it's", &quoted, &error);
+  show("quoted", status, quoted, error);
+  quoted = NULL;
+  status = quantLLMQuoteOption("it's \"", &quoted, &error);
+  show("not quoted", status, quoted, error);
+}
+
 static void testMisuse(void) {
   QuantLLMError *error = NULL;
   QuantLLMBuffer *module = NULL;
@@ -231,6 +311,7 @@ int main(int argc, char **argv) {
   printf("version %s\n", quantLLMGetVersion());
   testFiles(argv[1]);
   testCompile();
+  testRecipes();
   testMisuse();
   testEngine();
   return 0;

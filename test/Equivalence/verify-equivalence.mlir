@@ -61,7 +61,7 @@
 // RUN: not quant-opt m.mlir --quant-llm-save-module -o /dev/null 2>&1 | FileCheck %s --check-prefix=OUTPUT
 // OUTPUT: error: quant-llm-save-module: expected the option 'output'
 // RUN: not quant-opt m.mlir --quant-llm-save-module=output=a.safetensors -o /dev/null 2>&1 | FileCheck %s --check-prefix=OVER
-// OVER: error: quant-llm-save-module: 'a.safetensors' leads to an archive that the module reads; choose another file
+// OVER: error: quant-llm-save-module: 'a.safetensors' is a file of an archive that the module reads; choose another file for 'output'
 
 quant_llm.archive @a "a.safetensors"
 quant_llm.parameter @gain from @a : tensor<16xf16>

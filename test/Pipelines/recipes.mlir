@@ -20,3 +20,7 @@
 // ELEMENT: error: quant-llm-choose-granularity: invalid option 'scale'
 // RUN: not quant-opt %t/model.mlir -quant-llm-rtn='output=%t/x.safetensors scale=f8E4M3FN row-scale=f99' 2>&1 | FileCheck %s --check-prefix=ROW
 // ROW: error: quant-llm-choose-granularity: invalid option 'row-scale'
+// RUN: not quant-opt %t/model.mlir -quant-llm-rtn='output=%t/x.safetensors group=-2' 2>&1 | FileCheck %s --check-prefix=RANGE
+// RANGE: quant-llm-rtn: group: expected an integer from -1 but got -2
+// RUN: not quant-opt %t/model.mlir -quant-llm-adadim='output=%t/x.safetensors calibration=c any-model=perhaps' 2>&1 | FileCheck %s --check-prefix=KIND
+// KIND: quant-llm-adadim: any-model: expected true or false but got 'perhaps'

@@ -575,6 +575,22 @@ def test_full_standard_output(hf_model, more):
     assert (result.returncode, result.stderr) == (2, "quant-llm: error: cannot write to standard output: No space left on device\n")
 
 
+COMMANDS = ("import", "quantize", "info", "eval", "generate", "recipes", "calibrate")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["recipes"], ["recipes", "gptq"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_on_a_full_disk(arguments):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-m", "quant_llm", *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (2, "quant-llm: error: cannot write to standard output: No space left on device\n")
+
+
+def test_commands_of_the_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    assert set(re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.M)) == set(COMMANDS)
+
+
 def test_closed_pipe(hf_model):
     # Quiet, and with the status that other programs have then.
     command = f'"{sys.executable}" -m quant_llm info "{hf_model}" --json | true; echo ${{PIPESTATUS[0]}}'

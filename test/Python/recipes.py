@@ -121,7 +121,9 @@ def test_render(tmp_path):
     assert mine.render({"bits": 3, "exclude": ""}, output="a b.safetensors", report="r.json") == (
         "convert-linalg-to-quant-llm, quant-llm-choose-granularity{element=uint3 block=1,16 }, quant-llm-quantize{output='a b.safetensors' report=r.json}"
     )
-    assert mine.parse_options(["bits=3", "exclude=a=b"]) == {"bits": 3, "exclude": "a=b"}
+    assert mine.parse_options(["bits=3", "exclude=a=b"]) == {"bits": "3", "exclude": "a=b"}
+    # Spaces in names of files stay as they are, comments do not.
+    assert "output='a  b'" in mine.render({}, output="a  b", report="r") and "as ever" not in mine.pipeline.partition("#")[0]
     with pytest.raises(QuantLLMError, match="at most one kind of quotation marks"):
         mine.render({"exclude": "a'b\""}, output="q", report="r")
     with pytest.raises(QuantLLMError, match="the recipe 'mine' needs report, which is not given"):
@@ -133,11 +135,30 @@ def test_render(tmp_path):
     (["bits=3", "bits=4"], "'bits' is given twice"),
     (["bits=three"], "bits: expected an integer but got 'three'"),
     (["bits=9"], "bits: expected an integer from 2 up to 8 but got 9"),
+    (["bits=4.0"], "bits: expected an integer but got '4.0'"),
+    (["bits="], "bits: expected an integer but got ''"),
+    (["bits=99999999999999999999"], "bits: expected an integer but got '99999999999999999999'"),
     (["size=3"], "the recipe 'mine' has no option 'size'; it has bits, group, exclude"),
 ])
 def test_wrong_options(tmp_path, texts, message):
     with pytest.raises(QuantLLMError, match=message):
         recipe.load(write(tmp_path)).parse_options(texts)
+
+
+@pytest.mark.parametrize("default, extra, good, bad, message", [
+    ("true", "", [True, False, "TRUE"], ["yes", 1], "x: expected true or false but got '(yes|1)'"),
+    ("0.5", "minimum = 0.0\nmaximum = 1.0", [1, 0.25, "1e-3"], [1.5, "-1e-9"], "x: expected a number from 0.0 up to 1.0 but got (1.5|-1e-9)"),
+    ("0.5", "", [1e300], ["nan", float("inf"), "half", True], "x: expected a number but got '(nan|inf|half|true)'"),
+    ("'a'", "choices = ['a', 'b']", ["b"], ["c", ""], "x: expected one of a, b but got '(c|)'"),
+    ("4", "choices = [4, 8]", [8, "4"], [5, True], "x: expected (one of 4, 8|an integer) but got '(5|true)'"),
+])
+def test_kinds_of_options(tmp_path, default, extra, good, bad, message):
+    mine = recipe.load(write(tmp_path, "[options.group]", f"[options.x]\ndefault = {default}\n{extra}\nhelp = 'x'\n[options.group]", MINE.replace("$bits ", "$bits scale=$x ")))
+    for value in good:
+        assert f"scale={recipe.to_text(value).lower()} " in mine.render({"x": value}, output="q", report="r")
+    for value in bad:
+        with pytest.raises(QuantLLMError, match=f"^{message}$"):
+            mine.check_options({"x": value})
 
 
 @pytest.mark.parametrize("old, new, message", [
@@ -153,6 +174,9 @@ def test_wrong_options(tmp_path, texts, message):
     ("default = 4", "default = [4]", "options.bits: expected a default"),
     ("default = 4", "default = 9", "options.bits: default: expected an integer from 2 up to 8"),
     ("minimum = 2", 'minimum = "2"', "options.bits: minimum: expected an integer"),
+    ("minimum = 2", "choices = ['a']", "options.bits: choices: expected values of the kind of the default but got \"a\""),
+    ("default = 16", "default = inf", "options.group: default: expected a number but got inf"),
+    ("uint$bits", "uint$bits$", r"pipeline: expected placeholders of options, or .*, but got \$$"),
     ("[options.bits]", "[options.output]", "options.output: expected a name"),
     ('help = "what stays"', 'help = "what stays"\n[calibration]\nstatistics = ["mood"]', "calibration: expected statistics among .* but got mood"),
     ('help = "what stays"', 'help = "what stays"\n[calibration]\nstatistics = ["hessian"]\ntokens = "many"', "calibration: tokens: expected text or random"),

@@ -10,6 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../StandardOutput.h"
 #include "Compile.h"
 #include "Device.h"
 #include "Options.h"
@@ -24,9 +25,11 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <mutex>
 #include <new>
@@ -528,7 +531,7 @@ static Status compileCases(Options &options, ScratchDirectory &scratch) {
   return Status::success();
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
   Result<Options> options =
       parseOptions(std::vector<std::string>(argv + 1, argv + argc));
   if (!options.ok()) {
@@ -571,4 +574,14 @@ int main(int argc, char **argv) {
       return fail(status);
   }
   return passed ? 0 : 1;
+}
+
+int main(int argc, char **argv) {
+  reserveStandardOutput();
+  int status = run(argc, argv);
+  if (std::fflush(stdout) == 0 && !std::ferror(stdout))
+    return status;
+  std::fprintf(stderr, "quant-bench: error: cannot write the output: %s\n",
+               std::strerror(errno));
+  return status ? status : 1;
 }

@@ -114,7 +114,7 @@ private:
 } // namespace
 
 int main(int argc, char **argv) {
-  reportLostOutput();
+  reportLostOutput("quant-import");
   llvm::InitLLVM init(argc, argv);
   installInterruptCleanup();
   cl::HideUnrelatedOptions(category);

@@ -84,7 +84,7 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
       llvm::sys::Process::FileDescriptorIsDisplayed(fileno(stdin)))
     llvm::errs() << "(reading from the terminal; end with ctrl-d)\n";
   auto fail = [&](const llvm::Twine &message) {
-    llvm::errs() << message << "\n";
+    llvm::errs() << "quant-opt: error: " << message << "\n";
     return failure();
   };
   std::string message;
@@ -92,8 +92,10 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   if (!input)
     return fail(message);
   quant_llm::Status status = quant_llm::checkSource(input->getBuffer());
-  if (!status.ok())
-    return fail(llvm::Twine(inputName) + ": error: " + status.message());
+  if (!status.ok()) {
+    llvm::errs() << inputName << ": error: " << status.message() << "\n";
+    return failure();
+  }
   if (quant_llm::Status named = checkOutputName(outputName); !named.ok())
     return fail(named.message());
   MlirOptMainConfig given = config;
@@ -145,7 +147,7 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
 }
 
 int main(int argc, char **argv) {
-  quant_llm::reportLostOutput();
+  quant_llm::reportLostOutput("quant-opt");
   llvm::InitLLVM init(argc, argv);
   llvm::setBugReportMsg("please report this with the input, the command line "
                         "and the stack trace to the quant-llm issue tracker\n");

@@ -492,7 +492,7 @@ static Result<bool> compareResult(size_t index, const Tensor &actual,
 }
 
 int main(int argc, char **argv) {
-  reportLostOutput(/*exitCode=*/2);
+  reportLostOutput("quant-run", /*exitCode=*/2);
   llvm::InitLLVM init(argc, argv);
   installInterruptCleanup();
   llvm::SmallVector<cl::Option *> foreign;

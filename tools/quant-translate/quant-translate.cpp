@@ -133,7 +133,7 @@ translate(const std::shared_ptr<llvm::SourceMgr> &sources, MLIRContext *context,
 }
 
 int main(int argc, char **argv) {
-  quant_llm::reportLostOutput();
+  quant_llm::reportLostOutput("quant-translate");
   llvm::setBugReportMsg("please report this with the input, the command line "
                         "and the stack trace to the quant-llm issue tracker\n");
   llvm::cl::AddExtraVersionPrinter([](llvm::raw_ostream &os) {

@@ -11,7 +11,6 @@
 
 #include "mlir/Pass/PassOptions.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/OptionParser.h"
-#include "llvm/ADT/StringMap.h"
 
 #include <vector>
 
@@ -204,34 +203,9 @@ void buildFineQuantPipeline(mlir::OpPassManager &pm,
 /// Registers `quant-llm-finequant` for textual pipelines.
 void registerQuantizationPipelines();
 
-/// One option of a recipe; its default as text.
-struct RecipeOption {
-  const char *name;
-  const char *defaultValue;
-  const char *help;
-};
-
-/// A method as a pass pipeline with placeholders, from a file of recipes/
-/// (docs/Recipes.md).
-struct Recipe {
-  const char *name;
-  const char *summary;
-  const char *pipeline;
-  std::vector<RecipeOption> options;
-};
-
-/// The recipes of the project, sorted by name. FineQuant, which is a pipeline
-/// of its own, is not among them.
-llvm::ArrayRef<Recipe> getRecipes();
-
-/// The pass pipeline of a recipe with `values` for its placeholders: options,
-/// and `output`, `report`, `calibration` and `scratch` as it uses them.
-llvm::FailureOr<std::string> renderRecipe(
-    const Recipe &recipe, const llvm::StringMap<std::string> &values,
-    llvm::function_ref<llvm::LogicalResult(const llvm::Twine &)> emitError);
-
-/// Registers the pipelines `quant-llm-<name>` of all recipes. Their options are
-/// those of the recipe, with hyphens, and the files that it reads and writes.
+/// Registers the pipelines `quant-llm-<name>` of all recipes (Recipes.h). Their
+/// options are those of the recipe, with hyphens, and the files that it reads
+/// and writes.
 void registerRecipePipelines();
 
 } // namespace quant_llm

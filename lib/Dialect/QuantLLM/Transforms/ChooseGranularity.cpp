@@ -47,10 +47,16 @@ struct Candidate {
   std::string ownReason;
 };
 
+/// Begins the error of an option.
+using OptionError = function_ref<InFlightDiagnostic(StringRef option)>;
+
 struct ChooseGranularity
     : quant_llm::impl::ChooseGranularityBase<ChooseGranularity> {
   using ChooseGranularityBase::ChooseGranularityBase;
 
+  LogicalResult initialize(MLIRContext *context) override {
+    return parseOptions(context);
+  }
   void runOnOperation() override {
     if (failed(run()))
       signalPassFailure();
@@ -58,16 +64,12 @@ struct ChooseGranularity
 
 private:
   LogicalResult run();
-  LogicalResult parseOptions();
-  LogicalResult parseScale();
+  LogicalResult parseOptions(MLIRContext *context);
+  LogicalResult parseScale(OptionError error);
   void collect();
   LogicalResult choose(Candidate &candidate, ParameterArchives &archives);
   LogicalResult read(Candidate &candidate, ParameterArchives &archives,
                      function_ref<LogicalResult(const MatrixView &)> use);
-  InFlightDiagnostic error(StringRef option) {
-    return getOperation().emitError()
-           << kPassName << ": invalid option '" << option << "': ";
-  }
   /// The base scheme with groups of `group` inputs.
   SchemeAttr getScheme(int64_t blockN, int64_t blockK) {
     Scheme scheme = base;
@@ -98,7 +100,7 @@ static LogicalResult assign(T &to, Result<T> parsed,
 }
 
 /// The type of the scales, or a scheme for them.
-LogicalResult ChooseGranularity::parseScale() {
+LogicalResult ChooseGranularity::parseScale(OptionError error) {
   if (rowScale.empty())
     return assign(base.scaleType, parseFloatType(scale),
                   [&] { return error("scale"); });
@@ -112,10 +114,15 @@ LogicalResult ChooseGranularity::parseScale() {
   return success();
 }
 
-LogicalResult ChooseGranularity::parseOptions() {
+LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
+  auto error = [&](StringRef option) {
+    return mlir::emitError(UnknownLoc::get(context))
+           << kPassName << ": invalid option '" << option << "': ";
+  };
+  base = Scheme();
   if (failed(assign(base.element, parseElement(element),
                     [&] { return error("element"); })) ||
-      failed(parseScale()) ||
+      failed(parseScale(error)) ||
       failed(assign(base.rounding, parseRounding(rounding),
                     [&] { return error("rounding"); })))
     return failure();
@@ -164,15 +171,13 @@ LogicalResult ChooseGranularity::parseOptions() {
       return error("sizes") << message;
   }
   // The library and the attribute each check what they need.
-  if (Status status = verifyScheme(base); !status.ok())
-    return getOperation().emitError()
-           << kPassName
-           << ": the options are no legal scheme: " << status.message();
   auto emitError = [&] {
-    return getOperation().emitError()
+    return mlir::emitError(UnknownLoc::get(context))
            << kPassName << ": the options are no legal scheme: ";
   };
-  if (!SchemeAttr::fromNumericsChecked(emitError, &getContext(), base))
+  if (Status status = verifyScheme(base); !status.ok())
+    return emitError() << status.message();
+  if (!SchemeAttr::fromNumericsChecked(emitError, context, base))
     return failure();
 
   granularity.alpha = alpha;
@@ -297,8 +302,6 @@ LogicalResult ChooseGranularity::choose(Candidate &candidate,
 }
 
 LogicalResult ChooseGranularity::run() {
-  if (failed(parseOptions()))
-    return failure();
   collect();
 
   // Users other than linears decide before anything is read.
