@@ -588,7 +588,7 @@ def test_help_on_a_full_disk(arguments):
 def test_commands_of_the_help(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])
-    assert set(re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.M)) == set(COMMANDS)
+    assert set(re.findall(r"^    ([a-z]+)\b", capsys.readouterr().out, re.M)) == set(COMMANDS)
 
 
 def test_closed_pipe(hf_model):
