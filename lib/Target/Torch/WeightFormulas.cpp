@@ -60,31 +60,39 @@ def quantize_activation(x, grid, step, group, per_token, stored, clip=1.0, scale
     """What is left of tokens after they were stored as codes; gradients pass through the rounding.
 
     The grid is the least and the greatest code, or a floating-point type. Each `group` of channels of
-    a token, or of all tokens, has one scale, of the type `stored`: its range divided by `step`.
+    a token, or of all tokens, has one scale, of the type `stored`: its range divided by `step`. All is
+    computed in float32, whatever the type of the tokens, which the result has again.
     """
-    blocks = F.pad(x, (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
+    blocks = F.pad(x.float(), (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
     tokens = blocks.shape[:-2] if per_token else [1] * (blocks.dim() - 2)
     dims = -1 if per_token else [i for i in range(blocks.dim()) if i != blocks.dim() - 2]
     if scales is not None:
-        scales = scales.to(x.dtype).reshape(*tokens, -1, 1)
-        zeros = (zeros.to(torch.int32) & 0xFF).to(x.dtype).reshape(*tokens, -1, 1) if has_zero else 0
+        scales = scales.float().reshape(*tokens, -1, 1)
+        zeros = (zeros.to(torch.int32) & 0xFF).float().reshape(*tokens, -1, 1) if has_zero else 0
     else:
+        held = blocks.detach()
         if has_zero:
-            lowest = blocks.detach().amin(dims, keepdim=True).clamp(max=0)
-            spread = clip * (blocks.detach().amax(dims, keepdim=True).clamp(min=0) - lowest)
+            lowest = held.amin(dims, keepdim=True).clamp(max=0)
+            highest = held.amax(dims, keepdim=True).clamp(min=0)
         else:
-            spread = clip * blocks.detach().abs().amax(dims, keepdim=True)
-        scales = (spread / step).clamp(max=torch.finfo(stored).max).to(stored).to(x.dtype)
-        scales = torch.where(torch.isfinite(spread), scales, torch.nan)
+            highest = held.abs().amax(dims, keepdim=True)
+            lowest = torch.zeros_like(highest)
+        spread = clip * (highest - lowest)
+        # On some devices a division by a number is a product with its inverse.
+        scales = (spread / torch.full_like(spread, step)).clamp(max=torch.finfo(stored).max).to(stored).float()
+        # What is finite has a finite scale, even if its range is not.
+        scales = torch.where(torch.isfinite(lowest) & torch.isfinite(highest), scales, torch.nan)
         zeros = torch.round(-(clip * lowest) / scales).nan_to_num(nan=0.0).clamp(*grid) if has_zero else 0
-    # What has the scale 0 is 0, and has no gradient.
     codes = blocks / torch.where(scales == 0, 1.0, scales) + zeros
     if isinstance(grid, tuple):
         rounded = torch.round(codes).clamp(*grid).nan_to_num(nan=0.0)
     else:
-        rounded = codes.clamp(-torch.finfo(grid).max, torch.finfo(grid).max).to(grid).to(x.dtype)
-    values = scales * (codes + (rounded - codes).detach() - zeros)
-    return torch.where(scales == 0, 0.0, values).flatten(-2)[..., : x.shape[-1]]
+        rounded = codes.clamp(-torch.finfo(grid).max, torch.finfo(grid).max).to(grid).float()
+    # The first term is 0, with the gradient of what was rounded.
+    smooth = scales * (codes + (rounded - codes).detach() - zeros)
+    values = torch.where(torch.isfinite(smooth), smooth - smooth.detach(), 0.0) + (scales * (rounded - zeros)).detach()
+    # What has the scale 0 is 0, and has no gradient.
+    return torch.where(scales == 0, 0.0, values).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
 )";
   return text;
 }
