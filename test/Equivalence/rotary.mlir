@@ -32,6 +32,19 @@
 // RUN: not quant-opt foreign.mlir --quant-llm-insert-transforms="sites=query-key transform=scale random" 2>&1 | FileCheck %s --check-prefix=FOREIGN
 // FOREIGN: found no site to insert a transform at
 
+// Coefficients that are read in another order: not those of a half. A scalar beside the tensors is read as it is.
+// RUN: sed '/ins(%%k4/s/(t, d)/(t, d floordiv 2)/' concatenated.mlir > order.mlir
+// RUN: not quant-opt order.mlir --quant-llm-insert-transforms="sites=query-key transform=scale random" 2>&1 | FileCheck %s --check-prefix=FOREIGN
+// RUN: sed '/ins(%%k4/{s/(t, h, d)>\], iter/()>, affine_map<(t, h, d) -> (t, h, d)>], iter/;s/%%sin :/%%sin, %%zero :/;s/) outs/, f32) outs/}; s/%%s: f32, %%out/%%s: f32, %%more: f32, %%out/' concatenated.mlir > scalar.mlir
+// RUN: quant-opt scalar.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=scale random},quant-llm-fold-transforms{max-online=0}"})' | FileCheck %s --check-prefixes=SCALE,SCALAR
+// SCALAR-COUNT-2: f32) outs(
+
+// What is used twice, fifteen times over, stays as small as it was.
+// RUN: %python -c "s = open('concatenated.mlir').read(); d = ''.join(f'  %%d{i + 1} = linalg.add ins(%%d{i}, %%d{i} : tensor<?x2x4xf32>, tensor<?x2x4xf32>) outs(%%e : tensor<?x2x4xf32>) -> tensor<?x2x4xf32>\n' for i in range(15)).replace('%%d0', '%%k4'); open('shared.mlir', 'w').write(s.replace('  // One op for all', d + '  // One op for all').replace('ins(%%k4, %%kr', 'ins(%%d15, %%kr'))"
+// RUN: quant-opt shared.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-insert-transforms{sites=query-key transform=scale random},quant-llm-fold-transforms{max-online=0}"})' -o small.mlir
+// RUN: FileCheck %s --check-prefix=SCALE < small.mlir
+// RUN: %python -c "assert len(open('small.mlir').readlines()) < 300"
+
 // Experts: what is between two grouped linears folds into the rows of every expert and the columns.
 // RUN: quant-opt experts.mlir --pass-pipeline='builtin.module(quant-llm-verify-equivalence{pipeline="quant-llm-fold-transforms{max-online=0}" inputs=x.npy,o.npy})' | FileCheck %s --check-prefix=EXPERTS
 // EXPERTS-DAG: quant_llm.scale_channels %{{.*}} by %{{.*}} dims = [0] : tensor<8x4xf32>

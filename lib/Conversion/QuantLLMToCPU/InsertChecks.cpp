@@ -1023,6 +1023,18 @@ private:
                         : OpFoldResult(builder.getIndexAttr(0)),
                     sizes[i], extent);
     }
+    // A number that turns out to be a constant below 1 only later must not
+    // become the stride of a buffer, on which patterns of upstream crash.
+    auto slice = cast<OffsetSizeAndStrideOpInterface>(op);
+    for (unsigned i = 0; i < strides.size(); ++i) {
+      if (!slice.isDynamicStride(i) || getConstantIntValue(strides[i]))
+        continue;
+      OpOperand &stride = op->getOpOperand(slice.getIndexOfDynamicStride(i));
+      Location loc = op->getLoc();
+      stride.set(arith::MaxSIOp::create(
+          builder, loc, stride.get(),
+          arith::ConstantIndexOp::create(builder, loc, 1)));
+    }
   }
 
   /// The number of elements from `offset` on that a slice of this stride can

@@ -112,6 +112,13 @@ static std::string findFault(Operation *op, SymbolTable &symbols) {
     if (index)
       return "";
   }
+  // Patterns of upstream crash on buffers with such strides.
+  if (auto slice = dyn_cast<OffsetSizeAndStrideOpInterface>(op))
+    for (OpFoldResult stride : slice.getMixedStrides())
+      if (std::optional<int64_t> step = getConstantIntValue(stride);
+          step && *step < 1)
+        return "expected strides of slices that are positive but got " +
+               std::to_string(*step);
   if ((op->getParentOfType<linalg::LinalgOp>() ||
        op->getParentOfType<LinearOpInterface>()) &&
       touchesTensorOrBuffer(op) &&

@@ -217,3 +217,20 @@ func.func @scalable(%v: vector<[4]xf32>, %x: f32, %i: index) -> vector<[4]xf32> 
   %0 = vector.insert %x, %v[%i] : f32 into vector<[4]xf32>
   return %0 : vector<[4]xf32>
 }
+
+// -----
+
+func.func @stride(%a: tensor<?xf32>, %n: index) -> tensor<?xf32> {
+  // expected-error @+1 {{expected strides of slices that are positive but got 0}}
+  %0 = tensor.extract_slice %a[0] [%n] [0] : tensor<?xf32> to tensor<?xf32>
+  return %0 : tensor<?xf32>
+}
+
+// -----
+
+func.func @constant_stride(%a: tensor<?xf32>, %b: tensor<?xf32>, %n: index) -> tensor<?xf32> {
+  %s = arith.constant -2 : index
+  // expected-error @+1 {{expected strides of slices that are positive but got -2}}
+  %0 = tensor.insert_slice %a into %b[0] [%n] [%s] : tensor<?xf32> into tensor<?xf32>
+  return %0 : tensor<?xf32>
+}

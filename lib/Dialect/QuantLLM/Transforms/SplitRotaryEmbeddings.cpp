@@ -24,6 +24,9 @@ namespace {
 /// embedding are two or three, computing its cosines a few more.
 constexpr int kMaxDepth = 16;
 
+/// Tensors that an embedding may be computed from, each as it is read.
+constexpr size_t kMaxReads = 256;
+
 /// A tensor of two halves, one after the other along `dim`.
 struct Joined {
   Value halves[2];
@@ -61,13 +64,18 @@ struct Pointwise {
 
 } // namespace
 
-/// The dimension of a tensor that a loop runs over, or -1.
-static int64_t getDim(AffineMap map, int64_t loop) {
-  for (auto [i, expr] : llvm::enumerate(map.getResults()))
-    if (auto dim = dyn_cast<AffineDimExpr>(expr);
-        dim && int64_t(dim.getPosition()) == loop)
-      return i;
-  return -1;
+/// The dimension of a tensor that a loop runs over, or -1 if it is repeated for
+/// all of the loop; nothing if the loop counts elements in another way.
+static std::optional<int64_t> getDim(AffineMap map, int64_t loop) {
+  int64_t found = -1;
+  for (auto [i, expr] : llvm::enumerate(map.getResults())) {
+    if (!expr.isFunctionOfDim(loop))
+      continue;
+    if (!isa<AffineDimExpr>(expr) || found >= 0)
+      return std::nullopt;
+    found = i;
+  }
+  return found;
 }
 
 /// Which half of dimension `dim` of a large tensor a slice is, with all of the
@@ -174,7 +182,7 @@ public:
           pointwise->op.getMatchingIndexingMap(&use).getResult(embedding.dim));
       if (!loop)
         return std::nullopt;
-      embedding.dim = getDim(pointwise->resultMap, loop.getPosition());
+      embedding.dim = *getDim(pointwise->resultMap, loop.getPosition());
       if (embedding.dependsOnX(value, /*onJoined=*/false, kMaxDepth)) {
         embedding.result = value;
         auto type = cast<RankedTensorType>(value.getType());
@@ -252,10 +260,15 @@ private:
     if (value == joined)
       return onJoined;
     std::optional<Pointwise> pointwise = Pointwise::get(value);
-    return pointwise && depth > 0 &&
-           llvm::any_of(pointwise->op.getDpsInputs(), [&](Value input) {
-             return dependsOnX(input, onJoined, depth - 1);
-           });
+    if (!pointwise || depth == 0)
+      return false;
+    auto [it, isNew] = dependence[onJoined].try_emplace(value, false);
+    if (!isNew)
+      return it->second;
+    bool depends = llvm::any_of(pointwise->op.getDpsInputs(), [&](Value input) {
+      return dependsOnX(input, onJoined, depth - 1);
+    });
+    return dependence[onJoined][value] = depends;
   }
 
   /// Whether a tensor has as many channels in a dimension as the result, known
@@ -267,18 +280,23 @@ private:
 
   /// Whether emit() can be called for a value and what it is computed from.
   bool canEmit(Value value, AffineMap map, bool isPart) {
-    if (!isa<RankedTensorType>(value.getType()))
+    if (!isa<RankedTensorType>(value.getType()) ||
+        emitted[isPart].contains({value, map}))
       return true;
+    if (emitted[isPart].size() >= kMaxReads)
+      return false;
+    emitted[isPart][{value, map}] = {};
+    std::optional<int64_t> channels = getDim(map, dim);
     if (value == joined)
-      return hasChannels(x, parts.dim) && canEmit(parts.halves[0], map, true) &&
+      return channels == parts.dim && hasChannels(x, parts.dim) &&
+             canEmit(parts.halves[0], map, true) &&
              canEmit(parts.halves[1], map, true);
     if (isPart && value.getDefiningOp<tensor::ExtractSliceOp>())
-      return true;
-    if (!isPart &&
-        (value == x || !dependsOnX(value, /*onJoined=*/true, kMaxDepth))) {
-      int64_t channels = getDim(map, dim);
-      return channels < 0 || hasChannels(value, channels);
-    }
+      return channels == parts.dim;
+    if (!isPart && value == x)
+      return channels == parts.dim && hasChannels(x, parts.dim);
+    if (!isPart && !dependsOnX(value, /*onJoined=*/true, kMaxDepth))
+      return channels && (*channels < 0 || hasChannels(value, *channels));
     Pointwise pointwise = *Pointwise::get(value);
     return llvm::all_of(
         pointwise.op.getDpsInputOperands(), [&](OpOperand *input) {
@@ -294,7 +312,9 @@ private:
     Type element = getElementTypeOrSelf(result.getType());
     AffineMap identity = builder.getMultiDimIdentityMap(sizes.size());
     inputs.clear();
+    forget();
     emit(builder, result, identity, half, /*isPart=*/false, nullptr, {});
+    forget();
     SmallVector<Value> values;
     SmallVector<AffineMap> maps;
     for (const auto &[input, number] : inputs) {
@@ -316,41 +336,53 @@ private:
         .getResult(0);
   }
 
+  void forget() {
+    for (auto &scalars : emitted)
+      scalars.clear();
+  }
+
   /// The scalar of an element of a tensor. Without `body` only the inputs of
   /// the new op are collected, in the order in which they are met. `isPart`
   /// says that the tensor is a half already.
   Value emit(OpBuilder &builder, Value value, AffineMap map, int half,
              bool isPart, OpBuilder *body, ValueRange arguments) {
-    auto read = [&](Value tensor) -> Value {
-      auto [it, isNew] = inputs.try_emplace({tensor, map}, inputs.size());
-      (void)isNew;
-      return body ? arguments[it->second] : Value();
+    std::pair<Value, AffineMap> key{value, map};
+    if (auto it = emitted[isPart].find(key); it != emitted[isPart].end())
+      return it->second;
+    Value scalar = emitNew(builder, value, map, half, isPart, body, arguments);
+    emitted[isPart][key] = scalar;
+    return scalar;
+  }
+
+  Value emitNew(OpBuilder &builder, Value value, AffineMap map, int half,
+                bool isPart, OpBuilder *body, ValueRange arguments) {
+    auto read = [&](Value input) -> Value {
+      unsigned number =
+          inputs.try_emplace({input, map}, inputs.size()).first->second;
+      return body ? arguments[number] : Value();
     };
     if (value == joined)
       return emit(builder, parts.halves[half], map, half, /*isPart=*/true, body,
                   arguments);
+    if (!isa<RankedTensorType>(value.getType()))
+      return read(value);
     if (isPart) {
       if (auto slice = value.getDefiningOp<tensor::ExtractSliceOp>())
         return read(getHalfOf(builder, x, parts.dim,
                               getHalf(slice, slice.getSourceType(), parts.dim),
                               0));
     } else if (value == x || !dependsOnX(value, /*onJoined=*/true, kMaxDepth)) {
-      int64_t channels = getDim(map, dim);
+      int64_t channels = *getDim(map, dim);
       return read(channels < 0 ? value
                                : getHalfOf(builder, value, channels, half,
                                            value == x ? 0 : kMaxDepth));
     }
     Pointwise pointwise = *Pointwise::get(value);
     SmallVector<Value> scalars;
-    for (OpOperand *input : pointwise.op.getDpsInputOperands()) {
-      if (!isa<RankedTensorType>(input->get().getType())) {
-        scalars.push_back(read(input->get()));
-        continue;
-      }
+    for (OpOperand *input : pointwise.op.getDpsInputOperands())
       scalars.push_back(emit(builder, input->get(),
                              pointwise.getInputMap(input, map), half, isPart,
                              body, arguments));
-    }
     if (!body)
       return {};
     IRMapping mapping;
@@ -430,14 +462,14 @@ private:
         builder.getMultiDimIdentityMap(pointwise->resultMap.getNumResults());
     SmallVector<Value> key{value};
     for (OpOperand *input : pointwise->op.getDpsInputOperands()) {
-      int64_t channels = -1;
-      if (isa<RankedTensorType>(input->get().getType()))
-        channels = getDim(pointwise->getInputMap(input, identity), dim);
-      if (channels >= 0 && !hasChannels(input->get(), channels))
+      std::optional<int64_t> channels =
+          getDim(pointwise->getInputMap(input, identity), dim);
+      if (!channels ||
+          (*channels >= 0 && !hasChannels(input->get(), *channels)))
         return {};
-      key.push_back(channels < 0 ? input->get()
-                                 : getHalfOf(builder, input->get(), channels,
-                                             half, depth - 1));
+      key.push_back(*channels < 0 ? input->get()
+                                  : getHalfOf(builder, input->get(), *channels,
+                                              half, depth - 1));
     }
     for (const auto &[known, clone] : pointwiseHalves)
       if (known == key)
@@ -461,6 +493,11 @@ private:
   Joined parts;
   /// The dimension of the result that has the halves.
   int64_t dim;
+  /// Whether values depend on x, without and with what is joined.
+  llvm::DenseMap<Value, bool> dependence[2];
+  /// The scalars of one op, or what canEmit() has seen, of whole tensors and of
+  /// halves.
+  llvm::DenseMap<std::pair<Value, AffineMap>, Value> emitted[2];
   llvm::MapVector<std::pair<Value, AffineMap>, unsigned> inputs;
   llvm::DenseMap<std::pair<Value, std::pair<int64_t, int>>, Value> halves;
   llvm::DenseMap<std::pair<Value, Value>, Value> expanded;
@@ -471,7 +508,7 @@ private:
 } // namespace
 
 int64_t quant_llm::splitRotaryEmbeddings(FunctionOpInterface function) {
-  SmallVector<Embedding> embeddings;
+  SmallVector<Embedding, 0> embeddings;
   function.walk([&](Operation *op) {
     if (!isa<tensor::ConcatOp, tensor::InsertSliceOp>(op))
       return;
