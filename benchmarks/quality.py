@@ -29,18 +29,17 @@ import math
 import os
 import platform
 import re
-import subprocess
 import sys
-import time
 
+import measured_process
 import numpy as np
-from quant_llm import QuantLLMError, cli, model as models, recipe as recipes
+from quant_llm import QuantLLMError, __version__, cli, model as models, recipe as recipes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCHEMA = "quant_llm.quality/1"
 SKIPPED = 3  # the status of quality_peers.py for a package that is not installed
 BEGIN, END = "<!-- quality.py: begin -->", "<!-- quality.py: end -->"
-KEYS = {"name", "group", "recipe", "peer", "bits", "element", "group_size", "options"}
+KEYS = {"name", "group", "recipe", "peer", "bits", "element", "group_size", "options", "token_weights"}
 
 
 def parse(arguments=None):
@@ -159,17 +158,12 @@ def expand(entries, arguments):
 # ---------------------------------------------------------------------------
 
 
-class Failed(Exception):
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
-
-
 class Benchmark:
     def __init__(self, arguments):
         self.arguments = arguments
         self.directory = os.path.abspath(arguments.output)
         self.environment = dict(os.environ, **({"OMP_NUM_THREADS": str(arguments.threads)} if arguments.threads else {}))
+        self.machine = describe_machine(arguments.device, arguments.jobs)
         for name in ("entries", "calibration", "work"):
             os.makedirs(os.path.join(self.directory, name), exist_ok=True)
 
@@ -178,20 +172,7 @@ class Benchmark:
 
     def run(self, command):
         """Runs a program; its last line of output, and what it took."""
-        begin = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=self.environment)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            errors = pool.submit(process.stderr.read)
-            output = process.stdout.read()
-            # Of this process alone, which the sum over all children would not say.
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            errors = errors.result()
-        if process.returncode:
-            lines = [line for line in errors.splitlines() if line.strip()] or ["no message"]
-            raise Failed(process.returncode, f"{os.path.basename(command[1])}: status {process.returncode}: {lines[-1].strip()[:500]}")
-        took = {"seconds": round(time.perf_counter() - begin, 3), "processor_seconds": round(usage.ru_utime + usage.ru_stime, 3), "peak_mib": round(usage.ru_maxrss / 1024, 1)}
-        return (output.strip().splitlines() or [""])[-1], took
+        return measured_process.run(command, environment=self.environment)
 
     def describe(self, command):
         """The command without names that only this machine has."""
@@ -238,8 +219,9 @@ class Benchmark:
         plan = {}
         for one in measurements:
             if "recipe" in one and (wanted := recipes.load(one["recipe"]).calibration):
-                key = (wanted.tokens, wanted.token_weights, wanted.dtype, one["seed"])
-                name = f"{wanted.tokens}-{wanted.token_weights or 'none'}-{wanted.dtype}-s{one['seed']}"
+                weights = one.get("token_weights", wanted.token_weights)
+                key = (wanted.tokens, weights, wanted.dtype, one["seed"])
+                name = f"{wanted.tokens}-{weights or 'none'}-{wanted.dtype}-s{one['seed']}"
                 one["calibration"] = self.path("calibration", name + ".safetensors")
                 plan.setdefault(one["calibration"], (key, set()))[1].update(wanted.statistics)
         return plan
@@ -265,7 +247,7 @@ class Benchmark:
 
     def configure(self, one):
         """What a kept result depends on."""
-        keys = ("recipe", "peer", "bits", "seed", "element", "group_size", "options")
+        keys = ("recipe", "peer", "bits", "seed", "element", "group_size", "options", "token_weights")
         configuration = {key: one[key] for key in keys if one.get(key) is not None}
         configuration["texts"] = {name: self.digests[name] for name in self.texts}
         configuration["group"] = self.arguments.group
@@ -283,7 +265,7 @@ class Benchmark:
         kept = read_json(path)
         if kept and kept.get("configuration") == configuration and "perplexity" in kept:
             return kept
-        record = {"id": one["id"], "name": one["name"], "group": one["group"], "bits": one["bits"], "seed": one["seed"], "configuration": configuration}
+        record = {"id": one["id"], "name": one["name"], "group": one["group"], "bits": one["bits"], "seed": one["seed"], "configuration": configuration, "machine": self.machine}
         work = self.path("work", one["id"])
         try:
             if "recipe" in one:
@@ -298,7 +280,7 @@ class Benchmark:
             self.judge(judged, record)
             if one["id"] == "original" and models.classify(self.arguments.model) == "huggingface":
                 record["transformers"] = self.judge([self.arguments.model, "--transformers"], {})["perplexity"]
-        except Failed as error:
+        except measured_process.Failed as error:
             record["skipped" if "peer" in one and error.status == SKIPPED else "error"] = str(error)
         finally:
             if os.path.isdir(work):
@@ -486,11 +468,12 @@ def put_between_marks(page, table):
     return f"{text[: text.index(BEGIN)]}{BEGIN}\n{table}{text[text.index(END) :]}"
 
 
-def describe_machine(device):
+def describe_machine(device, jobs):
     import torch
     import transformers
 
-    record = {"quant_llm": __import__("quant_llm").__version__, "torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version(), "cpus": len(os.sched_getaffinity(0))}
+    record = {"quant_llm": __version__, "torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()}
+    record.update(cpus=len(os.sched_getaffinity(0)), jobs=jobs)
     if device.startswith("cuda"):
         record["device"] = torch.cuda.get_device_name(device)
     return record
@@ -518,7 +501,7 @@ def main(arguments):
         benchmark.path("quality.json"),
         {
             "schema": SCHEMA, "model": os.path.basename(os.path.abspath(arguments.model)), "samples": arguments.samples, "length": arguments.length, "group": arguments.group,
-            "machine": describe_machine(arguments.device), "jobs": arguments.jobs, "bars": bars, "entries": merged,
+            "bars": bars, "entries": merged,
         },
     )
     table = render_table(merged, bars)

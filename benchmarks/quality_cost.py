@@ -17,11 +17,11 @@ the whole process, start and imports included; and in brackets the wall time wit
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import time
+
+import measured_process
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -76,7 +76,6 @@ def run_ours(method, path, tokens, directory, bits, group, device, threads):
     record = {
         "seconds": time.perf_counter() - begin,
         "calibration_seconds": calibrated - begin,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device_peak_mib": torch.cuda.max_memory_allocated() / 2**20 if device.startswith("cuda") else None,
     }
     print(json.dumps(record))
@@ -93,18 +92,14 @@ def measure(arguments, who, method, tokens):
             command = [arguments.peer_python, os.path.join(HERE, "quality_peers.py"), method, arguments.model, "--tokens", tokens, "--bits", str(arguments.bits)]
             command += ["--group", str(arguments.group), "--device", arguments.device]
         environment = dict(os.environ, OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
-        begin = time.perf_counter()
         log = os.path.join(arguments.output, f"{who}-{method}.log")
-        with open(log, "w", encoding="utf-8") as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, arguments.cpus))
-            output = process.stdout.read()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise QuantLLMError(f"{who}, {method}: exit status {process.returncode}; '{log}' says why")
-        inner = json.loads(output.strip().splitlines()[-1])
-        record = {"who": who, "method": method, "wall_seconds": time.perf_counter() - begin, "processor_seconds": usage.ru_utime + usage.ru_stime}
-        return {**record, **inner, "peak_mib": usage.ru_maxrss / 1024}
+        try:
+            line, took = measured_process.run(command, environment=environment, cpus=arguments.cpus, log=log)
+        except measured_process.Failed as error:
+            raise QuantLLMError(f"{who}, {method}: {error}; '{log}' says more") from None
+        inner = json.loads(line)
+        names = {"seconds": "wall_seconds"}
+        return {"who": who, "method": method, **inner, **{names.get(name, name): value for name, value in took.items()}}
 
 
 def render(runs):

@@ -17,7 +17,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import resource
 import sys
 import time
 
@@ -149,7 +148,6 @@ def main():
     record = {
         "bits_per_weight": arguments.bits + (16 + zero) / arguments.group,
         "seconds": seconds,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device_peak_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
         "versions": versions,
     }

@@ -8,6 +8,7 @@
 line, killed and resumed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_killed_and_resumed(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "interrupted, the same command goes on from the last finished block" in error
+    assert "interrupted, the same command goes on from the last saved block" in error
     assert not output.exists() and progress.exists()
     # With other samples there is a message and nothing is lost.
     status, _, error = run(*arguments, "--seed", "7")
@@ -61,6 +62,16 @@ def test_killed_and_resumed(tmp_path):
     status, out, error = run(*arguments)
     assert status == 0, error
     assert output.exists() and not progress.exists()
+
+
+def test_tokenizer_of_another_model(tmp_path):
+    """It has tokens that the model has not: said before any work."""
+    model = tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    shutil.copy(os.path.join(SHARED, "models", "TinyStories-656K", "tokenizer.json"), model)
+    status, out, error = run(str(model), "--text", TEXT, "--samples", "4", "--length", "64", "--device", "cpu", "-o", str(tmp_path / "c.safetensors"))
+    assert status == 2 and "expected tokens in [0, 512), the vocabulary of the model, but got" in error and "the tokenizer is that of another model" in error, error
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_errors(tmp_path):

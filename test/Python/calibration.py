@@ -160,7 +160,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("after", [1, 9, 13, 22, 31])
 def test_killed_run_goes_on(directory, reference, tmp_path, after):
-    """After any sample of any part, on the way forward or back."""
+    """After any sample of any part, on the way forward or back (what that needs is saved after every part)."""
     output = tmp_path / "c.safetensors"
     options = dict(statistics=EVERYTHING, inputs=7, device="cpu")
 
@@ -179,6 +179,40 @@ def test_killed_run_goes_on(directory, reference, tmp_path, after):
     assert calls[0][0] == after // SAMPLES * SAMPLES
     check(CalibrationFile(output), reference)
     assert os.listdir(tmp_path) == ["c.safetensors"]
+
+
+@pytest.mark.parametrize("work, goes_on_at", [(0.0, 10), (1e9, 5)])
+def test_saves_when_it_is_worth_it(directory, reference, tmp_path, monkeypatch, work, goes_on_at):
+    """After every part, or when so much work was done that writing is nothing beside it; the first save is free."""
+    from quant_llm.calibration import _driver
+
+    monkeypatch.setattr(_driver, "_WORK_PER_SAVE", work)
+    output = tmp_path / "c.safetensors"
+    options = dict(statistics=["absmax", "absmean", "mean", "min", "max", "hessian"], device="cpu")
+
+    def kill(done, total, part):
+        if done >= 13:
+            raise Killed
+
+    with pytest.raises(Killed):
+        calibrate(directory, TOKENS, output, progress=kill, **options)
+    calls = []
+    calibrate(directory, TOKENS, output, progress=lambda *call: calls.append(call), **options)
+    assert calls[0][0] == goes_on_at
+    check(CalibrationFile(output), reference)
+    assert os.listdir(tmp_path) == ["c.safetensors"]
+
+
+def test_few_statistics_are_those_of_all(directory, tmp_path):
+    """What is not asked for is not computed, and nothing else depends on it."""
+    calibrate(directory, TOKENS, tmp_path / "all", device="cpu")
+    everything = CalibrationFile(tmp_path / "all")
+    for statistic in ("absmax", "absmean", "mean", "min", "max", "hessian"):
+        calibrate(directory, TOKENS, tmp_path / statistic, statistics=[statistic], device="cpu")
+        one = CalibrationFile(tmp_path / statistic)
+        for name in everything.parameters:
+            assert one.statistics(name) == [statistic]
+            np.testing.assert_array_equal(one.read(statistic, name), everything.read(statistic, name))
 
 
 def test_restart(directory, tmp_path):

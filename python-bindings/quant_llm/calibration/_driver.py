@@ -6,8 +6,8 @@
 The function of the model is cut into parts: what is in front of the blocks, each
 block, what is behind them. Of every sample the values between two parts (the
 hidden state above all) are on the host; the parameters of one part at a time are
-on the device. After each part its statistics and these values are on disk, from
-where a run that was killed goes on.
+on the device. After a part its statistics are on disk and, unless that would cost more
+than a small share of the time, these values, from where a run that was killed goes on.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import time
 
 import numpy as np
 import torch
@@ -33,6 +34,11 @@ from ._tokens import check_token_weights, check_tokens
 TYPES = {name: getattr(torch, name) for name in DTYPES}
 
 _PIPELINE = "quant-llm-inline-blocks,convert-linalg-to-quant-llm,func.func(quant-llm-form-blocks{window=0})"
+
+
+# The work between two states on disk takes at least this many times as long as
+# writing one, so that a killed run loses little and others lose hardly anything.
+_WORK_PER_SAVE = 10.0
 
 
 class _Enough(Exception):
@@ -331,6 +337,14 @@ class _Run:
         if self.world > 1:
             torch.distributed.barrier()
 
+    def agree(self, answer):
+        """The answer of the first process, in all."""
+        if self.world == 1:
+            return answer
+        answers = [answer]
+        torch.distributed.broadcast_object_list(answers, device=self.device)
+        return answers[0]
+
     # -----------------------------------------------------------------------
     # The run
     # -----------------------------------------------------------------------
@@ -348,8 +362,14 @@ class _Run:
                 values[sample] = {**self.first_inputs(self.tokens[sample]), "length": len(self.tokens[sample])}
         elif done < len(self.parts):
             values = self.load_values(done)
+        saved, ended, cost = done, time.monotonic(), 0.0
         for at in range(done, len(self.parts)):
             values = self.run_part(at, values, total)
+            # The way back needs the values between all parts.
+            is_last = at + 1 == len(self.parts)
+            if not self.agree(keeps or is_last or time.monotonic() - ended >= _WORK_PER_SAVE * cost):
+                continue
+            begun = time.monotonic()
             self.save_values(at + 1, values)
             if keeps and at == 0:
                 self.save_first(values)
@@ -357,8 +377,10 @@ class _Run:
             if self.rank == 0:
                 self.write_progress(at + 1)
             self.barrier()
-            if at > 0 and not keeps and os.path.exists(self.state_file(at)):
-                os.remove(self.state_file(at))
+            if saved > 0 and not keeps and os.path.exists(self.state_file(saved)):
+                os.remove(self.state_file(saved))
+            saved, ended = at + 1, time.monotonic()
+            cost = ended - begun
         if keeps:
             from ._fisher import run_fisher
 

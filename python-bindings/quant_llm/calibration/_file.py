@@ -34,7 +34,7 @@ def write_tensors(path, tensors, metadata=None):
     for name, tensor in tensors.items():
         dtype, shape, get = tensor if isinstance(tensor, tuple) else (_NAMES[tensor.dtype.name], tensor.shape, lambda tensor=tensor: tensor)
         size = math.prod(shape) * _TYPES[dtype].itemsize
-        entries.append((name, dtype, shape, size, lambda get=get: np.ascontiguousarray(get()).tobytes()))
+        entries.append((name, dtype, shape, size, lambda get=get: np.ascontiguousarray(get()).reshape(-1).view(np.uint8)))
     write(path, entries, metadata)
 
 

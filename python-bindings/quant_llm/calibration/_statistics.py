@@ -23,12 +23,14 @@ class InputStatistics:
         self.chosen = chosen
         self.by_energy = by_energy
         full = lambda value, *shape, dtype=torch.float32: torch.full(shape, value, dtype=dtype, device=device)
+        # Only what is asked for: on a CPU a pass over the inputs is no small part of the
+        # work. The largest magnitude also tells whether all are finite.
         self.largest = full(0.0, channels)
-        self.minimum = full(float("inf"), channels)
-        self.maximum = full(float("-inf"), channels)
+        self.minimum = full(float("inf"), channels) if "min" in chosen else None
+        self.maximum = full(float("-inf"), channels) if "max" in chosen else None
         # Means in double precision, so that the order of the samples hardly matters.
-        self.sum = full(0.0, channels, dtype=torch.float64)
-        self.magnitudes = full(0.0, channels, dtype=torch.float64)
+        self.sum = full(0.0, channels, dtype=torch.float64) if "mean" in chosen else None
+        self.magnitudes = full(0.0, channels, dtype=torch.float64) if "absmean" in chosen else None
         self.weight = full(0.0, dtype=torch.float64)
         self.hessian = full(0.0, channels, channels) if "hessian" in chosen else None
         self.histogram = full(0, channels * _BINS, dtype=torch.int64) if "quantiles" in chosen else None
@@ -42,8 +44,10 @@ class InputStatistics:
         if not torch.isfinite(largest).all():
             raise FloatingPointError
         self.largest = torch.maximum(self.largest, largest)
-        self.minimum = torch.minimum(self.minimum, x.amin(0))
-        self.maximum = torch.maximum(self.maximum, x.amax(0))
+        if self.minimum is not None:
+            self.minimum = torch.minimum(self.minimum, x.amin(0))
+        if self.maximum is not None:
+            self.maximum = torch.maximum(self.maximum, x.amax(0))
         for row, token in picked:
             self.rows[row] = x[token].to("cpu", copy=True)
         if self.histogram is not None:
@@ -60,8 +64,10 @@ class InputStatistics:
             self.weight += weights.sum(dtype=torch.float64)
             weighted = x * weights
             magnitude = magnitude * weights
-        self.sum += weighted.sum(0, dtype=torch.float64)
-        self.magnitudes += magnitude.sum(0, dtype=torch.float64)
+        if self.sum is not None:
+            self.sum += weighted.sum(0, dtype=torch.float64)
+        if self.magnitudes is not None:
+            self.magnitudes += magnitude.sum(0, dtype=torch.float64)
         if self.hessian is not None:
             if self.by_energy:
                 energy = x.square().mean(1, keepdim=True)
