@@ -36,7 +36,8 @@ def run(command, *, environment=None, cpus=None, log=None):
             said = file.read().decode(errors="replace")
         if result.returncode:
             lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no message"]
-            raise Failed(result.returncode, f"{os.path.basename(command[1])}: status {result.returncode}: {lines[-1][:500]}")
+            name = next(os.path.basename(word) for word in map(str, command[1:]) if not word.startswith("-"))
+            raise Failed(result.returncode, f"{name}: status {result.returncode}: {lines[-1][:500]}")
         with open(report, encoding="utf-8") as file:
             took = json.load(file)
     return (result.stdout.decode().strip().splitlines() or [""])[-1], took

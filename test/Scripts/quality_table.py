@@ -151,7 +151,7 @@ def test_failures_are_kept_apart(command, tmp_path):
     result = run(command, "--entries", tmp_path / "entries.json", "--output", tmp_path / "out")
     assert result.returncode == 2 and "1 of 2 measurements failed: odd-w4; the same command tries them again" in result.stderr
     data = json.loads((tmp_path / "out" / "quality.json").read_text())
-    assert "rtn' cannot be used" in data["entries"][1]["error"] and math.isfinite(data["entries"][0]["perplexity"]["stories"])
+    assert data["entries"][1]["error"].startswith("quant_llm: status 2: quant-llm: error: ") and "rule" in data["entries"][1]["error"] and math.isfinite(data["entries"][0]["perplexity"]["stories"])
 
 
 def test_list_of_the_project():
