@@ -15,8 +15,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 
 using namespace quant_llm;
 using namespace quant_llm::bench;
@@ -195,6 +197,25 @@ static Status readCases(const std::string &path,
   return Status::success();
 }
 
+/// That the results replace nothing that is read.
+static Status verifyResults(const Options &options,
+                            const std::string &casesFile) {
+  std::optional<FileId> results = FileId::of(options.json);
+  if (!results)
+    return Status::success();
+  bool isRead = FileId::of(casesFile) == results;
+  for (const Case &each : options.cases) {
+    std::error_code error; // a directory that is not there is said later
+    if (!each.artifact.empty())
+      for (const auto &file :
+           std::filesystem::directory_iterator(each.artifact, error))
+        isRead |= FileId::of(file.path().string()) == results;
+  }
+  return isRead ? Status::error("--json: '" + options.json +
+                                "' is read in this run; choose another file")
+                : Status::success();
+}
+
 Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
   Options options;
   Case given;
@@ -317,5 +338,7 @@ Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
                              "the artifact '" +
                              each.artifact + "'");
   }
+  if (Status status = verifyResults(options, casesFile); !status.ok())
+    return status;
   return options;
 }

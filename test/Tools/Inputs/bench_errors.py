@@ -65,3 +65,13 @@ with tempfile.TemporaryDirectory() as directory:
         with open(path, "w") as file:
             file.write(text)
         expect(["--cases", path], message)
+    # The results replace no file that is read, by whatever name.
+    link = os.path.join(directory, "link.json")
+    os.symlink(path, link)
+    with open(path, "w") as file:
+        file.write('[{"artifact": "a"}]')
+    for name in (path, link):
+        for read in (["--cases", path], [directory]):
+            expect([*read, "--json", name], f"--json: '{name}' is read in this run; choose another file")
+    with open(path) as file:
+        assert file.read() == '[{"artifact": "a"}]'
