@@ -90,6 +90,19 @@ static bool hasUncheckedPosition(Operation *op) {
   return type && (type.isScalable() || op->getParentOfType<linalg::LinalgOp>());
 }
 
+/// Whether an element of a vector is named that upstream leaves undefined, -1.
+static bool hasUndefinedPosition(Operation *op) {
+  if (auto extract = dyn_cast<vector::ExtractOp>(op))
+    return llvm::is_contained(extract.getStaticPosition(),
+                              vector::ExtractOp::kPoisonIndex);
+  if (auto insert = dyn_cast<vector::InsertOp>(op))
+    return llvm::is_contained(insert.getStaticPosition(),
+                              vector::InsertOp::kPoisonIndex);
+  auto shuffle = dyn_cast<vector::ShuffleOp>(op);
+  return shuffle &&
+         llvm::is_contained(shuffle.getMask(), vector::ShuffleOp::kPoisonIndex);
+}
+
 /// What is wrong with `op`; empty if nothing is.
 static std::string findFault(Operation *op, SymbolTable &symbols) {
   StringRef dialect = op->getName().getDialectNamespace();
@@ -152,6 +165,9 @@ static std::string findFault(Operation *op, SymbolTable &symbols) {
       touchesTensorOrBuffer(op))
     return "expected no access to tensors and buffers as vectors, which cannot "
            "be checked; write loops or linalg ops, which become vector code";
+  if (hasUndefinedPosition(op))
+    return "expected positions of elements of a vector but got -1, for which "
+           "the result is undefined";
   if (hasUncheckedPosition(op))
     return "expected constant positions in a vector of unknown size, or in the "
            "body of another op, where they cannot be checked";

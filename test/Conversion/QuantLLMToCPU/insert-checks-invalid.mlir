@@ -234,3 +234,31 @@ func.func @constant_stride(%a: tensor<?xf32>, %b: tensor<?xf32>, %n: index) -> t
   %0 = tensor.insert_slice %a into %b[0] [%n] [%s] : tensor<?xf32> into tensor<?xf32>
   return %0 : tensor<?xf32>
 }
+
+// -----
+
+func.func @shuffle(%v: vector<2xindex>) -> vector<2xindex> {
+  // expected-error @+1 {{expected positions of elements of a vector but got -1, for which the result is undefined}}
+  %0 = vector.shuffle %v, %v [-1, 0] : vector<2xindex>, vector<2xindex>
+  return %0 : vector<2xindex>
+}
+
+// -----
+
+func.func @extract(%v: vector<2xindex>, %d: tensor<4xindex>) -> tensor<4xindex> {
+  %0 = linalg.generic {indexing_maps = [affine_map<(i) -> (i)>], iterator_types = ["parallel"]} outs(%d : tensor<4xindex>) {
+  ^bb0(%y: index):
+    // expected-error @+1 {{expected positions of elements of a vector but got -1}}
+    %i = vector.extract %v[-1] : index from vector<2xindex>
+    linalg.yield %i : index
+  } -> tensor<4xindex>
+  return %0 : tensor<4xindex>
+}
+
+// -----
+
+func.func @insert(%v: vector<2xindex>, %i: index) -> vector<2xindex> {
+  // expected-error @+1 {{expected positions of elements of a vector but got -1}}
+  %0 = vector.insert %i, %v[-1] : index into vector<2xindex>
+  return %0 : vector<2xindex>
+}

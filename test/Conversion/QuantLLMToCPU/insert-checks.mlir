@@ -203,9 +203,9 @@ func.func @named(%x: tensor<2x3xf32>, %y: tensor<3x4xf32>, %z: tensor<2x4xi32>) 
 
 // Promises about numbers are dropped.
 // CHECK-LABEL: func.func @promises
-// CHECK: arith.addf %{{.*}}, %{{.*}} fastmath<reassoc,nsz> : f32
-// CHECK: math.exp %{{.*}} : f32
-// CHECK: arith.addi %{{.*}}, %{{.*}} : i32
+// CHECK: arith.addf %{{[a-z0-9]+}}, %{{[a-z0-9]+}} fastmath<reassoc,nsz> : f32
+// CHECK: math.exp %{{[a-z0-9]+}} : f32
+// CHECK: arith.addi %{{[a-z0-9]+}}, %{{[a-z0-9]+}} : i32
 func.func @promises(%x: f32, %i: i32) -> (f32, i32) {
   %0 = arith.addf %x, %x fastmath<reassoc,nnan,ninf,nsz> : f32
   %1 = math.exp %0 fastmath<nnan> : f32

@@ -184,6 +184,9 @@ public:
         return std::nullopt;
       embedding.dim = *getDim(pointwise->resultMap, loop.getPosition());
       if (embedding.dependsOnX(value, /*onJoined=*/false, kMaxDepth)) {
+        // Split before, as an embedding of the other tensor in the sum.
+        if (value.use_empty())
+          return std::nullopt;
         embedding.result = value;
         auto type = cast<RankedTensorType>(value.getType());
         if (type.isDynamicDim(embedding.dim) ||
@@ -508,16 +511,18 @@ private:
 } // namespace
 
 int64_t quant_llm::splitRotaryEmbeddings(FunctionOpInterface function) {
-  SmallVector<Embedding, 0> embeddings;
+  SmallVector<Operation *> joins;
   function.walk([&](Operation *op) {
-    if (!isa<tensor::ConcatOp, tensor::InsertSliceOp>(op))
-      return;
-    if (std::optional<Embedding> embedding = Embedding::get(op))
-      embeddings.push_back(std::move(*embedding));
+    if (isa<tensor::ConcatOp, tensor::InsertSliceOp>(op))
+      joins.push_back(op);
   });
+  int64_t numSplit = 0;
   llvm::SetVector<Operation *> unused;
-  for (Embedding &embedding : embeddings)
-    unused.insert(embedding.split().getDefiningOp());
+  for (Operation *join : joins)
+    if (std::optional<Embedding> embedding = Embedding::get(join)) {
+      unused.insert(embedding->split().getDefiningOp());
+      ++numSplit;
+    }
   // Erased together: embeddings share what their angles are computed from.
   while (!unused.empty()) {
     Operation *op = unused.pop_back_val();
@@ -528,5 +533,5 @@ int64_t quant_llm::splitRotaryEmbeddings(FunctionOpInterface function) {
         unused.insert(definition);
     op->erase();
   }
-  return embeddings.size();
+  return numSplit;
 }
