@@ -15,6 +15,9 @@ STATISTICS = (*OF_INPUTS, "fisher")
 DEFAULT_STATISTICS = ("absmax", "absmean", "mean", "min", "max", "hessian")
 # Weights of tokens by which all count the same in a Hessian.
 ENERGY = "energy"
+# Those of RSQ, by the attention that is paid to a token; and both.
+ATTENTION, ATTENTION_ENERGY = "attention", "attention-energy"
+TOKEN_WEIGHTS = (ENERGY, ATTENTION, ATTENTION_ENERGY)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -35,7 +38,7 @@ def add_command(add, positive, natural):
     command.add_argument(
         "--statistics", default=",".join(DEFAULT_STATISTICS), metavar="LIST", help=f"what to store, of {', '.join(STATISTICS)} (default: %(default)s)"
     )
-    command.add_argument("--token-weights", metavar="FILE.npy", help=f"how much each token counts: an array of the shape of the tokens; or '{ENERGY}': all the same in every Hessian, however large they are")
+    command.add_argument("--token-weights", metavar="FILE.npy", help=f"how much each token counts: an array of the shape of the tokens; '{ENERGY}': all the same in every Hessian, however large they are; '{ATTENTION}': by the attention that is paid to them; or '{ATTENTION_ENERGY}'")
     command.add_argument("--dtype", default=DTYPES[0], choices=DTYPES, help="type of the activations (default: %(default)s)")
     command.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; by default cuda if there is any")
     command.add_argument("--restart", action="store_true", help="throw away unfinished work instead of going on with it")
@@ -68,7 +71,7 @@ def run_calibrate(arguments):
         tokens = _find_tokenizer(arguments.model).encode(text, special_tokens=False)
         tokens = sample_tokens(tokens, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
     weights = arguments.token_weights
-    if weights not in (None, ENERGY):
+    if weights not in (None, *TOKEN_WEIGHTS):
         weights = _read_array(weights)
     bar = tqdm(desc="calibrating", unit="sample", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
 

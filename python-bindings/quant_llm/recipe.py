@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import _compiler
-from ._calibrate import DTYPES, ENERGY, STATISTICS
+from ._calibrate import DTYPES, STATISTICS, TOKEN_WEIGHTS
 from ._errors import QuantLLMError
 
 DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recipes")
@@ -174,7 +174,7 @@ def _parse_calibration(table):
     _check_keys(table, keys, ("statistics",), where)
     if unknown := [s for s in table["statistics"] if s not in STATISTICS]:
         raise QuantLLMError(f"{where}expected statistics among {', '.join(STATISTICS)} but got {', '.join(map(str, unknown))}")
-    for key, allowed in (("token_weights", (ENERGY,)), ("tokens", ("text", "random")), ("dtype", DTYPES)):
+    for key, allowed in (("token_weights", TOKEN_WEIGHTS), ("tokens", ("text", "random")), ("dtype", DTYPES)):
         if key in table and table[key] not in allowed:
             raise QuantLLMError(f"{where}{key}: expected {' or '.join(allowed)} but got '{table[key]}'")
     for key, least in (("samples", 1), ("length", 2), ("seed", 0)):

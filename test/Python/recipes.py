@@ -17,12 +17,12 @@ import torch
 
 HERE = os.path.dirname(__file__)
 sys.path.insert(0, os.path.join(HERE, "..", "Import", "Inputs"))
-from oracle import make_model
+from oracle import load_model, make_model
 from quant_llm import QuantLLMError, cli, model, recipe
 from quant_llm.calibration import CalibrationFile, calibrate, random_tokens
 
 TOKENS = np.random.default_rng(3).integers(0, 61, (6, 16))
-STATISTICS = ("absmax", "absmean", "hessian", "inputs")
+STATISTICS = ("absmax", "absmean", "quantiles", "hessian", "inputs")
 
 MINE = '''name = "mine"
 summary = "mine"
@@ -55,7 +55,7 @@ def files(directory, tmp_path_factory):
     """{token weights: calibration file}"""
     path = tmp_path_factory.mktemp("calibration")
     result = {}
-    for weights in (None, "energy"):
+    for weights in (None, "energy", "attention", "attention-energy"):
         result[weights] = str(path / f"{weights}.safetensors")
         calibrate(directory, TOKENS, result[weights], statistics=STATISTICS, token_weights=weights, inputs=TOKENS.size)
     return result
@@ -95,6 +95,32 @@ def test_energy(files):
         np.testing.assert_array_equal(weighted.read("absmean", name), plain.read("absmean", name))
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_attention(architecture, tmp_path):
+    path = make_model(str(tmp_path / "model"), architecture, num_hidden_layers=2)
+    paid = load_model(path, attn_implementation="eager")(torch.from_numpy(TOKENS), output_attentions=True).attentions
+    found = {}
+    for rule in ("attention", "attention-energy"):
+        calibrate(path, TOKENS, tmp_path / rule, statistics=STATISTICS, token_weights=rule, inputs=TOKENS.size)
+        found[rule] = CalibrationFile(tmp_path / rule)
+        assert found[rule].metadata["token_weights"] == rule
+    for name in found["attention"].parameters:
+        if "layers" not in name:
+            continue
+        # What every token is paid, in the layer of the linear.
+        received = paid[int(name.split(".")[2])].detach().double().numpy().sum((1, 2))
+        received = np.minimum(received, np.quantile(received, 0.95, axis=1, keepdims=True))
+        low, high = received.min(1, keepdims=True), received.max(1, keepdims=True)
+        weights = (1 + 2 * (received - low) / (high - low)).reshape(-1, 1)
+        assert weights.min() == 1 and weights.max() == pytest.approx(3)
+        x = found["attention"].read("inputs", name).astype(np.float64)
+        close = dict(rtol=2e-4, atol=1e-4 * (x**2).mean())
+        np.testing.assert_allclose(found["attention"].read("hessian", name), (x * weights).T @ x / weights.sum(), **close)
+        np.testing.assert_allclose(found["attention"].read("absmean", name), (abs(x) * weights).sum(0) / weights.sum(), rtol=2e-4, atol=1e-6)
+        x /= np.sqrt((x**2).mean(1, keepdims=True))
+        np.testing.assert_allclose(found["attention-energy"].read("hessian", name), (x * weights).T @ x / weights.sum(), rtol=2e-4, atol=1e-4)
+
+
 def test_energy_of_nothing():
     from quant_llm.calibration._statistics import InputStatistics
 
@@ -112,7 +138,7 @@ def test_random_tokens(directory, tmp_path):
     assert report["tokens"] == 16
     with pytest.raises(QuantLLMError, match="'energy' are for the statistic hessian"):
         calibrate(directory, TOKENS, tmp_path / "d.safetensors", statistics=["absmax"], token_weights="energy")
-    with pytest.raises(QuantLLMError, match="expected weights of tokens or 'energy' but got 'size'"):
+    with pytest.raises(QuantLLMError, match="expected weights of tokens, or one of 'energy', 'attention', 'attention-energy', but got 'size'"):
         calibrate(directory, TOKENS, tmp_path / "d.safetensors", token_weights="size")
 
 
@@ -216,8 +242,8 @@ def test_wrong_calibration(directory, files, tmp_path):
     with pytest.raises(QuantLLMError, match="is of another model"):
         model.quantize_directory(other, tmp_path / "q", recipe=recipe.load("gptq"), options={"group": 16}, calibration=files[None])
     seen = []
-    model.quantize_directory(directory, tmp_path / "q", recipe=recipe.load("gptq"), options={"group": 16}, calibration=files["energy"], diagnostic=lambda d: seen.append(d.message))
-    assert any("is for token weights 'none', but those of" in message for message in seen)
+    model.quantize_directory(directory, tmp_path / "q", recipe=recipe.load("gptq"), options={"group": 16}, calibration=files[None], diagnostic=lambda d: seen.append(d.message))
+    assert any("is for token weights 'energy', but those of" in message for message in seen)
 
 
 def test_command(directory, files, tmp_path, capsys):

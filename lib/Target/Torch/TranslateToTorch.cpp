@@ -23,6 +23,7 @@
 
 #include "Expression.h"
 #include "WeightFormulas.h"
+#include "quant-llm/Conversion/QuantLLMToLinalg/QuantLLMToLinalg.h"
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -34,6 +35,7 @@
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/Transforms/RegionUtils.h"
+#include "mlir/Transforms/WalkPatternRewriteDriver.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -2146,6 +2148,17 @@ std::string Translator::finish() {
          (results.empty() ? std::string("()") : results) + "\n";
 }
 
+/// Channel transforms as the tensor ops that they stand for.
+static void lowerTransforms(func::FuncOp function) {
+  MLIRContext *context = function.getContext();
+  context->loadDialect<arith::ArithDialect, linalg::LinalgDialect,
+                       math::MathDialect, tensor::TensorDialect>();
+  RewritePatternSet patterns(context);
+  populateTransformsToLinalgPatterns(patterns);
+  // What is not a transform stays as it is.
+  walkAndApplyPatterns(function, std::move(patterns));
+}
+
 FailureOr<TorchSource>
 quant_llm::translateToTorch(ModuleOp module, const TorchOptions &options) {
   func::FuncOp chosen;
@@ -2168,5 +2181,20 @@ quant_llm::translateToTorch(ModuleOp module, const TorchOptions &options) {
            << (options.function.empty() ? std::string()
                                         : " '" + options.function + "'")
            << " with a body but there is none";
+  bool hasTransforms =
+      chosen
+          .walk([](Operation *op) {
+            return isa<ScaleChannelsOp, ShiftChannelsOp, PermuteChannelsOp,
+                       RotateOp, AffineOp>(op)
+                       ? WalkResult::interrupt()
+                       : WalkResult::advance();
+          })
+          .wasInterrupted();
+  if (!hasTransforms)
+    return Translator(chosen, options).translate();
+  // The caller's module stays as it is.
+  OwningOpRef<ModuleOp> copy = module.clone();
+  chosen = copy->lookupSymbol<func::FuncOp>(chosen.getSymName());
+  lowerTransforms(chosen);
   return Translator(chosen, options).translate();
 }

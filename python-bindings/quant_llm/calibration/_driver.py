@@ -22,9 +22,10 @@ import torch
 import torch.distributed
 
 from .. import __version__, _quant_llm, model as models, run_pipeline
-from .._calibrate import DEFAULT_STATISTICS, DTYPES, ENERGY, OF_INPUTS, STATISTICS
+from .._calibrate import ATTENTION, ATTENTION_ENERGY, DEFAULT_STATISTICS, DTYPES, ENERGY, OF_INPUTS, STATISTICS, TOKEN_WEIGHTS
 from .._errors import QuantLLMError
 from .._safetensors import read_header
+from ._attention import WatchAttention
 from ._file import SCHEMA, CalibrationFile, read_tensor, write_tensors
 from ._parameters import Parameters
 from ._source import translate
@@ -69,7 +70,8 @@ def calibrate(
 
     `statistics` are among STATISTICS. `token_weights`, of the shape of the
     tokens, say how much each token counts; with "energy" all count the same in
-    every Hessian, however large the inputs are. `quantiles` are the fractions of the
+    every Hessian, however large the inputs are, with "attention" by the attention
+    that they are paid in the same block, with "attention-energy" both. `quantiles` are the fractions of the
     statistic of this name, `inputs` how many rows the statistic `inputs` has,
     which are drawn with `seed`.
 
@@ -133,17 +135,19 @@ class _Run:
                 raise QuantLLMError("expected samples of tokens: the module does not say how large its vocabulary is")
             tokens = tokens(vocabulary)
         self.tokens = check_tokens(tokens, vocabulary)
-        self.by_energy = isinstance(token_weights, str)
-        if self.by_energy and token_weights != ENERGY:
-            raise QuantLLMError(f"expected weights of tokens or '{ENERGY}' but got '{token_weights}'")
-        self.weights = check_token_weights(None if self.by_energy else token_weights, self.tokens)
+        rule = token_weights if isinstance(token_weights, str) else None
+        if rule and rule not in TOKEN_WEIGHTS:
+            raise QuantLLMError(f"expected weights of tokens, or one of {', '.join(map(repr, TOKEN_WEIGHTS))}, but got '{rule}'")
+        self.by_energy = rule in (ENERGY, ATTENTION_ENERGY)
+        self.by_attention = rule in (ATTENTION, ATTENTION_ENERGY)
+        self.weights = check_token_weights(None if rule else token_weights, self.tokens)
         self.statistics = tuple(s for s in STATISTICS if s in statistics)
         if unknown := sorted(set(statistics) - set(STATISTICS)):
             raise QuantLLMError(f"expected statistics among {', '.join(STATISTICS)} but got {', '.join(unknown)}")
         if not self.statistics:
             raise QuantLLMError("expected at least one statistic but got none")
         if self.by_energy and "hessian" not in self.statistics:
-            raise QuantLLMError(f"the weights '{ENERGY}' are for the statistic hessian, which is not among {', '.join(self.statistics)}")
+            raise QuantLLMError(f"the weights '{rule}' are for the statistic hessian, which is not among {', '.join(self.statistics)}")
         if dtype not in TYPES:
             raise QuantLLMError(f"expected a type among {', '.join(TYPES)} but got '{dtype}'")
         self.dtype_name, self.dtype = dtype, TYPES[dtype]
@@ -177,7 +181,7 @@ class _Run:
             "length": str(max(map(len, self.tokens))),
             "seed": str(self.seed),
             "text": text.hexdigest(),
-            "token_weights": ENERGY if self.by_energy else "none" if self.weights is None else "given",
+            "token_weights": rule or ("none" if self.weights is None else "given"),
             "dtype": dtype,
             "writer": f"quant_llm {__version__}",
         }
@@ -408,8 +412,17 @@ class _Run:
         after = {}
         for number, (sample, entry) in enumerate(values.items()):
             self.report(at, total, number, len(values), name)
-            seen, count = {}, 0
+            seen, count, waiting = {}, 0, []
             weights = None if self.weights is None else torch.from_numpy(self.weights[sample])
+            watch = WatchAttention(len(self.tokens[sample])) if self.by_attention else contextlib.nullcontext()
+
+            def update(weight, x, weights):
+                try:
+                    statistics[weight].update(x, weights, self.picked[sample])
+                except FloatingPointError:
+                    raise QuantLLMError(
+                        f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another dtype (now {self.dtype_name})"
+                    ) from None
 
             def tap(weight, x):
                 nonlocal count
@@ -423,21 +436,26 @@ class _Run:
                         raise QuantLLMError(f"the linears of '{weight}' have several inputs")
                     if weight not in statistics:
                         statistics[weight] = InputStatistics(x.shape[-1], self.statistics, self.device, self.by_energy)
-                    try:
-                        statistics[weight].update(x, weights, self.picked[sample])
-                    except FloatingPointError:
-                        raise QuantLLMError(
-                            f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another dtype (now {self.dtype_name})"
-                        ) from None
+                    # The attention of a block is known behind its first linears.
+                    if self.by_attention:
+                        waiting.append((weight, x))
+                    else:
+                        update(weight, x, weights)
                 if is_last and count == len(part.linears):
                     raise _Enough
                 return x
 
             try:
-                with torch.no_grad():
+                with torch.no_grad(), watch:
                     results = part(*self.move(part, entry), parameters=parameters, dtype=self.dtype, tap=tap)
             except _Enough:
                 results = None
+            if waiting:
+                paid = watch.finish()
+                if paid is None and name.startswith("block "):
+                    raise QuantLLMError(f"{name} has no attention by which tokens could be weighed; choose other weights of tokens")
+                for weight, x in waiting:
+                    update(weight, x, paid)
             after[sample] = self.keep(at, entry, results, shared)
         results = self.collect(part, statistics, aliases)
         if self.on_part:

@@ -16,7 +16,7 @@ _BINS = _STEPS * _OCTAVES
 
 class InputStatistics:
     """Accumulates the chosen statistics over inputs [tokens, K]. With `by_energy`
-    all tokens count the same in the Hessian, however large they are."""
+    tokens are first made equally large for the Hessian."""
 
     def __init__(self, channels, chosen, device, by_energy=False):
         self.channels = channels
@@ -71,7 +71,7 @@ class InputStatistics:
         if self.hessian is not None:
             if self.by_energy:
                 energy = x.square().mean(1, keepdim=True)
-                weighted = torch.where(energy > 0, x / energy, 0.0)
+                weighted = torch.where(energy > 0, weighted / energy, 0.0)
             self.hessian.addmm_(weighted.T, x)
 
     def reduce(self):

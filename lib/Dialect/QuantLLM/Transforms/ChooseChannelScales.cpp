@@ -44,6 +44,8 @@ using namespace mlir;
 using namespace quant_llm;
 
 static constexpr StringLiteral kPassName = "quant-llm-choose-channel-scales";
+/// What stands for an alpha that is not given.
+static constexpr double kNoAlpha = -1.0;
 
 namespace {
 
@@ -108,6 +110,11 @@ private:
   bool needsSchemes() const {
     return method != ChannelScaleMethod::SmoothQuant;
   }
+  /// Whether scales are those of the least error.
+  bool isSearch() const {
+    return method == ChannelScaleMethod::SmoothQuantPlus ||
+           (method == ChannelScaleMethod::AWQ && alpha == kNoAlpha);
+  }
   LogicalResult run();
   LogicalResult collect();
   LogicalResult addSite(TransformSite &place);
@@ -168,7 +175,7 @@ LogicalResult ChooseChannelScales::initialize(MLIRContext *context) {
       kinds.insert(kinds.end(),
                    {TransformSiteKind::UpDown, TransformSiteKind::ValueOutput});
   }
-  if (!(alpha >= 0.0 && alpha <= 1.0))
+  if (alpha != kNoAlpha && !(alpha >= 0.0 && alpha <= 1.0))
     return invalid("alpha", "expected a number from 0 to 1 but got " +
                                 std::to_string(alpha));
   if (grid < 1 || grid > 1000)
@@ -178,9 +185,9 @@ LogicalResult ChooseChannelScales::initialize(MLIRContext *context) {
                                   " but got " + Twine(threads));
   // An option that cannot matter is a mistake.
   const ChooseChannelScalesOptions defaults;
-  if (method != ChannelScaleMethod::SmoothQuant && alpha != defaults.alpha)
-    return invalid("alpha", "expected none with another method than "
-                            "smoothquant, the others search");
+  if (method == ChannelScaleMethod::SmoothQuantPlus && alpha != kNoAlpha)
+    return invalid("alpha", "expected none with smoothquant-plus, which "
+                            "searches it");
   if (method == ChannelScaleMethod::SmoothQuant && grid != defaults.grid)
     return invalid("grid", "expected none with smoothquant, which searches "
                            "nothing; give alpha");
@@ -189,6 +196,16 @@ LogicalResult ChooseChannelScales::initialize(MLIRContext *context) {
                             "none");
   if (method != ChannelScaleMethod::AWQ && duo != defaults.duo)
     return invalid("duo-scaling", "expected none with another method than awq");
+  if (method == ChannelScaleMethod::AWQ && !isSearch()) {
+    if (grid != defaults.grid)
+      return invalid("grid",
+                     "expected none with alpha, as nothing is searched");
+    if (error != defaults.error)
+      return invalid("error", "expected none with alpha, as none is measured");
+    if (duo == DuoScaling::Both)
+      return invalid("duo-scaling", "expected no or yes with alpha, as nothing "
+                                    "is searched");
+  }
   return success();
 }
 
@@ -305,7 +322,7 @@ LogicalResult ChooseChannelScales::verifyStatistics() {
           method == ChannelScaleMethod::AWQ ? statistic::absMean
                                             : statistic::absMax,
           {k});
-    if (needsSchemes())
+    if (isSearch())
       for (Member &member : site.members)
         if (member.scheme)
           check(member, statistic::hessian, {k, k});
@@ -451,7 +468,9 @@ LogicalResult ChooseChannelScales::measureErrors(ScaledSite &site,
 std::vector<Trial> ChooseChannelScales::getTrials() {
   std::vector<Trial> trials;
   if (method == ChannelScaleMethod::SmoothQuant)
-    return {{alpha, false}};
+    return {{alpha == kNoAlpha ? 0.5 : alpha, false}};
+  if (!isSearch())
+    return {{alpha, duo == DuoScaling::Yes}};
   // An exponent of 1 is a strength of the paper on SmoothQuant+, but none that
   // AWQ tries.
   const bool isAWQ = method == ChannelScaleMethod::AWQ;
@@ -475,7 +494,7 @@ LogicalResult ChooseChannelScales::choose() {
     progress.item = site.places.front().getName();
     if (failed(measureMagnitudes(site)))
       return failure();
-    if (needsSchemes() && failed(measureErrors(site, trials, errors[index])))
+    if (isSearch() && failed(measureErrors(site, trials, errors[index])))
       return failure();
     // The last step is what follows.
     if (++progress.done != progress.total)
@@ -550,7 +569,7 @@ LogicalResult ChooseChannelScales::writeReport() {
     };
     if (method == ChannelScaleMethod::AWQ)
       entry["duo_scaling"] = site.duo;
-    if (needsSchemes()) {
+    if (isSearch()) {
       entry["error_before"] = finiteOrNull(site.errorBefore);
       entry["error_after"] = finiteOrNull(site.errorAfter);
       entry["outputs"] = finiteOrNull(site.reference);
@@ -561,9 +580,9 @@ LogicalResult ChooseChannelScales::writeReport() {
   }
   llvm::json::Object object{{"method", getMethodName(method)},
                             {"sites", std::move(entries)}};
-  if (method != ChannelScaleMethod::AWQ)
+  if (method != ChannelScaleMethod::AWQ || !isSearch())
     object["strength"] = chosen.front().strength;
-  if (needsSchemes()) {
+  if (isSearch()) {
     object["error_before"] = finiteOrNull(before);
     object["error_after"] = finiteOrNull(after);
   }
@@ -581,7 +600,7 @@ void ChooseChannelScales::insert(ScaledSite &site) {
     found << Arg("site", getSiteKindName(place.kind))
           << Arg("parameter", place.getName())
           << Arg("strength", site.strength);
-    if (needsSchemes())
+    if (isSearch())
       found << Arg("error before", site.errorBefore)
             << Arg("error after", site.errorAfter);
     OpBuilder builder(&getContext());

@@ -5,9 +5,15 @@
 // RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors any-model duo-scaling=yes report=duo.json' -o duo.mlir
 // RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors any-model duo-scaling=both report=both.json threads=3' -o both.mlir
 // RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors any-model error=relative-output report=relative.json' -o relative.mlir
+// RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=no-hessian.safetensors any-model alpha=0.25 report=fixed.json' -remarks-filter=quant-llm-choose-channel-scales -o fixed.mlir 2> fixed.txt
+// RUN: quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=no-hessian.safetensors any-model alpha=0.25 duo-scaling=yes report=fixed-duo.json' -o fixed-duo.mlir
 // RUN: %python %S/Inputs/check_channel_scales.py .
 // RUN: FileCheck %s < awq.mlir
 // RUN: FileCheck %s --check-prefix=REMARKS < remarks.txt
+// RUN: FileCheck %s --check-prefix=FIXED < fixed.txt
+// FIXED-NOT: error
+// FIXED: scaled | Category:quant-llm-choose-channel-scales | parameter=w_up, site=norm-mlp, strength=2.5{{0*}}e-01
+// FIXED-NOT: error
 // REMARKS: scaled | Category:quant-llm-choose-channel-scales | error after={{.*}}, error before={{.*}}, parameter=w_up, site=norm-mlp, strength={{.*}}
 // REMARKS: dead-channels | Category:quant-llm-choose-channel-scales{{.*}}channels that were always 0 get the scale 1; parameter w_up", dead=1
 // REMARKS: scaled | Category:quant-llm-choose-channel-scales | {{.*}}parameter=down, site=up-down
@@ -101,8 +107,16 @@
 // KEYS: invalid option 'sites': expected norm-attention, norm-mlp, norm-head, up-down or value-output but got 'query-key'
 // RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='method=smoothquant calibration=c.safetensors alpha=1.5' 2>&1 | FileCheck %s --check-prefix=ALPHA
 // ALPHA: invalid option 'alpha': expected a number from 0 to 1 but got 1.5
-// RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors alpha=0.7' 2>&1 | FileCheck %s --check-prefix=AWQALPHA
-// AWQALPHA: invalid option 'alpha': expected none with another method than smoothquant
+// RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='method=smoothquant-plus calibration=c.safetensors alpha=0.7' 2>&1 | FileCheck %s --check-prefix=PLUSALPHA
+// PLUSALPHA: invalid option 'alpha': expected none with smoothquant-plus, which searches it
+// RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors alpha=nan' 2>&1 | FileCheck %s --check-prefix=NANALPHA
+// NANALPHA: invalid option 'alpha': expected a number from 0 to 1 but got nan
+// RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors alpha=0.5 grid=10' 2>&1 | FileCheck %s --check-prefix=FIXEDGRID
+// FIXEDGRID: invalid option 'grid': expected none with alpha
+// RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors alpha=0.5 error=relative-output' 2>&1 | FileCheck %s --check-prefix=FIXEDERROR
+// FIXEDERROR: invalid option 'error': expected none with alpha
+// RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors alpha=0.5 duo-scaling=both' 2>&1 | FileCheck %s --check-prefix=FIXEDDUO
+// FIXEDDUO: invalid option 'duo-scaling': expected no or yes with alpha
 // RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='calibration=c.safetensors grid=0' 2>&1 | FileCheck %s --check-prefix=GRID
 // GRID: invalid option 'grid': expected 1 to 1000 steps but got 0
 // RUN: not quant-opt m.mlir -quant-llm-choose-channel-scales='method=smoothquant calibration=c.safetensors grid=10' 2>&1 | FileCheck %s --check-prefix=NOGRID

@@ -84,14 +84,15 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
     Inserts at the sites of `quant-llm-insert-transforms` pairs of `scale_channels` whose numbers a method
     chooses from the statistics of a calibration file (`docs/Calibration.md`) and the weights:
 
-    - `smoothquant` (arXiv:2211.10438): `s = max|x|^alpha / max|W|^(1-alpha)` per channel, with the given
-      `alpha`; maxima of the weights are over all linears of the site. Needs the statistic `absmax`, and no schemes.
+    - `smoothquant` (arXiv:2211.10438): `s = max|x|^alpha / max|W|^(1-alpha)` per channel, with
+      `alpha` or 0.5; maxima of the weights are over all linears of the site. Needs the statistic `absmax`, and no schemes.
     - `smoothquant-plus` (arXiv:2312.03788): the same scales with the one alpha, of 0, 1/`grid`, ..., 1, that
       makes the loss of the whole model smallest: the sum of the errors of the outputs of all quantized linears
       at the sites. Needs `absmax` and `hessian`.
     - `awq` (arXiv:2306.00978): `s = mean|x|^r` per channel, divided by `sqrt(min s * max s)`, with the exponent r, of
       0, 1/`grid`, ..., 1 - 1/`grid`, that makes the error of the site smallest. With `duo-scaling` s is also divided by
-      `mean(|W| / group max)^(1-r)`, or both are tried. Needs `absmean` and `hessian`.
+      `mean(|W| / group max)^(1-r)`, or both are tried. Needs `absmean` and `hessian`. With `alpha` r is that number
+      everywhere: nothing is searched and no error measured, and `hessian` is not needed.
 
     The error of a linear is that of its outputs on the calibration tokens when its weight is quantized to nearest
     under its scheme: `tr(dW H dW^T)` with the second moments H of its inputs, which is exact. With `error=relative-output` it
@@ -99,7 +100,7 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
     The low-rank part of a scheme is left out. Linears must have
     their schemes before (`quant-llm-choose-granularity`, `quant-llm-allocate-bits`, or by hand), except for `smoothquant`. A
     site without a quantized linear is left alone; of a linear that stays dense nothing is counted.
-    With `awq` a site that no scale improves gets none.
+    With `awq` a site that no scale improves gets none, unless `alpha` is given.
 
     At `value-output` a scale belongs to all the query heads that share a value head. Channels that were always 0 get the scale
     1, with a remark. Functions that share weights share scales. The result does not depend on the number of
@@ -140,8 +141,9 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
     ListOption<"sites", "sites", "std::string",
                "Where: norm-attention, norm-mlp, norm-head, up-down, value-output; by default the first two, "
                "and with awq up-down and value-output as well">,
-    Option<"alpha", "alpha", "double", "0.5",
-           "smoothquant: the strength, from 0 (all in the inputs) to 1 (all in the weights)">,
+    Option<"alpha", "alpha", "double", "-1.0",
+           "smoothquant: the strength, from 0 (all in the inputs) to 1 (all in the weights), 0.5 if not given; "
+           "awq: the exponent of all sites, which is searched site by site if not given">,
     Option<"grid", "grid", "int", "20",
            "smoothquant-plus, awq: steps between 0 and 1 that are tried">,
     Option<"duo", "duo-scaling", "::quant_llm::DuoScaling", "::quant_llm::DuoScaling::No",

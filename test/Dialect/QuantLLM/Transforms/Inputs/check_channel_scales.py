@@ -100,3 +100,11 @@ for name, kinds in (("awq", [False]), ("duo", [True]), ("both", [False, True]), 
         close(found, awq(members, *best), 1e-5)
         assert entry["error_after"] < 0.9 * entry["error_before"], entry
         close([entry["smallest_scale"], entry["largest_scale"]], [found.min(), found.max()], 1e-6)
+
+# Scales that are not searched are there at every site, better or not, and nothing is said of errors.
+for name, duo in (("fixed", False), ("fixed-duo", True)):
+    report, sites, constants = read(name)
+    assert report["strength"] == 0.25 and "error_before" not in report and len(constants) == len(sites) == 2, report
+    for site, members, found in (("norm-mlp", MLP, constants[0]), ("up-down", DOWN, constants[1])):
+        close(found, awq(members, 0.25, duo), 1e-5)
+        assert sites[site]["duo_scaling"] == duo and sites[site]["strength"] == 0.25 and "error_after" not in sites[site], sites[site]
