@@ -34,6 +34,10 @@ namespace {
 struct Range {
   float low, high;
 };
+/// What is left of the two ends of a range.
+struct Ratios {
+  float low = 1.0f, high = 1.0f;
+};
 
 class ClipSearch {
 public:
@@ -52,9 +56,10 @@ public:
 
 private:
   void computeRanges();
-  Result<QuantizedMatrix> quantizeWith(const std::vector<float> &ratios);
+  Result<QuantizedMatrix> quantizeWith(const std::vector<Ratios> &ratios);
+  Status measure(const std::vector<Ratios> &trial);
   void addErrors(const Grid &grid, std::vector<double> &errors) const;
-  Range clip(Range range, float ratio) const;
+  Range clip(Range range, Ratios ratios) const;
 
   const MatrixView &matrix;
   const Scheme &scheme;
@@ -65,6 +70,9 @@ private:
   Scheme base;
   BlockGrid blocks;
   std::vector<Range> ranges;
+  /// Of every block the best ratios, and their error.
+  std::vector<Ratios> best;
+  std::vector<double> least;
 };
 } // namespace
 
@@ -130,34 +138,35 @@ void ClipSearch::computeRanges() {
                   });
 }
 
-Range ClipSearch::clip(Range range, float ratio) const {
+Range ClipSearch::clip(Range range, Ratios ratios) const {
   if (scheme.zero != ZeroKind::Float)
-    return {range.low * ratio, range.high * ratio};
+    return {range.low * ratios.low, range.high * ratios.high};
   float middle = range.low * 0.5f + range.high * 0.5f;
-  return {middle + (range.low - middle) * ratio,
-          middle + (range.high - middle) * ratio};
+  return {middle + (range.low - middle) * ratios.low,
+          middle + (range.high - middle) * ratios.high};
 }
 
 /// Scales and zeros of the ranges times `ratios` of the blocks; codes of the
 /// clamped elements.
 Result<QuantizedMatrix>
-ClipSearch::quantizeWith(const std::vector<float> &ratios) {
+ClipSearch::quantizeWith(const std::vector<Ratios> &ratios) {
   std::vector<float> values(static_cast<size_t>(matrix.n * matrix.k));
-  forEachRowBlock(blocks, matrix.n, threads,
-                  [&](int64_t block, int64_t first, int64_t last) {
-                    for (int64_t n = first; n < last; ++n) {
-                      float *row = values.data() + n * matrix.k;
-                      loadRow(matrix, n, 0, matrix.k, row);
-                      for (int64_t i = 0; i < matrix.k; ++i) {
-                        auto cell = static_cast<size_t>(block * blocks.gridK +
-                                                        i / blocks.blockK);
-                        if (ratios[cell] == 1.0f)
-                          continue;
-                        Range range = clip(ranges[cell], ratios[cell]);
-                        row[i] = std::clamp(row[i], range.low, range.high);
-                      }
-                    }
-                  });
+  forEachRowBlock(
+      blocks, matrix.n, threads,
+      [&](int64_t block, int64_t first, int64_t last) {
+        for (int64_t n = first; n < last; ++n) {
+          float *row = values.data() + n * matrix.k;
+          loadRow(matrix, n, 0, matrix.k, row);
+          for (int64_t i = 0; i < matrix.k; ++i) {
+            auto cell =
+                static_cast<size_t>(block * blocks.gridK + i / blocks.blockK);
+            if (ratios[cell].low == 1.0f && ratios[cell].high == 1.0f)
+              continue;
+            Range range = clip(ranges[cell], ratios[cell]);
+            row[i] = std::clamp(row[i], range.low, range.high);
+          }
+        }
+      });
   return quantize({values.data(), SourceType::F32, matrix.n, matrix.k}, base,
                   tensorName, threads);
 }
@@ -234,35 +243,55 @@ static Status encodeAgain(const MatrixView &matrix, const Scheme &scheme,
   return Status::success();
 }
 
+/// Keeps the ratios of the blocks where they are better than the best ones.
+Status ClipSearch::measure(const std::vector<Ratios> &trial) {
+  Result<QuantizedMatrix> stored = quantizeWith(trial);
+  if (!stored.ok())
+    return stored.status();
+  Result<Grid> grid = Grid::get(stored->view(), base);
+  if (!grid.ok())
+    return grid.status();
+  std::vector<double> errors(ranges.size(), 0.0);
+  addErrors(*grid, errors);
+  for (size_t cell = 0; cell < errors.size(); ++cell)
+    if (errors[cell] < least[cell]) {
+      least[cell] = errors[cell];
+      best[cell] = trial[cell];
+    }
+  return Status::success();
+}
+
 Result<QuantizedMatrix> ClipSearch::run(const ClipOptions &options) {
   // Also checks the elements.
   Result<QuantizedMatrix> stored = quantize(matrix, base, tensorName, threads);
   if (!stored.ok())
     return stored;
   computeRanges();
-  std::vector<float> best(ranges.size(), 1.0f);
-  std::vector<double> least(ranges.size(), HUGE_VAL);
+  best.assign(ranges.size(), {});
+  least.assign(ranges.size(), HUGE_VAL);
+  std::vector<float> steps;
   for (int i = 0; i < options.grid; ++i) {
     double ratio = 1.0 - static_cast<double>(i) / options.grid;
     if (!(ratio > 1.0 - options.shrink + 1e-9))
       break;
-    if (i != 0) {
-      stored = quantizeWith(
-          std::vector<float>(ranges.size(), static_cast<float>(ratio)));
-      if (!stored.ok())
-        return stored;
-    }
-    Result<Grid> grid = Grid::get(stored->view(), base);
-    if (!grid.ok())
-      return grid.status();
-    std::vector<double> errors(ranges.size(), 0.0);
-    addErrors(*grid, errors);
-    for (size_t cell = 0; cell < errors.size(); ++cell)
-      if (errors[cell] < least[cell]) {
-        least[cell] = errors[cell];
-        best[cell] = static_cast<float>(ratio);
-      }
+    steps.push_back(static_cast<float>(ratio));
   }
+  for (float ratio : steps)
+    if (Status status =
+            measure(std::vector<Ratios>(ranges.size(), {ratio, ratio}));
+        !status.ok())
+      return status;
+  if (options.eachEnd && scheme.zero != ZeroKind::None)
+    for (float Ratios::*end : {&Ratios::low, &Ratios::high}) {
+      // Beside the best other end there was before.
+      std::vector<Ratios> trial = best;
+      for (float ratio : steps) {
+        for (Ratios &ratios : trial)
+          ratios.*end = ratio;
+        if (Status status = measure(trial); !status.ok())
+          return status;
+      }
+    }
   stored = quantizeWith(best);
   if (!stored.ok())
     return stored;

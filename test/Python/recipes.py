@@ -98,7 +98,7 @@ def test_energy(files):
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_attention(architecture, tmp_path):
     path = make_model(str(tmp_path / "model"), architecture, num_hidden_layers=2)
-    paid = load_model(path, attn_implementation="eager")(torch.from_numpy(TOKENS), output_attentions=True).attentions
+    paid = load_model(path)(torch.from_numpy(TOKENS), output_attentions=True).attentions
     found = {}
     for rule in ("attention", "attention-energy"):
         calibrate(path, TOKENS, tmp_path / rule, statistics=STATISTICS, token_weights=rule, inputs=TOKENS.size)

@@ -51,6 +51,9 @@ struct ClipImportance {
 struct ClipOptions {
   int grid = 20;       ///< at least 1
   double shrink = 0.5; ///< in (0, 1]
+  /// Then the lower end alone is tried at every c, and last the upper one. Of
+  /// no effect on schemes without zeros, whose ranges have one end.
+  bool eachEnd = false;
 };
 
 /// Quantizes `matrix` to nearest under `scheme` with the best ranges. Errors:

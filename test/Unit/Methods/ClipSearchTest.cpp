@@ -105,17 +105,19 @@ std::vector<float> getValues(const QuantizedMatrix &stored,
   return values;
 }
 
-/// Scheme without rule, its rule, kind of importance.
-using Parameters = std::tuple<const char *, const char *, char>;
+/// Scheme without rule, its rule, kind of importance, whether the ends of a
+/// range are shrunk apart.
+using Parameters = std::tuple<const char *, const char *, char, bool>;
 class Clip : public testing::TestWithParam<Parameters> {};
 
 TEST_P(Clip, EveryBlockHasTheBestRange) {
-  auto [start, rule, kind] = GetParam();
+  auto [start, rule, kind, eachEnd] = GetParam();
   Scheme scheme = parse(std::string(start) + rule + ", rounding = half_even");
   // Ragged blocks.
   Problem problem(37, 40, 5);
   ClipOptions options;
   options.grid = 12;
+  options.eachEnd = eachEnd;
   Result<QuantizedMatrix> found = quantizeClipped(
       problem.view(), scheme, problem.getImportance(kind), options, "w", 1);
   ASSERT_TRUE(found.ok()) << found.message();
@@ -127,7 +129,7 @@ TEST_P(Clip, EveryBlockHasTheBestRange) {
   if (base.rule == ScaleRule::Mse)
     base.rule =
         base.zero == ZeroKind::None ? ScaleRule::AbsMax : ScaleRule::MinMax;
-  int clipped = 0;
+  int clipped = 0, apart = 0;
   for (int64_t row = 0; row < problem.n; row += blocks.blockN)
     for (int64_t column = 0; column < problem.k; column += blocks.blockK) {
       int64_t rows = std::min(blocks.blockN, problem.n - row);
@@ -146,15 +148,14 @@ TEST_P(Clip, EveryBlockHasTheBestRange) {
       if (scheme.zero == ZeroKind::None)
         low = -(high = std::max(high, -low));
       double best = HUGE_VAL;
-      int bestIndex = 0;
-      for (int i = 0; i < 6; ++i) { // c > 1/2
-        float c = static_cast<float>(1.0 - i / 12.0);
+      float bestLow = 1, bestHigh = 1;
+      auto tryRange = [&](float ofLow, float ofHigh) {
         float middle = scheme.zero == ZeroKind::Float ? (low + high) / 2 : 0;
         std::vector<float> clamped = block;
-        if (i)
+        if (ofLow != 1 || ofHigh != 1)
           for (float &value : clamped)
-            value = std::clamp(value, middle + (low - middle) * c,
-                               middle + (high - middle) * c);
+            value = std::clamp(value, middle + (low - middle) * ofLow,
+                               middle + (high - middle) * ofHigh);
         Scheme whole = base;
         whole.blockN = whole.blockK = -1;
         Result<QuantizedMatrix> stored = quantize(
@@ -172,15 +173,29 @@ TEST_P(Clip, EveryBlockHasTheBestRange) {
         double error = problem.getError(tried, kind, row, rows, column, count);
         if (error < best) {
           best = error;
-          bestIndex = i;
+          bestLow = ofLow;
+          bestHigh = ofHigh;
         }
+      };
+      auto forEachRatio = [](auto body) {
+        for (int i = 0; i < 6; ++i) // c > 1/2
+          body(static_cast<float>(1.0 - i / 12.0));
+      };
+      forEachRatio([&](float c) { tryRange(c, c); });
+      if (eachEnd && scheme.zero != ZeroKind::None) {
+        float other = bestHigh;
+        forEachRatio([&](float c) { tryRange(c, other); });
+        other = bestLow;
+        forEachRatio([&](float c) { tryRange(other, c); });
       }
-      clipped += bestIndex != 0;
+      clipped += bestLow != 1 || bestHigh != 1;
+      apart += bestLow != bestHigh;
       double error = problem.getError(values, kind, row, rows, column, count);
       EXPECT_NEAR(error, best, 1e-4 * best + 1e-9)
           << "block at " << row << ", " << column;
     }
   EXPECT_GT(clipped, 0);
+  EXPECT_EQ(apart > 0, eachEnd && scheme.zero != ZeroKind::None);
   // Any number of threads.
   Result<QuantizedMatrix> again = quantizeClipped(
       problem.view(), scheme, problem.getImportance(kind), options, "w", 3);
@@ -197,14 +212,14 @@ INSTANTIATE_TEST_SUITE_P(
                         "uint4, block = [5, 16], scale = f32, zero = f16",
                         "uint2, block = [1, -1], scale = bf16, zero = int"),
         testing::Values(", rule = minmax", ", rule = mse"),
-        testing::Values('c', 'e', 'h')));
+        testing::Values('c', 'e', 'h'), testing::Bool()));
 INSTANTIATE_TEST_SUITE_P(
     Symmetric, Clip,
     testing::Combine(testing::Values("int3, block = [1, 16], scale = f16",
                                      "int4, block = [40, 8], scale = f16"),
                      testing::Values(", rule = absmax", ", rule = absmax_full",
                                      ", rule = mse"),
-                     testing::Values('c', 'h')));
+                     testing::Values('c', 'h'), testing::Bool()));
 
 TEST(ClipSearchTest, EqualImportanceIsRuleMse) {
   // The grid of rule mse: 33 ratios from 1 to 8/40.

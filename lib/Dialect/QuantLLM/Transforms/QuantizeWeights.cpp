@@ -128,6 +128,8 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
         return fail("clip-grid", message);
       if (clipShrink != defaults.clipShrink)
         return fail("clip-shrink", message);
+      if (clipEachEnd)
+        return fail("clip-each-end", message);
       if (!clipExclude.empty())
         return fail("clip-exclude", message);
     }
@@ -543,6 +545,7 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
       ClipOptions options;
       options.grid = clipGrid;
       options.shrink = clipShrink;
+      options.eachEnd = clipEachEnd;
       Result<QuantizedMatrix> found =
           quantizeClipped(matrix, codes, importance, options, name, threads);
       if (!found.ok() || method == QuantizationMethod::Nearest)

@@ -46,6 +46,7 @@
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=output.safetensors report=output.json clip=output calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-fisher.safetensors report=fisher.json clip=fisher calibration=fisher.safetensors any-model threads=3' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=fine.safetensors clip=output clip-grid=40 clip-shrink=0.8 calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=ends.safetensors clip=diagonal clip-each-end calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-gptq.safetensors report=clip-gptq.json method=gptq static-groups clip=output calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-ease.safetensors method=quantease clip=output calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=clip-w.safetensors clip=output clip-exclude=^v$ calibration=both.safetensors any-model' -o /dev/null
@@ -72,6 +73,8 @@
 // CLIPSHRINK: invalid option 'clip-shrink': expected a part above 0 and at most 1 but got 1.5
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip-shrink=0.9' 2>&1 | FileCheck %s --check-prefix=CLIPNONE
 // CLIPNONE: invalid option 'clip-shrink': expected none without a clip
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip-each-end' 2>&1 | FileCheck %s --check-prefix=CLIPENDS
+// CLIPENDS: invalid option 'clip-each-end': expected none without a clip
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors clip=fisher calibration=half-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=CLIPHALF
 // CLIPHALF: error: 'quant_llm.linear' op 'half-fisher.safetensors' has no statistic 'fisher' of 'v'
 

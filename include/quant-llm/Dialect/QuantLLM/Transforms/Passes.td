@@ -645,6 +645,7 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     - `diagonal`: `sum_j H_jj dW_j^2`, the squared error weighted by the second moments of the inputs;
     - `output`: `dW_g H_gg dW_g^T`, the squared error of what the block adds to the outputs (AWQ's clip search);
     - `fisher`: `sum F dW^2` with the Fisher diagonal.
+    With `clip-each-end` the lower end of the best range alone is tried at all of these, and then the upper one: three times the work.
     Weights whose name `clip-exclude` matches keep their ranges (the authors of AWQ leave queries and keys out). It goes with `nearest`, with `gptq` when groups are static, and with `quantease`, which keep the scales that it finds.
 
     With `low-rank`, or where a scheme has it, the leading singular vectors of what the codes leave of a weight are stored
@@ -707,6 +708,8 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
            "clip: steps between a range of nothing and the whole range, from 1 to 1000">,
     Option<"clipShrink", "clip-shrink", "double", "0.5",
            "clip: the largest part of a range that is given up, at most 1">,
+    Option<"clipEachEnd", "clip-each-end", "bool", "false",
+           "clip: shrink the two ends of a range apart, where schemes have zeros">,
     Option<"clipExclude", "clip-exclude", "std::string", "\"\"",
            "clip: not for parameters whose name has a match of this regular expression">,
     Option<"calibration", "calibration", "std::string", "\"\"",

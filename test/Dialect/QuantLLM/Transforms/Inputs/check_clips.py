@@ -17,7 +17,7 @@ weights = load_file(path("a.safetensors"))
 statistics = load_file(path("fisher.safetensors"))
 hessian = statistics["hessian/w"].astype(np.float64)
 blocks = [slice(i, i + 32) for i in range(0, 96, 32)]
-archives = {name: load_file(path(name + ".safetensors")) for name in ("nearest", "diagonal", "output", "fine", "clip-gptq", "clip-ease", "clip-w")}
+archives = {name: load_file(path(name + ".safetensors")) for name in ("nearest", "diagonal", "output", "fine", "clip-gptq", "clip-ease", "clip-w", "ends")}
 archives["fisher"] = load_file(path("clip-fisher.safetensors"))
 
 
@@ -41,6 +41,7 @@ for name in ("w", "v"):
         for other in ("diagonal", "output", "fisher"):
             assert errors[clip][clip] <= errors[other][clip] * (1 + 1e-3), (name, clip, other, errors)
     assert errors["fine"]["output"] < errors["output"]["output"], errors
+    assert errors["ends"]["diagonal"] < 0.99 * errors["diagonal"]["diagonal"], errors
     for method in ("clip-gptq", "clip-ease"):
         assert errors[method]["whole"] < 0.75 * errors["output"]["whole"], (name, method, errors)
         for component in (".scales", ".zeros"):
