@@ -23,7 +23,7 @@ class Variant(NamedTuple):
     kernel: str
 
 class Linear(NamedTuple):
-    index: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
     name: str
     n: int
     k: int

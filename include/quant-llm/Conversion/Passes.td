@@ -188,7 +188,7 @@ def ConvertQuantLLMToGPU : Pass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> 
   ];
   let options = [
     Option<"chip", "chip", "std::string", "\"\"",
-           "The chip: sm_80, sm_86, sm_89, sm_90a, sm_100a or sm_120a; required">,
+           "The chip: sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100a or sm_120a; required">,
   ];
   let statistics = [
     Statistic<"numKernels", "kernels", "Number of kernels generated">,

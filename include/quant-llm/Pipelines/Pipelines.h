@@ -62,8 +62,8 @@ struct GpuPipelineOptions
     : public mlir::PassPipelineOptions<GpuPipelineOptions> {
   Option<std::string> chip{
       *this, "chip",
-      llvm::cl::desc("The chip: sm_80, sm_86, sm_89, sm_90a, sm_100a or "
-                     "sm_120a; required")};
+      llvm::cl::desc("The chip: sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100a "
+                     "or sm_120a; required")};
   Option<std::string> output{
       *this, "output",
       llvm::cl::desc("Directory to write for the GPU runtime; required")};

@@ -575,15 +575,22 @@ static LogicalResult verifyEpilogueOperands(LinearOpInterface op,
   return success();
 }
 
-/// A quantized weight has the scheme of the op.
+/// A quantized weight has the scheme of the op, a dense one can have it.
 static LogicalResult verifyChosenScheme(LinearOpInterface op) {
-  if (SchemeAttr scheme = op.getSchemeAttr())
-    for (Type type : op.getWeights().getTypes())
-      if (auto weight = dyn_cast<WeightType>(type);
-          weight && weight.getScheme() != scheme)
-        return op->emitOpError(
-                   "expected a quantized weight to have the scheme ")
-               << scheme << " of the op but got " << weight.getScheme();
+  SchemeAttr scheme = op.getSchemeAttr();
+  if (!scheme)
+    return success();
+  for (Type type : op.getWeights().getTypes()) {
+    if (auto weight = dyn_cast<WeightType>(type);
+        weight && weight.getScheme() != scheme)
+      return op->emitOpError("expected a quantized weight to have the scheme ")
+             << scheme << " of the op but got " << weight.getScheme();
+    ArrayRef<int64_t> shape = getWeightShape(type);
+    if (int64_t most = *llvm::min_element(shape); scheme.getLowRank() > most)
+      return op->emitOpError("expected a rank of low_rank of at most ")
+             << most << " for a weight of " << shape[0] << " x " << shape[1]
+             << " but got " << scheme.getLowRank();
+  }
   return success();
 }
 

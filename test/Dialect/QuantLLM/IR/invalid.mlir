@@ -413,6 +413,15 @@ func.func @f(%x: tensor<?x64xf32>, %w: !quant_llm.weight<8x64xf16, #int4>) {
 
 // -----
 
+func.func @f(%x: tensor<?x64xf32>, %w: tensor<8x64xf32>) {
+  // QL-LINEAR-C10
+  // expected-error @below {{expected a rank of low_rank of at most 8 for a weight of 8 x 64 but got 9}}
+  %0 = quant_llm.linear %x, %w {scheme = #quant_llm.scheme<int4, block = [1, 64], scale = f16, low_rank = 9xf16>} : (tensor<?x64xf32>, tensor<8x64xf32>) -> tensor<?x8xf32>
+  return
+}
+
+// -----
+
 func.func @f(%x: tensor<?x64xf64>, %w: tensor<8x64xf32>) {
   // expected-error @below {{operand #0 must be ranked tensor of f16, bf16 or f32 without encoding or a tensor of tokens stored under a scheme, but got 'tensor<?x64xf64>'}}
   %0 = quant_llm.linear %x, %w : (tensor<?x64xf64>, tensor<8x64xf32>) -> tensor<?x8xf32>

@@ -359,7 +359,8 @@ def QuantLLM_LinearOp : QuantLLM_Op<"linear", [
       type of each operand.
     - QL-LINEAR-C8: the region holds only pure scalar operations of `arith` and `math`.
     - QL-LINEAR-C9: the region yields one value of the result's element type.
-    - QL-LINEAR-C10: if `scheme` is given, a quantized weight has this scheme.
+    - QL-LINEAR-C10: if `scheme` is given, a quantized weight has this scheme; the rank of
+      its `low_rank` is at most N and K.
     - QL-LINEAR-C11: `kernels`, if given, cover the token counts from 1 on in their order,
       without gaps.
     - QL-LINEAR-C12: `kernel_symbols`, if given, has one symbol for each of `kernels`.
@@ -446,7 +447,8 @@ def QuantLLM_GroupedLinearOp : QuantLLM_Op<"grouped_linear", [
       type of each operand.
     - QL-GROUPED-LINEAR-C9: the region holds only pure scalar operations of `arith` and `math`.
     - QL-GROUPED-LINEAR-C10: the region yields one value of the result's element type.
-    - QL-GROUPED-LINEAR-C11: if `scheme` is given, a quantized weight has this scheme.
+    - QL-GROUPED-LINEAR-C11: if `scheme` is given, a quantized weight has this scheme; the rank of
+      its `low_rank` is at most E*N and K.
     - QL-GROUPED-LINEAR-C12: `kernels`, if given, cover the token counts from 1 on in their order,
       without gaps.
     - QL-GROUPED-LINEAR-C13: `kernel_symbols`, if given, has one symbol for each of `kernels`.

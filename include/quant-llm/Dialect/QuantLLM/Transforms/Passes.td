@@ -865,7 +865,7 @@ def SelectKernels : Pass<"quant-llm-select-kernels"> {
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
     Option<"chip", "chip", "std::string", "\"\"",
-           "The chip: sm_80, sm_86, sm_89, sm_90a, sm_100a or sm_120a; required">,
+           "The chip: sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100a or sm_120a; required">,
     Option<"tuningFile", "tuning-file", "std::string", "\"\"",
            "JSON file with the kernels of single shapes">,
   ];
