@@ -109,7 +109,6 @@ private:
   FailureOr<Expr> getSize(Value tensor, int64_t dim);
   FailureOr<std::string> getIndex(OpFoldResult value);
   FailureOr<std::string> getShape(Value tensor);
-  FailureOr<std::string> getShape(ArrayRef<OpFoldResult> sizes);
   Expr addInput(Value value);
   void assign(Value value, const Expr &expr);
   Expr assignTemporary(StringRef base, const Expr &expr);
@@ -683,17 +682,6 @@ FailureOr<std::string> Translator::getIndex(OpFoldResult value) {
   if (failed(expr))
     return failure();
   return expr->text;
-}
-
-FailureOr<std::string> Translator::getShape(ArrayRef<OpFoldResult> sizes) {
-  std::string text = "(";
-  for (OpFoldResult size : sizes) {
-    FailureOr<std::string> index = getIndex(size);
-    if (failed(index))
-      return failure();
-    text += (text.size() > 1 ? ", " : "") + *index;
-  }
-  return text + (sizes.size() == 1 ? ",)" : ")");
 }
 
 FailureOr<std::string> Translator::getShape(Value tensor) {
