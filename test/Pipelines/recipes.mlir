@@ -6,7 +6,15 @@
 // CHECK: #quant_llm.scheme<uint4, block = [1, 32], scale = #[[SCALES]], zero = int
 // RUN: quant-opt --help | FileCheck %s --check-prefix=HELP
 // HELP: --quant-llm-gptq-clip
+// HELP: --quant-llm-lorc
+// HELP: --quant-llm-quarot
+// HELP: --quant-llm-rotated-w8a8
+// HELP: --quant-llm-rsq
 // HELP: --quant-llm-rtn
+// HELP: --quant-llm-smoothquant-static
+// RUN: quant-opt %t/model.mlir -quant-llm-lorc='output=%t/l.safetensors group=32 rank=3' -o %t/l.mlir
+// RUN: FileCheck %s --check-prefix=LORC < %t/l.mlir
+// LORC: #quant_llm.scheme<uint4, block = [1, 32], {{.*}}low_rank = 3xf16
 
 // RUN: not quant-opt %t/model.mlir -quant-llm-gptq='output=%t/x.safetensors' 2>&1 | FileCheck %s --check-prefix=CALIBRATION
 // CALIBRATION: error: quant-llm-gptq: expected the option 'calibration'

@@ -121,6 +121,37 @@ def test_attention(architecture, tmp_path):
         np.testing.assert_allclose(found["attention-energy"].read("hessian", name), (x * weights).T @ x / weights.sum(), rtol=2e-4, atol=1e-4)
 
 
+def test_attention_in_other_words():
+    from quant_llm.calibration._attention import WatchAttention
+
+    scores, values = torch.randn(2, 5, 7), torch.randn(2, 7, 3)
+    expected = torch.softmax(scores, -1).sum((0, 1))
+    expected = expected.clamp(max=torch.quantile(expected, 0.95))
+    expected = 1 + 2 * (expected - expected.min()) / (expected.max() - expected.min())
+    powers = torch.exp(scores)
+    for attend in (
+        lambda: torch.nn.functional.softmax(scores, dim=-1) @ values,
+        lambda: torch.bmm(scores.softmax(-1), values),
+        lambda: torch.matmul(torch.exp(scores) / powers.sum(-1, keepdim=True), values),
+    ):
+        with WatchAttention(7) as watch:
+            attend()
+        torch.testing.assert_close(watch.finish(), expected)
+    with WatchAttention(7) as watch:  # of other tokens, and products of what is no power
+        torch.softmax(scores[..., :4], -1) @ values[:, :4]
+        scores @ values
+    assert watch.finish() is None
+    with WatchAttention(7) as watch:  # all tokens are paid the same
+        torch.softmax(torch.zeros(1, 2, 7), -1) @ values[:1]
+    torch.testing.assert_close(watch.finish(), torch.ones(7))
+
+
+def test_no_attention(directory, tmp_path, monkeypatch):
+    monkeypatch.setattr("quant_llm.calibration._driver.WatchAttention.finish", lambda self: None)
+    with pytest.raises(QuantLLMError, match="block 0 has no attention by which tokens could be weighed; choose other weights of tokens"):
+        calibrate(directory, TOKENS, tmp_path / "c.safetensors", statistics=["hessian"], token_weights="attention")
+
+
 def test_energy_of_nothing():
     from quant_llm.calibration._statistics import InputStatistics
 
