@@ -8,6 +8,8 @@
 
 #include "quant-llm/Kernels/ConfigText.h"
 
+#include "quant-llm/Kernels/StreamK.h"
+
 using namespace quant_llm;
 
 const char *quant_llm::getName(KernelFamily family) {
@@ -108,7 +110,8 @@ std::string quant_llm::describe(const KernelConfig &config) {
          " rows x " + text(config.tokenTile) + " tokens, " +
          text(config.stages) + " stages of " + text(config.stageK) +
          " columns, warps " + text(config.warpsRows) + " x " +
-         text(config.warpsK) + ", split " + text(config.split) + ", " +
+         text(config.warpsK) + ", split " +
+         (config.split == kStreamK ? kStreamKName : text(config.split)) + ", " +
          text(config.ctasPerSM) + " per multiprocessor, copies " +
          getName(config.copy);
 }

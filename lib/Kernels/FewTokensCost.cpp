@@ -71,7 +71,9 @@ static double ceilDiv(double a, double b) { return std::ceil(a / b); }
 /// code of kernels of all element formats.
 static double getFragmentInstructions(const KernelProblem &problem) {
   const ElementFormat &element = problem.scheme.element;
-  double count = getTableBytes(problem.scheme) ? 25 : 17;
+  double count = hasPairTable(problem.scheme)    ? 19
+                 : getTableBytes(problem.scheme) ? 25
+                                                 : 17;
   if (element.kind == ElementKind::Int || element.kind == ElementKind::UInt ||
       element.kind == ElementKind::Ternary) {
     // Codes of 3, 5, 6 and 7 bits are put together from several planes.

@@ -76,8 +76,18 @@ bool quant_llm::addsRests(const KernelProblem &problem) {
   return rowBlocks * getNumGroups(problem) < leastEvenBlocks;
 }
 
+static bool hasTable(const Scheme &scheme) {
+  return scheme.element.kind == ElementKind::NF4 ||
+         scheme.element.kind == ElementKind::Codebook;
+}
+
+bool quant_llm::hasPairTable(const Scheme &scheme) {
+  return hasTable(scheme) && scheme.element.bits <= 4;
+}
+
 int64_t quant_llm::getTableBytes(const Scheme &scheme) {
-  bool hasTable = scheme.element.kind == ElementKind::NF4 ||
-                  scheme.element.kind == ElementKind::Codebook;
-  return hasTable ? std::max<int64_t>(2 << scheme.element.bits, 16) : 0;
+  int64_t values = int64_t(1) << scheme.element.bits;
+  if (hasPairTable(scheme))
+    return values * values * 4 * kWarpLanes;
+  return hasTable(scheme) ? 2 * values : 0;
 }

@@ -19,6 +19,7 @@
 #include "quant-llm/Kernels/FewTokensCost.h"
 #include "quant-llm/Kernels/KernelSpec.h"
 #include "quant-llm/Kernels/ScaleMode.h"
+#include "quant-llm/Kernels/StreamK.h"
 #include "quant-llm/Support/Rounding.h"
 
 #include <algorithm>
@@ -38,8 +39,9 @@ struct TokenRange {
 constexpr TokenRange tokenRanges[] = {
     {1, 8},       {9, 16},      {17, 24},     {25, 32},
     {33, 48},     {49, 64},     {65, 128},    {129, 256},
-    {257, 384},   {385, 512},   {513, 768},   {769, 1024},
-    {1025, 1536}, {1537, 2048}, {2049, 3072}, {3073, INT64_MAX},
+    {257, 320},   {321, 384},   {385, 512},   {513, 640},
+    {641, 768},   {769, 1024},  {1025, 1280}, {1281, 1536},
+    {1537, 2048}, {2049, 3072}, {3073, INT64_MAX},
 };
 /// The most tokens of a tile of few_tokens, and of which it is considered in
 /// several tiles; and from where on wgmma is, which makes 64 tokens or more at
@@ -73,12 +75,12 @@ constexpr WgmmaTile wgmmaTiles[] = {
     {192, 160, 3, 1, 0.890}, {192, 128, 3, 1, 0.865}, {192, 96, 3, 1, 0.774},
     {192, 64, 3, 1, 0.576},  {128, 256, 2, 1, 0.851}, {128, 224, 2, 1, 0.850},
     {128, 192, 2, 1, 0.849}, {128, 160, 2, 1, 0.845}, {128, 128, 2, 1, 0.844},
-    {128, 112, 2, 1, 0.848}, {128, 96, 2, 1, 0.758},  {128, 80, 2, 1, 0.689},
+    {128, 112, 2, 1, 0.800}, {128, 96, 2, 1, 0.758},  {128, 80, 2, 1, 0.689},
     {128, 64, 2, 1, 0.624},  {128, 128, 1, 2, 0.763}, {128, 96, 1, 2, 0.736},
     {128, 64, 1, 2, 0.568},  {64, 128, 1, 2, 0.692},  {64, 96, 1, 2, 0.616},
     {64, 64, 1, 2, 0.470},
 };
-constexpr int64_t wgmmaSplits[] = {1, 2, 3, 4, 6, 8};
+constexpr int64_t wgmmaSplits[] = {1, 2, 3, 4, 6, 8, kStreamK};
 /// Products that a multiprocessor makes in a cycle, and bytes that it gets from
 /// memory when all of them read. Reading hides behind products as the norm with
 /// this exponent, which is to say, badly.
@@ -93,6 +95,17 @@ constexpr double wgmmaTileOverhead = 2607, wgmmaMeeting = 1610;
 /// The first of these where a CTA has only one tile, which was not measured.
 constexpr double wgmmaLoneTileOverhead = 4000;
 constexpr double wgmmaClusterMeeting = 7577;
+/// Where tiles are dealt out by their units (a fit to 301 measured kernels of
+/// 16 shapes): whatever is left or added; of a tile of 128 x 128, leaving it in
+/// the workspace and adding it; how much longer the main loop takes. And what
+/// such a kernel takes where there is nothing to deal out.
+constexpr double wgmmaDealing = 2685;
+constexpr double wgmmaLeaving = 921, wgmmaAdding = 1843;
+constexpr double wgmmaDealtLoop = 1.04;
+constexpr double wgmmaNotDealing = 900;
+/// Dealing out is considered from so many tokens on: of fewer there was nothing
+/// to fit to, and the others were better.
+constexpr int64_t leastDealtTokens = 256;
 /// The clock falls where most multiprocessors multiply for long: by this share
 /// of what they are busy beyond one half, fully so at e^2 times the cycles.
 constexpr double wgmmaPowerShare = 0.359, wgmmaPowerCycles = 60000;
@@ -416,25 +429,44 @@ double Selector::getWgmmaCycles(const KernelConfig &config, double efficiency,
                                 int64_t tokens) const {
   int64_t tiles = ceilDiv(problem.n, config.rowTile) *
                   getTokenTiles(tokens, config.tokenTile);
-  int64_t places = getClusterPlaces(chip, config.split);
-  int64_t waves = ceilDiv(tiles * config.split, places);
-  int64_t units = ceilDiv(ceilDiv(problem.k, kUnitColumns), config.split);
+  bool streams = config.split == kStreamK;
+  int64_t split = std::max<int64_t>(config.split, 1);
+  int64_t places = getClusterPlaces(chip, split);
+  int64_t waves = ceilDiv(tiles * split, places);
+  int64_t units = ceilDiv(ceilDiv(problem.k, kUnitColumns), split);
   double rows = double(config.rowTile) * problem.numWeights;
   double area = rows * config.tokenTile;
-  double tile =
-      area * units * kUnitColumns / (wgmmaProductsPerCycle * efficiency);
-  if (config.warpsK * config.split > 1)
+  double unit = area * kUnitColumns / (wgmmaProductsPerCycle * efficiency);
+  double tile = unit * units;
+  if (config.warpsK * split > 1)
     tile += wgmmaMeeting +
-            (config.split > 1 ? area / (128 * 128) * wgmmaClusterMeeting : 0);
+            (split > 1 ? area / (128 * 128) * wgmmaClusterMeeting : 0);
   else
     tile += problem.isGrouped() ? wgmmaLoneTileOverhead : wgmmaTileOverhead;
   double bytes = double(getActiveExperts(tokens)) * problem.n * problem.k *
                  problem.numWeights * problem.scheme.element.bits / 8;
   double reading = bytes / (wgmmaBytesPerCycle * chip.multiprocessors);
-  double body = std::pow(std::pow(waves * tile, wgmmaOverlapExponent) +
+  double working = waves * tile;
+  int64_t ctas = tiles * split;
+  if (streams) {
+    // The slowest is a CTA that ends a tile: it adds what the others have.
+    ctas = std::min(places, tiles * getStreamShares(units));
+    HostArithmetic host;
+    StreamDeal<HostArithmetic, uint32_t> deal(
+        host, uint32_t(tiles), uint32_t(ctas), 0, units, getMostDealt(units));
+    if (deal.getDealt() > 0) {
+      double shares = std::max(1.0, double(ctas) / deal.getDealt());
+      working = wgmmaDealtLoop * unit * tiles * units / ctas +
+                ceilDiv(tiles, ctas) * wgmmaTileOverhead + wgmmaDealing +
+                area / (128 * 128) * (wgmmaLeaving + shares * wgmmaAdding);
+    } else {
+      working += wgmmaNotDealing;
+    }
+  }
+  double body = std::pow(std::pow(working, wgmmaOverlapExponent) +
                              std::pow(reading, wgmmaOverlapExponent),
                          1 / wgmmaOverlapExponent);
-  double busy = std::min(1.0, double(tiles * config.split) / places) * places /
+  double busy = std::min(1.0, double(ctas) / places) * places /
                 chip.multiprocessors * efficiency;
   double lasting = std::log(std::max(body / wgmmaPowerCycles, 1.0)) / 2;
   body *=
@@ -450,6 +482,9 @@ std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
   double bestCycles = 0;
   for (const WgmmaTile &tile : wgmmaTiles)
     for (int64_t split : wgmmaSplits) {
+      if (split == kStreamK && (tile.warpsK > 1 || problem.isGrouped() ||
+                                tokens < leastDealtTokens))
+        continue;
       KernelConfig config;
       config.family = KernelFamily::Wgmma;
       config.copy = ActivationCopy::Tensor;
@@ -469,13 +504,17 @@ std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
         --config.stages;
       if (config.stages <= 2)
         continue;
-      int64_t ctas = ceilDiv(problem.n, config.rowTile) *
-                     getTokenTiles(tokens, tile.tokens) * split;
+      int64_t tiles = ceilDiv(problem.n, config.rowTile) *
+                      getTokenTiles(tokens, tile.tokens);
+      std::string ctas = split == kStreamK
+                             ? text(tiles) + " tiles dealt out to " +
+                                   text(chip.multiprocessors) + " CTAs"
+                             : text(tiles * split) + " CTAs of which " +
+                                   text(getClusterPlaces(chip, split)) +
+                                   " run at once";
       bestCycles = cycles;
       best = Choice{config,
-                    text(ctas) + " CTAs of which " +
-                        text(getClusterPlaces(chip, split)) +
-                        " run at once, about " + text(int64_t(cycles / 1000)) +
+                    ctas + ", about " + text(int64_t(cycles / 1000)) +
                         " thousand cycles at " + text(tokens) + " tokens",
                     cycles / wgmmaCyclesPerMicrosecond};
     }

@@ -9,6 +9,7 @@
 #include "quant-llm/Kernels/Tuning.h"
 
 #include "quant-llm/Kernels/ConfigText.h"
+#include "quant-llm/Kernels/StreamK.h"
 #include "quant-llm/Support/JsonFields.h"
 
 #include <set>
@@ -61,8 +62,13 @@ static Result<KernelConfig> parseConfig(const json &value,
     fields.fail("expected 'copy' to be one of " +
                 std::string(getActivationCopyNames()) + " but got '" + copy +
                 "'");
-  for (const ConfigField &field : getConfigFields())
-    config.*field.member = fields.integer(field.name, 1, maxNumber);
+  for (const ConfigField &field : getConfigFields()) {
+    const json *given = fields.find(field.name);
+    if (field.member == &KernelConfig::split && given && *given == kStreamKName)
+      config.split = kStreamK;
+    else
+      config.*field.member = fields.integer(field.name, 1, maxNumber);
+  }
   std::vector<const json *> tokens = fields.array("tokens");
   if (tokens.size() == 2) {
     config.minTokens = fields.asInteger(*tokens[0], "tokens", 1, maxNumber);

@@ -16,6 +16,7 @@
 #include "quant-llm/Kernels/KernelSpec.h"
 #include "quant-llm/Kernels/ScaleMode.h"
 #include "quant-llm/Kernels/StageLayout.h"
+#include "quant-llm/Kernels/StreamK.h"
 #include "quant-llm/Kernels/WgmmaPlan.h"
 #include "quant-llm/Packing/FragmentLayout.h"
 #include "quant-llm/Support/Rounding.h"
@@ -37,6 +38,9 @@ static constexpr int64_t registersBesideSums = 48;
 /// on top: 4 registers for every 8 tokens (measured: 184 to 192 in all for a
 /// tile of 128 x 128 with 64 sums).
 static constexpr int64_t multistageRegistersBesideSums = 64;
+/// The same of the family wgmma where parts of tiles are kept track of and
+/// codes are no integers (measured: 88 and 96 were not enough).
+static constexpr int64_t streamRegistersBesideSums = 100;
 /// Look-ups of a table that are on their way.
 static constexpr int64_t tableRegisters = 16;
 
@@ -96,9 +100,13 @@ static Status verifyProblem(const KernelProblem &problem) {
 
 Status quant_llm::verifyConfig(const KernelConfig &config) {
   // Bounds that keep all products of sizes far from overflow.
-  for (const ConfigField &field : getConfigFields())
-    if (int64_t value = config.*field.member; value < 1 || value > 1 << 16)
+  for (const ConfigField &field : getConfigFields()) {
+    int64_t value = config.*field.member;
+    if (field.member == &KernelConfig::split && value == kStreamK)
+      continue;
+    if (value < 1 || value > 1 << 16)
       return expected(std::string(field.name) + " to be 1 to 65536", value);
+  }
   if (config.minTokens < 1 || config.maxTokens < config.minTokens)
     return Status::error("expected tokens to be a range from 1 on but got [" +
                          text(config.minTokens) + ", " +
@@ -134,6 +142,9 @@ static Status verifyMma(const KernelProblem &problem,
                     config.warpsK);
   if (config.stages < 2)
     return expected("at least 2 stages", config.stages);
+  if (config.split == kStreamK)
+    return Status::error(std::string("expected the family wgmma for split = ") +
+                         kStreamKName + " but got " + getName(config.family));
   int64_t chunks = (problem.k + config.stageK - 1) / config.stageK;
   int64_t mostSplit = config.family == KernelFamily::FewTokens
                           ? std::min<int64_t>(chunks, 8)
@@ -198,14 +209,21 @@ static Status verifyWgmma(const KernelProblem &problem,
     return plan.status();
   int64_t sums = plan->blocksPerConsumer * config.tokenTile / 2;
   int64_t registers = std::max(plan->launchRegisters, plan->consumerRegisters);
-  if (sums + registersBesideSums > registers)
-    return Status::error(
-        "expected sums for " + text(registers) + " registers a thread (" +
-        text(plan->threads) + " threads, " + text(config.ctasPerSM) +
-        " CTAs per multiprocessor), of which " + text(registersBesideSums) +
-        " are needed for other things, but row_tile, "
-        "token_tile and warps_rows ask for " +
-        text(sums));
+  ElementKind kind = problem.scheme.element.kind;
+  bool isInteger = kind == ElementKind::Int || kind == ElementKind::UInt ||
+                   kind == ElementKind::Ternary;
+  int64_t others = registersBesideSums;
+  if (plan->streams && !isInteger)
+    others = streamRegistersBesideSums +
+             (getTableBytes(problem.scheme) ? tableRegisters : 0);
+  if (sums + others > registers)
+    return Status::error("expected sums for " + text(registers) +
+                         " registers a thread (" + text(plan->threads) +
+                         " threads, " + text(config.ctasPerSM) +
+                         " CTAs per multiprocessor), of which " + text(others) +
+                         " are needed for other things, but row_tile, "
+                         "token_tile and warps_rows ask for " +
+                         text(sums));
   return Status::success();
 }
 

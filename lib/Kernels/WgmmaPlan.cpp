@@ -10,6 +10,7 @@
 
 #include "quant-llm/Kernels/ConfigText.h"
 #include "quant-llm/Kernels/ScaleMode.h"
+#include "quant-llm/Kernels/StreamK.h"
 #include "quant-llm/Support/Rounding.h"
 
 #include <algorithm>
@@ -61,10 +62,17 @@ static Status planTile(WgmmaPlan &plan, const KernelProblem &problem,
         "expected 1 to 4 consumer warpgroups that divide the " +
         text(rows / 64) + " blocks of 64 rows but got " +
         text(config.warpsRows));
-  if (config.warpsK < 1 || config.split < 1 || config.split > 8)
-    return Status::error("expected a cluster of 1 to 8 CTAs along k for the "
-                         "wgmma family but got " +
+  plan.streams = config.split == kStreamK;
+  if (config.warpsK < 1 || config.split > 8)
+    return Status::error("expected a cluster of 1 to 8 CTAs along k, or "
+                         "stream_k, for the wgmma family but got " +
                          text(config.split));
+  if (plan.streams && config.warpsK > 1)
+    return Status::error("expected warps_k = 1 with split = stream_k but got " +
+                         text(config.warpsK));
+  if (plan.streams && problem.isGrouped())
+    return Status::error("expected no split = stream_k for experts, whose "
+                         "tiles are found on the device");
   if (int64_t parts = config.warpsK * config.split; plan.units < parts)
     return Status::error("expected at least " + text(parts) +
                          " units of 128 columns, one for each of the parts "
@@ -85,13 +93,17 @@ static Status planTile(WgmmaPlan &plan, const KernelProblem &problem,
                          text(config.stages));
   plan.consumers = config.warpsRows * config.warpsK;
   plan.parts = config.warpsK;
-  plan.split = config.split;
+  plan.split = std::max<int64_t>(config.split, 1);
   plan.blocks = blocks;
   plan.blocksPerConsumer = blocks / config.warpsRows;
   plan.rowTiles = ceilDiv(problem.n, rows);
   plan.bandTiles = std::max<int64_t>(1, 1024 / tokens);
 
   int64_t sums = plan.blocksPerConsumer * tokens / 2;
+  if (plan.streams) {
+    plan.partBytes = plan.blocks * tokens * 64 * 4;
+    plan.mostDealt = getMostDealt(plan.units);
+  }
   if (sums > 128)
     return Status::error("expected at most 128 sums a thread (row blocks of a "
                          "warpgroup times token tile / 2) but got " +
@@ -170,8 +182,10 @@ static void planRegisters(WgmmaPlan &plan, const KernelConfig &config) {
       (fitting * groups - producer) / plan.consumers / granule * granule;
   if (fitting > most || consumer <= plan.launchRegisters)
     return;
-  plan.producerRegisters = producer;
   plan.consumerRegisters = std::min<int64_t>(consumer, 240);
+  // What rounding leaves is the producer's, too.
+  plan.producerRegisters =
+      (fitting * groups - plan.consumers * consumer) / granule * granule;
 }
 
 /// The protocol. The consumer is always `ahead` chunks further with weights

@@ -154,6 +154,8 @@ def _check_weight(packed, packed_scales, packed_zeros, n, k, scheme):
 _CHIPS = {(8, 0): "sm_80", (8, 6): "sm_86", (8, 7): "sm_86", (8, 9): "sm_89", (9, 0): "sm_90a", (10, 0): "sm_100a", (12, 0): "sm_120a"}
 
 _DEFAULT_CACHE_SIZE = "2G"
+# Bytes at the beginning of a workspace that are zero before and after every launch.
+_WORKSPACE_ZEROS = 16384
 
 
 def _chip_of(device):
@@ -270,16 +272,22 @@ class _Store:
                 cache.remove(path)
 
     def workspace(self, device, stream, size):
-        """(memory that is zero, to be kept by the caller until the launch)."""
+        """Memory whose first bytes are zero, to be kept by the caller until the launch."""
         if size == 0:
             return None
+
+        def make():
+            made = torch.empty(size, dtype=torch.uint8, device=device)
+            made[:_WORKSPACE_ZEROS].zero_()
+            return made
+
         # A graph may run beside everything else later: it gets memory of its own.
         if device.type == "cuda" and _is_capturing():
-            return torch.zeros(size, dtype=torch.uint8, device=device)
+            return make()
         with self.lock:
             memory = self.workspaces.get((device, stream))
             if memory is None or memory.numel() < size:
-                memory = self.workspaces[device, stream] = torch.zeros(size, dtype=torch.uint8, device=device)
+                memory = self.workspaces[device, stream] = make()
         return memory
 
 

@@ -35,6 +35,9 @@ const char *getActivationCopyNames();
 /// "f16", "bf16", "f32".
 const char *getName(TensorType type);
 
+/// The word for KernelConfig::split = kStreamK.
+constexpr const char *kStreamKName = "stream_k";
+
 /// A field of a configuration that is an integer, and its name.
 struct ConfigField {
   const char *name;

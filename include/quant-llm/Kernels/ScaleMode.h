@@ -54,6 +54,10 @@ bool roundsZeros(const KernelProblem &problem);
 /// there are so few of them that their rounding errors need not even out.
 bool addsRests(const KernelProblem &problem);
 
+/// Whether the table of a codebook has all pairs of values, for every lane of a
+/// warp, and not single values: that of up to 16 values.
+bool hasPairTable(const Scheme &scheme);
+
 /// Bytes of the table of a codebook in shared memory, 0 for other formats.
 int64_t getTableBytes(const Scheme &scheme);
 

@@ -61,6 +61,13 @@ struct WgmmaPlan {
   int64_t bandTiles = 1;
   /// @}
 
+  /// @{ Tiles are dealt out by their units (StreamK.h): where the last wave is
+  /// less full than so many 256ths; bytes of a CTA's part of a tile.
+  bool streams = false;
+  int64_t mostDealt = 0;
+  int64_t partBytes = 0;
+  /// @}
+
   /// @{ Steps in a group of wgmma, fragment buffers of that many steps, and how
   /// many chunks dequantization is ahead of the products.
   unsigned chunkSteps = 0;

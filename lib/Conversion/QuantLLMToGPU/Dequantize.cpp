@@ -187,29 +187,55 @@ float Dequantizer::outputFactor() const {
 // Tables
 //===----------------------------------------------------------------------===//
 
-int64_t Dequantizer::tableBytes() const {
-  return isTable() ? std::max<int64_t>(2 * table.size(), 16) : 0;
-}
-
 void Dequantizer::fillTable(Value address, Value thread, int64_t threads) {
   if (!isTable())
     return;
   PTXBuilder::Scope scope(b, "table");
-  tableAddress = address;
-  int64_t size = table.size();
   Value source =
       LLVM::AddressOfOp::create(b, b.pointer(kGlobalSpace), tableName);
-  b.loop(thread, b.i32(size), b.i32(threads), [&](Value index) {
-    Value offset = b.mul(index, 2);
-    Value entry = b.load(b.getI16Type(), b.offsetPointer(source, offset), 2);
-    b.storeShared(entry, b.add(address, offset), 2);
-  });
+  auto entryAt = [&](Value index) {
+    return b.load(b.getI16Type(), b.offsetPointer(source, b.mul(index, 2)), 2);
+  };
+  int64_t size = table.size();
+  if (!looksUpPairs()) {
+    tableAddress = address;
+    b.loop(thread, b.i32(size), b.i32(threads), [&](Value index) {
+      b.storeShared(entryAt(index), b.add(address, b.mul(index, 2)), 2);
+    });
+    return;
+  }
+  // A lane stores four copies of an entry, eight lanes all of them.
+  constexpr int64_t lanesPerEntry = kWarpLanes / 4;
+  constexpr int64_t entriesAtOnce = kWarpLanes / lanesPerEntry;
+  Value lane = b.bitAnd(thread, kWarpLanes - 1);
+  Value own =
+      arith::ExtUIOp::create(b, b.i32Type(), entryAt(b.bitAnd(lane, size - 1)));
+  b.loop(b.div(thread, kWarpLanes), b.i32(size * size / entriesAtOnce),
+         b.i32(threads / kWarpLanes), [&](Value index) {
+           Value entry =
+               b.add(b.mul(index, entriesAtOnce), b.div(lane, lanesPerEntry));
+           Value low = b.broadcastLane(own, b.bitAnd(entry, size - 1));
+           Value high = b.broadcastLane(own, b.div(entry, size));
+           Value both = b.bitOr(low, b.shiftLeft(high, 16));
+           b.storeShared(b.vectorOf({both, both, both, both}),
+                         b.add(b.add(address, b.mul(index, 16 * kWarpLanes)),
+                               b.mul(lane, 16)),
+                         16);
+         });
+  tableAddress = b.add(address, b.mul(lane, 4));
 }
 
 Value Dequantizer::tableLookup(PackedUnit &unit, unsigned step, unsigned r) {
+  unsigned bits = problem.scheme.element.bits;
+  if (looksUpPairs()) {
+    // A code at bit 7 is as many entries of 32 words; the code of the high half
+    // counts for as many codes of the low half as there are.
+    Value codes = unit.gather(step, r, 0, bits, /*position=*/7);
+    Value address = b.dotHalves(codes, 1, 1 << bits, tableAddress);
+    return b.bitcast(b.loadShared(b.i32Type(), address, 4), b.pair(element));
+  }
   // Codes at bit 1 are byte offsets.
-  Value offsets =
-      unit.gather(step, r, 0, problem.scheme.element.bits, /*position=*/1);
+  Value offsets = unit.gather(step, r, 0, bits, /*position=*/1);
   auto entry = [&](Value offset) {
     Value loaded = b.loadShared(b.getI16Type(), b.add(tableAddress, offset), 2);
     return Value(arith::ExtUIOp::create(b, b.i32Type(), loaded));

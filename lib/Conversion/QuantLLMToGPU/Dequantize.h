@@ -20,6 +20,10 @@
 // multiply-add with the scale times the inverse power gives the weight, rounded
 // once.
 //
+// Values of a codebook are looked up in shared memory. Of up to 16 values there
+// is a table of all pairs: one look-up yields a register. Every lane has a copy
+// of its own, all in one bank, so that no two lanes wait for each other.
+//
 // Scales and zeros that the activation type cannot hold (f32 in any, f16 in
 // bf16) are rounded, each alike for all weights of its block. Two things keep
 // the error of the product near that of weights that are rounded one by one.
@@ -89,10 +93,8 @@ public:
 
   ScaleMode mode() const { return scaleMode; }
 
-  /// Bytes of shared memory for a table, 0 for most formats.
-  int64_t tableBytes() const;
-  /// Fills the table at `address` with all `threads` threads of the CTA; a
-  /// barrier must follow.
+  /// Fills the table at `address` (of getTableBytes) with `threads` threads,
+  /// whole warps of the CTA, of which this is `thread`; a barrier must follow.
   void fillTable(mlir::Value address, mlir::Value thread, int64_t threads);
 
   /// @{ Registers. `scales` and `zeros` are pointers, or addresses of shared
@@ -154,6 +156,9 @@ private:
   int scaleExponent() const;
   /// Register r of a step: values (before zero and scale) times a power of two.
   Value rawValue(PackedUnit &unit, unsigned step, unsigned r);
+  /// Whether the table has all pairs of values, in one bank for each lane, and
+  /// not single values.
+  bool looksUpPairs() const { return hasPairTable(problem.scheme); }
   Value tableLookup(PackedUnit &unit, unsigned step, unsigned r);
   /// A register from its raw value.
   Value applyScale(Value raw, unsigned position,

@@ -53,6 +53,8 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
   }
   if (problem.isGrouped())
     argument(global, "offsets");
+  if (shape.workspaceBytes)
+    argument(global, "workspace");
   argument(global, "y");
   for (unsigned i = 0; i != problem.epilogue.size(); ++i)
     argument(global, "epilogue" + Twine(i));
@@ -74,12 +76,13 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
   };
   SmallVector<StringRef> nameRefs(names.begin(), names.end());
   describe("args", b.getStrArrayAttr(nameRefs));
-  describe("cluster", b.getI32IntegerAttr(config.split));
+  int64_t cluster = std::max<int64_t>(config.split, 1);
+  describe("cluster", b.getI32IntegerAttr(cluster));
   describe("ctas_per_sm", b.getI32IntegerAttr(config.ctasPerSM));
   describe("grid", b.getStringAttr(shape.persistent ? "persistent" : "tiles"));
   describe("row_tile", b.getI32IntegerAttr(config.rowTile));
   describe("shared_bytes", b.getI32IntegerAttr(shape.sharedBytes));
-  describe("split", b.getI32IntegerAttr(config.split));
+  describe("split", b.getI32IntegerAttr(std::max(cluster, shape.shares)));
   describe("threads", b.getI32IntegerAttr(shape.threads));
   describe("token_tile", b.getI32IntegerAttr(config.tokenTile));
   describe("tokens", b.getI64ArrayAttr({config.minTokens, config.maxTokens}));
@@ -92,6 +95,11 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
       map.push_back(b.getNamedAttr("box_segments",
                                    b.getI32IntegerAttr(shape.boxSegments)));
     describe("tensor_map_x", b.getDictionaryAttr(map));
+  }
+  if (shape.workspaceBytes) {
+    describe("workspace_bytes", b.getI64IntegerAttr(shape.workspaceBytes));
+    describe("workspace_bytes_per_cta",
+             b.getI64IntegerAttr(shape.workspaceBytesPerCTA));
   }
   attribute("quant_llm.launch", b.getDictionaryAttr(description));
 
@@ -133,6 +141,8 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
       outputScales.push_back(value);
     else if (kind == "offsets")
       offsets = value;
+    else if (kind == "workspace")
+      workspace = value;
     else if (kind == "y")
       y = value;
     else if (kind == "epilogue")

@@ -34,6 +34,12 @@ struct LaunchShape {
   /// divided into boxes of columns but addressed by single ones.
   int64_t boxSegments = 0;
   bool persistent = false;
+  /// CTAs that may share a tile, if they are no cluster.
+  int64_t shares = 1;
+  /// @{ The workspace: bytes in all, and for each CTA; none if both are 0.
+  int64_t workspaceBytes = 0;
+  int64_t workspaceBytesPerCTA = 0;
+  /// @}
 };
 
 class KernelFrame {
@@ -54,6 +60,7 @@ public:
   llvm::SmallVector<mlir::Value, 2> scales;
   llvm::SmallVector<mlir::Value, 2> zeros;
   mlir::Value offsets;
+  mlir::Value workspace;
   mlir::Value y;
   mlir::Value m;
   /// @}

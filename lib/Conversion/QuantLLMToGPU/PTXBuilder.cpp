@@ -103,6 +103,15 @@ Value PTXBuilder::rotateRight(Value word, unsigned bits) {
     return word;
   return LLVM::FshrOp::create(*this, word, word, i32(bits % 32));
 }
+Value PTXBuilder::dotHalves(Value word, unsigned factorOfLow,
+                            unsigned factorOfHigh, Value addend) {
+  Value halves = bitcast(word, VectorType::get({2}, getI16Type()));
+  Value factors = bitcast(i32(factorOfLow | factorOfHigh << 8),
+                          VectorType::get({4}, getI8Type()));
+  return NVVM::DotAccumulate2WayOp::create(
+      *this, getI32Type(), halves, NVVM::DotAccumulateType::UNSIGNED, factors,
+      NVVM::DotAccumulateType::UNSIGNED, addend, /*b_hi=*/false);
+}
 Value PTXBuilder::min(Value lhs, Value rhs) {
   return createOrFold<arith::MinUIOp>(lhs, rhs);
 }
@@ -451,6 +460,17 @@ void PTXBuilder::clusterArriveRelaxed() {
 }
 void PTXBuilder::clusterWait() {
   NVVM::ClusterWaitOp::create(*this, getUnitAttr());
+}
+void PTXBuilder::setFlag(Value pointer) {
+  inlineAsm("st.release.gpu.global.u32 [$0], $1;", {}, {pointer, i32(1)},
+            /*hasSideEffects=*/true);
+}
+void PTXBuilder::takeFlag(Value pointer) {
+  inlineAsm("{\n.reg .pred unset;\n.reg .b32 flag;\nwait:\n"
+            "ld.acquire.gpu.global.u32 flag, [$0];\n"
+            "setp.eq.u32 unset, flag, 0;\n@unset bra wait;\n"
+            "st.relaxed.gpu.global.u32 [$0], 0;\n}",
+            {}, {pointer}, /*hasSideEffects=*/true);
 }
 Value PTXBuilder::remoteAddress(Value address, Value rank) {
   return inlineAsm("mapa.shared::cluster.u32 $0, $1, $2;", getI32Type(),

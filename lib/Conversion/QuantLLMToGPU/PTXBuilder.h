@@ -98,6 +98,9 @@ public:
   mlir::Value shiftRight(mlir::Value lhs, int64_t bits);
   /// The 32-bit word rotated right.
   mlir::Value rotateRight(mlir::Value word, unsigned bits);
+  /// The halves of a word times unsigned bytes, and a third value, added up.
+  mlir::Value dotHalves(mlir::Value word, unsigned factorOfLow,
+                        unsigned factorOfHigh, mlir::Value addend);
   mlir::Value min(mlir::Value lhs, mlir::Value rhs);
   mlir::Value min(mlir::Value lhs, int64_t rhs) { return min(lhs, i32(rhs)); }
   mlir::Value max(mlir::Value lhs, mlir::Value rhs);
@@ -221,6 +224,14 @@ public:
   void syncNamed(mlir::Value id, int64_t threads);
   /// Arrives at a named barrier without waiting for the others.
   void arriveNamed(int64_t id, int64_t threads);
+  /// @}
+
+  /// @{ Words of global memory through which CTAs meet. What a thread has
+  /// stored or seen before it sets a flag is seen by a thread that waited for
+  /// the flag.
+  void setFlag(mlir::Value pointer);
+  /// Until the word is not zero, which it is again afterwards.
+  void takeFlag(mlir::Value pointer);
   /// @}
 
   /// @{ Clusters of CTAs (sm_90).

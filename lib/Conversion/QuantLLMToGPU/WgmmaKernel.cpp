@@ -20,12 +20,17 @@
 // meet in shared memory, and every warpgroup finishes some of the tokens. With
 // experts, too, a CTA has one tile, whose tokens are found on the device.
 //
+// If tiles are dealt out by their units (Kernels/StreamK.h), a CTA has parts of
+// tiles, too. A part that does not end its tile goes to the workspace, thread
+// by thread; the CTA that ends the tile adds the parts that others have of it.
+//
 //===----------------------------------------------------------------------===//
 
 #include "Dequantize.h"
 #include "KernelFrame.h"
 #include "Kernels.h"
 #include "PTXBuilder.h"
+#include "quant-llm/Kernels/StreamK.h"
 #include "quant-llm/Kernels/WgmmaPlan.h"
 
 #include "llvm/ADT/STLExtras.h"
@@ -47,6 +52,14 @@ struct Cursor {
 /// those of the CTA's place in the grid.
 struct Tile {
   Value rows, tokens;
+};
+
+/// What a CTA has of a tile: its number, the units from the first to before the
+/// last, and the first unit of what comes next.
+struct TilePart {
+  Value number;
+  Tile tile;
+  Value from, to, nextFrom;
 };
 
 /// What a consumer carries from one unit to the next.
@@ -88,9 +101,11 @@ private:
 
   Value numTiles();
   Tile tileAt(Value index);
-  /// Calls `body` for every tile of this CTA.
+  using Deal = StreamDeal<PTXBuilder, Value>;
+  void dealTiles();
+  /// Calls `body` for every tile of this CTA, or part of one.
   Values walkTiles(ValueRange carried,
-                   function_ref<Values(const Tile &, ValueRange)> body);
+                   function_ref<Values(const TilePart &, ValueRange)> body);
   Value firstTokenOf(const Tile &tile) {
     return tile.tokens ? b.mul(tile.tokens, config.tokenTile)
                        : frame.firstToken;
@@ -113,10 +128,10 @@ private:
   Values flatten(const ConsumerState &state);
   ConsumerState unflatten(ValueRange values);
   /// Walks over actions; `unit` is null outside of units, `notFirst` (i1) says
-  /// that the unit is not the first of its tile.
+  /// that the unit is not the first of its part of a tile.
   void consume(ArrayRef<PipelineAction> actions, ConsumerState &state,
                unsigned &heldWeights, unsigned &heldActivations, Value unit,
-               Value notFirst);
+               Value notFirst, const TilePart *current = nullptr);
   void openUnit(const ConsumerState &state, Value unit);
   const ScaleRegisters &registersOf(unsigned block, unsigned step);
   void prepare(const PipelineAction &action, ConsumerState &state);
@@ -127,6 +142,14 @@ private:
   /// The block of 64 rows of the weight, at most the last one.
   Value globalBlock(const Tile &tile, Value blockOfTile);
   void finishTile(const Tile &tile, ArrayRef<Values> sums);
+  /// @{ Sums of parts of tiles: leaves them in the workspace, or adds those of
+  /// the CTAs before this one and finishes the tile.
+  void finishPart(const TilePart &current, ArrayRef<Values> sums);
+  void leavePart(ArrayRef<Values> sums);
+  SmallVector<Values> addParts(const TilePart &current, ArrayRef<Values> sums);
+  Value flagOf(Value cta);
+  Value partOf(Value cta, unsigned index);
+  /// @}
   void meet(const Tile &tile, ArrayRef<Values> sums);
   /// Stores this warpgroup's range of the tokens of a row block.
   void storeMet(unsigned rowBlock, Value firstRow, const Tile &tile);
@@ -171,6 +194,7 @@ private:
   Value shared, thread, lane, warpgroup, warp;
   /// Of the producer: bytes of a slot of activations, L2 policy of weights.
   Value activationBytes, weightPolicy;
+  std::optional<Deal> deal;
   /// Of a kernel whose columns are shared: the part at work, and the units from
   /// the first to before the last of this CTA.
   Value part, unitsFrom, unitsTo;
@@ -260,15 +284,33 @@ Tile WgmmaEmitter::tileAt(Value index) {
   return {rows, b.add(first, b.sub(inBand, b.mul(rows, width)))};
 }
 
-Values
-WgmmaEmitter::walkTiles(ValueRange carried,
-                        function_ref<Values(const Tile &, ValueRange)> body) {
+void WgmmaEmitter::dealTiles() {
+  PTXBuilder::Scope scope(b, "deal");
+  deal.emplace(b, numTiles(), b.min(b.gridSizeX(), kMostStreamCTAs),
+               b.blockIndexX(), plan.units, plan.mostDealt);
+}
+
+Values WgmmaEmitter::walkTiles(
+    ValueRange carried,
+    function_ref<Values(const TilePart &, ValueRange)> body) {
+  Value first = b.i32(0), end = b.i32(plan.units);
   if (problem.isGrouped())
-    return body(tileOfCluster(), carried);
-  return b.loop(b.blockIndexX(), numTiles(), b.gridSizeX(), carried,
-                [&](Value index, ValueRange carried) {
-                  return body(tileAt(index), carried);
-                });
+    return body({Value(), tileOfCluster(), first, end, first}, carried);
+  if (!plan.streams)
+    return b.loop(b.blockIndexX(), numTiles(), b.gridSizeX(), carried,
+                  [&](Value number, ValueRange carried) {
+                    return body({number, tileAt(number), first, end, first},
+                                carried);
+                  });
+  Value takesPart = b.less(b.blockIndexX(), kMostStreamCTAs);
+  Value count = b.select(takesPart, deal->getCount(), b.i32(0));
+  return b.loop(
+      b.i32(0), count, b.i32(1), carried, [&](Value index, ValueRange carried) {
+        Value number = deal->getTile(index);
+        return body({number, tileAt(number), deal->getFrom(index),
+                     deal->getTo(index), deal->getFrom(b.add(index, 1))},
+                    carried);
+      });
 }
 
 Tile WgmmaEmitter::tileOfCluster() {
@@ -388,6 +430,9 @@ void WgmmaEmitter::produce(ArrayRef<PipelineAction> actions, Cursors &cursors,
 
 void WgmmaEmitter::emitProducer() {
   PTXBuilder::Scope scope(b, "producer");
+  // In each role, as few registers lead from before the roles into them.
+  if (plan.streams)
+    dealTiles();
   Value oneTokenTile = b.less(frame.m, b.i32(config.tokenTile + 1));
   weightPolicy =
       b.select(oneTokenTile, b.evictFirstPolicy(), b.evictNormalPolicy());
@@ -441,15 +486,15 @@ void WgmmaEmitter::emitProducer() {
     return;
   }
 
-  Values left =
-      walkTiles(toValues(start), [&](const Tile &tile, ValueRange atTile) {
-        return b.loop(b.i32(0), b.i32(plan.units), b.i32(1), atTile,
-                      [&](Value unit, ValueRange values) {
-                        Cursors cursors = fromValues(values);
-                        produce(plan.program.produceUnit, cursors, tile, unit);
-                        return toValues(cursors);
-                      });
-      });
+  Values left = walkTiles(toValues(start), [&](const TilePart &has,
+                                               ValueRange atTile) {
+    return b.loop(has.from, has.to, b.i32(1), atTile,
+                  [&](Value unit, ValueRange values) {
+                    Cursors cursors = fromValues(values);
+                    produce(plan.program.produceUnit, cursors, has.tile, unit);
+                    return toValues(cursors);
+                  });
+  });
   Cursors last = fromValues(left);
   produce(plan.program.produceEnd, last, Tile(), Value());
 }
@@ -582,7 +627,7 @@ void WgmmaEmitter::multiply(const PipelineAction &action, ConsumerState &state,
 void WgmmaEmitter::consume(ArrayRef<PipelineAction> actions,
                            ConsumerState &state, unsigned &heldWeights,
                            unsigned &heldActivations, Value unit,
-                           Value notFirst) {
+                           Value notFirst, const TilePart *current) {
   for (const PipelineAction &action : actions) {
     bool isWeights = action.ring == WgmmaPlan::kWeights;
     Cursor &cursor = isWeights ? state.weights : state.activations;
@@ -594,12 +639,15 @@ void WgmmaEmitter::consume(ArrayRef<PipelineAction> actions,
       b.waitBarrier(fullBarrier(action.ring, cursor.slot), cursor.parity);
       if (isWeights) {
         // Inside a unit this is the following one, perhaps of the next tile.
-        Value opened = plan.sumsMeet() ? b.add(unitsFrom, part) : b.i32(0);
+        Value opened = plan.sumsMeet() ? b.add(unitsFrom, part)
+                       : plan.streams  ? deal->getFrom(b.i32(0))
+                                       : b.i32(0);
         if (unit && plan.sumsMeet()) {
           opened = b.add(unit, plan.parts);
         } else if (unit && plan.units > 1) {
           opened = b.add(unit, 1);
-          opened = b.select(b.equal(opened, plan.units), b.i32(0), opened);
+          opened =
+              b.select(b.equal(opened, current->to), current->nextFrom, opened);
         }
         openUnit(state, opened);
       }
@@ -653,6 +701,8 @@ void WgmmaEmitter::emitConsumer() {
   rowGroup =
       plan.parts == 1 ? consumer : b.rem(consumer, plan.consumersPerPart());
   threadInGroup = b.bitAnd(thread, 127);
+  if (plan.streams)
+    dealTiles();
 
   ConsumerState start;
   Value undefined = LLVM::UndefOp::create(b, b.f32Type());
@@ -670,7 +720,8 @@ void WgmmaEmitter::emitConsumer() {
       llvm::count_if(program.consumeTileEnd, [](const PipelineAction &action) {
         return action.kind == Kind::Release;
       });
-  auto consumeUnits = [&](Value from, Value to, ValueRange before) {
+  auto consumeUnits = [&](Value from, Value to, ValueRange before,
+                          const TilePart *current) {
     return b.loop(from, to, b.i32(plan.parts), before,
                   [&](Value unit, ValueRange carried) {
                     ConsumerState state = unflatten(carried);
@@ -679,7 +730,7 @@ void WgmmaEmitter::emitConsumer() {
                     openUnit(state, unit);
                     Value notFirst = b.less(from, unit);
                     consume(program.consumeUnit, state, weightsHere,
-                            activationsHere, unit, notFirst);
+                            activationsHere, unit, notFirst, current);
                     return flatten(state);
                   });
   };
@@ -690,16 +741,22 @@ void WgmmaEmitter::emitConsumer() {
   };
   if (plan.sumsMeet()) {
     ConsumerState state = unflatten(
-        consumeUnits(b.add(unitsFrom, part), unitsTo, flatten(start)));
+        consumeUnits(b.add(unitsFrom, part), unitsTo, flatten(start), nullptr));
     endTile(state);
     meet(tileOfCluster(), state.sums);
     return;
   }
-  walkTiles(flatten(start), [&](const Tile &tile, ValueRange atTile) {
+  walkTiles(flatten(start), [&](const TilePart &has, ValueRange atTile) {
     ConsumerState state =
-        unflatten(consumeUnits(b.i32(0), b.i32(plan.units), atTile));
+        unflatten(consumeUnits(has.from, has.to, atTile, &has));
     endTile(state);
-    finishTile(tile, state.sums);
+    if (plan.streams) {
+      finishPart(has, state.sums);
+      // Beside those with other parts added there is no room for these.
+      state.sums = start.sums;
+    } else {
+      finishTile(has.tile, state.sums);
+    }
     return flatten(state);
   });
 }
@@ -721,6 +778,77 @@ static void syncWarpgroup(PTXBuilder &b) {
               "shr.u32 warpgroup, warpgroup, 7;\n"
               "bar.sync warpgroup, 128;\n}",
               {}, {}, /*hasSideEffects=*/true);
+}
+
+Value WgmmaEmitter::flagOf(Value cta) {
+  return b.offsetPointer(frame.workspace,
+                         b.add(b.mul(cta, 16), b.mul(consumer, 4)));
+}
+
+/// Four sums of every thread lie together.
+Value WgmmaEmitter::partOf(Value cta, unsigned index) {
+  int64_t ofConsumer = plan.partBytes / plan.consumers;
+  Value bytes = b.add(
+      b.mul(b.toI64(cta), b.i64(plan.partBytes)),
+      b.toI64(b.add(b.mul(consumer, ofConsumer), b.mul(threadInGroup, 16))));
+  return b.offsetPointer(
+      frame.workspace,
+      b.add(bytes, b.i64(kStreamFlagBytes + int64_t(index / 4) * 128 * 16)));
+}
+
+void WgmmaEmitter::leavePart(ArrayRef<Values> sums) {
+  PTXBuilder::Scope scope(b, "leave");
+  Value cta = b.blockIndexX();
+  unsigned index = 0;
+  for (const Values &ofBlock : sums)
+    for (unsigned i = 0; i < ofBlock.size(); i += 4, index += 4)
+      b.store(b.vectorOf(ValueRange(ofBlock).slice(i, 4)), partOf(cta, index),
+              16);
+  syncWarpgroup(b);
+  b.ifThen(b.equal(threadInGroup, 0), [&] { b.setFlag(flagOf(cta)); });
+}
+
+SmallVector<Values> WgmmaEmitter::addParts(const TilePart &current,
+                                           ArrayRef<Values> sums) {
+  PTXBuilder::Scope scope(b, "add_parts");
+  Values all;
+  for (const Values &ofBlock : sums)
+    llvm::append_range(all, ofBlock);
+  Value cta = b.blockIndexX();
+  Value first = b.select(b.less(b.i32(0), current.from),
+                         deal->getFirstCTA(current.number), cta);
+  all = b.loop(first, cta, b.i32(1), all, [&](Value other, ValueRange carried) {
+    b.ifThen(b.equal(threadInGroup, 0), [&] { b.takeFlag(flagOf(other)); });
+    syncWarpgroup(b);
+    Values added;
+    Type vector = VectorType::get({4}, b.f32Type());
+    for (unsigned i = 0; i < carried.size(); i += 4) {
+      Value loaded = b.load(vector, partOf(other, i), 16);
+      for (unsigned j = 0; j < 4; ++j)
+        added.push_back(b.addF(carried[i + j], b.extract(loaded, j)));
+    }
+    return added;
+  });
+  SmallVector<Values> result;
+  ValueRange left = all;
+  for (const Values &ofBlock : sums) {
+    result.push_back(Values(left.take_front(ofBlock.size())));
+    left = left.drop_front(ofBlock.size());
+  }
+  return result;
+}
+
+void WgmmaEmitter::finishPart(const TilePart &current, ArrayRef<Values> sums) {
+  b.ifElse(
+      b.less(current.to, plan.units),
+      [&] {
+        leavePart(sums);
+        return Values();
+      },
+      [&] {
+        finishTile(current.tile, addParts(current, sums));
+        return Values();
+      });
 }
 
 void WgmmaEmitter::finishTile(const Tile &tile, ArrayRef<Values> sums) {
@@ -1125,6 +1253,11 @@ LLVM::LLVMFuncOp quant_llm::emitWgmmaKernel(gpu::GPUModuleOp module,
   shape.sharedBytes = plan->sharedBytes;
   shape.boxColumns = WgmmaPlan::kHalf;
   shape.persistent = !plan->sumsMeet() && !problem.isGrouped();
+  if (plan->streams) {
+    shape.shares = getStreamShares(plan->units);
+    shape.workspaceBytes = kStreamFlagBytes;
+    shape.workspaceBytesPerCTA = plan->partBytes;
+  }
   KernelFrame frame(b, module, name, problem, config, epilogue, shape);
   frame.withTile(
       [&] { WgmmaEmitter(b, frame, problem, config, *plan).emit(); });

@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Kernels/Tuning.h"
+#include "quant-llm/Kernels/StreamK.h"
 
 #include "../TestFiles.h"
 
@@ -70,6 +71,14 @@ TEST(TuningTest, Reads) {
                 ->front()
                 .weights,
             2);
+  auto splitOf = [](const std::string &text) {
+    return parseTuning(makeFile(R"("split": 1)", R"("split": )" + text))
+        ->front()
+        .kernels.front()
+        .split;
+  };
+  EXPECT_EQ(splitOf("4"), 4);
+  EXPECT_EQ(splitOf(R"("stream_k")"), kStreamK);
   EXPECT_EQ(entry.experts, 0);
   EXPECT_EQ(parseTuning(makeFile(R"("n": 64)", R"("experts": 8, "n": 64)"))
                 ->front()
@@ -107,6 +116,9 @@ TEST(TuningTest, Refuses) {
   refused(R"("stages": 3)", R"("stages": 1e99)",
           "kernel 0: expected 'stages' to be an integer");
   refused(R"("stages": 3,)", "", "kernel 0: expected a field 'stages'");
+  for (const char *split : {"0", R"("stream")"})
+    refused(R"("split": 1)", std::string(R"("split": )") + split,
+            "kernel 0: expected 'split' to be an integer from 1");
   refused(R"("row_tile": 64)", R"("row_tile": 65)",
           "kernel 0: expected row_tile to be a multiple of 16 but got 65");
   refused("[1, null]", "[1]",

@@ -8,6 +8,7 @@
 
 #include "quant-llm/Kernels/ConfigText.h"
 #include "quant-llm/Kernels/KernelSpec.h"
+#include "quant-llm/Kernels/StreamK.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Numerics/GroupQuantizer.h"
 
@@ -175,6 +176,8 @@ TEST(VerifyTest, Configurations) {
   };
   for (const ConfigField &field : getConfigFields())
     for (int64_t value : {int64_t(-1), int64_t(0), INT64_MAX}) {
+      if (field.member == &KernelConfig::split && value == kStreamK)
+        continue;
       config.*field.member = value;
       refused("expected " + std::string(field.name) +
               " to be 1 to 65536 but got " + std::to_string(value));
@@ -252,6 +255,35 @@ TEST(VerifyTest, Experts) {
   expectRefused(problem, config, "sm_90a",
                 "expected at most 524288 experts of 128 rows but got "
                 "1073741824");
+}
+
+TEST(VerifyTest, StreamK) {
+  KernelProblem problem = makeProblem(1280, 8192);
+  KernelConfig config;
+  config.family = KernelFamily::Wgmma;
+  config.copy = ActivationCopy::Tensor;
+  config.rowTile = 128;
+  config.tokenTile = 128;
+  config.stageK = 64;
+  config.warpsRows = 2;
+  config.split = kStreamK;
+  Status status = verifyKernel(problem, config, chip("sm_90a"));
+  EXPECT_TRUE(status.ok()) << status.message();
+  EXPECT_NE(describe(config).find(", split stream_k, "), std::string::npos);
+  config.warpsRows = 1;
+  config.warpsK = 2;
+  expectRefused(problem, config, "sm_90a",
+                "expected warps_k = 1 with split = stream_k but got 2");
+  config.warpsK = 1;
+  problem.experts = 8;
+  expectRefused(problem, config, "sm_90a",
+                "expected no split = stream_k for experts");
+  problem.experts = 0;
+  config = makeFewTokens();
+  config.split = kStreamK;
+  expectRefused(problem, config, "sm_90a",
+                "expected the family wgmma for split = stream_k but got "
+                "few_tokens");
 }
 
 TEST(VerifyTest, ChipLimits) {

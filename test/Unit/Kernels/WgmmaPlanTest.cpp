@@ -8,6 +8,7 @@
 
 #include "quant-llm/Kernels/WgmmaPlan.h"
 #include "PipelineModel.h"
+#include "quant-llm/Kernels/StreamK.h"
 
 #include <gtest/gtest.h>
 
@@ -296,10 +297,30 @@ TEST(WgmmaPlan, Meeting) {
   EXPECT_GE(plan->barriersAt, plan->stagingBytes);
 }
 
+TEST(WgmmaPlan, StreamK) {
+  KernelConfig config = makeConfig(64, 4);
+  Result<WgmmaPlan> whole = planWgmma(makeProblem(), config);
+  config.split = kStreamK;
+  Result<WgmmaPlan> plan = planWgmma(makeProblem(), config);
+  ASSERT_TRUE(plan.ok()) << plan.message();
+  EXPECT_TRUE(plan->streams);
+  EXPECT_FALSE(whole->streams);
+  // The same memory and protocol; sums meet in the workspace, in f32.
+  EXPECT_FALSE(plan->sumsMeet());
+  EXPECT_EQ(plan->split, 1);
+  EXPECT_EQ(plan->sharedBytes, whole->sharedBytes);
+  EXPECT_EQ(plan->partBytes, 128 * 64 * 4);
+  EXPECT_EQ(plan->mostDealt, getMostDealt(8));
+}
+
 TEST(WgmmaPlan, Registers) {
   for (int64_t warpgroups : {1, 2, 3, 4})
-    for (int64_t ctas : {1, 2}) {
+    for (int64_t ctas : {1, 2, -1}) {
       KernelConfig config = makeConfig(64, 4);
+      if (ctas < 0) {
+        config.split = kStreamK;
+        ctas = 1;
+      }
       config.rowTile = 64 * warpgroups;
       config.warpsRows = warpgroups;
       config.ctasPerSM = ctas;
@@ -357,8 +378,8 @@ TEST(WgmmaPlan, Refused) {
             "expected at most 4 consumer warpgroups for the wgmma family but "
             "got 8");
   EXPECT_EQ(message([](Problem &, Config &c) { c.split = 9; }),
-            "expected a cluster of 1 to 8 CTAs along k for the wgmma family "
-            "but got 9");
+            "expected a cluster of 1 to 8 CTAs along k, or stream_k, for the "
+            "wgmma family but got 9");
   EXPECT_EQ(message([](Problem &p, Config &c) {
               p.k = 256;
               c.warpsK = c.split = 2;

@@ -8,6 +8,7 @@
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Kernels/ConfigText.h"
+#include "quant-llm/Kernels/StreamK.h"
 
 #include "mlir/IR/DialectImplementation.h"
 #include "llvm/ADT/StringSet.h"
@@ -96,6 +97,11 @@ Attribute KernelConfigAttr::parse(AsmParser &parser, Type) {
     }
     if (parser.parseEqual())
       return {};
+    if (isSize && field->member == &KernelConfig::split &&
+        succeeded(parser.parseOptionalKeyword(kStreamKName))) {
+      config.split = kStreamK;
+      continue;
+    }
     ParseResult parsed = isSize ? parser.parseInteger(config.*field->member)
                          : name == "tokens"
                              ? parseTokens(parser, config)
@@ -103,6 +109,12 @@ Attribute KernelConfigAttr::parse(AsmParser &parser, Type) {
                                          getActivationCopyNames(), config.copy);
     if (failed(parsed))
       return {};
+    if (isSize && config.*field->member == 0 &&
+        field->member == &KernelConfig::split) {
+      parser.emitError(fieldLoc, "expected split to be ")
+          << kStreamKName << " or 1 to 65536 but got 0";
+      return {};
+    }
   }
   if (parser.parseGreater())
     return {};
@@ -127,7 +139,12 @@ void KernelConfigAttr::print(AsmPrinter &printer) const {
   else
     printer << config.maxTokens;
   printer << ']';
-  for (const ConfigField &field : getConfigFields())
-    printer << ", " << field.name << " = " << config.*field.member;
+  for (const ConfigField &field : getConfigFields()) {
+    printer << ", " << field.name << " = ";
+    if (field.member == &KernelConfig::split && config.split == kStreamK)
+      printer << kStreamKName;
+    else
+      printer << config.*field.member;
+  }
   printer << ", copy = " << getName(config.copy) << '>';
 }

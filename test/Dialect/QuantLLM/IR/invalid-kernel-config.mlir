@@ -30,6 +30,16 @@
 
 // -----
 
+// expected-error @below {{expected split to be stream_k or 1 to 65536 but got 0}}
+"test.op"() {config = #quant_llm.kernel_config<wgmma, split = 0>} : () -> ()
+
+// -----
+
+// expected-error @below {{expected integer value}}
+"test.op"() {config = #quant_llm.kernel_config<wgmma, split = stream>} : () -> ()
+
+// -----
+
 // expected-error @below {{expected copy to be one of tensor, async16, element but got 'slow'}}
 "test.op"() {config = #quant_llm.kernel_config<wgmma, copy = slow>} : () -> ()
 

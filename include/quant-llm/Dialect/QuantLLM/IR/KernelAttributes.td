@@ -24,7 +24,7 @@ def QuantLLM_KernelConfigAttr : QuantLLM_Attr<"KernelConfig", "kernel_config"> {
     | `row_tile`, `token_tile` | rows of the weight and tokens of a tile |
     | `stage_k`, `stages` | columns of a stage, and stages of the ring in shared memory |
     | `warps_rows`, `warps_k` | warps along the rows and along k (`wgmma`: warpgroups) |
-    | `split` | CTAs that share the columns of a tile; 1 by default |
+    | `split` | CTAs of a cluster that share the columns of a tile, or `stream_k`; 1 by default |
     | `ctas_per_sm` | CTAs that must fit on a multiprocessor; 1 by default |
     | `copy` | how activations are copied: `tensor`, `async16` or `element` |
 
@@ -32,7 +32,7 @@ def QuantLLM_KernelConfigAttr : QuantLLM_Attr<"KernelConfig", "kernel_config"> {
     verified where both are known (`quant-llm-select-kernels`).
 
     Constraints:
-    - QL-KERNEL-CONFIG-C1: sizes are 1 to 65536.
+    - QL-KERNEL-CONFIG-C1: sizes are 1 to 65536; `split` may be `stream_k` instead.
     - QL-KERNEL-CONFIG-C2: `tokens` is a range from 1 on.
     - QL-KERNEL-CONFIG-C3: `row_tile` is a multiple of 16, `token_tile` of 8, `stage_k` of 64.
     - QL-KERNEL-CONFIG-C4: a CTA has at most 1024 threads.
