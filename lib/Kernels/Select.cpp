@@ -37,11 +37,10 @@ struct TokenRange {
 
 /// Kernels are chosen for each of these ranges; equal neighbours become one.
 constexpr TokenRange tokenRanges[] = {
-    {1, 8},       {9, 16},      {17, 24},     {25, 32},
-    {33, 48},     {49, 64},     {65, 128},    {129, 256},
-    {257, 320},   {321, 384},   {385, 512},   {513, 640},
-    {641, 768},   {769, 1024},  {1025, 1280}, {1281, 1536},
-    {1537, 2048}, {2049, 3072}, {3073, INT64_MAX},
+    {1, 8},       {9, 16},      {17, 24},     {25, 32},          {33, 48},
+    {49, 64},     {65, 128},    {129, 256},   {257, 320},        {321, 384},
+    {385, 512},   {513, 640},   {641, 768},   {769, 1024},       {1025, 1280},
+    {1281, 1536}, {1537, 2048}, {2049, 3072}, {3073, INT64_MAX},
 };
 /// The most tokens of a tile of few_tokens, and of which it is considered in
 /// several tiles; and from where on wgmma is, which makes 64 tokens or more at
@@ -482,8 +481,8 @@ std::optional<Choice> Selector::chooseWgmma(const TokenRange &range) const {
   double bestCycles = 0;
   for (const WgmmaTile &tile : wgmmaTiles)
     for (int64_t split : wgmmaSplits) {
-      if (split == kStreamK && (tile.warpsK > 1 || problem.isGrouped() ||
-                                tokens < leastDealtTokens))
+      if (split == kStreamK &&
+          (tile.warpsK > 1 || problem.isGrouped() || tokens < leastDealtTokens))
         continue;
       KernelConfig config;
       config.family = KernelFamily::Wgmma;

@@ -1,4 +1,5 @@
 // RUN: quant-opt %s --quant-llm-select-kernels=chip=sm_80 | FileCheck %s
+// RUN: quant-opt %s --quant-llm-select-kernels=chip=sm_86 | FileCheck %s --check-prefix=SM89
 // RUN: quant-opt %s --quant-llm-select-kernels=chip=sm_89 | FileCheck %s --check-prefix=SM89
 
 // Ampere has one family; tiles grow with the tokens until there is one for

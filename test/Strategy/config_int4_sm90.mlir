@@ -1,5 +1,6 @@
 // RUN: quant-opt %s --quant-llm-select-kernels=chip=sm_90a | FileCheck %s
 // RUN: quant-opt %s --quant-llm-select-kernels=chip=sm_120a | FileCheck %s --check-prefix=SM120
+// RUN: quant-opt %s --quant-llm-select-kernels=chip=sm_100a | FileCheck %s --check-prefix=SM100
 
 // What must stay true when the heuristics are tuned: few tokens have the family
 // that is made for them, many tokens have wgmma; an H100 has 132
@@ -18,6 +19,10 @@
 // SM120: few_tokens, tokens = [1, 8]
 // SM120-NOT: wgmma
 // SM120: multistage, tokens = [{{[0-9]+}}, *]
+// SM100-LABEL: func @n4096
+// SM100: few_tokens, tokens = [1, 8]
+// SM100-NOT: wgmma
+// SM100: multistage, tokens = [{{[0-9]+}}, *]
 func.func @n4096(%x: tensor<?x4096xf16>, %w: !w4096) -> tensor<?x4096xf16> {
   %y = quant_llm.linear %x, %w : (tensor<?x4096xf16>, !w4096) -> tensor<?x4096xf16>
   return %y : tensor<?x4096xf16>
@@ -43,6 +48,10 @@ func.func @n28672(%x: tensor<?x4096xf16>, %w: !w28672) -> tensor<?x28672xf16> {
 // Too few rows for all multiprocessors: several of them share the columns.
 // CHECK-LABEL: func @n1280
 // CHECK: few_tokens, tokens = [{{[0-9]+}}, 32], {{[a-z0-9_=, ]*}}split = {{[2-8]}},
+// 80 tiles of 128 x 128 for 1024 tokens: they are dealt out by their columns.
+// CHECK: wgmma, tokens = [{{[0-9]+}}, 1280], {{[a-z0-9_=, ]*}}split = stream_k,
+// SM120-LABEL: func @n1280
+// SM120-NOT: stream_k
 func.func @n1280(%x: tensor<?x8192xf16>, %w: !w1280) -> tensor<?x1280xf16> {
   %y = quant_llm.linear %x, %w : (tensor<?x8192xf16>, !w1280) -> tensor<?x1280xf16>
   return %y : tensor<?x1280xf16>
@@ -51,7 +60,7 @@ func.func @n1280(%x: tensor<?x8192xf16>, %w: !w1280) -> tensor<?x1280xf16> {
 // Tiles that fill a wave for 384 tokens need two for 512, so neither of the two
 // token counts is served by the other's kernel.
 // CHECK-LABEL: func @n5120
-// CHECK: wgmma, tokens = [257, 384], {{[a-z0-9_=, ]*}}>, #quant_llm.kernel_config<wgmma, tokens = [385, 512],
+// CHECK: wgmma, tokens = [321, 384], {{[a-z0-9_=, ]*}}>, #quant_llm.kernel_config<wgmma, tokens = [385, 512],
 func.func @n5120(%x: tensor<?x5120xf16>, %w: !w5120) -> tensor<?x5120xf16> {
   %y = quant_llm.linear %x, %w : (tensor<?x5120xf16>, !w5120) -> tensor<?x5120xf16>
   return %y : tensor<?x5120xf16>
