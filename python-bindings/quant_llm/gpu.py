@@ -313,8 +313,8 @@ class Module:
 
         Buffers are pairs (address, bytes) of device memory, at addresses that
         are multiples of 16: x [m, k], y [m, n], one for every operand of the
-        epilogue, and a workspace of `plan.workspace_bytes`, filled with zeros
-        once. `weights` are one or two Weight instead of those of the module.
+        epilogue, and a workspace of `plan.workspace_bytes`, whose first 16384 are
+        zero once. `weights` are one or two Weight instead of those of the module.
         A grouped linear needs `offsets` [num_experts + 1], of its type: where the
         tokens of each expert begin in x, and m.
         Neither allocates nor waits: the memory must live until the launch is
