@@ -22,6 +22,7 @@ is one of WikiText's files: its cut into words is undone.
 
 import argparse
 import concurrent.futures
+import dataclasses
 import hashlib
 import io
 import json
@@ -248,14 +249,13 @@ class Benchmark:
     def configure(self, one):
         """What a kept result depends on."""
         keys = ("recipe", "peer", "bits", "seed", "element", "group_size", "options", "token_weights")
-        configuration = {key: one[key] for key in keys if one.get(key) is not None}
+        configuration = {key: one[key] for key in keys if one.get(key) is not None or (key == "token_weights" and key in one)}
         configuration["texts"] = {name: self.digests[name] for name in self.texts}
         configuration["group"] = self.arguments.group
         if one["seed"] is not None:
             configuration["sample"] = self.digests[one["seed"]]
         if "recipe" in one:
-            with open(recipes.load(one["recipe"]).path, "rb") as file:
-                configuration["recipe_digest"] = hashlib.sha256(file.read()).hexdigest()
+            configuration["recipe_digest"] = digest_recipe(recipes.load(one["recipe"]))
         return configuration
 
     def measure(self, one, calibrations):
@@ -295,9 +295,9 @@ class Benchmark:
         settings = dict(one.get("options", {}))
         if "element" in one:
             settings["element"] = one["element"].format(bits=one["bits"])
-        size = one.get("group_size", self.arguments.group)
-        if "group" in options and "group" not in settings:
-            settings["group"] = size
+        # A recipe whose groups are whole rows keeps them.
+        if "group" in options and "group" not in settings and ("group_size" in one or options["group"].default > 0):
+            settings["group"] = one.get("group_size", self.arguments.group)
         command = [sys.executable, "-m", "quant_llm", "quantize", self.arguments.model, "-o", work, "--force", "--recipe", one["recipe"]]
         if "element" not in settings and one["bits"] is not None:
             command += ["--bits", str(one["bits"])]
@@ -339,6 +339,14 @@ class Benchmark:
             for task in concurrent.futures.as_completed(tasks):
                 print(describe_record(task.result()), flush=True)
         return [task.result() for task in tasks]
+
+
+def digest_recipe(recipe):
+    """Of what it does, and not of its comments."""
+    lines = (line.partition("#")[0] for line in recipe.pipeline.splitlines())
+    defaults = {name: option.default for name, option in recipe.options.items()}
+    what = [" ".join(" ".join(lines).split()), defaults, dataclasses.asdict(recipe.calibration) if recipe.calibration else None]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def describe_record(record):
@@ -394,7 +402,8 @@ def render_table(records, bars):
         cells = [" / ".join(f"{value:.2f}" for value in row["perplexity"].get(name, [])) for name in texts]
         steps = [step for record in row["records"] for step in (record.get("calibration"), record.get("quantization")) if step]
         seconds = sum(step["seconds"] for step in steps) / len(row["records"])
-        cells += [f"{seconds:.0f}", f"{max(step['peak_mib'] for step in steps):.0f}"] if steps else ["", ""]
+        peaks = [step["peak_mib"] for step in steps if "peak_mib" in step]
+        cells += [f"{seconds:.0f}" if steps else "", f"{max(peaks):.0f}" if peaks else ""]
         width = "" if row["bits"] is None else f", {row['bits']} bits"
         lines.append(f"| {row['group']}: {row['name']}{width} | {row['bits_per_weight']:.3f} | {' | '.join(cells)} |" if row["name"] != row["group"] else f"| {row['name']} | {row['bits_per_weight']:.3f} | {' | '.join(cells)} |")
     lines += ["", "Two values are those of two seeds of the calibration sample. Seconds are those of calibration and quantization together, MiB the larger peak of the two."]
@@ -403,7 +412,8 @@ def render_table(records, bars):
         best = [row for row in rows if row["group"] == bar["group"] and row["bits"] == bar["bits"] and row["bits_per_weight"] <= bar["bits_per_weight"] and all("recipe" in record["configuration"] for record in row["records"])]
         best = [row for row in best if set(bar["perplexity"]) <= set(row["perplexity"])]
         wanted = " / ".join(f"{value:g}" for value in bar["perplexity"].values())
-        title = f"{bar['group']}, {bar['bits']} bits, at most {bar['bits_per_weight']:g} in all"
+        width = "" if bar["bits"] is None else f", {bar['bits']} bits"
+        title = f"{bar['group']}{width}, at most {bar['bits_per_weight']:g} bits in all"
         if best:
             excess = lambda row: max(max(row["perplexity"][name]) / value for name, value in bar["perplexity"].items())
             row = min(best, key=excess)
