@@ -28,6 +28,7 @@
 set -eu -o pipefail
 
 die() { printf 'gpu-check.sh: error: %s\n' "$*" >&2; exit 2; }
+fail() { printf 'gpu-check.sh: error: %s\n' "$*" >&2; exit 1; }
 say() { printf '\n== [%s] %s\n' "$(date +%T)" "$*"; }
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -215,6 +216,9 @@ case "${1:-}" in
   pack) [ $# = 2 ] || die "expected: gpu-check.sh pack BUNDLE"; pack "$2" ;;
   run) [ $# = 2 ] || die "expected: gpu-check.sh run BUNDLE"; run "$2" ;;
   # No function of setup.sh: a bundle has this file alone.
-  -h | --help) sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+  -h | --help)
+    help="$(sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "${BASH_SOURCE[0]}")"
+    printf '%s\n' "$help" 2> /dev/null || fail "cannot write to standard output"
+    ;;
   *) die "expected no argument, pack BUNDLE or run BUNDLE but got '$1'; see $0 --help" ;;
 esac

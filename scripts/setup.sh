@@ -32,14 +32,17 @@ say() { printf '\n== [%s] %s\n' "$(date +%T)" "$*"; }
 die() { printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 refuse() { printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
 
+# put TEXT: prints it, or says that this cannot be done.
+put() { printf '%s\n' "$1" 2>/dev/null || die "cannot write to standard output"; }
+
 # Prints the comment at the head of the script.
-show_help() { sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "$0"; }
+show_help() { put "$(sed -n '1,/^#$/d; /^#/!q; s/^# \{0,1\}//p' "$0")"; }
 
 # take_no_arguments ARGUMENT...: for scripts that know --help alone.
 take_no_arguments() {
   case "${1:-}" in
   -h | --help)
-    show_help || exit 1
+    show_help
     exit 0
     ;;
   esac

@@ -34,8 +34,11 @@ quantLLMCompile(const char *source, size_t sourceSize,
                 const QuantLLMCompileOptions *options, QuantLLMBuffer **module,
                 QuantLLMError **error);
 
-/* Everything that can be wrong with a pipeline whatever the module is: its text
- * is parsed and its passes look at their options. None is run. */
+/* What can be said of a pipeline without a module: its text and the values of
+ * options are parsed, and those passes that look at their options before they
+ * run (Pass::initialize) do. Other passes look at theirs when they run, as all
+ * do at files that options name: a pipeline that is fine here may still fail on
+ * every module. No pass is run. */
 QUANT_LLM_C_EXPORTED QuantLLMStatus
 quantLLMCheckPipeline(const char *pipeline, QuantLLMError **error);
 

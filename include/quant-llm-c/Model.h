@@ -59,8 +59,9 @@ QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMQuantizeModel(
     const char *input, const char *output,
     const QuantLLMQuantizeOptions *options, QuantLLMError **error);
 
-/* Everything that can be wrong with the recipe and its options whatever the
- * model is. `options` may be NULL. */
+/* What can be said of the recipe and its options without a model: values are
+ * parsed and checked, and the passes look at them as far as
+ * quantLLMCheckPipeline() lets them. `options` may be NULL. */
 QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMCheckQuantizeOptions(
     const QuantLLMQuantizeOptions *options, QuantLLMError **error);
 

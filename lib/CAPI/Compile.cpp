@@ -9,6 +9,7 @@
 #include "quant-llm-c/Compile.h"
 
 #include "Context.h"
+#include "Options.h"
 
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
@@ -27,10 +28,13 @@ static Result<OpPassManager> parsePipeline(StringRef text) {
   std::string message;
   llvm::raw_string_ostream os(message);
   FailureOr<OpPassManager> pipeline = parsePassPipeline(wrapped, os);
-  if (failed(pipeline))
-    return Status::error(
-        ("invalid pass pipeline '" + text + "': " + StringRef(message).trim())
-            .str());
+  if (failed(pipeline)) {
+    std::string reason = StringRef(message).trim().str();
+    if (std::string more = explainPipelineError(reason); !more.empty())
+      reason += ": " + more;
+    return Status::error("invalid pass pipeline '" + text.str() +
+                         "': " + reason);
+  }
   return std::move(*pipeline);
 }
 

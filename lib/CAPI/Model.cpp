@@ -9,6 +9,7 @@
 #include "quant-llm-c/Model.h"
 
 #include "Context.h"
+#include "Options.h"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
@@ -88,13 +89,14 @@ static Status addPipeline(OpPassManager &pm,
       return path->status();
   std::string text = options + " output=" + *archive + " report=" + *report;
   std::string message;
-  // The parser of options writes to stderr, not to the handler.
   LogicalResult added = info->addToPipeline(pm, text, [&](const Twine &error) {
     message = error.str();
     return failure();
   });
   if (succeeded(added))
     return Status::success();
+  if (message.empty())
+    message = explainOptions(name, options);
   return Status::error("invalid options '" + options + "' of '" + name + "'" +
                        (message.empty() ? "" : ": " + message));
 }

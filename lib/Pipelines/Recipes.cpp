@@ -62,6 +62,7 @@ Result<std::string> RecipeOption::check(StringRef value,
   };
   const char *what = "a number";
   double number = 0.0;
+  std::string text = value.str();
   switch (kind) {
   case Kind::Boolean:
     if (!value.equals_insensitive("true") && !value.equals_insensitive("false"))
@@ -73,6 +74,7 @@ Result<std::string> RecipeOption::check(StringRef value,
     if (value.getAsInteger(10, integer))
       return fail(what, "'" + value + "'");
     number = static_cast<double>(integer);
+    text = std::to_string(integer); // it may be a part of a name, as in int04
     break;
   }
   case Kind::Number:
@@ -82,11 +84,21 @@ Result<std::string> RecipeOption::check(StringRef value,
   case Kind::Text:
     break;
   }
-  if (!choices.empty() && !is_contained(choices, value))
-    return fail("one of " + join(choices, ", "), "'" + value + "'");
+  if (!choices.empty()) {
+    // A number may be written in other ways.
+    auto choice = find_if(choices, [&](StringRef choice) {
+      double other;
+      return kind == Kind::Number
+                 ? !choice.getAsDouble(other) && other == number
+                 : choice == text;
+    });
+    if (choice == choices.end())
+      return fail("one of " + join(choices, ", "), "'" + value + "'");
+    text = *choice;
+  }
   if ((minimum && number < *minimum) || (maximum && number > *maximum))
     return fail(what + range, value);
-  return value.str();
+  return text;
 }
 
 Result<std::string> quant_llm::quoteOption(StringRef text) {
@@ -239,6 +251,16 @@ Result<Recipe> Recipe::parse(StringRef json) {
       Result<RecipeOption> option = parseOption(entry);
       if (!option.ok())
         return option.status();
+      StringRef name = option->name;
+      if (any_of(getRecipeFiles(),
+                 [&](const RecipeFile &file) { return file.name == name; }))
+        return Status::error("options." + option->name +
+                             ": expected another name than that of a file of "
+                             "the command");
+      if (any_of(recipe.options,
+                 [&](const RecipeOption &other) { return other.name == name; }))
+        return Status::error("options." + option->name +
+                             ": expected different names of options");
       recipe.options.push_back(option.take());
     }
 

@@ -45,7 +45,26 @@ namespace {
 /// waits for the lock.
 class DiskLock {
 public:
-  DiskLock() {
+  DiskLock() { acquire(blockedBefore); }
+  ~DiskLock() { release(blockedBefore); }
+  DiskLock(const DiskLock &) = delete;
+  DiskLock &operator=(const DiskLock &) = delete;
+
+  /// A child made by fork() has one thread: what others held stays held. So
+  /// fork() waits for the lock, and both processes release it.
+  static void attendForks() {
+    static const int isAttended = ::pthread_atfork(
+        [] {
+          sigset_t before;
+          acquire(before);
+          blockedBeforeFork = before;
+        },
+        [] { release(blockedBeforeFork); }, [] { release(blockedBeforeFork); });
+    (void)isAttended;
+  }
+
+private:
+  static void acquire(sigset_t &blockedBefore) {
     sigset_t handled;
     ::sigemptyset(&handled);
     for (int signal : handledSignals)
@@ -54,14 +73,13 @@ public:
     while (isHeld.exchange(true, std::memory_order_acquire))
       ::sched_yield();
   }
-  ~DiskLock() {
+  static void release(const sigset_t &blockedBefore) {
+    sigset_t before = blockedBefore; // the next holder may change it
     isHeld.store(false, std::memory_order_release);
-    ::pthread_sigmask(SIG_SETMASK, &blockedBefore, nullptr);
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
-  DiskLock(const DiskLock &) = delete;
-  DiskLock &operator=(const DiskLock &) = delete;
 
-private:
+  static sigset_t blockedBeforeFork; // guarded by the lock
   static std::atomic<bool> isHeld;
   static_assert(std::atomic<bool>::is_always_lock_free,
                 "a signal handler uses it");
@@ -71,6 +89,7 @@ private:
 } // namespace
 
 std::atomic<bool> DiskLock::isHeld;
+sigset_t DiskLock::blockedBeforeFork;
 
 /// An entry of the list of what is on the disk and not final, which it leaves
 /// with its life.
@@ -85,10 +104,15 @@ struct quant_llm::FileOnDisk {
 
   FileOnDisk(Role role, std::string target, uint64_t family,
              FileTransaction *owner = nullptr)
-      : role(role), target(std::move(target)), family(family), owner(owner) {}
+      : role(role), target(std::move(target)), family(family), owner(owner) {
+    DiskLock::attendForks();
+  }
   FileOnDisk(const FileOnDisk &) = delete;
   FileOnDisk &operator=(const FileOnDisk &) = delete;
   ~FileOnDisk();
+
+  /// Not in a child made by fork(): what is on the disk is for the parent.
+  bool isOurs() const { return ::getpid() == process; }
 
   // With the lock held, and without memory being allocated or freed.
   void enterList();
@@ -100,6 +124,7 @@ struct quant_llm::FileOnDisk {
   std::string hidden;
   uint64_t family;        // of transactions
   FileTransaction *owner; // of New and Replaced
+  pid_t process = ::getpid();
   bool isListed = false;
   FileOnDisk *before = nullptr, *after = nullptr;
 };
@@ -132,6 +157,8 @@ static void printError(std::initializer_list<const char *> parts) {
 }
 
 void FileOnDisk::takeBack() {
+  if (!isOurs())
+    return;
   switch (std::exchange(role, Role::Final)) {
   case Role::Unfinished:
   case Role::Old:
@@ -563,6 +590,8 @@ Status AtomicFile::commit() {
   if (descriptor < 0)
     return Status::error("cannot write '" + name +
                          "': the file is already complete");
+  if (!unfinished->isOurs())
+    return fail("it was begun by the process that made this one by fork()");
   if (Status status = writeThrough(buffer.data(), buffer.size()); !status.ok())
     return status;
   // The data must be on the disk before the name is: after a power failure a
@@ -651,7 +680,7 @@ Status FileTransaction::commit() {
           file->owner = outer;
     } else if (!failed) {
       ended = endAll(this, [](FileOnDisk &file) {
-        if (file.role == FileOnDisk::Role::Replaced)
+        if (file.role == FileOnDisk::Role::Replaced && file.isOurs())
           ::unlink(file.hidden.c_str());
         file.role = FileOnDisk::Role::Final;
       });

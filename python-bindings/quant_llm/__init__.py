@@ -12,7 +12,6 @@ used.
 """
 
 import importlib
-import json
 import os
 
 from ._check import check_flag, check_handler, check_path, check_source, check_text
@@ -45,6 +44,12 @@ def _compiler():
         raise ImportError(f"cannot load the compiler of quant_llm, which needs LLVM and MLIR 22 (libmlir-22): {error}", name=error.name, path=error.path) from None
 
 
+def _load_json(text):
+    import json  # not before a command is ready for Ctrl-C (_start.py)
+
+    return json.loads(text)
+
+
 def run_pipeline(source, pipeline, *, name=None, bytecode=False, progress=None, diagnostic=None):
     """Runs a textual pass pipeline on a module and returns the module.
 
@@ -75,14 +80,14 @@ def describe_archive(path):
     """What a safetensors file, the index of a sharded one or a GGUF file holds:
     {"path", "format", "files", "tensors": [{"name", "dtype", "shape", "bytes"}],
     "metadata"}. Raises QuantLLMError."""
-    return json.loads(_compiler().describe_archive(check_path(path)))
+    return _load_json(_compiler().describe_archive(check_path(path)))
 
 
 def describe_module(source, *, name=None):
     """What a module declares: {"archives": [{"name", "path"}], "parameters":
     [{"name", "archive", "key", "shape", "element_type", "scheme", "bytes"}],
     "functions": [{"name", "type"}]}. Raises QuantLLMError."""
-    return json.loads(_compiler().describe_module(check_source(source), check_text(name, "name", optional=True)))
+    return _load_json(_compiler().describe_module(check_source(source), check_text(name, "name", optional=True)))
 
 
 def import_model(input, output, *, blocks_as_f32=False, progress=None, diagnostic=None):
@@ -106,4 +111,4 @@ def import_model(input, output, *, blocks_as_f32=False, progress=None, diagnosti
 def read_gguf_metadata(path):
     """All metadata of a GGUF file, the tokenizer among them, as a dict. Raises
     QuantLLMError."""
-    return json.loads(_compiler().read_gguf_metadata(check_path(path)))
+    return _load_json(_compiler().read_gguf_metadata(check_path(path)))

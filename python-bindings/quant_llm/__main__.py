@@ -9,7 +9,12 @@ from ._start import prepare
 
 prepare("quant-llm")
 
-from .cli import main  # noqa: E402
+
+def main():
+    from .cli import main
+
+    return main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -217,7 +217,7 @@ def run_eval(arguments):
     text = read_text(arguments.text)
     with Bars() as bars:
         loaded = load(arguments, bars)
-    tokens = loaded.require_tokenizer().encode(text, special_tokens=False)
+    tokens = loaded.require_tokenizer().encode(text)
     bar = tqdm(desc="evaluating", unit="window", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
 
     def progress(done, total, perplexity):
@@ -553,6 +553,9 @@ input, or a file that cannot be read or written; 128 + N after signal N (130: Ct
     command.add_argument("--json", action="store_true", help="print JSON")
 
     command = add("eval", run_eval, "measure the perplexity of a text", "quant-llm eval model-int4 --text book.txt --json")
+    command.description += """ The tokens are those of the model's tokenizer, with the start token that it puts in
+front of a text, if any. They are cut into windows that do not overlap; every token of a window but the first is
+predicted from those before it in the window, and tokens after the last whole window are dropped."""
     command.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text; - for standard input")
     command.add_argument("--window", type=integer(2), metavar="N", help="tokens per window (default: 1024, or as many as the model is for)")
     command.add_argument("--max-windows", type=positive, metavar="N", help="only the first N windows")

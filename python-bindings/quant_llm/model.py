@@ -321,7 +321,7 @@ def open_directory(path, *, progress=None, diagnostic=None):
     if kind == "quant-llm":
         yield path
         return
-    with _temporary_directory() as directory, _Names({directory: path}, diagnostic) as names:
+    with _temporary_directory() as directory, _Names({directory: path}, diagnostic, {directory: directory}) as names:
         _import_into(path, kind, directory, progress, names.diagnostic)
         yield directory
 
@@ -333,7 +333,7 @@ def _copy_companions(source, directory):
             try:
                 shutil.copyfile(original, os.path.join(directory, name))
             except OSError as error:
-                raise QuantLLMError(f"cannot copy '{original}': {error.strerror}") from None
+                raise QuantLLMError(f"cannot copy '{original}' to '{os.path.join(directory, name)}': {error.strerror}") from None
 
 
 def quantize_directory(source, output, *, recipe="finequant", options="", calibration=None, replace=False, progress=None, diagnostic=None):
@@ -365,7 +365,7 @@ def quantize_directory(source, output, *, recipe="finequant", options="", calibr
         missing = _do_without_tokenizer(output, staging, diagnostic)
         directory = source
         imported = os.path.join(staging, ".imported")
-        with _Names({imported: source, staging: output}, diagnostic) as names:
+        with _Names({imported: source, staging: output}, diagnostic, {imported: output}) as names:
             if kind != "quant-llm":
                 os.mkdir(imported)
                 _import_into(source, kind, imported, progress, names.diagnostic, missing)
@@ -408,8 +408,8 @@ def _render(recipe, options, calibration, directory, scratch):
 
 
 def _check_recipe(recipe, options):
-    """Raises if a pass refuses its options, whatever the model is: better now than
-    after a long import."""
+    """Raises if a pass refuses its options without a look at the model, as most
+    do: better now than after a long import."""
     try:
         _quant_llm.check_pipeline(_render(recipe, options, "calibration.safetensors", "", ""))
     except QuantLLMError as error:
@@ -448,9 +448,11 @@ def _check_not_quantized(source):
 class _Names:
     """Puts names that the user knows into messages: `names` are those of temporary
     directories, and what stands for them. Lines of a module there are left out,
-    as nobody can look at them."""
+    as nobody can look at them. `places` says what stands for those that hold a
+    copy of what is read when it is about writing."""
 
-    def __init__(self, names, diagnostic):
+    def __init__(self, names, diagnostic, places=None):
+        self.places = {path: os.fsdecode(name) for path, name in (places or {}).items()}
         self.names = {path: os.fsdecode(name) for path, name in names.items()}
         self.diagnostic = diagnostic and (lambda given: diagnostic(self._rename(given)))
 
@@ -463,7 +465,13 @@ class _Names:
 
     def _replace(self, text):
         for path, name in self.names.items():
-            text = re.sub(re.escape(path) + r"(/model\.mlir:\d+:\d+)?", lambda match, name=name: name, text)
+            # What cannot be written there is no fault of what is read.
+            place = self.places.get(path, name)
+            text = re.sub(
+                rf"(cannot (?:write|create) '|' to ')?{re.escape(path)}(/model\.mlir:\d+:\d+)?",
+                lambda match, name=name, place=place: match[1] + place + (match[2] or "") if match[1] else name,
+                text,
+            )
         return text
 
     def _rename(self, diagnostic):

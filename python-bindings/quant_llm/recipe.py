@@ -9,6 +9,7 @@
 
 import json
 import math
+import numbers
 import os
 import re
 import tomllib
@@ -17,6 +18,7 @@ from typing import Any
 
 from . import _compiler
 from ._calibrate import DTYPES, STATISTICS, TOKEN_WEIGHTS
+from ._check import check_path, check_text, wrong_type
 from ._errors import QuantLLMError
 
 DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recipes")
@@ -64,7 +66,7 @@ class Recipe:
     def check_options(self, values):
         """Raises QuantLLMError unless `values` are values of options, as they are in
         Python or as texts. Returns them as texts."""
-        texts = {name: to_text(value) for name, value in values.items()}
+        texts = {name: to_text(value, name) for name, value in values.items()}
         _compiler().check_recipe(self._to_json(), json.dumps(texts))
         return texts
 
@@ -83,7 +85,8 @@ class Recipe:
     def render(self, values, **files):
         """The pass pipeline as text, with these options and names of files. An option
         of a pass that gets an empty text is left out."""
-        texts = {name: to_text(value) for name, value in {**values, **files}.items()}
+        texts = {name: to_text(value, name) for name, value in values.items()}
+        texts |= {name: check_path(value, name) for name, value in files.items()}
         return _compiler().render_recipe(self._to_json(), json.dumps(texts)).decode()
 
     def _to_json(self):
@@ -97,8 +100,18 @@ class Recipe:
         return json.dumps({"name": self.name, "summary": self.summary, "pipeline": self.pipeline, "options": options, "calibration": self.calibration is not None})
 
 
-def to_text(value):
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def to_text(value, name):
+    """A value of an option as text. Nothing else has one that everybody would
+    expect, such as None, which is not the default here."""
+    if isinstance(value, str):
+        return check_text(value, name)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    if isinstance(value, numbers.Real):
+        return str(float(value))
+    raise wrong_type(name, "text, a number, true or false", value)
 
 
 def names():

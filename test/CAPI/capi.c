@@ -136,8 +136,25 @@ static void testRecipes(void) {
   checkOptions("options of finequant", "finequant", "alpha=0.5");
   checkOptions("wrong options of finequant", NULL, "scale=f99");
   checkOptions("no such option", "finequant", "colour=red");
+  checkOptions("no number", "finequant", "scale=f16 alpha=abc");
+  checkPipeline("no number for a pass",
+                "cse,quant-llm-choose-granularity{exclude=\"a b\" alpha=abc}");
+  checkPipeline("no number for a pass within",
+                "builtin.module(builtin.module(quant-llm-choose-granularity{"
+                "element=int4 alpha=abc}))");
   checkOptions("wrong options of a recipe", "rtn", "group=many");
   checkOptions("no such recipe", "magic", NULL);
+  checkRecipe("option named like a file",
+              "{\"name\": \"r\", \"summary\": \"s\", \"pipeline\": "
+              "\"a{o=$output r=$report}\", \"options\": [{\"name\": "
+              "\"output\", \"default\": \"x\", \"help\": \"\"}]}",
+              NULL);
+  checkRecipe("two options of one name",
+              "{\"name\": \"r\", \"summary\": \"s\", \"pipeline\": "
+              "\"a{o=$output r=$report x=$x}\", \"options\": [{\"name\": "
+              "\"x\", \"default\": 1, \"help\": \"\"}, {\"name\": \"x\", "
+              "\"default\": 2, \"help\": \"\"}]}",
+              NULL);
   checkRecipe("recipe", recipe, NULL);
   checkRecipe("recipe and values", recipe, "{\"bits\": \"0\"}");
   checkRecipe("values that are no texts", recipe, "{\"bits\": 3}");

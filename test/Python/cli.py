@@ -585,6 +585,31 @@ def test_help_on_a_full_disk(arguments):
     assert (result.returncode, result.stderr) == (2, "quant-llm: error: cannot write to standard output: No space left on device\n")
 
 
+# Of the file that would be longer than this many bytes.
+FULL = """
+import resource, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+from quant_llm.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 600, 4000])
+@pytest.mark.parametrize("command", ["quantize", "import", "info"])
+def test_full_disk_names_what_is_written(hf_model, tmp_path, command, limit):
+    output = ["-o", str(tmp_path / "out")] if command != "info" else []
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    program = [sys.executable, "-c", FULL, str(limit), command, str(hf_model), *output]
+    result = subprocess.run(program, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(temporary), "QUANT_LLM_CACHE_DIR": str(tmp_path / "cache")})
+    place = temporary if command == "info" else tmp_path / "out"
+    assert (result.returncode, result.stdout) == (2, "") and result.stderr.count("\n") == 1
+    # A companion is named, too, as what is copied.
+    assert re.match(rf"quant-llm: error: cannot (write '|copy '{hf_model}/[a-z_.]+' to '){place}[^']*': File too large$", result.stderr), result.stderr
+    assert os.listdir(tmp_path) == ["tmp"] and os.listdir(temporary) == []
+
+
 def test_commands_of_the_help(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])
@@ -636,13 +661,13 @@ else:
 """
 
 
-@pytest.mark.parametrize("imported", ["quant_llm.cli", "argparse", "tqdm", "numpy", "quant_llm._quant_llm", "tokenizers", "quant_llm._calibrate"])
+@pytest.mark.parametrize("imported", ["json", "quant_llm.cli", "argparse", "tqdm", "numpy", "quant_llm._quant_llm", "tokenizers", "quant_llm._calibrate"])
 @pytest.mark.parametrize("command", ["info", "quickstart"])
 def test_interrupt_of_an_import(hf_model, tmp_path, imported, command):
     script = os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "quickstart.py")
     more = [script] if command == "quickstart" else []
-    if imported == "argparse" and more:
-        return  # the first line of the script
+    if imported in ("argparse", "json") and more:
+        return  # the script needs them first
     result = subprocess.run(
         [sys.executable, "-c", INTERRUPT_IMPORT, imported, command, *more, str(hf_model)], capture_output=True, text=True, cwd=tmp_path, preexec_fn=accept_signals
     )

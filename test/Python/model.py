@@ -9,6 +9,7 @@ and without a cache, perplexity, generation, evaluation."""
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -220,6 +221,25 @@ def test_eval_command(capsys, model, quantized, tmp_path):
     assert result["tokens"] % 31 == 0 and result["perplexity"] > 1
     status, out, err = run(capsys, "eval", quantized, "--text", tmp_path / "text.txt", "--window", "32", "--max-windows", "2")
     assert status == 0 and "over 62 tokens" in out
+
+
+def test_eval_is_of_the_tokens_of_the_tokenizer(capsys, model, hf_model, tmp_path):
+    import tokenizers
+    import transformers
+
+    directory = tmp_path / "start"
+    shutil.copytree(hf_model, directory)
+    path = str(directory / "tokenizer.json")
+    backend = tokenizers.Tokenizer.from_file(path)
+    backend.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))])
+    backend.save(path)
+    (tmp_path / "text.txt").write_text(TEXT)
+    status, out, err = run(capsys, "eval", directory, "--text", tmp_path / "text.txt", "--window", "16", "--json")
+    assert (status, err) == (0, "")
+    tokens = transformers.PreTrainedTokenizerFast(tokenizer_file=path)(TEXT).input_ids
+    assert tokens[0] == backend.token_to_id("<s>")
+    assert math.isclose(json.loads(out)["perplexity"], model.perplexity(tokens, window=16)["perplexity"], rel_tol=1e-6)
+    assert not math.isclose(json.loads(out)["perplexity"], model.perplexity(tokens[1:], window=16)["perplexity"], rel_tol=1e-4)
 
 
 def test_eval_needs_a_whole_window(capsys, quantized, tmp_path):

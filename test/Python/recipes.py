@@ -212,10 +212,32 @@ def test_wrong_options(tmp_path, texts, message):
 def test_kinds_of_options(tmp_path, default, extra, good, bad, message):
     mine = recipe.load(write(tmp_path, "[options.group]", f"[options.x]\ndefault = {default}\n{extra}\nhelp = 'x'\n[options.group]", MINE.replace("$bits ", "$bits scale=$x ")))
     for value in good:
-        assert f"scale={recipe.to_text(value).lower()} " in mine.render({"x": value}, output="q", report="r")
+        assert f"scale={recipe.to_text(value, 'x').lower()} " in mine.render({"x": value}, output="q", report="r")
     for value in bad:
         with pytest.raises(QuantLLMError, match=f"^{message}$"):
             mine.check_options({"x": value})
+
+
+def test_values_that_are_no_options():
+    # Their texts would be taken as regular expressions.
+    for value in (None, ["a"], b"x", ("a",), {"a": 1}, object()):
+        with pytest.raises(TypeError, match=f"^exclude: expected text, a number, true or false but got {type(value).__name__}$"):
+            recipe.load("rtn").check_options({"exclude": value})
+    with pytest.raises(QuantLLMError, match="^exclude: expected no NUL"):
+        recipe.load("rtn").check_options({"exclude": "a\0"})
+    assert recipe.load("rtn").check_options({"group": np.int64(32)}) == {"group": "32"}
+
+
+@pytest.mark.parametrize("default, choices, values, rendered", [
+    ("0.5", "[0.5, 1.0]", [1, 1.0, "1", "1.00", "1e0", np.float32(1)], "1.0"),
+    ("1", "[1, 2]", [2, "2", "02", np.int64(2)], "2"),
+    ("1", "[]", [-3, "-3", "-03"], "-3"),
+])
+def test_numbers_in_other_words(tmp_path, default, choices, values, rendered):
+    more = f"[options.x]\ndefault = {default}\nchoices = {choices}\nhelp = 'x'\n[options.group]"
+    mine = recipe.load(write(tmp_path, "[options.group]", more, MINE.replace("$bits ", "$bits scale=$x ")))
+    for value in values:
+        assert f"scale={rendered} " in mine.render({"x": value}, output="q", report="r")
 
 
 @pytest.mark.parametrize("old, new, message", [

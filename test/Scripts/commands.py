@@ -158,6 +158,16 @@ def test_help_and_unknown_words(checkout, script, words):
     assert sorted(checkout.rglob("*")) == before
 
 
+@pytest.mark.parametrize("script", ["quickstart.sh", "test.sh", "setup.sh", "gpu-check.sh"])
+@pytest.mark.parametrize("option", ["--help", "--dry-run"])
+def test_full_disk(checkout, script, option):
+    if option == "--dry-run" and script != "quickstart.sh":
+        return
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(["bash", checkout / "scripts" / script, option], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (1, f"{script}: error: cannot write to standard output\n")
+
+
 @pytest.mark.parametrize("script", ["quickstart.sh", "setup.sh"])
 def test_build_directory(checkout, script):
     write_program(checkout / "bin" / "ptxas", "exit 0\n")

@@ -7,9 +7,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "../Diagnostics.h"
+#include "../OutputText.h"
 
 #include "quant-llm/Conversion/QuantLLMToCPU/Bufferization.h"
-#include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/InitAllDialects.h"
 #include "quant-llm/InitAllPasses.h"
 #include "quant-llm/Support/AtomicFile.h"
@@ -24,7 +24,6 @@
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
-#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/PrettyStackTrace.h"
@@ -34,17 +33,6 @@
 #include <cstdio>
 
 using namespace mlir;
-
-/// A module in the place of an archive of weights is a mistake, and the archive
-/// may be the one that the module reads or that a pass writes.
-static quant_llm::Status checkOutputName(const std::string &name) {
-  if (quant_llm::isNamedLikeArchive(name))
-    return quant_llm::Status::error(
-        "expected a file for the module in -o but got '" + name +
-        "', which ends like an archive of weights; choose another name, such "
-        "as model.mlir");
-  return quant_llm::Status::success();
-}
 
 /// Adds the passes that the command line asks for. What is wrong with their
 /// options comes with the name of a parser and in several pieces, some empty.
@@ -96,8 +84,6 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
     llvm::errs() << inputName << ": error: " << status.message() << "\n";
     return failure();
   }
-  if (quant_llm::Status named = checkOutputName(outputName); !named.ok())
-    return fail(named.message());
   MlirOptMainConfig given = config;
   config.setPassPipelineSetupFn(
       [&](PassManager &pm) { return addPasses(pm, given); });
@@ -106,41 +92,18 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   // Files that passes write are no use without the module. With
   // --mlir-pass-pipeline-crash-reproducer the passes run on another thread.
   quant_llm::FileTransaction files(quant_llm::FileTransaction::Scope::Process);
-  // A pipe or device takes what comes. A file is replaced when there is
-  // something to replace it with: it may be the input.
-  if (outputName == "-" || (llvm::sys::fs::exists(outputName) &&
-                            !llvm::sys::fs::is_regular_file(outputName))) {
-    std::error_code error;
-    llvm::raw_fd_ostream output(outputName, error);
-    if (error)
-      return fail("cannot write '" + outputName + "': " + error.message());
-    LogicalResult result =
-        MlirOptMain(stream, std::move(input), registry, config);
-    output << text;
-    output.flush();
-    if (output.has_error()) {
-      error = output.error();
-      output.clear_error();
-      return fail(
-          "cannot write " +
-          (outputName == "-" ? "standard output" : "'" + outputName + "'") +
-          ": " + error.message());
-    }
-    if (failed(result))
-      return failure();
-    if (quant_llm::Status kept = files.commit(); !kept.ok())
-      return fail(kept.message());
-    return success();
-  }
-  auto output = quant_llm::AtomicFile::create(outputName);
+  auto output = quant_llm::OutputText::open(outputName, "model.mlir");
   if (!output.ok())
     return fail(output.message());
-  if (failed(MlirOptMain(stream, std::move(input), registry, config)))
+  LogicalResult result =
+      MlirOptMain(stream, std::move(input), registry, config);
+  // What was printed before the failure is for those who look.
+  if (failed(result) && !output->isStream())
     return failure();
-  for (quant_llm::Status written :
-       {output->write(text.data(), text.size()), output->commit()})
-    if (!written.ok())
-      return fail(written.message());
+  if (quant_llm::Status written = output->write(text); !written.ok())
+    return fail(written.message());
+  if (failed(result))
+    return failure();
   if (quant_llm::Status kept = files.commit(); !kept.ok())
     return fail(kept.message());
   return success();

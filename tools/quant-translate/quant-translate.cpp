@@ -7,28 +7,51 @@
 //===----------------------------------------------------------------------===//
 
 #include "../Diagnostics.h"
+#include "../OutputText.h"
 
 #include "quant-llm/Dialect/QuantLLM/Utils/NamedValueParser.h"
 #include "quant-llm/InitAllDialects.h"
+#include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Target/PTX.h"
 #include "quant-llm/Target/Passes.h"
 #include "quant-llm/Target/Torch.h"
 
+#include "mlir/IR/AsmState.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/Diagnostics.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
-#include "mlir/Tools/mlir-translate/MlirTranslateMain.h"
+#include "mlir/Support/FileUtilities.h"
+#include "mlir/Support/ToolUtilities.h"
 #include "mlir/Tools/mlir-translate/Translation.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/PrettyStackTrace.h"
 #include "llvm/Support/SourceMgr.h"
 
 using namespace mlir;
+
+static llvm::cl::opt<std::string> inputName(llvm::cl::Positional,
+                                            llvm::cl::desc("<input file>"),
+                                            llvm::cl::init("-"));
+static llvm::cl::opt<std::string>
+    outputName("o", llvm::cl::desc("The file to write; - for standard output"),
+               llvm::cl::value_desc("file"), llvm::cl::init("-"));
+static llvm::cl::opt<bool>
+    splitInput("split-input-file",
+               llvm::cl::desc("Translate the pieces of the input between lines "
+                              "'// -----' one by one"));
+static llvm::cl::opt<bool>
+    allowUnregistered("allow-unregistered-dialect",
+                      llvm::cl::desc("Take ops of dialects that are unknown"));
+static llvm::cl::opt<bool> verifyDiagnostics(
+    "verify-diagnostics",
+    llvm::cl::desc("Check that the errors are those that the input expects"));
 
 static llvm::cl::opt<std::string>
     chip("chip",
@@ -132,8 +155,52 @@ translate(const std::shared_ptr<llvm::SourceMgr> &sources, MLIRContext *context,
   return module ? use(*module) : failure();
 }
 
+/// The translation `requested` of the input, which goes to the file of -o when
+/// all of it is there.
+static LogicalResult run(const Translation *requested) {
+  auto fail = [](const Twine &message) {
+    llvm::errs() << "quant-translate: error: " << message << "\n";
+    return failure();
+  };
+  if (!requested)
+    return fail("expected a translation, such as --quant-llm-to-ptx, "
+                "--quant-llm-to-cubin or --mlir-to-torch");
+  std::string message, text;
+  std::unique_ptr<llvm::MemoryBuffer> input =
+      openInputFile(inputName, &message);
+  if (!input)
+    return fail(message);
+  quant_llm::Result<quant_llm::OutputText> output =
+      quant_llm::OutputText::open(outputName, "kernels.ptx");
+  if (!output.ok())
+    return fail(output.message());
+  auto translatePiece = [&](std::unique_ptr<llvm::MemoryBuffer> piece,
+                            raw_ostream &stream) {
+    auto sources = std::make_shared<llvm::SourceMgr>();
+    sources->AddNewSourceBuffer(std::move(piece), llvm::SMLoc());
+    MLIRContext context;
+    context.allowUnregisteredDialects(allowUnregistered);
+    if (verifyDiagnostics) {
+      SourceMgrDiagnosticVerifierHandler handler(*sources, &context);
+      (void)(*requested)(sources, stream, &context);
+      return handler.verify();
+    }
+    SourceMgrDiagnosticHandler handler(*sources, &context);
+    return (*requested)(sources, stream, &context);
+  };
+  llvm::raw_string_ostream stream(text);
+  if (failed(splitAndProcessBuffer(std::move(input), translatePiece, stream,
+                                   splitInput ? kDefaultSplitMarker : "",
+                                   splitInput ? kDefaultSplitMarker : "")))
+    return failure();
+  if (quant_llm::Status written = output->write(text); !written.ok())
+    return fail(written.message());
+  return success();
+}
+
 int main(int argc, char **argv) {
   quant_llm::reportLostOutput("quant-translate");
+  llvm::InitLLVM init(argc, argv);
   llvm::setBugReportMsg("please report this with the input, the command line "
                         "and the stack trace to the quant-llm issue tracker\n");
   llvm::cl::AddExtraVersionPrinter([](llvm::raw_ostream &os) {
@@ -164,9 +231,18 @@ int main(int argc, char **argv) {
         return translate(sources, context,
                          [&](ModuleOp op) { return printTorch(op, output); });
       });
+  llvm::cl::opt<const Translation *, /*ExternalStorage=*/false,
+                TranslationParser>
+      requested("", llvm::cl::desc("Translation to perform"));
+  registerAsmPrinterCLOptions();
+  registerMLIRContextCLOptions();
+  registerTranslationCLOptions();
   SmallVector<char *> arguments = quant_llm::addDiagnosticDefaults(argc, argv);
-  return failed(mlirTranslateMain(static_cast<int>(arguments.size()),
-                                  arguments.data(),
-                                  "translation of quant-llm modules to PTX, "
-                                  "machine code and PyTorch source"));
+  llvm::cl::ParseCommandLineOptions(static_cast<int>(arguments.size()),
+                                    arguments.data(),
+                                    "translation of quant-llm modules to PTX, "
+                                    "machine code and PyTorch source\n");
+  // A file that is not complete is removed when the tool is interrupted.
+  quant_llm::installInterruptCleanup();
+  return failed(run(requested));
 }

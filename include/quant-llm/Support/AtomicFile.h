@@ -87,6 +87,10 @@ private:
 /// If an old file cannot be put back (its directory was removed or made
 /// unwritable meanwhile), a line on standard error says where it is kept.
 ///
+/// A child made by fork() can begin files and transactions of its own, and has
+/// no part in those of its parent: it neither completes nor takes back anything
+/// of them.
+///
 /// Transactions nest: the files of an inner one become those of the outer one.
 /// Without one, every file is final when it is complete.
 class FileTransaction {
@@ -127,8 +131,8 @@ Status writeFileAtomically(const std::string &path, const void *data,
 /// removes the temporary files of every AtomicFile of the process and takes
 /// back the files of every FileTransaction, then lets the signal take its
 /// previous course (by default the end of the process by that signal). From
-/// then on no file can be begun or completed. Ignored signals stay ignored, and
-/// a child made by fork() takes nothing back. Calling it again does nothing.
+/// then on no file can be begun or completed. Ignored signals stay ignored.
+/// Calling it again does nothing.
 void installInterruptCleanup();
 
 /// What such a signal does with the files, for a process that is about to end

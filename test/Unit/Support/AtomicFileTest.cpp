@@ -12,6 +12,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <functional>
@@ -682,6 +683,67 @@ TEST(FileTransactionTest, AbandonedFilesAndChildren) {
             }),
             0);
   EXPECT_TRUE(files.isUntouched());
+}
+
+TEST(FileTransactionTest, ChildrenEndNothingOfTheirParent) {
+  for (Temporary temporary : {Temporary::Automatic, Temporary::Named}) {
+    TempDir dir;
+    writeFile(dir / "old", "first");
+    FileTransaction transaction;
+    ASSERT_TRUE(writeFileAtomically(dir / "old", "second", 6).ok());
+    ASSERT_TRUE(writeFileAtomically(dir / "new", "second", 6).ok());
+    Result<AtomicFile> begun = AtomicFile::create(dir / "begun", temporary);
+    ASSERT_TRUE(begun.ok() && begun->write("third", 5).ok());
+    Names before = dir.list();
+    EXPECT_EQ(inChild([&] {
+                // Its own files are as always.
+                if (!writeFileAtomically(dir / "own", "x", 1).ok())
+                  return 1;
+                if (begun->commit().message().find("by fork()") ==
+                    std::string::npos)
+                  return 2;
+                AtomicFile ended = begun.take();
+                if (!transaction.commit().ok())
+                  return 3;
+                return 0;
+              }),
+              0);
+    Names after = before;
+    after.insert("own");
+    EXPECT_EQ(dir.list(), after);
+    EXPECT_EQ(inChild([] {
+                abandonFiles();
+                return 0;
+              }),
+              0);
+    EXPECT_EQ(dir.list(), after);
+    ASSERT_TRUE(begun->commit().ok() && transaction.commit().ok());
+    EXPECT_EQ(readFile(dir / "begun"), "third");
+    EXPECT_EQ(readFile(dir / "old"), "second");
+    EXPECT_EQ(dir.list(), (Names{"begun", "new", "old", "own"}));
+  }
+}
+
+TEST(FileTransactionTest, ChildrenOfAnyMoment) {
+  TempDir dir;
+  std::atomic<bool> isDone{false};
+  std::thread writer([&] {
+    while (!isDone)
+      for (const char *name : {"a", "b"})
+        (void)AtomicFile::create(dir / name, Temporary::Named);
+  });
+  // One that waited for what the writer holds would be ended by the alarm.
+  for (int i = 0; i < 30; ++i)
+    EXPECT_EQ(inChild([&] {
+                ::alarm(20);
+                return AtomicFile::create(dir / "mine", Temporary::Named).ok()
+                           ? 0
+                           : 1;
+              }),
+              0);
+  isDone = true;
+  writer.join();
+  EXPECT_EQ(dir.list(), Names{});
 }
 
 TEST(FileTransactionTest, WithoutHardLinks) {

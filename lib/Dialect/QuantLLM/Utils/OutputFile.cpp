@@ -27,6 +27,11 @@ bool quant_llm::isNamedLikeArchive(StringRef path) {
   return false;
 }
 
+bool quant_llm::isArchive(StringRef path) {
+  // Not of a pipe or a device.
+  return llvm::sys::fs::is_regular_file(path) && Archive::open(path.str()).ok();
+}
+
 LogicalResult
 quant_llm::verifyOutputFile(ModuleOp module, ParameterArchives &archives,
                             OptionFile output, ArrayRef<OptionFile> inputs,
@@ -61,6 +66,9 @@ quant_llm::verifyReportFile(ModuleOp module, ParameterArchives &archives,
   if (isNamedLikeArchive(report))
     return fail() << "expected a JSON file in the option 'report' but got '"
                   << report << "', which ends like an archive of weights";
+  if (isArchive(report))
+    return fail() << "expected a JSON file in the option 'report' but got '"
+                  << report << "', which is an archive of weights";
   std::optional<FileId> id = FileId::of(report.str());
   auto source = module.getLoc()->findInstanceOf<FileLineColLoc>();
   if (id && source && FileId::of(source.getFilename().str()) == id)

@@ -26,6 +26,10 @@ struct OptionFile {
 /// Whether a path, or what it leads to, ends like an archive of weights.
 bool isNamedLikeArchive(llvm::StringRef path);
 
+/// Whether there is a file at a path that can be read as an archive, whatever
+/// its name is.
+bool isArchive(llvm::StringRef path);
+
 /// Checks that writing `output` replaces no file of an archive of `module` and
 /// none of `inputs`, through links of any kind. `fail` begins the error. Empty
 /// paths are fine.
@@ -35,8 +39,8 @@ verifyOutputFile(mlir::ModuleOp module, ParameterArchives &archives,
                  llvm::function_ref<mlir::InFlightDiagnostic()> fail);
 
 /// The same for the JSON file of the option 'report', which can replace neither
-/// the file that the module was read from nor anything that is named like an
-/// archive: a pass before may have replaced an archive in the module.
+/// the file that the module was read from nor anything that is an archive or is
+/// named like one: a pass before may have replaced an archive in the module.
 llvm::LogicalResult
 verifyReportFile(mlir::ModuleOp module, ParameterArchives &archives,
                  llvm::StringRef report, llvm::ArrayRef<OptionFile> inputs,
