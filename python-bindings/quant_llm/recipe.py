@@ -65,7 +65,8 @@ class Recipe:
 
     def check_options(self, values):
         """Raises QuantLLMError unless `values` are values of options, as they are in
-        Python or as texts. Returns them as texts."""
+        Python or as texts, and TypeError for what has no such text. Returns them as
+        texts."""
         texts = {name: to_text(value, name) for name, value in values.items()}
         _compiler().check_recipe(self._to_json(), json.dumps(texts))
         return texts

@@ -502,13 +502,13 @@ def test_messages_name_no_temporary_directory(capsys, hf_model, tmp_path, monkey
     assert seen == ["model.gguf: warning: see 'out/model.safetensors'"]
 
     def fail(source, kind, directory, *rest):
-        raise quant_llm.QuantLLMError(f"cannot write '{directory}/model.mlir'", [quant_llm.Diagnostic("error", f"{directory}/model.mlir:1:2", "x")])
+        raise quant_llm.QuantLLMError(f"cannot read '{directory}/model.mlir'", [quant_llm.Diagnostic("error", f"{directory}/model.mlir:1:2", "x")])
 
     monkeypatch.setattr(model, "_import_into", fail)
     for call, name in ((lambda: model.Model.load(hf_model), hf_model), (lambda: model.import_directory(hf_model, tmp_path / "i"), tmp_path / "i")):
         with pytest.raises(quant_llm.QuantLLMError) as info:
             call()
-        assert str(info.value) == f"cannot write '{name}/model.mlir'"
+        assert str(info.value) == f"cannot read '{name}/model.mlir'"
         assert str(info.value.diagnostics[0]) == f"{name}: error: x"
 
 
