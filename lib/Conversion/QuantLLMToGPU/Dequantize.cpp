@@ -204,25 +204,22 @@ void Dequantizer::fillTable(Value address, Value thread, int64_t threads) {
     });
     return;
   }
-  // A lane stores four copies of an entry, eight lanes all of them.
-  constexpr int64_t lanesPerEntry = kWarpLanes / 4;
-  constexpr int64_t entriesAtOnce = kWarpLanes / lanesPerEntry;
-  Value lane = b.bitAnd(thread, kWarpLanes - 1);
-  Value own =
-      arith::ExtUIOp::create(b, b.i32Type(), entryAt(b.bitAnd(lane, size - 1)));
-  b.loop(b.div(thread, kWarpLanes), b.i32(size * size / entriesAtOnce),
-         b.i32(threads / kWarpLanes), [&](Value index) {
-           Value entry =
-               b.add(b.mul(index, entriesAtOnce), b.div(lane, lanesPerEntry));
-           Value low = b.broadcastLane(own, b.bitAnd(entry, size - 1));
-           Value high = b.broadcastLane(own, b.div(entry, size));
+  // Four copies of a pair at a time.
+  constexpr int64_t storesPerPair = kWarpLanes / 4;
+  b.loop(thread, b.i32(size * size * storesPerPair), b.i32(threads),
+         [&](Value index) {
+           Value pair = b.div(index, storesPerPair);
+           auto wide = [&](Value entry) {
+             return Value(
+                 arith::ExtUIOp::create(b, b.i32Type(), entryAt(entry)));
+           };
+           Value low = wide(b.bitAnd(pair, size - 1));
+           Value high = wide(b.div(pair, size));
            Value both = b.bitOr(low, b.shiftLeft(high, 16));
            b.storeShared(b.vectorOf({both, both, both, both}),
-                         b.add(b.add(address, b.mul(index, 16 * kWarpLanes)),
-                               b.mul(lane, 16)),
-                         16);
+                         b.add(address, b.mul(index, 16)), 16);
          });
-  tableAddress = b.add(address, b.mul(lane, 4));
+  tableAddress = b.add(address, b.mul(b.bitAnd(thread, kWarpLanes - 1), 4));
 }
 
 Value Dequantizer::tableLookup(PackedUnit &unit, unsigned step, unsigned r) {

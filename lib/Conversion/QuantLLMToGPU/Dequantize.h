@@ -93,8 +93,8 @@ public:
 
   ScaleMode mode() const { return scaleMode; }
 
-  /// Fills the table at `address` (of getTableBytes) with `threads` threads,
-  /// whole warps of the CTA, of which this is `thread`; a barrier must follow.
+  /// Fills the table at `address` (of getTableBytes) with `threads` threads, of
+  /// which this is `thread`; a barrier must follow.
   void fillTable(mlir::Value address, mlir::Value thread, int64_t threads);
 
   /// @{ Registers. `scales` and `zeros` are pointers, or addresses of shared

@@ -87,7 +87,19 @@ public:
     b.setInsertionPointToEnd(&gpuModule.getBodyRegion().front());
     emit(b, problem, units);
 
-    // Nothing here is for a GPU: a host compiler takes it.
+    // Nothing here is for a GPU but the products of halves, which are written
+    // out: a host compiler takes it.
+    gpuModule.walk([&](NVVM::DotAccumulate2WayOp op) {
+      PTXBuilder b(loc, builder);
+      b.setInsertionPoint(op);
+      Value halves = b.bitcast(op.getA(), b.i32Type());
+      Value factors = b.bitcast(op.getB(), b.i32Type());
+      Value low = b.mul(b.bitAnd(halves, 0xffff), b.bitAnd(factors, 0xff));
+      Value high = b.mul(b.shiftRight(halves, 16),
+                         b.bitAnd(b.shiftRight(factors, 8), 0xff));
+      op.getRes().replaceAllUsesWith(b.add(op.getC(), b.add(low, high)));
+      op.erase();
+    });
     for (Operation &op : llvm::make_early_inc_range(
              gpuModule.getBodyRegion().front().getOperations()))
       op.moveBefore(gpuModule);
@@ -143,7 +155,7 @@ private:
       zeros = {};
     Dequantizer dequantizer(b, problem, "test");
     outputFactor = dequantizer.outputFactor();
-    tableBytes = dequantizer.tableBytes();
+    tableBytes = getTableBytes(scheme);
     dequantizer.fillTable(func.getArgument(3), b.i32(0), 1);
 
     int64_t groups = getNumGroups(problem);
