@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <functional>
 #include <thread>
 
@@ -777,12 +778,13 @@ TEST(FileTransactionTest, FilesThatCannotBeKeptAreNotReplaced) {
     linkError = EPERM;
     FileTransaction transaction;
     Status status = writeFileAtomically(files.dir / "old", "second", 6);
-    return status.message().find("cannot be kept until all others are "
-                                 "written: no second name (Operation not "
-                                 "permitted) and no copy (Permission denied); "
-                                 "write to another place") != std::string::npos
-               ? 0
-               : 1;
+    if (status.message().find("cannot be kept until all others are "
+                              "written: no second name (Operation not "
+                              "permitted) and no copy (Permission denied); "
+                              "write to another place") != std::string::npos)
+      return 0;
+    std::fprintf(stderr, "got: %s\n", status.message().c_str());
+    return 1;
   });
   if (result == 77)
     GTEST_SKIP() << "the user cannot be changed here";
