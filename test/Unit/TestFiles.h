@@ -26,10 +26,9 @@ namespace quant_llm::test {
 /// A directory of its own that vanishes with the object.
 class TempDir {
 public:
-  TempDir() {
-    const char *base = std::getenv("TMPDIR");
-    std::string pattern =
-        std::string(base && *base ? base : "/tmp") + "/quant-llm-test-XXXXXX";
+  TempDir() : TempDir(getBase()) {}
+  explicit TempDir(const std::string &base) {
+    std::string pattern = base + "/quant-llm-test-XXXXXX";
     EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
     path = pattern;
   }
@@ -52,6 +51,12 @@ public:
   }
 
   std::string path;
+
+private:
+  static std::string getBase() {
+    const char *base = std::getenv("TMPDIR");
+    return base && *base ? base : "/tmp";
+  }
 };
 
 inline void writeFile(const std::string &path, const std::string &content) {
