@@ -497,6 +497,19 @@ def test_workspaces(device, monkeypatch):
     assert device.workspace(torch.device("cpu"), 0, 0) is None
 
 
+def test_only_flags_of_workspaces_are_zeroed(device, monkeypatch):
+    monkeypatch.setattr(torch, "empty", lambda size, **options: torch.full((size,), 255, **options))
+    cpu = torch.device("cpu")
+    memory = device.workspace(cpu, 7, 20000)
+    assert not memory[:16384].any() and (memory[16384:] == 255).all()
+    # Kernels leave the flags zero: the next one of the stream takes the memory as it is, another stream has its own.
+    memory[:] = 1
+    assert device.workspace(cpu, 7, 19000) is memory and memory.all()
+    assert device.workspace(cpu, 8, 19000) is not memory
+    larger = device.workspace(cpu, 7, 30000)
+    assert larger.numel() == 30000 and not larger[:16384].any() and device.workspace(cpu, 7, 20000) is larger
+
+
 def test_plans_are_bounded(device):
     layer, _ = make_layer(n=72, k=200)
     launch(layer, torch.ones(1, 200).half(), ARTIFACT)

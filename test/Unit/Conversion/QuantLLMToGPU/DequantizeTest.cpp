@@ -69,13 +69,15 @@ private:
 };
 
 using Function = void (*)(uint32_t codes, uint32_t scales, uint32_t zeros,
-                          uint32_t table, uint32_t lane, uint32_t *out);
+                          uint32_t table, uint32_t thread, uint32_t *out);
 
 /// Compiled fragments of the strip whose packed parts begin at the addresses:
-/// out[4 * (8 * unit + step) + r] is register r.
+/// out[4 * (8 * unit + step) + r] is register r of the lane of a thread. A call
+/// fills that thread's part of the table first; registers are right when every
+/// thread of the CTA has been called.
 class Fragments {
 public:
-  Fragments(const KernelProblem &problem, int64_t units)
+  Fragments(const KernelProblem &problem, int64_t units, int64_t threads)
       : registry(makeRegistry()), context(registry) {
     context.loadAllAvailableDialects();
     OpBuilder builder(&context);
@@ -85,7 +87,7 @@ public:
     auto gpuModule = gpu::GPUModuleOp::create(builder, loc, "kernels");
     PTXBuilder b(loc, builder);
     b.setInsertionPointToEnd(&gpuModule.getBodyRegion().front());
-    emit(b, problem, units);
+    emit(b, problem, units, threads);
 
     // Nothing here is for a GPU but the products of halves, which are written
     // out: a host compiler takes it.
@@ -140,7 +142,8 @@ private:
     return registry;
   }
 
-  void emit(PTXBuilder &b, const KernelProblem &problem, int64_t units) {
+  void emit(PTXBuilder &b, const KernelProblem &problem, int64_t units,
+            int64_t threads) {
     Type i32 = b.i32Type();
     auto type = LLVM::LLVMFunctionType::get(
         LLVM::LLVMVoidType::get(&context),
@@ -148,15 +151,16 @@ private:
     auto func = LLVM::LLVMFuncOp::create(b, "fragments", type);
     b.setInsertionPointToStart(func.addEntryBlock(b));
     Value codes = func.getArgument(0), scales = func.getArgument(1),
-          zeros = func.getArgument(2), lane = func.getArgument(4),
+          zeros = func.getArgument(2), thread = func.getArgument(4),
           out = func.getArgument(5);
+    Value lane = b.bitAnd(thread, kWarpLanes - 1);
     const Scheme &scheme = problem.scheme;
     if (scheme.zero == ZeroKind::None)
       zeros = {};
     Dequantizer dequantizer(b, problem, "test");
     outputFactor = dequantizer.outputFactor();
     tableBytes = getTableBytes(scheme);
-    dequantizer.fillTable(func.getArgument(3), b.i32(0), 1);
+    dequantizer.fillTable(func.getArgument(3), thread, threads);
 
     int64_t groups = getNumGroups(problem);
     int64_t block = groups == 1 ? problem.k : scheme.blockK;
@@ -239,9 +243,9 @@ KernelProblem makeProblem(const std::string &element, int64_t blockK,
 
 /// Every element of the weight against its value, within `ulps` roundings of
 /// the largest weight of its row. `deviation` is that of the weights; 0 for
-/// what suits the type of the scales.
+/// what suits the type of the scales. `threads` fill the table.
 void expectFragments(const KernelProblem &problem, double ulps,
-                     float deviation = 0) {
+                     float deviation = 0, int64_t threads = kWarpLanes) {
   SCOPED_TRACE(
       schemeName(problem.scheme) +
       (problem.activation == quant_llm::TensorType::BF16 ? " bf16" : " f16"));
@@ -269,7 +273,7 @@ void expectFragments(const KernelProblem &problem, double ulps,
   ASSERT_TRUE(layout.ok());
 
   int64_t units = layout->getNumUnits();
-  Fragments fragments(problem, units);
+  Fragments fragments(problem, units, threads);
   ASSERT_TRUE(fragments.function);
   LowMemory codes(packed->codes.size()), scales(packed->scales.size()),
       zeros(packed->zeros.size()), table(fragments.tableBytes);
@@ -278,6 +282,12 @@ void expectFragments(const KernelProblem &problem, double ulps,
   codes.fill(packed->codes);
   scales.fill(packed->scales);
   zeros.fill(packed->zeros);
+  // What no thread fills is no number.
+  table.fill(std::vector<uint8_t>(fragments.tableBytes, 0xff));
+  std::vector<uint32_t> out(units * kStepsPerUnit * 4);
+  for (int64_t thread = 0; thread != threads && fragments.tableBytes; ++thread)
+    fragments.function(codes.address(), scales.address(), zeros.address(),
+                       table.address(), thread, out.data());
 
   bool isBF16 = problem.activation == quant_llm::TensorType::BF16;
   double epsilon = isBF16 ? 0x1p-8 : 0x1p-11;
@@ -288,7 +298,6 @@ void expectFragments(const KernelProblem &problem, double ulps,
   double worst = 0;
   for (int64_t strip = 0; strip != layout->getNumStrips(); ++strip)
     for (unsigned lane = 0; lane != 32; ++lane) {
-      std::vector<uint32_t> out(units * kStepsPerUnit * 4);
       fragments.function(
           codes.address() + strip * units * layout->getUnitBytes(),
           scales.address() + strip * perStrip * scaleBytes,
@@ -389,6 +398,20 @@ TEST(DequantizeTest, Codebook) {
     for (int64_t block : {32, -1})
       for (quant_llm::TensorType activation : {kF16, kBF16})
         expectFragments(makeProblem(table, block, "f16", zero, activation), 4);
+}
+
+TEST(DequantizeTest, TablesOfAnyThreads) {
+  // 1 to 4 bits: tables of pairs. Fewer and more threads than there are stores,
+  // and numbers that do not divide theirs.
+  for (const char *element :
+       {"codebook<1, [-1, 0.75]>", "codebook<2, [-1, -0.25, 0.5, 1]>",
+        "codebook<3, [-4, -2.5, -1, -0.25, 0, 0.5, 1.5, 3]>", "nf4",
+        "codebook<5, [-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, "
+        "-4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, "
+        "15]>"})
+    for (int64_t threads : {32, 96, 384})
+      expectFragments(makeProblem(element, 32, "f16", "none", kBF16), 4,
+                      /*deviation=*/0, threads);
 }
 
 TEST(DequantizeTest, EveryScaleType) {
