@@ -175,13 +175,14 @@ TEST(SelectTest, FamiliesByTokens) {
     for (const KernelConfig &config : selectInt4(28672, 8192, chip)) {
       bool hasBulkCopy = std::string(chip) != "sm_80";
       bool hasWgmma = std::string(chip) == "sm_90a";
-      if (config.minTokens > 64)
+      if (config.minTokens > 64) {
         EXPECT_EQ(config.family,
                   hasWgmma ? KernelFamily::Wgmma : KernelFamily::Multistage);
-      else if (!hasBulkCopy)
+      } else if (!hasBulkCopy) {
         EXPECT_EQ(config.family, KernelFamily::Multistage);
-      else if (config.minTokens <= 32 || !hasWgmma)
+      } else if (config.minTokens <= 32 || !hasWgmma) {
         EXPECT_EQ(config.family, KernelFamily::FewTokens) << chip;
+      }
     }
 }
 

@@ -129,8 +129,9 @@ protected:
     EXPECT_TRUE(module);
     std::string bytes;
     llvm::raw_string_ostream os(bytes);
-    if (module)
+    if (module) {
       EXPECT_TRUE(succeeded(writeBytecodeToFile(*module, os)));
+    }
     return bytes;
   }
 
