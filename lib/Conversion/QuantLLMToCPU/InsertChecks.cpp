@@ -383,13 +383,17 @@ private:
     return scalar;
   }
 
+  /// That of the op around what was the body of a named op.
+  static Location getKnownLoc(Operation *op) {
+    return isa<UnknownLoc>(op->getLoc()) ? op->getParentOp()->getLoc()
+                                         : op->getLoc();
+  }
+
   /// Makes a conversion to an integer defined for every number: the nearest
   /// integer that the type has, and 0 of a NaN.
   void saturate(Operation *op) {
     OpBuilder builder(op);
-    Location loc = op->getLoc();
-    if (isa<UnknownLoc>(loc)) // in what was the body of a named op
-      loc = op->getParentOp()->getLoc();
+    Location loc = getKnownLoc(op);
     Value number = op->getOperand(0), integer = op->getResult(0);
     Type from = number.getType(), to = integer.getType();
     const bool isSigned = isa<arith::FPToSIOp>(op);
@@ -442,9 +446,7 @@ private:
 
   void guardDivision(Operation *op) {
     OpBuilder builder(op);
-    Location loc = op->getLoc();
-    if (isa<UnknownLoc>(loc)) // in what was the body of a named op
-      loc = op->getParentOp()->getLoc();
+    Location loc = getKnownLoc(op);
     Value dividend = op->getOperand(0), divisor = op->getOperand(1);
     Type type = divisor.getType();
     auto constant = [&](const APInt &value) -> Value {

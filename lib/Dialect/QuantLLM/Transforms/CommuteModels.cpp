@@ -12,6 +12,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "SliceHalf.h"
+
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 
 #include "quant-llm/Dialect/QuantLLM/Utils/WeightContraction.h"
@@ -1118,28 +1120,6 @@ struct SliceDims {
   RankedTensorType large;
   SmallVector<OpFoldResult> offsets, sizes, strides;
   llvm::SmallBitVector dropped;
-};
-
-/// Which half of a dimension a slice is.
-struct Half {
-  bool isSecond;
-  bool interleaved;
-
-  template <typename OpTy>
-  static std::optional<Half> get(OpTy op, RankedTensorType large, int64_t dim) {
-    std::optional<int64_t> offset =
-        getConstantIntValue(op.getMixedOffsets()[dim]);
-    std::optional<int64_t> size = getConstantIntValue(op.getMixedSizes()[dim]);
-    std::optional<int64_t> stride =
-        getConstantIntValue(op.getMixedStrides()[dim]);
-    if (large.isDynamicDim(dim) || !offset || !size || !stride ||
-        2 * *size != large.getDimSize(dim))
-      return std::nullopt;
-    bool interleaved = *stride == 2 && (*offset == 0 || *offset == 1);
-    if (!interleaved && (*stride != 1 || (*offset != 0 && *offset != *size)))
-      return std::nullopt;
-    return Half{*offset != 0, interleaved};
-  }
 };
 
 /// A sum of products with the halves x1 and x2, in one linalg op.

@@ -6,6 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "SliceHalf.h"
+
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
@@ -82,24 +84,17 @@ static std::optional<int64_t> getDim(AffineMap map, int64_t loop) {
 /// other dimensions; -1 if it is none.
 template <typename OpTy>
 static int getHalf(OpTy slice, RankedTensorType large, int64_t dim) {
-  if (slice.getDroppedDims().any())
+  std::optional<Half> half = Half::get(slice, large, dim);
+  if (!half || half->interleaved || slice.getDroppedDims().any())
     return -1;
-  for (int64_t i = 0; i < large.getRank(); ++i) {
-    std::optional<int64_t> offset =
-        getConstantIntValue(slice.getMixedOffsets()[i]);
-    std::optional<int64_t> size = getConstantIntValue(slice.getMixedSizes()[i]);
-    if (getConstantIntValue(slice.getMixedStrides()[i]) != 1 || !offset)
+  for (int64_t i = 0; i < large.getRank(); ++i)
+    if (i != dim &&
+        (!isConstantIntValue(slice.getMixedStrides()[i], 1) ||
+         !isConstantIntValue(slice.getMixedOffsets()[i], 0) ||
+         (!large.isDynamicDim(i) &&
+          !isConstantIntValue(slice.getMixedSizes()[i], large.getDimSize(i)))))
       return -1;
-    if (i == dim) {
-      if (large.isDynamicDim(i) || !size || 2 * *size != large.getDimSize(i) ||
-          (*offset != 0 && *offset != *size))
-        return -1;
-    } else if (*offset != 0 ||
-               (!large.isDynamicDim(i) && size != large.getDimSize(i))) {
-      return -1;
-    }
-  }
-  return getConstantIntValue(slice.getMixedOffsets()[dim]) != 0;
+  return half->isSecond;
 }
 
 static std::optional<Joined> getJoined(Value value) {
