@@ -8,6 +8,8 @@
 
 #include "Compile.h"
 
+#include "Epilogue.h"
+
 #include "quant-llm/Formats/Safetensors.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Numerics/GroupQuantizer.h"
@@ -32,9 +34,16 @@ namespace fs = std::filesystem;
 
 extern char **environ;
 
-/// An archive with random numbers under the scheme, as parameter w.
-static Status writeWeights(const std::string &path, const Scheme &scheme,
-                           int64_t n, int64_t k, uint64_t seed) {
+/// Keys of the weights: of a layer, or of a gated pair.
+static std::vector<std::string> getWeightNames(const Epilogue &epilogue) {
+  if (epilogue.isGated())
+    return {"gate", "up"};
+  return {"w"};
+}
+
+/// n * k random numbers under the scheme.
+static Result<QuantizedMatrix> makeWeight(const Scheme &scheme, int64_t n,
+                                          int64_t k, uint64_t seed) {
   std::vector<float> values(static_cast<size_t>(n * k));
   uint64_t state = seed * 2 + 1;
   for (float &value : values) {
@@ -45,23 +54,35 @@ static Status writeWeights(const std::string &path, const Scheme &scheme,
     value = static_cast<float>(0.05 * sum);
   }
   MatrixView matrix{values.data(), SourceType::F32, n, k};
-  Result<QuantizedMatrix> quantized = quantize(matrix, scheme, "w", 0);
-  if (!quantized.ok())
-    return quantized.status();
+  return quantize(matrix, scheme, "w", 0);
+}
+
+/// An archive with random weights of these names.
+static Status writeWeights(const std::string &path, const Scheme &scheme,
+                           const std::vector<std::string> &names, int64_t n,
+                           int64_t k, uint64_t seed) {
   std::vector<ComponentInfo> components = getComponents(scheme, n, k);
   std::vector<TensorDeclaration> tensors;
-  for (const ComponentInfo &info : components)
-    tensors.push_back({std::string("w") + info.suffix,
-                       info.isBytes ? DType::U8 : getDType(info.type),
-                       {info.rows, info.columns}});
+  for (const std::string &name : names)
+    for (const ComponentInfo &info : components)
+      tensors.push_back({name + info.suffix,
+                         info.isBytes ? DType::U8 : getDType(info.type),
+                         {info.rows, info.columns}});
   Result<SafetensorsWriter> writer = SafetensorsWriter::create(path, tensors);
   if (!writer.ok())
     return writer.status();
-  for (size_t i = 0; i < components.size(); ++i) {
-    const std::vector<uint8_t> &bytes = quantized->get(components[i].kind);
-    Status status = writer->append(tensors[i].name, bytes.data(), bytes.size());
-    if (!status.ok())
-      return status;
+  for (size_t i = 0; i < names.size(); ++i) {
+    Result<QuantizedMatrix> quantized =
+        makeWeight(scheme, n, k, seed + 0x10000 * i);
+    if (!quantized.ok())
+      return quantized.status();
+    for (size_t j = 0; j < components.size(); ++j) {
+      const std::vector<uint8_t> &bytes = quantized->get(components[j].kind);
+      Status status = writer->append(tensors[i * components.size() + j].name,
+                                     bytes.data(), bytes.size());
+      if (!status.ok())
+        return status;
+    }
   }
   return writer->finish();
 }
@@ -89,7 +110,8 @@ static std::string getSchemeAttribute(const Scheme &scheme) {
   return "#quant_llm.scheme<" + text + ">";
 }
 
-static std::string getModule(const Case &given, const Scheme &scheme) {
+static std::string getModule(const Case &given, const Scheme &scheme,
+                             const Epilogue &epilogue) {
   std::string n = std::to_string(given.n), k = std::to_string(given.k);
   std::string rows =
       std::to_string(std::max<int64_t>(given.experts, 1) * given.n);
@@ -97,25 +119,50 @@ static std::string getModule(const Case &given, const Scheme &scheme) {
                        given.activation + ", #scheme>";
   std::string x = "tensor<?x" + k + "x" + given.activation + ">";
   std::string y = "tensor<?x" + n + "x" + given.activation + ">";
-  std::string name = "linear_" + n + "_" + k, argument, offsets;
+  std::string name = "linear_" + n + "_" + k, arguments, offsets;
   if (given.experts) {
     std::string type = "tensor<" + std::to_string(given.experts + 1) + "xi32>";
     name = "grouped_" + name;
-    argument = ", %offsets: " + type;
+    arguments = ", %offsets: " + type;
     offsets = " offsets(%offsets : " + type + ")";
   }
+  std::string parameters, values, operands, types = x;
+  for (const std::string &key : getWeightNames(epilogue)) {
+    parameters +=
+        "quant_llm.parameter @" + key + " from @weights : " + weight + "\n";
+    values += "  %" + key + " = quant_llm.get_parameter @" + key + " : " +
+              weight + "\n";
+    operands += ", %" + key;
+    types += ", " + weight;
+  }
+  std::string region, regionOperands, regionTypes;
+  for (const Epilogue::Step &step : epilogue.steps) {
+    bool isBias = step.kind == Epilogue::Kind::Bias;
+    if (!isBias && step.kind != Epilogue::Kind::Residual)
+      continue;
+    std::string comma = regionOperands.empty() ? "" : ", ";
+    std::string operand =
+        "%e" + std::to_string(std::count(regionOperands.begin(),
+                                         regionOperands.end(), '%'));
+    std::string type =
+        isBias ? "tensor<" + rows + "x" + given.activation + ">" : y;
+    arguments += ", " + operand + ": " + type;
+    regionOperands += comma + operand;
+    regionTypes += comma + type;
+  }
+  if (!epilogue.steps.empty())
+    region = " epilogue" +
+             (regionOperands.empty()
+                  ? ""
+                  : "(" + regionOperands + " : " + regionTypes + ")") +
+             " {\n" + getEpilogueBlock(epilogue, given.activation) + "  }";
   return "#scheme = " + getSchemeAttribute(scheme) +
-         "\n"
-         "quant_llm.archive @weights \"weights.safetensors\"\n"
-         "quant_llm.parameter @w from @weights : " +
-         weight + "\nfunc.func @" + name + "(%x: " + x + argument + ") -> " +
-         y +
-         " {\n"
-         "  %w = quant_llm.get_parameter @w : " +
-         weight + "\n  %y = quant_llm." +
-         (given.experts ? "grouped_linear" : "linear") + " %x, %w" + offsets +
-         " : (" + x + ", " + weight + ") -> " + y + "\n  return %y : " + y +
-         "\n}\n";
+         "\nquant_llm.archive @weights \"weights.safetensors\"\n" + parameters +
+         "func.func @" + name + "(%x: " + x + arguments + ") -> " + y + " {\n" +
+         values + "  %y = quant_llm." +
+         (given.experts ? "grouped_linear" : "linear") + " %x" + operands +
+         offsets + region + " : (" + types + ") -> " + y +
+         "\n  return %y : " + y + "\n}\n";
 }
 
 /// quant-opt: as asked for, beside this program, or a name for PATH.
@@ -148,19 +195,22 @@ Status bench::compileCase(const Case &given, const Options &options,
   Result<Scheme> scheme = parseScheme(given.scheme);
   if (!scheme.ok())
     return scheme.status();
+  Result<Epilogue> epilogue = parseEpilogue(given.epilogue);
+  if (!epilogue.ok())
+    return epilogue.status();
   std::error_code error;
   fs::create_directories(directory, error);
   if (error)
     return Status::error("cannot create '" + directory +
                          "': " + error.message());
-  Status status =
-      writeWeights((fs::path(directory) / "weights.safetensors").string(),
-                   *scheme, std::max<int64_t>(given.experts, 1) * given.n,
-                   given.k, static_cast<uint64_t>(options.seed));
+  Status status = writeWeights(
+      (fs::path(directory) / "weights.safetensors").string(), *scheme,
+      getWeightNames(*epilogue), std::max<int64_t>(given.experts, 1) * given.n,
+      given.k, static_cast<uint64_t>(options.seed));
   if (!status.ok())
     return status;
   std::string module = (fs::path(directory) / "model.mlir").string();
-  std::string text = getModule(given, *scheme);
+  std::string text = getModule(given, *scheme, *epilogue);
   status = writeFileAtomically(module, text.data(), text.size());
   if (!status.ok())
     return status;

@@ -8,6 +8,8 @@
 
 #include "Options.h"
 
+#include "Epilogue.h"
+
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Numerics/GroupQuantizer.h"
 #include "quant-llm/Support/Json.h"
@@ -37,8 +39,15 @@ else. A layer whose numbers are wrong is not timed.
                       weights: --scheme 'int4, block = [1, 128], scale = f16';
                       with --experts E experts of N x K, to which tokens are
                       sent at random
+      [--epilogue STEPS]
+                      what is done with its sums, in this order: bias, residual
+                      (added), silu, gelu, gelu_tanh, relu, scale:NUMBER; with
+                      gate_silu (gate_...) first, a pair of weights, of which
+                      one goes through the activation and is multiplied by the
+                      other
   --cases FILE        or a JSON list of such cases: objects with artifact and
-                      linear, or n, k, scheme, act and experts; and m (a list)
+                      linear, or n, k, scheme, act, experts and epilogue; and m
+                      (a list)
   --m LIST            numbers of tokens (default 1,16,64,256,1024,4096)
 
   --verify-only       compare the numbers, but time nothing
@@ -92,7 +101,7 @@ static constexpr int64_t maxElements = int64_t(1) << 31;
 /// Rejects a case that is neither an artifact nor a problem.
 static Status verifyCase(const Case &given) {
   bool hasProblem = given.n != 0 || given.k != 0 || given.experts != 0 ||
-                    !given.scheme.empty();
+                    !given.scheme.empty() || !given.epilogue.empty();
   if (!given.artifact.empty())
     return hasProblem ? Status::error("expected either an artifact or n, k and "
                                       "a scheme, but got both")
@@ -120,7 +129,7 @@ static Status verifyCase(const Case &given) {
   if (given.activation != "f16" && given.activation != "bf16")
     return Status::error("expected f16 or bf16 as activation but got '" +
                          given.activation + "'");
-  return Status::success();
+  return parseEpilogue(given.epilogue).status();
 }
 
 /// One object of --cases.
@@ -135,7 +144,8 @@ static Result<Case> parseCase(const json &value,
       {"artifact", &made.artifact},
       {"linear", &made.linear},
       {"scheme", &made.scheme},
-      {"act", &made.activation}};
+      {"act", &made.activation},
+      {"epilogue", &made.epilogue}};
   const std::map<std::string, int64_t *> integers = {
       {"n", &made.n}, {"k", &made.k}, {"experts", &made.experts}};
   auto toInteger = [](const std::string &name,
@@ -165,7 +175,7 @@ static Result<Case> parseCase(const json &value,
       return Status::error("expected 'm' to be a list of numbers of tokens");
     } else {
       return Status::error("expected artifact, linear, n, k, scheme, act, "
-                           "experts or m but got '" +
+                           "experts, epilogue or m but got '" +
                            name + "'");
     }
   }
@@ -227,6 +237,7 @@ Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
       {"--linear", &given.linear},
       {"--scheme", &given.scheme},
       {"--act", &given.activation},
+      {"--epilogue", &given.epilogue},
       {"--n", &n},
       {"--k", &k},
       {"--experts", &experts},
@@ -312,15 +323,18 @@ Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
   bool hasProblem = !n.empty() || !k.empty() || !given.scheme.empty();
   if (hasProblem || (artifacts.empty() && casesFile.empty()))
     artifacts.push_back("");
-  else if (hasActivation || given.experts)
+  else if (hasActivation || given.experts || !given.epilogue.empty())
     return Status::error(std::string("expected --n, --k and --scheme with --") +
-                         (hasActivation ? "act" : "experts"));
+                         (hasActivation   ? "act"
+                          : given.experts ? "experts"
+                                          : "epilogue"));
   for (const std::string &artifact : artifacts) {
     Case made = given;
     made.artifact = artifact;
     if (!artifact.empty()) {
       made.n = made.k = made.experts = 0;
       made.scheme.clear();
+      made.epilogue.clear();
     } else if (artifacts.size() > 1) {
       made.linear.clear();
     }

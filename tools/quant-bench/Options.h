@@ -30,6 +30,8 @@ struct Case {
   int64_t experts = 0;
   std::string scheme;
   std::string activation = "f16";
+  /// Steps of the epilogue (parseEpilogue).
+  std::string epilogue;
   /// Of a grouped linear: of all experts.
   std::vector<int64_t> tokens;
 };

@@ -65,9 +65,8 @@ private:
   Status measure(const cuda::Module &module, const cuda::Plan &plan,
                  json &record);
   Status verify(const cuda::Module &module, const cuda::Plan &plan,
-                const cuda::LaunchOperands &operands,
-                const std::vector<uint16_t> &input,
-                const std::vector<int32_t> &offsets, double &relativeError);
+                const cuda::LaunchOperands &operands, const Input &input,
+                double &relativeError);
   Status prepare(const cuda::Module &module);
   Status tryPrepare(const cuda::Module &module);
   void fail(const std::string &what, const std::string &message) {
@@ -228,6 +227,11 @@ Status Bench::runLinear(const cuda::Module &module, size_t linear, int64_t m) {
                                 std::to_string(version % 1000 / 10)}};
   if (!description.isGrouped())
     record.erase("experts");
+  if (!reference->getFormula().isIdentity()) {
+    record["epilogue"] = reference->getFormula().getSummary();
+    record["weights"] = description.weights.size();
+    record["cublas_computes"] = "products without the epilogue";
+  }
   Status status = measure(module, plan, record);
   if (!status.ok())
     record["error"] = status.message();
@@ -237,12 +241,8 @@ Status Bench::runLinear(const cuda::Module &module, size_t linear, int64_t m) {
 
 /// y is full of NaN before, and the same bits come out twice.
 Status Bench::verify(const cuda::Module &module, const cuda::Plan &plan,
-                     const cuda::LaunchOperands &operands,
-                     const std::vector<uint16_t> &input,
-                     const std::vector<int32_t> &offsets,
+                     const cuda::LaunchOperands &operands, const Input &input,
                      double &relativeError) {
-  const cuda::LinearDescription &linear =
-      module.getArtifact().getManifest().linears[plan.linear];
   const cuda::Driver &driver = timer->getDriver();
   std::vector<uint8_t> output(plan.yBytes), again(plan.yBytes);
   for (std::vector<uint8_t> *to : {&output, &again}) {
@@ -265,8 +265,7 @@ Status Bench::verify(const cuda::Module &module, const cuda::Plan &plan,
       return status;
   }
   Status status = reference->compare(
-      input, plan.m, linear.activation, output, linear.output,
-      static_cast<uint64_t>(options.seed), offsets, relativeError);
+      input, output, static_cast<uint64_t>(options.seed), relativeError);
   if (!status.ok())
     return status.withContext("wrong numbers, not timed");
   if (output != again)
@@ -293,15 +292,17 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
       module.getArtifact().getManifest().linears[plan.linear];
   const cuda::Driver &driver = timer->getDriver();
   DeviceMemory x, y, workspace, offsets;
-  std::vector<uint16_t> input =
-      makeActivations(plan.m * linear.k, linear.activation,
-                      static_cast<uint64_t>(options.seed));
   // Of experts: several routings, which launches take turns with.
   std::vector<std::vector<int32_t>> routings;
   for (int64_t i = 0; linear.isGrouped() && i < numRoutings; ++i)
     routings.push_back(routeTokens(linear.experts, plan.m,
                                    static_cast<uint64_t>(options.seed) +
                                        static_cast<uint64_t>(i)));
+  Input input = reference->makeInput(
+      plan.m, static_cast<uint64_t>(options.seed),
+      routings.empty() ? std::vector<int32_t>() : routings[0]);
+  std::vector<DeviceMemory> epilogue(input.operands.size());
+  std::vector<cuda::Buffer> epilogueBuffers;
   uint64_t offsetsStride = (plan.offsetsBytes + 255) / 256 * 256;
   uint64_t workspaceBytes = plan.geometry.workspaceBytes;
   Status status = x.allocate(driver, plan.xBytes);
@@ -323,8 +324,17 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   }
   if (status.ok())
     status =
-        driver.check(driver.copyToDevice(x.get(), input.data(), plan.xBytes),
+        driver.check(driver.copyToDevice(x.get(), input.x.data(), plan.xBytes),
                      "cuMemcpyHtoD");
+  for (size_t i = 0; i < epilogue.size() && status.ok(); ++i) {
+    const std::vector<uint8_t> &bytes = input.operands[i];
+    status = epilogue[i].allocate(driver, bytes.size());
+    if (status.ok())
+      status = driver.check(
+          driver.copyToDevice(epilogue[i].get(), bytes.data(), bytes.size()),
+          "cuMemcpyHtoD");
+    epilogueBuffers.push_back({epilogue[i].get(), bytes.size()});
+  }
   if (status.ok() && workspaceBytes > 0)
     status = driver.check(driver.fillBytes(workspace.get(), 0, workspaceBytes),
                           "cuMemsetD8");
@@ -334,6 +344,8 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   operands.x = {x.get(), plan.xBytes};
   operands.y = {y.get(), plan.yBytes};
   operands.workspace = {workspace.get(), workspaceBytes};
+  operands.epilogue = epilogueBuffers.data();
+  operands.numEpilogue = epilogueBuffers.size();
   auto routeLaunch = [&](int64_t i) {
     size_t routing = static_cast<size_t>(i) % numRoutings;
     if (linear.isGrouped())
@@ -342,9 +354,7 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   };
   routeLaunch(0);
   double relativeError = 0;
-  status = verify(module, plan, operands, input,
-                  routings.empty() ? std::vector<int32_t>() : routings[0],
-                  relativeError);
+  status = verify(module, plan, operands, input, relativeError);
   record["rel_error"] = relativeError;
   if (!status.ok())
     return status;
@@ -356,17 +366,19 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   }
 
   // The tensors of a linear lie together, unless it shares one.
-  const cuda::PackedWeightFiles &files =
-      module.getArtifact().getWeights(plan.linear)[0];
+  const std::vector<cuda::PackedWeightFiles> &weights =
+      module.getArtifact().getWeights(plan.linear);
   uint64_t begin = UINT64_MAX, end = 0, bytes = 0;
-  for (const cuda::PackedTensor *tensor :
-       {&files.codes, &files.scales, &files.zeros}) {
-    if (tensor->source.bytes == 0)
-      continue;
-    begin = std::min(begin, tensor->offset);
-    end = std::max(end, tensor->offset + tensor->source.bytes);
-    bytes += tensor->source.bytes;
-  }
+  for (const cuda::PackedWeightFiles &files : weights)
+    for (const cuda::PackedTensor *tensor :
+         {&files.codes, &files.scales, &files.zeros}) {
+      if (tensor->source.bytes == 0)
+        continue;
+      begin = std::min(begin, tensor->offset);
+      end = std::max(end, tensor->offset + tensor->source.bytes);
+      bytes += tensor->source.bytes;
+    }
+  const cuda::PackedTensor &first = weights[0].codes;
   uint64_t span = (end - begin + cuda::weightAlignment - 1) /
                   cuda::weightAlignment * cuda::weightAlignment;
   // Only experts with tokens are read, and multiplied by cuBLAS.
@@ -389,12 +401,11 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   DeviceMemory rotating;
   status = rotating.allocate(driver, span * static_cast<uint64_t>(copies));
   for (int64_t i = 0; i < copies && status.ok(); ++i)
-    status = driver.check(
-        driver.copyOnDeviceAsync(
-            rotating.get() + static_cast<uint64_t>(i) * span,
-            module.getAddress(files.codes) - files.codes.offset + begin,
-            end - begin, timer->getStream()),
-        "cuMemcpyDtoDAsync");
+    status = driver.check(driver.copyOnDeviceAsync(
+                              rotating.get() + static_cast<uint64_t>(i) * span,
+                              module.getAddress(first) - first.offset + begin,
+                              end - begin, timer->getStream()),
+                          "cuMemcpyDtoDAsync");
   if (status.ok())
     status = driver.check(driver.streamSynchronize(timer->getStream()),
                           "cuStreamSynchronize");
@@ -415,8 +426,10 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   Result<double> limit = limits->getReadMicroseconds(bytes);
   if (!limit.ok())
     return limit.status();
-  double flops = 2.0 * static_cast<double>(plan.m) *
-                 static_cast<double>(linear.n) * static_cast<double>(linear.k);
+  // Of a gated pair those of both products, which cuBLAS computes as one.
+  int64_t rows = linear.n * static_cast<int64_t>(weights.size());
+  double flops = 2.0 * static_cast<double>(plan.m) * static_cast<double>(rows) *
+                 static_cast<double>(linear.k);
   double teraflops = flops / timing->median / 1e6;
   record["copy_gbps"] = copyRate;
   record["us"] = timing->median;
@@ -428,8 +441,8 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   record["cublas_us"] = nullptr;
   std::string dense = "-", faster = "-";
   if (cublas) {
-    Result<double> time = cublas->getMicroseconds(linear.n, linear.k, products,
-                                                  linear.activation);
+    Result<double> time =
+        cublas->getMicroseconds(rows, linear.k, products, linear.activation);
     if (!time.ok())
       return time.status();
     record["cublas_us"] = *time;
@@ -438,6 +451,7 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   }
   std::string shape =
       (linear.isGrouped() ? std::to_string(linear.experts) + " x " : "") +
+      (weights.size() > 1 ? std::to_string(weights.size()) + " x " : "") +
       std::to_string(linear.n) + " x " + std::to_string(linear.k);
   std::string range = "[" + format("%.2f", timing->min) + ", " +
                       format("%.2f", timing->max) + "]";

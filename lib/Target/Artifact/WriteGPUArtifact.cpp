@@ -17,6 +17,7 @@
 #include "quant-llm/Support/Sha256.h"
 #include "quant-llm/Target/Passes.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -25,6 +26,8 @@
 #include "llvm/Support/Path.h"
 
 #include <nlohmann/json.hpp>
+
+#include <cmath>
 
 namespace quant_llm {
 #define GEN_PASS_DEF_WRITEGPUARTIFACT
@@ -68,6 +71,47 @@ static std::optional<json> toJson(Attribute attribute) {
     return object;
   }
   return std::nullopt;
+}
+
+/// What the epilogue computes, step by step; nothing for one with ops that are
+/// more than a function of numbers.
+static std::optional<json> getFormula(LinearOpInterface op) {
+  Block &body = op.getEpilogue().front();
+  DenseMap<Value, json> names;
+  size_t numWeights = op.getWeights().size();
+  for (BlockArgument argument : body.getArguments()) {
+    size_t index = argument.getArgNumber();
+    names[argument] = index < numWeights
+                          ? "sum" + std::to_string(index)
+                          : "epilogue" + std::to_string(index - numWeights);
+  }
+  json formula = json::array();
+  for (Operation &step : body) {
+    bool isLast = &step == body.getTerminator();
+    if (step.getNumRegions() != 0 || (!isLast && step.getNumResults() != 1))
+      return std::nullopt;
+    json entry = {{"op", step.getName().getStringRef().str()}};
+    for (Value operand : step.getOperands())
+      entry["args"].push_back(names.lookup(operand));
+    if (auto constant = dyn_cast<arith::ConstantOp>(step)) {
+      auto number = dyn_cast<FloatAttr>(constant.getValue());
+      if (!number)
+        return std::nullopt;
+      double value = number.getValueAsDouble();
+      // JSON has finite numbers only.
+      if (std::isfinite(value))
+        entry["value"] = value;
+      else
+        entry["value"] = std::isnan(value) ? "nan" : value < 0 ? "-inf" : "inf";
+    }
+    if (auto compare = dyn_cast<arith::CmpFOp>(step))
+      entry["predicate"] =
+          arith::stringifyCmpFPredicate(compare.getPredicate()).str();
+    if (!isLast)
+      names[step.getResult(0)] = formula.size();
+    formula.push_back(std::move(entry));
+  }
+  return formula;
 }
 
 namespace {
@@ -226,6 +270,9 @@ WriteGPUArtifactPass::describeLinear(LinearOpInterface op,
               {"epilogue", epilogue},
               {"packed", {{"archive", archiveFile}, {"keys", keys}}},
               {"variants", variants}};
+  if (op.hasEpilogue())
+    if (std::optional<json> formula = getFormula(op))
+      linear["formula"] = std::move(*formula);
   if (problem->isGrouped()) {
     linear["kind"] = "grouped_linear";
     linear["experts"] = problem->experts;

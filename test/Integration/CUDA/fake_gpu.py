@@ -7,7 +7,8 @@ torch's "cuda" becomes the CPU. check_kernel.py gets a driver whose one kernel c
 check_linear.py gets the runtime library on the fake driver of the unit tests, which computes int4 products from the packed layout.
 
     fake_gpu.py LIBRARY DRIVER
-    fake_gpu.py --artifact DIR [GROUP [EXPERTS]]      only writes an artifact for that driver, whose kernel takes groups of another size, or does nothing (0)
+    fake_gpu.py --artifact DIR[,GROUP[,EXPERTS[,EPILOGUE]]]...   only writes artifacts for that driver, whose kernel takes groups of another size,
+                                                                 or does nothing (0); with an epilogue of EPILOGUES
 """
 
 import contextlib
@@ -194,26 +195,48 @@ def write_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)) + text + data)
 
 
-def write_artifact(directory, n=72, k=200, group=32, kernel_group=32, experts=0):
+RELU = [{"op": "arith.constant", "value": 0}, {"op": "arith.maximumf", "args": ["sum0", 0]}]
+BIAS = [{"op": "arith.extf", "args": ["epilogue0"]}, {"op": "arith.addf", "args": ["sum0", 0]}, {"op": "arith.constant", "value": 0}]
+# Steps of the formula. The driver computes relu(sum + bias), and relu(sum of the first weight) * (sum of the second).
+EPILOGUES = {
+    "bias": [*BIAS, {"op": "arith.maximumf", "args": [1, 2]}, {"op": "quant_llm.yield", "args": [3]}],
+    "bias_without_relu": [*BIAS, {"op": "quant_llm.yield", "args": [1]}],
+    "gate": [*RELU, {"op": "arith.mulf", "args": [1, "sum1"]}, {"op": "quant_llm.yield", "args": [2]}],
+    "gate_of_the_other": [{"op": "arith.constant", "value": 0}, {"op": "arith.maximumf", "args": ["sum1", 0]}, {"op": "arith.mulf", "args": ["sum0", 1]}, {"op": "quant_llm.yield", "args": [2]}],
+    "bias_unknown": [{"op": "math.surprise", "args": ["sum0"]}, {"op": "quant_llm.yield", "args": [0]}],
+    "bias_untold": [],
+}
+
+
+def write_artifact(directory, n=72, k=200, group=32, kernel_group=32, experts=0, epilogue=None):
     """An artifact for the fake driver, and the canonical weights."""
     import hashlib
 
     scheme = f"int4, block = [1, {group}], scale = f16"
-    weight = schemes.random_weight(max(experts, 1) * n, k, schemes.Scheme.parse(scheme), torch.Generator("cpu").manual_seed(1))
-    packed = schemes.pack_weight(weight)
-    write_safetensors(os.path.join(directory, "weights.safetensors"), {"w.codes": schemes.pack_codes(weight.codes, 4), "w.scales": weight.scales})
-    scale = torch.tensor(packed.output_scale)
-    write_safetensors(os.path.join(directory, "packed.safetensors"), {"w.packed": packed.packed, "w.packed_scales": packed.scales, "w.output_scale": scale})
+    keys = ["w", "u"] if epilogue and epilogue.startswith("gate") else ["w"]
+    biased = bool(epilogue) and epilogue.startswith("bias")
+    canonical, stored = {}, {}
+    for seed, key in enumerate(keys, 1):
+        weight = schemes.random_weight(max(experts, 1) * n, k, schemes.Scheme.parse(scheme), torch.Generator("cpu").manual_seed(seed))
+        packed = schemes.pack_weight(weight)
+        canonical.update({f"{key}.codes": schemes.pack_codes(weight.codes, 4), f"{key}.scales": weight.scales})
+        stored.update({f"{key}.packed": packed.packed, f"{key}.packed_scales": packed.scales, f"{key}.output_scale": torch.tensor(packed.output_scale)})
+    write_safetensors(os.path.join(directory, "weights.safetensors"), canonical)
+    write_safetensors(os.path.join(directory, "packed.safetensors"), stored)
     shape = f"@{n},{k},{kernel_group}" + (f",{experts}" if experts else "") if kernel_group else ""
-    code = f"\x7fELF product:8,8,8,4,{'8,' if experts else ''}8,4{shape}".encode()
+    arguments = ["x"] + [f"{name}{i}" for i in range(len(keys)) for name in ("packed", "packed_scales", "output_scale")]
+    arguments += ["offsets"] * bool(experts) + ["epilogue0"] * biased + ["y", "m"]
+    sizes = ",".join("4" if name == "m" or name.startswith("output_scale") else "8" for name in arguments)
+    code = f"\x7fELF product:{sizes}{shape}".encode()
     with open(os.path.join(directory, "kernels.cubin"), "wb") as file:
         file.write(code)
-    kernel = {"name": "product", "file": "kernels.cubin", "sha256": hashlib.sha256(code).hexdigest(), "threads": 128, "shared_bytes": 0, "token_tile": 16, "row_tile": 64, "grid": "tiles"}
-    kernel["args"] = ["x", "packed0", "packed_scales0", "output_scale0"] + ["offsets"] * bool(experts) + ["y", "m"]
-    linear = {"name": "layer", "n": n, "k": k, "scheme": scheme, "activation": "f16", "output": "f16", "weights": ["w"]}
+    kernel = {"name": "product", "file": "kernels.cubin", "sha256": hashlib.sha256(code).hexdigest(), "threads": 128, "shared_bytes": 0, "token_tile": 16, "row_tile": 64, "grid": "tiles", "args": arguments}
+    linear = {"name": "layer", "n": n, "k": k, "scheme": scheme, "activation": "f16", "output": "f16", "weights": keys}
     if experts:
         linear.update({"kind": "grouped_linear", "experts": experts, "offsets": "i32"})
-    linear.update({"packed": {"archive": "packed.safetensors", "keys": ["w"]}, "variants": [{"tokens": [1, 100], "kernel": "product"}]})
+    if epilogue:
+        linear.update({"epilogue": [{"type": "f16"}] * biased, "formula": EPILOGUES[epilogue]})
+    linear.update({"packed": {"archive": "packed.safetensors", "keys": keys}, "variants": [{"tokens": [1, 100], "kernel": "product"}]})
     with open(os.path.join(directory, "manifest.json"), "w") as file:
         json.dump({"schema": "quant_llm.manifest/1", "chip": "sm_90a", "kernels": [kernel], "linears": [linear]}, file)
 
@@ -248,9 +271,10 @@ def test_linears(directory, library, cuda):
 
 if __name__ == "__main__":
     if sys.argv[1] == "--artifact":
-        os.makedirs(sys.argv[2], exist_ok=True)
-        group, experts = sys.argv[3:5] + ["32", "0"][len(sys.argv[3:5]) :]
-        write_artifact(sys.argv[2], kernel_group=int(group), experts=int(experts))
+        for text in sys.argv[2:]:
+            directory, group, experts, epilogue = (text.split(",") + ["32", "0", None][text.count(",") :])[:4]
+            os.makedirs(directory, exist_ok=True)
+            write_artifact(directory, kernel_group=int(group), experts=int(experts), epilogue=epilogue)
         sys.exit()
     with tempfile.TemporaryDirectory() as scratch:
         test_kernels(scratch)

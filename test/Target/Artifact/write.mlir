@@ -61,6 +61,30 @@ func.func @argument(%x: tensor<?x64xf16>, %w: !weight) -> tensor<?x128xf16> {
 // CHECK-NEXT: "type": "bf16"
 // CHECK: "per_element": true,
 // CHECK-NEXT: "type": "f32"
+// What the epilogue computes, for those who check it.
+// CHECK: "formula": [
+// CHECK-NEXT: {
+// CHECK-NEXT: "args": [
+// CHECK-NEXT: "sum0",
+// CHECK-NEXT: "sum1"
+// CHECK-NEXT: ],
+// CHECK-NEXT: "op": "arith.mulf"
+// CHECK: "args": [
+// CHECK-NEXT: "epilogue0"
+// CHECK-NEXT: ],
+// CHECK-NEXT: "op": "arith.extf"
+// CHECK: "args": [
+// CHECK-NEXT: 0,
+// CHECK-NEXT: 1
+// CHECK-NEXT: ],
+// CHECK-NEXT: "op": "arith.addf"
+// CHECK: "args": [
+// CHECK-NEXT: 2,
+// CHECK-NEXT: "epilogue1"
+// CHECK: "args": [
+// CHECK-NEXT: 3
+// CHECK-NEXT: ],
+// CHECK-NEXT: "op": "quant_llm.yield"
 // CHECK: "name": "gate+up",
 // CHECK: "output": "f32",
 // CHECK: "archive": "packed.safetensors",

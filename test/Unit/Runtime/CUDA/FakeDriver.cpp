@@ -12,6 +12,7 @@
 #include "quant-llm/Packing/FragmentLayout.h"
 #include "quant-llm/Runtime/CUDA/Driver.h"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <sstream>
@@ -48,22 +49,28 @@ void multiply(const Kernel &kernel, void **arguments) {
   scheme.blockK = static_cast<int64_t>(kernel.shape[2]);
   int64_t n = static_cast<int64_t>(kernel.shape[0]);
   int64_t k = static_cast<int64_t>(kernel.shape[1]);
-  bool isGrouped = kernel.shape.size() > 3;
+  size_t isGrouped = kernel.shape.size() > 3;
   int64_t experts = isGrouped ? static_cast<int64_t>(kernel.shape[3]) : 1;
   FragmentLayout layout = FragmentLayout::get(scheme, experts * n, k).take();
-  auto pointer = [&](int i) {
+  auto pointer = [&](size_t i) {
     return reinterpret_cast<uint8_t *>(*static_cast<uint64_t *>(arguments[i]));
   };
   const uint16_t *x = reinterpret_cast<uint16_t *>(pointer(0));
-  const uint8_t *packed = pointer(1);
-  const uint16_t *scales = reinterpret_cast<uint16_t *>(pointer(2));
-  float outputScale = *static_cast<float *>(arguments[3]);
-  // Of experts the offsets come before y.
-  int32_t one[] = {0, *static_cast<int32_t *>(arguments[5 + isGrouped])};
+  size_t numWeights = 1 + (kernel.parameters.size() == 9);
+  // Of experts the offsets come before the epilogue's operand and y.
+  size_t next = 1 + 3 * numWeights + isGrouped;
+  const uint16_t *bias = nullptr;
+  if (next + 2 < kernel.parameters.size())
+    bias = reinterpret_cast<uint16_t *>(pointer(next++));
+  uint16_t *y = reinterpret_cast<uint16_t *>(pointer(next));
+  int32_t one[] = {0, *static_cast<int32_t *>(arguments[next + 1])};
   const int32_t *offsets =
       isGrouped ? reinterpret_cast<int32_t *>(pointer(4)) : one;
-  uint16_t *y = reinterpret_cast<uint16_t *>(pointer(4 + isGrouped));
-  for (int64_t row = 0; row < experts * n; ++row) {
+  auto dequantize = [&](size_t weight, int64_t row) {
+    const uint8_t *packed = pointer(1 + 3 * weight);
+    const uint16_t *scales =
+        reinterpret_cast<uint16_t *>(pointer(2 + 3 * weight));
+    float outputScale = *static_cast<float *>(arguments[3 + 3 * weight]);
     std::vector<float> weights;
     for (int64_t column = 0; column < k; ++column) {
       int code = -8;
@@ -72,14 +79,26 @@ void multiply(const Kernel &kernel, void **arguments) {
         code += (packed[at.byte] >> at.bit & 1) << bit;
       }
       float scale = f16ToFloat(scales[layout.getScaleIndex(row, column)]);
-      weights.push_back(static_cast<float>(code) * scale);
+      weights.push_back(static_cast<float>(code) * scale * outputScale);
     }
+    return weights;
+  };
+  for (int64_t row = 0; row < experts * n; ++row) {
+    std::vector<std::vector<float>> weights;
+    for (size_t weight = 0; weight < numWeights; ++weight)
+      weights.push_back(dequantize(weight, row));
     for (int64_t token = offsets[row / n]; token < offsets[row / n + 1];
          ++token) {
-      float sum = 0;
-      for (int64_t column = 0; column < k; ++column)
-        sum += f16ToFloat(x[token * k + column]) * weights[column];
-      y[token * n + row % n] = floatToF16(sum * outputScale);
+      float sums[2] = {};
+      for (size_t weight = 0; weight < numWeights; ++weight)
+        for (int64_t column = 0; column < k; ++column)
+          sums[weight] +=
+              f16ToFloat(x[token * k + column]) * weights[weight][column];
+      if (bias)
+        sums[0] = std::max(0.0f, sums[0] + f16ToFloat(bias[row]));
+      if (numWeights == 2)
+        sums[0] = std::max(0.0f, sums[0]) * sums[1];
+      y[token * n + row % n] = floatToF16(sums[0]);
     }
   }
 }

@@ -12,8 +12,10 @@
 // with the sizes of each kernel's parameters. Kernels do nothing, except those
 // with N, K and group size, which have the arguments x, packed0,
 // packed_scales0, output_scale0, y and m and compute the product of int4
-// weights with f16 scales and f16 activations. Of PTX only the names of the
-// kernels are read.
+// weights with f16 scales and f16 activations. With epilogue0 before y, too, it
+// is relu(product + epilogue0), an f16 number for each row; with packed1,
+// packed_scales1 and output_scale1, relu(product 0) * product 1. Of PTX only
+// the names of the kernels are read.
 //
 //===----------------------------------------------------------------------===//
 

@@ -1,0 +1,54 @@
+//===- EpilogueFormula.h - What an epilogue computes ------------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The field `formula` of a linear in a manifest, and its value in float64: what
+// a kernel's numbers are compared with.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_RUNTIME_CUDA_EPILOGUEFORMULA_H
+#define QUANT_LLM_RUNTIME_CUDA_EPILOGUEFORMULA_H
+
+#include "quant-llm/Runtime/CUDA/Manifest.h"
+#include "quant-llm/Support/Status.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace quant_llm {
+namespace cuda {
+
+/// The epilogue of a linear as a function of real numbers: conversions of type
+/// do not round.
+class EpilogueFormula {
+public:
+  /// An error for an epilogue that the manifest does not describe, and for ops
+  /// that are not known here.
+  static Result<EpilogueFormula> create(const LinearDescription &linear);
+
+  /// Whether the result is the sum itself.
+  bool isIdentity() const { return steps.empty(); }
+
+  /// The ops that are more than constants and conversions: "addf, relu".
+  std::string getSummary() const;
+
+  /// results[i] of sums[j][i], of each weight, and operands[j][i], of each
+  /// operand, for all i < count.
+  void evaluate(const std::vector<const double *> &sums,
+                const std::vector<const double *> &operands, int64_t count,
+                double *results) const;
+
+private:
+  std::vector<FormulaStep> steps;
+};
+
+} // namespace cuda
+} // namespace quant_llm
+
+#endif // QUANT_LLM_RUNTIME_CUDA_EPILOGUEFORMULA_H
