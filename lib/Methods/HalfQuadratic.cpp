@@ -47,6 +47,13 @@ public:
   void solve(const HalfQuadraticOptions &options, uint8_t *stored);
 
 private:
+  float store(double zero, uint8_t *bytes) const {
+    storeFloat(zeroType, static_cast<float>(zero), bytes);
+    return loadFloat(zeroType, bytes);
+  }
+  /// The zero nearest to the rule's under which the weight 0 has a code, or the
+  /// rule's if 0 is beyond the range of the weights.
+  float alignToZero(uint8_t *bytes) const;
   /// Values of the nearest codes under a stored zero.
   double computeMeanError(float zero, std::vector<float> &values) {
     grid.set(cell, grid.getScale(cell), zero);
@@ -65,11 +72,20 @@ private:
 };
 } // namespace
 
+float Block::alignToZero(uint8_t *bytes) const {
+  float zero = grid.getZero(cell);
+  float value = grid.roundIn(cell, 0.0f).value;
+  auto [low, high] = std::minmax_element(weights.begin(), weights.end());
+  if (*low > 0.0f || *high < 0.0f)
+    return zero;
+  return store(static_cast<double>(zero) - value, bytes);
+}
+
 void Block::solve(const HalfQuadraticOptions &options, uint8_t *stored) {
   float scale = grid.getScale(cell);
   if (scale == 0.0f)
     return;
-  float best = grid.getZero(cell);
+  float best = options.alignToZero ? alignToZero(stored) : grid.getZero(cell);
   std::vector<float> values;
   double least = computeMeanError(best, values);
   double beta = options.beta;
@@ -88,10 +104,7 @@ void Block::solve(const HalfQuadraticOptions &options, uint8_t *stored) {
     }
     beta *= options.kappa;
     uint8_t bytes[4];
-    storeFloat(zeroType,
-               static_cast<float>(sum / static_cast<double>(weights.size())),
-               bytes);
-    zero = loadFloat(zeroType, bytes);
+    zero = store(sum / static_cast<double>(weights.size()), bytes);
     double error = computeMeanError(zero, values);
     if (!(error < least))
       break;

@@ -55,6 +55,8 @@ double getMeanError(const std::vector<float> &weights, int64_t k,
 
 TEST(HalfQuadraticTest, NoBlockGetsWorseAndMostGetBetter) {
   int64_t n = 12, k = 200;
+  HalfQuadraticOptions options;
+  options.alignToZero = false;
   for (const char *text : {"uint3, block = [1, 64], zero = f16",
                            "uint4, block = [1, 48], zero = bf16",
                            "uint3, block = [4, 32], zero = f32, scale = f32",
@@ -64,7 +66,7 @@ TEST(HalfQuadraticTest, NoBlockGetsWorseAndMostGetBetter) {
     MatrixView view{weights.data(), SourceType::F32, n, k};
     Result<QuantizedMatrix> nearest = quantize(view, scheme, "w", 1);
     Result<QuantizedMatrix> solved =
-        quantizeHalfQuadratic(view, scheme, {}, "w", 2);
+        quantizeHalfQuadratic(view, scheme, options, "w", 2);
     ASSERT_TRUE(nearest.ok() && solved.ok()) << solved.message();
     EXPECT_EQ(solved->scales, nearest->scales);
     std::vector<float> before(weights.size()), after(weights.size());
@@ -81,11 +83,68 @@ TEST(HalfQuadraticTest, NoBlockGetsWorseAndMostGetBetter) {
     EXPECT_GT(better, grid.gridN * grid.gridK / 4) << text;
 
     Result<QuantizedMatrix> again =
-        quantizeHalfQuadratic(view, scheme, {}, "w", 1);
+        quantizeHalfQuadratic(view, scheme, options, "w", 1);
     ASSERT_TRUE(again.ok());
     EXPECT_EQ(again->codes, solved->codes);
     EXPECT_EQ(again->zeros, solved->zeros);
   }
+}
+
+// The zero that is begun with is that of integer zeros, which have a code for
+// the weight 0.
+TEST(HalfQuadraticTest, NoBlockIsWorseThanUnderIntegerZeros) {
+  int64_t n = 12, k = 192;
+  for (const char *element : {"uint3", "uint4"}) {
+    std::string text = std::string(element) + ", block = [1, 64], scale = f32";
+    Scheme scheme = parse(text + ", zero = f32");
+    Scheme integer = parse(text + ", zero = int");
+    std::vector<float> weights = makeWeights(n * k, 57);
+    MatrixView view{weights.data(), SourceType::F32, n, k};
+    Result<QuantizedMatrix> nearest = quantize(view, integer, "w", 1);
+    Result<QuantizedMatrix> solved =
+        quantizeHalfQuadratic(view, scheme, {}, "w", 1);
+    ASSERT_TRUE(nearest.ok() && solved.ok()) << solved.message();
+    std::vector<float> before(weights.size()), after(weights.size());
+    ASSERT_TRUE(dequantize(*nearest, integer, before.data(), 1).ok());
+    ASSERT_TRUE(dequantize(*solved, scheme, after.data(), 1).ok());
+    BlockGrid grid = getBlockGrid(scheme, n, k);
+    int64_t better = 0;
+    for (int64_t cell = 0; cell < grid.gridN * grid.gridK; ++cell) {
+      double old = getMeanError(weights, k, before, grid, cell);
+      double now = getMeanError(weights, k, after, grid, cell);
+      EXPECT_LE(now, old * (1 + 1e-6)) << text << ", block " << cell;
+      better += now < old;
+    }
+    EXPECT_GT(better, grid.gridN * grid.gridK / 2) << text;
+  }
+}
+
+TEST(HalfQuadraticTest, AlignedStartByHand) {
+  // s = 1 and, by rule minmax, z = -0.6, which is moved to -1: 0 has a code
+  // there.
+  const float weights[] = {-0.6f, 0.4f, 1.4f, 2.4f, 0.0f};
+  Scheme scheme = parse("uint2, block = [1, -1], zero = f32, scale = f32");
+  HalfQuadraticOptions options;
+  MatrixView view{weights, SourceType::F32, 1, 5};
+  auto getFirstZero = [&](bool align) {
+    options.alignToZero = align;
+    options.iterations = 1;
+    options.beta = 1e30; // nothing is shrunk: zeros stay where they begin
+    Result<QuantizedMatrix> stored =
+        quantizeHalfQuadratic(view, scheme, options, "w", 1);
+    EXPECT_TRUE(stored.ok()) << stored.message();
+    Result<Grid> grid = Grid::get(stored->view(), scheme);
+    EXPECT_TRUE(grid.ok()) << grid.message();
+    EXPECT_EQ(grid->getScale(0), 1.0f);
+    return grid->getZero(0);
+  };
+  EXPECT_FLOAT_EQ(getFirstZero(false), -0.6f);
+  EXPECT_FLOAT_EQ(getFirstZero(true), -1.0f);
+
+  // Of weights that do not reach 0 the range stays.
+  const float positive[] = {5.25f, 6.25f, 7.25f, 8.25f};
+  view = {positive, SourceType::F32, 1, 4};
+  EXPECT_EQ(getFirstZero(true), 5.25f);
 }
 
 TEST(HalfQuadraticTest, OneIterationByHand) {
