@@ -277,6 +277,12 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
     metadata.refuse("expected a matrix 'token_embd.weight'");
   else
     config.vocabSize = embedding->shape.front();
+  if (int64_t size = metadata.integer("vocab_size", config.vocabSize);
+      size != config.vocabSize)
+    metadata.refuse("expected '" + *architecture + ".vocab_size' to be " +
+                    std::to_string(config.vocabSize) +
+                    ", the rows of 'token_embd.weight', but got " +
+                    std::to_string(size));
   config.tiedEmbeddings = !file.find("output.weight");
   config.qkvBias = file.find("blk.0.attn_q.bias");
   config.outputBias = file.find("blk.0.attn_output.bias");

@@ -207,8 +207,10 @@ TEST(ModelConfig, RefusesOtherRotaryEmbeddings) {
   config["rope_parameters"] = {{"partial_rotary_factor", 0.25}};
   EXPECT_ERROR(config, "'partial_rotary_factor'");
   config = makeConfig();
-  config["rope_theta"] = 0;
-  EXPECT_ERROR(config, "rope_theta greater than 0");
+  for (double base : {0.0, -1.0, 1e-44, 0.5, 2e12, 1e300}) {
+    config["rope_theta"] = base;
+    EXPECT_ERROR(config, "(rope_theta, or rope.freq_base) from 1 to 1e12 but");
+  }
   config = makeConfig();
   config["rope_interleaved"] = true;
   EXPECT_ERROR(config, "'rope_interleaved' is not supported");
