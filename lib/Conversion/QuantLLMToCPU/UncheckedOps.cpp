@@ -11,10 +11,12 @@
 #include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/OpenMP/OpenMPDialect.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -24,6 +26,11 @@
 
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
+#include "llvm/Support/MathExtras.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <limits>
+#include <optional>
 
 using namespace mlir;
 using namespace quant_llm;
@@ -31,6 +38,9 @@ using namespace quant_llm;
 /// Functions of a model call each other a few levels deep. A frame of compiled
 /// code is far below a thousandth of the usual 8 MiB.
 static constexpr unsigned kMostCallDepth = 1000;
+
+/// No memory has as many numbers.
+static constexpr int64_t kMostPosition = int64_t(1) << 61;
 
 //===----------------------------------------------------------------------===//
 // Operations
@@ -103,6 +113,82 @@ static bool hasUndefinedPosition(Operation *op) {
          llvm::is_contained(shuffle.getMask(), vector::ShuffleOp::kPoisonIndex);
 }
 
+/// What is written instead of an op that nothing lowers; empty for others.
+static StringRef findSubstitute(Operation *op) {
+  if (isa<math::ClampFOp>(op))
+    return "arith.maximumf and arith.minimumf";
+  if (isa<math::IPowIOp>(op))
+    return "math.fpowi on floats, or arith.muli in a loop";
+  if (isa<math::IsInfOp>(op))
+    return "arith.cmpf of its math.absf with an infinity";
+  if (isa<math::IsNormalOp>(op))
+    return "arith.cmpf of its math.absf with the least normal number and an "
+           "infinity";
+  return "";
+}
+
+/// A type of floats that the arithmetic of `op` is on and that LLVM has not;
+/// null if there is none.
+static Type findFloatWithoutCode(Operation *op) {
+  if (!isa_and_nonnull<arith::ArithDialect, math::MathDialect>(
+          op->getDialect()) ||
+      isa<arith::BitcastOp, arith::ConstantOp, arith::SelectOp>(op))
+    return {};
+  auto hasNoCode = [](Type type) {
+    auto element = dyn_cast<mlir::FloatType>(getElementTypeOrSelf(type));
+    return element && (element.getWidth() < 16 || isa<FloatTF32Type>(element));
+  };
+  for (TypeRange types :
+       {TypeRange(op->getOperandTypes()), TypeRange(op->getResultTypes())})
+    for (Type type : types)
+      if (hasNoCode(type))
+        return getElementTypeOrSelf(type);
+  return {};
+}
+
+/// Whether a slice begins, by an offset that is known, in front of what it is
+/// of, or so far behind that the position is that of no number in memory and
+/// may be negative as one of 64 bits. The first such offset.
+static std::optional<int64_t> findWrongOffset(Operation *op) {
+  auto slice = dyn_cast<OffsetSizeAndStrideOpInterface>(op);
+  if (!slice)
+    return std::nullopt;
+  ShapedType type;
+  if (auto extract = dyn_cast<tensor::ExtractSliceOp>(op))
+    type = extract.getSourceType();
+  else if (auto insert = dyn_cast<tensor::InsertSliceOp>(op))
+    type = insert.getDestType();
+  else if (auto insert = dyn_cast<tensor::ParallelInsertSliceOp>(op))
+    type = insert.getDestType();
+  else if (auto view = dyn_cast<memref::SubViewOp>(op))
+    type = view.getSourceType();
+  else
+    return std::nullopt;
+  SmallVector<OpFoldResult> offsets = slice.getMixedOffsets();
+  SmallVector<int64_t> strides;
+  int64_t ignored;
+  auto buffer = dyn_cast<MemRefType>(type);
+  if (!buffer || failed(buffer.getStridesAndOffset(strides, ignored))) {
+    strides.assign(offsets.size(), 1);
+    for (size_t i = offsets.size(); i-- > 1;)
+      if (llvm::MulOverflow(strides[i],
+                            type.isDynamicDim(i)
+                                ? 1
+                                : std::max<int64_t>(1, type.getDimSize(i)),
+                            strides[i - 1]))
+        strides[i - 1] = std::numeric_limits<int64_t>::max();
+  }
+  for (auto [offset, stride] : llvm::zip_equal(offsets, strides)) {
+    std::optional<int64_t> value = getConstantIntValue(offset);
+    // Of a stride that is not known, nothing is computed before the check.
+    int64_t factor =
+        ShapedType::isDynamic(stride) ? 1 : std::max<int64_t>(1, stride);
+    if (value && (*value < 0 || *value > kMostPosition / factor))
+      return value;
+  }
+  return std::nullopt;
+}
+
 /// What is wrong with `op`; empty if nothing is.
 static std::string findFault(Operation *op, SymbolTable &symbols) {
   StringRef dialect = op->getName().getDialectNamespace();
@@ -132,6 +218,21 @@ static std::string findFault(Operation *op, SymbolTable &symbols) {
           step && *step < 1)
         return "expected strides of slices that are positive but got " +
                std::to_string(*step);
+  if (std::optional<int64_t> offset = findWrongOffset(op))
+    return "expected offsets of slices that are not negative, and in a tensor "
+           "that fits into memory, but got " +
+           std::to_string(*offset);
+  if (StringRef substitute = findSubstitute(op); !substitute.empty())
+    return ("expected an op that there is code for; write " + substitute).str();
+  if (Type type = findFloatWithoutCode(op)) {
+    std::string text;
+    llvm::raw_string_ostream(text)
+        << "expected floats of 16 bits or more but got '" << type
+        << "', for which there is no arithmetic; weights and activations of "
+           "such numbers are those of quant_llm ops, others are decoded from "
+           "their bits (arith.bitcast)";
+    return text;
+  }
   if ((op->getParentOfType<linalg::LinalgOp>() ||
        op->getParentOfType<LinearOpInterface>()) &&
       touchesTensorOrBuffer(op) &&

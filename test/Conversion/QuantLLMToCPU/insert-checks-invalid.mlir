@@ -262,3 +262,101 @@ func.func @insert(%v: vector<2xindex>, %i: index) -> vector<2xindex> {
   %0 = vector.insert %i, %v[-1] : index into vector<2xindex>
   return %0 : vector<2xindex>
 }
+
+// -----
+
+// The number is the operand, not the position that it would be in memory.
+func.func @offset(%a: tensor<?x16xf32>) -> tensor<2x2xf32> {
+  %m = arith.constant 9223372036854775807 : index
+  // expected-error @+1 {{expected offsets of slices that are not negative, and in a tensor that fits into memory, but got 9223372036854775807}}
+  %0 = tensor.extract_slice %a[%m, 5] [2, 2] [1, 1] : tensor<?x16xf32> to tensor<2x2xf32>
+  return %0 : tensor<2x2xf32>
+}
+
+// -----
+
+func.func @offset_times_extents(%a: tensor<2x2xf32>, %b: tensor<?x4294967296x4294967296xf32>) -> tensor<?x4294967296x4294967296xf32> {
+  // expected-error @+1 {{that fits into memory, but got 1}}
+  %0 = tensor.insert_slice %a into %b[1, 0, 0] [1, 2, 2] [1, 1, 1] : tensor<2x2xf32> into tensor<?x4294967296x4294967296xf32>
+  return %0 : tensor<?x4294967296x4294967296xf32>
+}
+
+// -----
+
+func.func @offset_times_stride(%a: memref<?x16xf32, strided<[1152921504606846976, 1]>>, %b: memref<2xf32>) {
+  %m = arith.constant 3 : index
+  // expected-error @+1 {{that fits into memory, but got 3}}
+  %0 = memref.subview %a[%m, 5] [1, 2] [1, 1] : memref<?x16xf32, strided<[1152921504606846976, 1]>> to memref<2xf32, strided<[1], offset: ?>>
+  memref.copy %0, %b : memref<2xf32, strided<[1], offset: ?>> to memref<2xf32>
+  return
+}
+
+// -----
+
+func.func @negative_offset(%a: tensor<?x16xf32>) -> tensor<2x2xf32> {
+  %m = arith.constant -1 : index
+  // expected-error @+1 {{but got -1}}
+  %0 = tensor.extract_slice %a[%m, 5] [2, 2] [1, 1] : tensor<?x16xf32> to tensor<2x2xf32>
+  return %0 : tensor<2x2xf32>
+}
+
+// -----
+
+func.func @integer_power(%a: tensor<4xi64>) -> tensor<4xi64> {
+  // expected-error @+1 {{'math.ipowi' op expected an op that there is code for; write math.fpowi on floats, or arith.muli in a loop}}
+  %0 = math.ipowi %a, %a : tensor<4xi64>
+  return %0 : tensor<4xi64>
+}
+
+// -----
+
+func.func @clamp(%a: f32) -> f32 {
+  // expected-error @+1 {{write arith.maximumf and arith.minimumf}}
+  %0 = math.clampf %a to [%a, %a] : f32
+  return %0 : f32
+}
+
+// -----
+
+func.func @is_infinite(%a: f32) -> i1 {
+  // expected-error @+1 {{write arith.cmpf of its math.absf with an infinity}}
+  %0 = math.isinf %a : f32
+  return %0 : i1
+}
+
+// -----
+
+func.func @is_normal(%a: f32) -> i1 {
+  // expected-error @+1 {{write arith.cmpf of its math.absf with the least normal number and an infinity}}
+  %0 = math.isnormal %a : f32
+  return %0 : i1
+}
+
+// -----
+
+func.func @small_floats(%a: tensor<4xf8E4M3FN>) -> tensor<4xf8E4M3FN> {
+  // expected-error @+1 {{'arith.addf' op expected floats of 16 bits or more but got 'f8E4M3FN', for which there is no arithmetic; weights and activations of such numbers are those of quant_llm ops, others are decoded from their bits (arith.bitcast)}}
+  %0 = arith.addf %a, %a : tensor<4xf8E4M3FN>
+  return %0 : tensor<4xf8E4M3FN>
+}
+
+// -----
+
+func.func @from_small_floats(%a: tensor<4xf8E5M2>, %d: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = linalg.generic {indexing_maps = [affine_map<(i) -> (i)>, affine_map<(i) -> (i)>], iterator_types = ["parallel"]} ins(%a : tensor<4xf8E5M2>) outs(%d : tensor<4xf32>) {
+  ^bb0(%x: f8E5M2, %y: f32):
+    // expected-error @+1 {{expected floats of 16 bits or more but got 'f8E5M2'}}
+    %1 = arith.extf %x : f8E5M2 to f32
+    linalg.yield %1 : f32
+  } -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+func.func @tf32(%a: f32) -> i1 {
+  // expected-error @+1 {{expected floats of 16 bits or more but got 'tf32'}}
+  %0 = arith.truncf %a : f32 to tf32
+  %1 = arith.cmpf olt, %0, %0 : tf32
+  return %1 : i1
+}
