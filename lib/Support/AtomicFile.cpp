@@ -692,6 +692,19 @@ Status FileTransaction::commit() {
                 : Status::success();
 }
 
+bool FileTransaction::hasWritten(const std::string &path) {
+  FileTransaction *transaction = current();
+  Result<std::string> target = resolveTarget(path);
+  if (!transaction || !target.ok())
+    return false;
+  DiskLock lock;
+  for (FileOnDisk *file = latest; file; file = file->before)
+    if (file->owner && file->role != FileOnDisk::Role::Old &&
+        file->family == transaction->family && file->target == *target)
+      return true;
+  return false;
+}
+
 Status quant_llm::writeFileAtomically(const std::string &path, const void *data,
                                       size_t count) {
   Result<AtomicFile> file = AtomicFile::create(path);

@@ -111,6 +111,11 @@ public:
   /// called again for files that follow.
   Status commit();
 
+  /// Whether a file that AtomicFile would put at `path` was completed in the
+  /// transaction that the calling thread is in, or in one around it. Without
+  /// one, nothing was.
+  static bool hasWritten(const std::string &path);
+
 private:
   friend class AtomicFile;
 

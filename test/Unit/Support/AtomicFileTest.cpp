@@ -470,6 +470,33 @@ TEST(FileTransactionTest, RefusesTwoWritersOfOneFile) {
   EXPECT_TRUE(writeFileAtomically(dir / "out", "y", 1).ok());
 }
 
+TEST(FileTransactionTest, KnowsWhatItHasWritten) {
+  TempDir dir;
+  ASSERT_TRUE(writeFileAtomically(dir / "old", "x", 1).ok());
+  EXPECT_FALSE(FileTransaction::hasWritten(dir / "old"));
+  {
+    FileTransaction outer;
+    EXPECT_FALSE(FileTransaction::hasWritten(dir / "old"));
+    ASSERT_TRUE(writeFileAtomically(dir / "old", "y", 1).ok());
+    Result<AtomicFile> begun = AtomicFile::create(dir / "new");
+    ASSERT_TRUE(begun.ok()) << begun.message();
+    EXPECT_FALSE(FileTransaction::hasWritten(dir / "new"));
+    ASSERT_TRUE(begun->commit().ok());
+    {
+      FileTransaction inner;
+      for (const char *name : {"old", "./old", "new"})
+        EXPECT_TRUE(FileTransaction::hasWritten(dir / name)) << name;
+      ASSERT_TRUE(writeFileAtomically(dir / "inner", "x", 1).ok());
+    }
+    EXPECT_FALSE(FileTransaction::hasWritten(dir / "inner")); // taken back
+    EXPECT_FALSE(FileTransaction::hasWritten(dir / "none/at/all"));
+    ASSERT_TRUE(outer.commit().ok());
+    EXPECT_FALSE(FileTransaction::hasWritten(dir / "old"));
+  }
+  FileTransaction other;
+  EXPECT_FALSE(FileTransaction::hasWritten(dir / "old"));
+}
+
 TEST(FileTransactionTest, InterruptsTakeBackToo) {
   TempDir dir;
   ASSERT_TRUE(writeFileAtomically(dir / "old", "first", 5).ok());

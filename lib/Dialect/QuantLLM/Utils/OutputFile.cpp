@@ -8,6 +8,7 @@
 
 #include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 
+#include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/MappedFile.h"
 
 #include "llvm/ADT/SmallString.h"
@@ -69,6 +70,10 @@ quant_llm::verifyReportFile(ModuleOp module, ParameterArchives &archives,
   if (isArchive(report))
     return fail() << "expected a JSON file in the option 'report' but got '"
                   << report << "', which is an archive of weights";
+  if (FileTransaction::hasWritten(report.str()))
+    return fail() << "'" << report
+                  << "' was written by an earlier pass and would be lost; "
+                     "choose another file for 'report'";
   std::optional<FileId> id = FileId::of(report.str());
   auto source = module.getLoc()->findInstanceOf<FileLineColLoc>();
   if (id && source && FileId::of(source.getFilename().str()) == id)

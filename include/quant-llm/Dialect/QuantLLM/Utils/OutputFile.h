@@ -41,6 +41,7 @@ verifyOutputFile(mlir::ModuleOp module, ParameterArchives &archives,
 /// The same for the JSON file of the option 'report', which can replace neither
 /// the file that the module was read from nor anything that is an archive or is
 /// named like one: a pass before may have replaced an archive in the module.
+/// Nor can it replace what an earlier pass of the same FileTransaction wrote.
 llvm::LogicalResult
 verifyReportFile(mlir::ModuleOp module, ParameterArchives &archives,
                  llvm::StringRef report, llvm::ArrayRef<OptionFile> inputs,
