@@ -25,11 +25,6 @@ NAME = "model.layers.1.mlp.down_proj.weight"
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return make_model(str(tmp_path_factory.mktemp("models") / "model"), "llama", num_hidden_layers=2)
-
-
-@pytest.fixture(scope="module")
 def file(directory, tmp_path_factory):
     path = tmp_path_factory.mktemp("calibration") / "c.safetensors"
     calibrate(directory, TOKENS, path, statistics=["absmax", "absmean", "hessian"], device="cpu")

@@ -37,3 +37,11 @@ def hf_model(tmp_path_factory):
     tiny_checkpoint.make(directory, dtype="F16", max_position_embeddings=128, vocab_size=32)
     write_tokenizer(directory / "tokenizer.json", 32)
     return directory
+
+
+@pytest.fixture(scope="session")
+def directory(tmp_path_factory):
+    """The same without a tokenizer: 61 tokens, made by Transformers."""
+    from oracle import make_model  # takes seconds, for Transformers
+
+    return make_model(str(tmp_path_factory.mktemp("models") / "model"), "llama", num_hidden_layers=2)

@@ -46,11 +46,6 @@ help = "what stays"
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return make_model(str(tmp_path_factory.mktemp("models") / "model"), "llama", num_hidden_layers=2)
-
-
-@pytest.fixture(scope="module")
 def files(directory, tmp_path_factory):
     """{token weights: calibration file}"""
     path = tmp_path_factory.mktemp("calibration")
