@@ -56,7 +56,7 @@ ANCHORS = {
     "::mlir::gpu::GPUModuleOp": "`gpu.module`",
     "::mlir::FunctionOpInterface": "any function",
 }
-PASS = re.compile(r'^def \w+\s*:\s*(?:Interface)?Pass<\s*"([^"]+)"(?:,\s*"([^"]+)")?', re.M)
+PASS = re.compile(r'^def \w+\s*:\s*Checked(?:Interface)?Pass<\s*"([^"]+)"(?:,\s*"([^"]+)")?', re.M)
 
 
 def passes_page(tblgen):
@@ -75,13 +75,13 @@ def passes_page(tblgen):
 
 
 # A struct of options, and one option in it: name, description, default.
-STRUCT = re.compile(r"struct (\w+)\s*:\s*public mlir::PassPipelineOptions<\w+> \{(.*?)^\};", re.S | re.M)
+STRUCT = re.compile(r"struct (\w+)\s*:\s*public CheckedPipelineOptions<\w+> \{(.*?)^\};", re.S | re.M)
 STRING = r'"(?:[^"\\]|\\.)*"'
 OPTION = re.compile(
     rf"^  (?:List)?Option<[^;]*?\{{?\s*\*this,\s*({STRING}),\s*llvm::cl::desc\(\s*((?:{STRING}\s*)+)\)"
     r"(?:,\s*llvm::cl::init\(([^()]*)\))?", re.M)
 REGISTRATION = re.compile(
-    rf"PassPipelineRegistration<(\w+)>\(\s*({STRING}),\s*((?:{STRING}\s*)+),", re.S)
+    rf"CheckedPipelineRegistration<(\w+)>\(\s*({STRING}),\s*((?:{STRING}\s*)+),", re.S)
 
 
 def unquote(text):

@@ -28,7 +28,8 @@ typedef struct QuantLLMCompileOptions {
 } QuantLLMCompileOptions;
 
 /* Parses and verifies a module (text or bytecode), runs a pipeline and prints
- * the module. `options` may be NULL. */
+ * the module. If that fails, files that passes wrote are taken back. `options`
+ * may be NULL. */
 QUANT_LLM_C_EXPORTED QuantLLMStatus
 quantLLMCompile(const char *source, size_t sourceSize,
                 const QuantLLMCompileOptions *options, QuantLLMBuffer **module,

@@ -9,11 +9,15 @@
 #include "quant-llm-c/Compile.h"
 
 #include "Context.h"
-#include "Options.h"
+
+#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
+#include "quant-llm/Support/AtomicFile.h"
 
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
 #include "llvm/Support/raw_ostream.h"
+
+#include <memory>
 
 using namespace mlir;
 using namespace quant_llm;
@@ -28,13 +32,9 @@ static Result<OpPassManager> parsePipeline(StringRef text) {
   std::string message;
   llvm::raw_string_ostream os(message);
   FailureOr<OpPassManager> pipeline = parsePassPipeline(wrapped, os);
-  if (failed(pipeline)) {
-    std::string reason = StringRef(message).trim().str();
-    if (std::string more = explainPipelineError(reason); !more.empty())
-      reason += ": " + more;
+  if (failed(pipeline))
     return Status::error("invalid pass pipeline '" + text.str() +
-                         "': " + reason);
-  }
+                         "': " + summarizePipelineErrors(message));
   return std::move(*pipeline);
 }
 
@@ -54,6 +54,8 @@ QuantLLMStatus quantLLMCompile(const char *source, size_t sourceSize,
         context.parse(source, sourceSize, chosen.name);
     if (!parsed)
       return context.failure("the module cannot be parsed");
+    // What passes write is no use without the module.
+    FileTransaction files;
     if (chosen.pipeline && *chosen.pipeline) {
       Result<OpPassManager> pipeline = parsePipeline(chosen.pipeline);
       if (!pipeline.ok())
@@ -64,7 +66,15 @@ QuantLLMStatus quantLLMCompile(const char *source, size_t sourceSize,
         return context.failure("the pipeline '" + std::string(chosen.pipeline) +
                                "' failed");
     }
-    return context.print(*parsed, chosen.bytecode != 0, module);
+    QuantLLMBuffer *printed = nullptr;
+    Outcome outcome = context.print(*parsed, chosen.bytecode != 0, &printed);
+    std::unique_ptr<QuantLLMBuffer> owned(printed);
+    if (!outcome.status.ok())
+      return outcome;
+    if (Status kept = files.commit(); !kept.ok())
+      return kept;
+    *module = owned.release();
+    return {};
   });
 }
 

@@ -9,7 +9,6 @@
 #include "quant-llm-c/Model.h"
 
 #include "Context.h"
-#include "Options.h"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
@@ -95,10 +94,9 @@ static Status addPipeline(OpPassManager &pm,
   });
   if (succeeded(added))
     return Status::success();
-  if (message.empty())
-    message = explainOptions(name, options);
-  return Status::error("invalid options '" + options + "' of '" + name + "'" +
-                       (message.empty() ? "" : ": " + message));
+  return Status::error(message.empty() ? "invalid options '" + options +
+                                             "' of '" + name + "'"
+                                       : message);
 }
 
 static Status writeText(ModuleOp module, const std::string &path) {

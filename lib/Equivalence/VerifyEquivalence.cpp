@@ -418,8 +418,8 @@ LogicalResult VerifyEquivalence::run() {
     std::string message;
     llvm::raw_string_ostream stream(message);
     if (failed(parsePassPipeline(pipeline, nested, stream)))
-      return fail() << "cannot parse the option 'pipeline': "
-                    << StringRef(message).rtrim();
+      return fail() << "invalid option 'pipeline': "
+                    << summarizePipelineErrors(message);
     if (failed(runPipeline(nested, module)))
       return failure();
   }

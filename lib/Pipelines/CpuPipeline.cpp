@@ -70,7 +70,7 @@ void quant_llm::buildCpuPipeline(OpPassManager &pm,
 }
 
 void quant_llm::registerCpuPipelines() {
-  PassPipelineRegistration<CpuPipelineOptions>(
+  CheckedPipelineRegistration<CpuPipelineOptions>(
       "quant-llm-to-cpu",
       "Lower functions on tensors to the LLVM dialect for the CPU runtime",
       buildCpuPipeline);

@@ -66,7 +66,7 @@ void buildFineQuantPipeline(OpPassManager &pm,
 }
 
 void registerQuantizationPipelines() {
-  PassPipelineRegistration<FineQuantPipelineOptions>(
+  CheckedPipelineRegistration<FineQuantPipelineOptions>(
       "quant-llm-finequant",
       "Quantize the weights of a model with FineQuant's choice of "
       "granularities",

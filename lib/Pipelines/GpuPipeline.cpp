@@ -40,7 +40,7 @@ void quant_llm::buildGpuPipeline(OpPassManager &pm,
 }
 
 void quant_llm::registerGpuPipelines() {
-  PassPipelineRegistration<GpuPipelineOptions>(
+  CheckedPipelineRegistration<GpuPipelineOptions>(
       "quant-llm-to-gpu",
       "Compile the GPU kernels of linears and write what the GPU runtime loads",
       buildGpuPipeline);

@@ -37,11 +37,12 @@ struct RecipePipelineOptions : mlir::detail::PassOptions {
     names.push_back(std::make_unique<std::string>(name.str()));
     llvm::replace(*names.back(), '_', '-');
     options.push_back(std::make_unique<Option<std::string>>(
-        *this, *names.back(), llvm::cl::desc(help),
-        llvm::cl::init(value.str())));
+        *this, *names.back(), llvm::cl::desc(help), llvm::cl::init(value.str()),
+        CheckOption{checkedOptions}));
     return options.back().get();
   }
 
+  CheckedOptions checkedOptions;
   /// Options keep references to their names.
   std::vector<std::unique_ptr<std::string>> names;
   std::vector<std::unique_ptr<Option<std::string>>> options;
@@ -54,7 +55,10 @@ static LogicalResult
 addRecipe(const Recipe &recipe, OpPassManager &pm, StringRef text,
           function_ref<LogicalResult(const Twine &)> emitError) {
   RecipePipelineOptions options(recipe);
-  std::string message;
+  std::string message =
+      options.checkedOptions.findFault("quant-llm-" + recipe.name, text);
+  if (!message.empty())
+    return emitError(message);
   llvm::raw_string_ostream os(message);
   if (failed(options.parseFromString(text, os)))
     return emitError(message);
@@ -78,7 +82,7 @@ addRecipe(const Recipe &recipe, OpPassManager &pm, StringRef text,
   if (!pipeline.ok())
     return fail(pipeline.message());
   if (failed(parsePassPipeline(*pipeline, pm, os)))
-    return emitError(message);
+    return emitError(summarizePipelineErrors(message));
   return success();
 }
 

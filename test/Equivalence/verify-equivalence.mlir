@@ -37,7 +37,7 @@
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=m.mlir pipeline=canonicalize' -o /dev/null 2>&1 | FileCheck %s --check-prefix=NONE
 // NONE: error: quant-llm-verify-equivalence: expected one of the options 'reference' and 'pipeline'
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='pipeline=no-such-pass' -o /dev/null 2>&1 | FileCheck %s --check-prefix=PASS
-// PASS: error: quant-llm-verify-equivalence: cannot parse the option 'pipeline': {{.*}}no-such-pass
+// PASS: error: quant-llm-verify-equivalence: invalid option 'pipeline': 'no-such-pass' does not refer to a registered pass
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=none.mlir' -o /dev/null 2>&1 | FileCheck %s --check-prefix=FILE
 // FILE: error: quant-llm-verify-equivalence: cannot read a module: {{.*}}none.mlir
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=m.mlir extent=0' -o /dev/null 2>&1 | FileCheck %s --check-prefix=EXTENT

@@ -26,7 +26,7 @@
 // RUN: not quant-opt %t/model.mlir -quant-llm-finequant 2>&1 | FileCheck %s --check-prefix=OUTPUT
 // OUTPUT: error: quant-llm-quantize: expected a safetensors file to write in the option 'output'
 // RUN: not quant-opt %t/model.mlir -quant-llm-finequant='output=%t/x.safetensors alpha=high' 2>&1 | FileCheck %s --check-prefix=ALPHA
-// ALPHA: 'high' value invalid for floating point argument
+// ALPHA: quant-llm-finequant: invalid option 'alpha': expected a number but got 'high'
 
 // A gated pair may have two schemes: it is made after they were chosen.
 // CHECK-DAG: #[[ROW:.*]] = #quant_llm.scheme<int4, block = [1, -1]

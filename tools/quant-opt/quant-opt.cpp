@@ -10,6 +10,7 @@
 #include "../OutputText.h"
 
 #include "quant-llm/Conversion/QuantLLMToCPU/Bufferization.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 #include "quant-llm/InitAllDialects.h"
 #include "quant-llm/InitAllPasses.h"
 #include "quant-llm/Support/AtomicFile.h"
@@ -34,10 +35,33 @@
 
 using namespace mlir;
 
-/// Adds the passes that the command line asks for. What is wrong with their
-/// options comes with the name of a parser and in several pieces, some empty.
+/// Reports what has no location, such as errors about options of passes, as
+/// what is wrong with the command line: MLIR would say `<unknown>:0: error`.
+static LogicalResult reportUnlocated(Diagnostic &diagnostic) {
+  if (!isa<UnknownLoc>(diagnostic.getLocation()))
+    return failure();
+  auto report = [](const Diagnostic &part) {
+    static constexpr const char *severities[] = {"note", "warning", "error",
+                                                 "remark"};
+    llvm::errs() << "quant-opt: "
+                 << severities[static_cast<unsigned>(part.getSeverity())]
+                 << ": ";
+    if (!isa<UnknownLoc>(part.getLocation()))
+      llvm::errs() << part.getLocation() << ": ";
+    llvm::errs() << part << "\n";
+  };
+  report(diagnostic);
+  for (const Diagnostic &note : diagnostic.getNotes())
+    report(note);
+  return success();
+}
+
+/// Adds the passes that the command line asks for.
 static LogicalResult addPasses(PassManager &pm,
                                const MlirOptMainConfig &config) {
+  // Tests look at locations.
+  if (!config.shouldVerifyDiagnostics())
+    pm.getContext()->getDiagEngine().registerHandler(reportUnlocated);
   std::string errors;
   {
     ScopedDiagnosticHandler handler(
@@ -46,16 +70,13 @@ static LogicalResult addPasses(PassManager &pm,
     if (succeeded(config.setupPassPipeline(pm)))
       return success();
   }
-  SmallVector<StringRef> lines;
-  StringRef(errors).split(lines, '\n');
-  for (StringRef line : lines) {
-    line = line.trim();
-    line.consume_front("<Pass-Options-Parser>: ");
-    if (!line.empty())
-      llvm::errs() << "quant-opt: error: " << line << "\n";
-  }
-  llvm::errs() << "quant-opt: error: the passes and options of the command "
-                  "line are wrong; 'quant-opt --help' lists all\n";
+  // Parsers of LLVM have said themselves what is wrong with values.
+  std::string message = quant_llm::summarizePipelineErrors(errors);
+  llvm::errs() << "quant-opt: error: "
+               << (message.empty() ? "the passes and options of the command "
+                                     "line are wrong"
+                                   : message)
+               << "; 'quant-opt --help' lists all\n";
   return failure();
 }
 

@@ -11,6 +11,7 @@
 
 #include "mlir/Pass/Pass.h"
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 
 namespace quant_llm {
 

@@ -9,11 +9,11 @@
 #ifndef QUANT_LLM_CONVERSION_PASSES_TD
 #define QUANT_LLM_CONVERSION_PASSES_TD
 
-include "mlir/Pass/PassBase.td"
+include "quant-llm/Dialect/QuantLLM/Utils/CheckedPass.td"
 
 // In alphabetical order of the argument.
 
-def ConvertLinalgToQuantLLM : Pass<"convert-linalg-to-quant-llm"> {
+def ConvertLinalgToQuantLLM : CheckedPass<"convert-linalg-to-quant-llm"> {
   let summary = "Raise linalg contractions with a parameter to quant_llm.linear";
   let description = [{
     Turns every linalg op that computes `y[..., n] = init + sum_k x[..., k] * W[n, k]`, with
@@ -46,7 +46,7 @@ def ConvertLinalgToQuantLLM : Pass<"convert-linalg-to-quant-llm"> {
     "::mlir::tensor::TensorDialect", "::quant_llm::QuantLLMDialect",
   ];
   let options = [
-    Option<"allValues", "all-values", "bool", "false",
+    CheckedOption<"allValues", "all-values", "bool", "false",
            "Also take arguments of functions and constants that are matrices for "
            "weights">,
   ];
@@ -57,7 +57,7 @@ def ConvertLinalgToQuantLLM : Pass<"convert-linalg-to-quant-llm"> {
   ];
 }
 
-def ConvertQuantLLMToQuant : Pass<"convert-quant-llm-to-quant"> {
+def ConvertQuantLLMToQuant : CheckedPass<"convert-quant-llm-to-quant"> {
   let summary = "Turn dequantized constants into casts of the quant dialect";
   let description = [{
     `dequantize(assemble(...))` with constant scales and zeros becomes
@@ -82,12 +82,12 @@ def ConvertQuantLLMToQuant : Pass<"convert-quant-llm-to-quant"> {
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::quant::QuantDialect"];
   let options = [
-    Option<"allowUnconverted", "allow-unconverted", "bool", "false",
+    CheckedOption<"allowUnconverted", "allow-unconverted", "bool", "false",
            "Leave what quant cannot represent, with a remark, instead of an error">
   ];
 }
 
-def ConvertQuantToQuantLLM : Pass<"convert-quant-to-quant-llm"> {
+def ConvertQuantToQuantLLM : CheckedPass<"convert-quant-to-quant-llm"> {
   let summary = "Turn dequantized storage of the quant dialect into quant_llm weights";
   let description = [{
     `quant.dcast(quant.scast(storage))` of a static matrix becomes `dequantize(assemble(...))`;
@@ -112,13 +112,13 @@ def ConvertQuantToQuantLLM : Pass<"convert-quant-to-quant-llm"> {
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"allowUnconverted", "allow-unconverted", "bool", "false",
+    CheckedOption<"allowUnconverted", "allow-unconverted", "bool", "false",
            "Leave what quant_llm cannot represent, with a remark, instead of an error">
   ];
 }
 
 def ConvertQuantLLMToCPU
-    : Pass<"convert-quant-llm-to-cpu", "::mlir::ModuleOp"> {
+    : CheckedPass<"convert-quant-llm-to-cpu", "::mlir::ModuleOp"> {
   let summary = "Lower linears and contractions to fast CPU kernels";
   let description = [{
     Every `quant_llm.linear`, its weights dense or quantized, and every other floating-point
@@ -147,16 +147,16 @@ def ConvertQuantLLMToCPU
     "::mlir::vector::VectorDialect", "::quant_llm::QuantLLMDialect",
   ];
   let options = [
-    Option<"vectorBits", "vector-bits", "unsigned", "0",
+    CheckedOption<"vectorBits", "vector-bits", "unsigned", "0",
            "Width of the vector registers: 128, 256 or 512; 0 is that of the "
            "processor">,
-    Option<"features", "features", "std::string", "\"\"",
+    CheckedOption<"features", "features", "std::string", "\"\"",
            "Features of the processor in LLVM's names, such as +avx2,+avx512f; by "
            "default those of this machine. 512 bits need avx512f">,
   ];
 }
 
-def ConvertQuantLLMToGPU : Pass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> {
+def ConvertQuantLLMToGPU : CheckedPass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> {
   let summary = "Generate the GPU kernels of linears";
   let description = [{
     Generates the kernels that the attribute `kernels` of every `quant_llm.linear` asks for
@@ -187,7 +187,7 @@ def ConvertQuantLLMToGPU : Pass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> 
     "::quant_llm::QuantLLMDialect",
   ];
   let options = [
-    Option<"chip", "chip", "std::string", "\"\"",
+    CheckedOption<"chip", "chip", "std::string", "\"\"",
            "The chip: sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100a or sm_120a; required">,
   ];
   let statistics = [
@@ -196,7 +196,7 @@ def ConvertQuantLLMToGPU : Pass<"convert-quant-llm-to-gpu", "::mlir::ModuleOp"> 
   ];
 }
 
-def ConvertQuantLLMToLinalg : Pass<"convert-quant-llm-to-linalg"> {
+def ConvertQuantLLMToLinalg : CheckedPass<"convert-quant-llm-to-linalg"> {
   let summary = "Lower weights, linears and channel transforms to their formulas in linalg";
   let description = [{
     The reference: `quant_llm.dequantize` becomes a `linalg.generic` that takes every code from
@@ -224,7 +224,7 @@ def ConvertQuantLLMToLinalg : Pass<"convert-quant-llm-to-linalg"> {
 }
 
 def ApproximateMath
-    : Pass<"quant-llm-approximate-math", "::mlir::func::FuncOp"> {
+    : CheckedPass<"quant-llm-approximate-math", "::mlir::func::FuncOp"> {
   let summary = "Replace transcendental functions by polynomials that vectorize";
   let description = [{
     `math.exp`, `expm1`, `log`, `log1p`, `log2`, `tanh` and `erf` on f32 would become one call
@@ -240,12 +240,12 @@ def ApproximateMath
     "::mlir::vector::VectorDialect",
   ];
   let options = [
-    Option<"approximate", "approximate", "bool", "true",
+    CheckedOption<"approximate", "approximate", "bool", "true",
            "Replace the functions; otherwise only the conversions">,
   ];
 }
 
-def Bufferize : Pass<"quant-llm-bufferize", "::mlir::ModuleOp"> {
+def Bufferize : CheckedPass<"quant-llm-bufferize", "::mlir::ModuleOp"> {
   let summary = "Bufferize the functions around the kernels";
   let description = [{
     One-shot bufferization with function boundaries, for the runtime of the CPU:
@@ -263,7 +263,7 @@ def Bufferize : Pass<"quant-llm-bufferize", "::mlir::ModuleOp"> {
 }
 
 def DecomposeWeights
-    : Pass<"quant-llm-decompose-weights", "::mlir::ModuleOp"> {
+    : CheckedPass<"quant-llm-decompose-weights", "::mlir::ModuleOp"> {
   let summary = "Replace parameters of weight type by one for each component";
   let description = [{
     Example (`test/Conversion/QuantLLMToLinalg/decompose-weights.mlir`):
@@ -281,7 +281,7 @@ def DecomposeWeights
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
 }
 
-def FuseElementwise : Pass<"quant-llm-fuse-elementwise"> {
+def FuseElementwise : CheckedPass<"quant-llm-fuse-elementwise"> {
   let summary = "Fuse pointwise linalg ops into their only consumer";
   let description = [{
     A pointwise `linalg.generic` whose result has one use, in another one, is merged into
@@ -299,7 +299,7 @@ def FuseElementwise : Pass<"quant-llm-fuse-elementwise"> {
   ];
 }
 
-def GuardParallel : Pass<"quant-llm-guard-parallel", "::mlir::func::FuncOp"> {
+def GuardParallel : CheckedPass<"quant-llm-guard-parallel", "::mlir::func::FuncOp"> {
   let summary = "Run small calls of kernels on one thread";
   let description = [{
     Gives every `omp.parallel` of a function with the attribute `quant_llm.parallel_if`
@@ -324,7 +324,7 @@ def GuardParallel : Pass<"quant-llm-guard-parallel", "::mlir::func::FuncOp"> {
   ];
 }
 
-def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
+def InsertChecks : CheckedPass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
   let summary = "Check at run time what compiled code relies on";
   let description = [{
     In front of linalg ops, linears, elementwise ops, slices, concatenations, casts and
@@ -363,7 +363,7 @@ def InsertChecks : Pass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
   ];
 }
 
-def LowerDispatch : Pass<"quant-llm-lower-dispatch", "::mlir::ModuleOp"> {
+def LowerDispatch : CheckedPass<"quant-llm-lower-dispatch", "::mlir::ModuleOp"> {
   let summary = "Replace dispatches and copies of buffers by calls";
   let description = [{
     A `quant_llm.dispatch` on memrefs becomes a call. Operands are cast to the types of the
@@ -376,13 +376,13 @@ def LowerDispatch : Pass<"quant-llm-lower-dispatch", "::mlir::ModuleOp"> {
     "::mlir::scf::SCFDialect",
   ];
   let options = [
-    Option<"profile", "profile", "bool", "false",
+    CheckedOption<"profile", "profile", "bool", "false",
            "Call `__quant_llm_profile_begin` and `__quant_llm_profile_end` around "
            "each kernel and list the kernels in `quant_llm.profiled_kernels`">,
   ];
 }
 
-def OutlineKernels : Pass<"quant-llm-outline-kernels", "::mlir::ModuleOp"> {
+def OutlineKernels : CheckedPass<"quant-llm-outline-kernels", "::mlir::ModuleOp"> {
   let summary = "Outline linalg ops into shared kernels";
   let description = [{
     Turns linalg ops on tensors into `quant_llm.dispatch` of functions with loops on memrefs;
@@ -411,11 +411,11 @@ def OutlineKernels : Pass<"quant-llm-outline-kernels", "::mlir::ModuleOp"> {
     "::quant_llm::QuantLLMDialect",
   ];
   let options = [
-    Option<"fuse", "fuse", "bool", "true",
+    CheckedOption<"fuse", "fuse", "bool", "true",
            "Put several ops into one kernel where they agree in outer loops">,
-    Option<"parallel", "parallel", "bool", "true",
+    CheckedOption<"parallel", "parallel", "bool", "true",
            "Use the threads of OpenMP">,
-    Option<"fastMath", "fast-math", "bool", "true",
+    CheckedOption<"fastMath", "fast-math", "bool", "true",
            "Let sums be reordered and multiplications and additions be fused">,
   ];
   let statistics = [
@@ -423,7 +423,7 @@ def OutlineKernels : Pass<"quant-llm-outline-kernels", "::mlir::ModuleOp"> {
   ];
 }
 
-def SerializeLoops : Pass<"quant-llm-serialize-loops", "::mlir::ModuleOp"> {
+def SerializeLoops : CheckedPass<"quant-llm-serialize-loops", "::mlir::ModuleOp"> {
   let summary = "Run parallel loops in order that could not report a failure";
   let description = [{
     A failed check or allocation ends the call of a function by leaving all its frames at

@@ -11,6 +11,7 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 
 namespace quant_llm {
 

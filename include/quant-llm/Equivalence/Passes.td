@@ -9,9 +9,9 @@
 #ifndef QUANT_LLM_EQUIVALENCE_PASSES_TD
 #define QUANT_LLM_EQUIVALENCE_PASSES_TD
 
-include "mlir/Pass/PassBase.td"
+include "quant-llm/Dialect/QuantLLM/Utils/CheckedPass.td"
 
-def VerifyEquivalence : Pass<"quant-llm-verify-equivalence", "::mlir::ModuleOp"> {
+def VerifyEquivalence : CheckedPass<"quant-llm-verify-equivalence", "::mlir::ModuleOp"> {
   let summary = "Check by running them that two modules compute the same";
   let description = [{
     Runs the functions of a module before and after a change and fails if they compute something else. What was
@@ -43,24 +43,24 @@ def VerifyEquivalence : Pass<"quant-llm-verify-equivalence", "::mlir::ModuleOp">
     ```
   }];
   let options = [
-    Option<"reference", "reference", "std::string", "\"\"",
+    CheckedOption<"reference", "reference", "std::string", "\"\"",
            "File of the module to compare with">,
-    Option<"pipeline", "pipeline", "std::string", "\"\"",
+    CheckedOption<"pipeline", "pipeline", "std::string", "\"\"",
            "Passes to run on the module and to check">,
-    ListOption<"inputs", "inputs", "std::string",
+    CheckedListOption<"inputs", "inputs", "std::string",
                "Files in .npy format with the arguments, for modules with one function">,
-    Option<"bound", "bound", "double", "1e-10",
+    CheckedOption<"bound", "bound", "double", "1e-10",
            "Largest relative difference of a result">,
-    Option<"extent", "extent", "int64_t", "5", "Dynamic extents of arguments">,
-    Option<"calls", "calls", "unsigned", "2", "Calls of functions with states">,
-    Option<"seed", "seed", "uint64_t", "1", "Of random arguments">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"extent", "extent", "int64_t", "5", "Dynamic extents of arguments">,
+    CheckedOption<"calls", "calls", "unsigned", "2", "Calls of functions with states">,
+    CheckedOption<"seed", "seed", "uint64_t", "1", "Of random arguments">,
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directories of the modules' files">,
   ];
 }
 
-def SaveModule : Pass<"quant-llm-save-module", "::mlir::ModuleOp"> {
+def SaveModule : CheckedPass<"quant-llm-save-module", "::mlir::ModuleOp"> {
   let summary = "Write the module as it is to a file, to compare with later";
   let description = [{
     Writes the module to `output`, with absolute paths of archives, so that the file can be read from everywhere. The module is not
@@ -74,8 +74,8 @@ def SaveModule : Pass<"quant-llm-save-module", "::mlir::ModuleOp"> {
     ```
   }];
   let options = [
-    Option<"output", "output", "std::string", "\"\"", "The file to write; required">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"output", "output", "std::string", "\"\"", "The file to write; required">,
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
   ];

@@ -9,8 +9,8 @@
 #ifndef QUANT_LLM_PIPELINES_PIPELINES_H
 #define QUANT_LLM_PIPELINES_PIPELINES_H
 
-#include "mlir/Pass/PassOptions.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/OptionParser.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 
 #include <vector>
 
@@ -22,8 +22,7 @@ class OpPassManager;
 namespace quant_llm {
 
 /// Options of `quant-llm-to-cpu`.
-struct CpuPipelineOptions
-    : public mlir::PassPipelineOptions<CpuPipelineOptions> {
+struct CpuPipelineOptions : public CheckedPipelineOptions<CpuPipelineOptions> {
   Option<bool> reference{
       *this, "reference",
       llvm::cl::desc("Use the exact reference lowering, not the fast kernels"),
@@ -58,8 +57,7 @@ void registerCpuPipelineDialects(mlir::DialectRegistry &registry);
 void registerCpuPipelines();
 
 /// Options of `quant-llm-to-gpu`: those of its passes.
-struct GpuPipelineOptions
-    : public mlir::PassPipelineOptions<GpuPipelineOptions> {
+struct GpuPipelineOptions : public CheckedPipelineOptions<GpuPipelineOptions> {
   Option<std::string> chip{
       *this, "chip",
       llvm::cl::desc("The chip: sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100a "
@@ -96,7 +94,7 @@ void registerGpuPipelines();
 /// Options of `quant-llm-finequant`: those of its passes under the same names
 /// and with the same defaults (a test compares them).
 struct FineQuantPipelineOptions
-    : public mlir::PassPipelineOptions<FineQuantPipelineOptions> {
+    : public CheckedPipelineOptions<FineQuantPipelineOptions> {
   Option<std::string> output{
       *this, "output",
       llvm::cl::desc("The safetensors file to write; required")};

@@ -10,6 +10,7 @@
 #define QUANT_LLM_TARGET_PASSES_H
 
 #include "mlir/Pass/Pass.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 
 namespace quant_llm {
 

@@ -9,11 +9,11 @@
 #ifndef QUANT_LLM_TARGET_PASSES_TD
 #define QUANT_LLM_TARGET_PASSES_TD
 
-include "mlir/Pass/PassBase.td"
+include "quant-llm/Dialect/QuantLLM/Utils/CheckedPass.td"
 
 // In alphabetical order of the argument.
 
-def ExpandGPUMath : Pass<"quant-llm-expand-gpu-math"> {
+def ExpandGPUMath : CheckedPass<"quant-llm-expand-gpu-math"> {
   let summary = "Replace functions of math by arithmetic that GPUs have";
   let description = [{
     A GPU has no library of mathematical functions: every op of `math` on f16, bf16 or f32
@@ -30,7 +30,7 @@ def ExpandGPUMath : Pass<"quant-llm-expand-gpu-math"> {
   ];
 }
 
-def GPUToPTX : Pass<"quant-llm-gpu-to-ptx", "::mlir::ModuleOp"> {
+def GPUToPTX : CheckedPass<"quant-llm-gpu-to-ptx", "::mlir::ModuleOp"> {
   let summary = "Compile every gpu.module to PTX or machine code";
   let description = [{
     A `gpu.module` holds kernels: functions `llvm.func` marked `nvvm.kernel` with bodies in
@@ -59,22 +59,22 @@ def GPUToPTX : Pass<"quant-llm-gpu-to-ptx", "::mlir::ModuleOp"> {
     "::mlir::memref::MemRefDialect", "::mlir::vector::VectorDialect",
   ];
   let options = [
-    Option<"chip", "chip", "std::string", "\"\"",
+    CheckedOption<"chip", "chip", "std::string", "\"\"",
            "Compile for this chip, sm_90a and the like, instead of the target of the "
            "gpu.module">,
-    Option<"features", "features", "std::string", "\"\"",
+    CheckedOption<"features", "features", "std::string", "\"\"",
            "Version of PTX, +ptx81 and the like; by default the oldest that has the "
            "instructions of the chip">,
-    Option<"format", "format", "std::string", "\"ptx\"",
+    CheckedOption<"format", "format", "std::string", "\"ptx\"",
            "What the gpu.binary holds: ptx, cubin, or auto: cubin if ptxas is found">,
-    Option<"ptxFile", "ptx-file", "std::string", "\"\"",
+    CheckedOption<"ptxFile", "ptx-file", "std::string", "\"\"",
            "Also write the PTX to this file; needs exactly one gpu.module">,
-    Option<"cubinFile", "cubin-file", "std::string", "\"\"",
+    CheckedOption<"cubinFile", "cubin-file", "std::string", "\"\"",
            "Also write the machine code to this file; needs exactly one gpu.module">,
   ];
 }
 
-def LowerToNVVM : Pass<"quant-llm-lower-to-nvvm", "::mlir::gpu::GPUModuleOp"> {
+def LowerToNVVM : CheckedPass<"quant-llm-lower-to-nvvm", "::mlir::gpu::GPUModuleOp"> {
   let summary = "Lower gpu, cf, arith and index to llvm and nvvm";
   let description = [{
     The conversions to llvm and nvvm in one step, for a `gpu.module` only; a part of
@@ -89,7 +89,7 @@ def LowerToNVVM : Pass<"quant-llm-lower-to-nvvm", "::mlir::gpu::GPUModuleOp"> {
   ];
 }
 
-def WriteGPUArtifact : Pass<"quant-llm-write-gpu-artifact", "::mlir::ModuleOp"> {
+def WriteGPUArtifact : CheckedPass<"quant-llm-write-gpu-artifact", "::mlir::ModuleOp"> {
   let summary = "Write the directory that the GPU runtime loads";
   let description = [{
     Writes the `gpu.binary` that `quant-llm-gpu-to-ptx` made of the kernels of linears to
@@ -105,12 +105,12 @@ def WriteGPUArtifact : Pass<"quant-llm-write-gpu-artifact", "::mlir::ModuleOp"> 
     Example (`test/Target/Artifact/write.mlir`).
   }];
   let options = [
-    Option<"output", "output", "std::string", "\"\"",
+    CheckedOption<"output", "output", "std::string", "\"\"",
            "The directory; it is made if it does not exist; required">,
-    Option<"packed", "packed", "std::string", "\"packed.safetensors\"",
+    CheckedOption<"packed", "packed", "std::string", "\"packed.safetensors\"",
            "File of the packed weights, relative to the directory, of linears whose "
            "weights are not packed parameters">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
   ];

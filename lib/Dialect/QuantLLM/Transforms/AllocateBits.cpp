@@ -60,8 +60,7 @@ private:
 
 LogicalResult AllocateBits::initialize(MLIRContext *context) {
   auto invalid = [&](StringRef option, const Twine &message) {
-    return emitError(UnknownLoc::get(context))
-           << kPassName << ": invalid option '" << option << "': " << message;
+    return emitOptionError(context, option) << message;
   };
   if (!(budget > 0.0 && budget <= 64.0))
     return invalid("budget", budget == 0.0

@@ -152,8 +152,7 @@ static StringRef getMethodName(ChannelScaleMethod method) {
 
 LogicalResult ChooseChannelScales::initialize(MLIRContext *context) {
   auto invalid = [&](StringRef option, const Twine &message) {
-    return emitError(UnknownLoc::get(context))
-           << kPassName << ": invalid option '" << option << "': " << message;
+    return emitOptionError(context, option) << message;
   };
   if (calibration.empty())
     return invalid("calibration", "expected a file with statistics of the "

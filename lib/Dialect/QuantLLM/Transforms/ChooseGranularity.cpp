@@ -116,8 +116,7 @@ LogicalResult ChooseGranularity::parseScale(OptionError error) {
 
 LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
   auto error = [&](StringRef option) {
-    return mlir::emitError(UnknownLoc::get(context))
-           << kPassName << ": invalid option '" << option << "': ";
+    return emitOptionError(context, option);
   };
   base = Scheme();
   if (failed(assign(base.element, parseElement(element),
@@ -172,8 +171,7 @@ LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
   }
   // The library and the attribute each check what they need.
   auto emitError = [&] {
-    return mlir::emitError(UnknownLoc::get(context))
-           << kPassName << ": the options are no legal scheme: ";
+    return emitOptionsError(context) << "the options are no legal scheme: ";
   };
   if (Status status = verifyScheme(base); !status.ok())
     return emitError() << status.message();

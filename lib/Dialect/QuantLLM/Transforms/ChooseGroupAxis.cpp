@@ -46,8 +46,7 @@ private:
 
 LogicalResult ChooseGroupAxis::initialize(MLIRContext *context) {
   auto invalid = [&](StringRef option, const Twine &message) {
-    return emitError(UnknownLoc::get(context))
-           << kPassName << ": invalid option '" << option << "': " << message;
+    return emitOptionError(context, option) << message;
   };
   return SchemeSearch::verifyOptions(invalid, "error", error, calibration,
                                      anyModel, threads);

@@ -349,9 +349,7 @@ struct FormBlocks : public quant_llm::impl::FormBlocksBase<FormBlocks> {
 
   LogicalResult initialize(MLIRContext *context) override {
     auto fail = [&](StringRef option, const Twine &message) {
-      return emitError(UnknownLoc::get(context))
-             << "quant-llm-form-blocks: invalid option '" << option
-             << "': " << message;
+      return emitOptionError(context, option) << message;
     };
     auto [prefix, suffix] = StringRef(layerPattern).split("{}");
     if (!StringRef(layerPattern).contains("{}") || suffix.contains("{}"))

@@ -90,8 +90,7 @@ LogicalResult QuantizeActivations::initialize(MLIRContext *context) {
 
 LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
   auto error = [&](StringRef option) {
-    return emitError(UnknownLoc::get(context))
-           << kPassName << ": invalid option '" << option << "': ";
+    return emitOptionError(context, option);
   };
   scheme = Scheme();
   Result<ElementFormat> format = parseElement(element);
@@ -167,8 +166,7 @@ LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
            << "expected none with an element without sign, since percentiles "
               "are of magnitudes";
   auto illegal = [&] {
-    return emitError(UnknownLoc::get(context))
-           << kPassName << ": the options are no legal scheme: ";
+    return emitOptionsError(context) << "the options are no legal scheme: ";
   };
   const int64_t shape[] = {1};
   SchemeAttr attribute =

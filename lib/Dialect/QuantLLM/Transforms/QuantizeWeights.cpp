@@ -73,8 +73,7 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
 
   LogicalResult initialize(MLIRContext *context) override {
     auto fail = [&](StringRef option, const Twine &message) {
-      return emitError(UnknownLoc::get(context))
-             << kPassName << ": invalid option '" << option << "': " << message;
+      return emitOptionError(context, option) << message;
     };
     if (needsHessian(method) && calibration.empty())
       return fail("calibration",

@@ -33,9 +33,7 @@ struct VerifyCalibration
 
   LogicalResult initialize(MLIRContext *context) override {
     auto fail = [&](StringRef option, const Twine &message) {
-      return emitError(UnknownLoc::get(context))
-             << "quant-llm-verify-calibration: invalid option '" << option
-             << "': " << message;
+      return emitOptionError(context, option) << message;
     };
     if (calibration.empty())
       return fail("calibration", "expected a file");

@@ -3,9 +3,9 @@
 // RUN: not quant-opt %s --pass-pipeline='builtin.module(func.func(quant-llm-form-blocks{window=-1}))' -split-input-file 2>&1 | FileCheck %s --check-prefix=WINDOW
 // RUN: not quant-opt %s --pass-pipeline='builtin.module(func.func(quant-llm-form-blocks{window=2 overlap=2}))' -split-input-file 2>&1 | FileCheck %s --check-prefix=OVERLAP
 
-// PATTERN: error: quant-llm-form-blocks: invalid option 'layer-pattern': expected '{}' once, in the place of the layer's number, but got 'layers.'
-// WINDOW: error: quant-llm-form-blocks: invalid option 'window': expected 0 (no cross_block) or a positive number but got -1
-// OVERLAP: error: quant-llm-form-blocks: invalid option 'overlap': expected at least 0 and less than the window of 2 blocks but got 2
+// PATTERN: {{^}}quant-opt: error: quant-llm-form-blocks: invalid option 'layer-pattern': expected '{}' once, in the place of the layer's number, but got 'layers.'
+// WINDOW: {{^}}quant-opt: error: quant-llm-form-blocks: invalid option 'window': expected 0 (no cross_block) or a positive number but got -1
+// OVERLAP: {{^}}quant-opt: error: quant-llm-form-blocks: invalid option 'overlap': expected at least 0 and less than the window of 2 blocks but got 2
 
 quant_llm.archive @file "model.safetensors"
 quant_llm.parameter @model.layers.0.w from @file : tensor<4xf32>

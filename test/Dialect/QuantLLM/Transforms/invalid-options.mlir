@@ -33,7 +33,7 @@
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='exclude=[a' 2>&1 | FileCheck %s --check-prefix=REGEX2
 // REGEX2: error: quant-llm-choose-granularity: invalid option 'exclude': '[a' is no regular expression: brackets ([ ]) not balanced
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='statistic=entropy' 2>&1 | FileCheck %s --check-prefix=ENUM
-// ENUM: for the --statistic option: expected raw or gaussian but got 'entropy'
+// ENUM: quant-opt: error: quant-llm-choose-granularity: invalid option 'statistic': expected raw or gaussian but got 'entropy'
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='base-dir=%t/nowhere' 2>&1 | FileCheck %s --check-prefix=NOFILE
 // NOFILE: error: 'quant_llm.archive' op cannot be opened: {{.*}}nowhere/model.safetensors
 
@@ -67,15 +67,15 @@
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/done/directory.safetensors' 2>&1 | FileCheck %s --check-prefix=ISDIR
 // ISDIR: error: quant-llm-quantize: cannot write '{{[^ ]*}}': expected a regular file or a new name but got a directory{{$}}
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors threads=-1' 2>&1 | FileCheck %s --check-prefix=THREADS
-// THREADS: '-1' value invalid for uint argument
+// THREADS: error: quant-llm-quantize: invalid option 'threads': expected an integer from 0 to 4294967295 but got '-1'
 
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors threads=4097' 2>&1 | FileCheck %s --check-prefix=MANY
 // MANY: error: quant-llm-quantize: invalid option 'threads': expected at most 4096 but got 4097
 
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-verify-stage=stage=perfect 2>&1 | FileCheck %s --check-prefix=STAGE
-// STAGE: for the --stage option: expected {{.*}} or {{.*}} but got 'perfect'
+// STAGE: error: quant-llm-verify-stage: invalid option 'stage': expected {{.*}} or {{.*}} but got 'perfect'
 // RUN: not quant-opt %t/chosen.mlir -convert-linalg-to-quant-llm=all-values=perhaps 2>&1 | FileCheck %s --check-prefix=BOOL
-// BOOL: 'perhaps' is invalid value for boolean argument
+// BOOL: error: convert-linalg-to-quant-llm: invalid option 'all-values': expected true or false but got 'perhaps'
 
 // RUN: not test -e %t/q.safetensors
 // RUN: ls -A %t | FileCheck %s --check-prefix=LEFT

@@ -7,9 +7,9 @@
 // RUN: not quant-opt %s -quant-llm-quantize-activations='scale=f8E8M0FNU' 2>&1 | FileCheck %s --check-prefix=C3_
 // C3_: error: quant-llm-quantize-activations: the options are no legal scheme: expected the scales of an activation to be f16, bf16 or f32
 // RUN: not quant-opt %s -quant-llm-quantize-activations='mode=later' 2>&1 | FileCheck %s --check-prefix=C4_
-// C4_: for the --mode option: expected dynamic or static but got 'later'
+// C4_: error: quant-llm-quantize-activations: invalid option 'mode': expected dynamic or static but got 'later'
 // RUN: not quant-opt %s -quant-llm-quantize-activations='granularity=channel' 2>&1 | FileCheck %s --check-prefix=C5_
-// C5_: for the --granularity option: expected token, group or tensor but got 'channel'
+// C5_: error: quant-llm-quantize-activations: invalid option 'granularity': expected token, group or tensor but got 'channel'
 // RUN: not quant-opt %s -quant-llm-quantize-activations='granularity=group' 2>&1 | FileCheck %s --check-prefix=C6_
 // C6_: error: quant-llm-quantize-activations: invalid option 'group': expected the number of channels that share a scale, at least 1, but got 0
 // RUN: not quant-opt %s -quant-llm-quantize-activations='group=64' 2>&1 | FileCheck %s --check-prefix=C7_

@@ -50,7 +50,7 @@
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors low-rank=2 calibration=one.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=MISSING
 // MISSING: error: 'quant_llm.linear' op 'one.safetensors' has no statistic 'hessian' of 'v'
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors low-rank=2 low-rank-type=f8E4M3FN' 2>&1 | FileCheck %s --check-prefix=NAME
-// NAME: for the --low-rank-type option: expected f16, bf16 or f32 but got 'f8E4M3FN'
+// NAME: error: quant-llm-quantize: invalid option 'low-rank-type': expected f16, bf16 or f32 but got 'f8E4M3FN'
 // RUN: not test -e never.safetensors
 
 quant_llm.archive @a "a.safetensors"

@@ -13,6 +13,7 @@
 #include "mlir/Pass/Pass.h"
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/OptionParser.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 
 namespace quant_llm {
 

@@ -9,11 +9,11 @@
 #ifndef QUANT_LLM_DIALECT_QUANTLLM_TRANSFORMS_PASSES_TD
 #define QUANT_LLM_DIALECT_QUANTLLM_TRANSFORMS_PASSES_TD
 
-include "mlir/Pass/PassBase.td"
+include "quant-llm/Dialect/QuantLLM/Utils/CheckedPass.td"
 
 // In alphabetical order of the argument.
 
-def AllocateBits : Pass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
+def AllocateBits : CheckedPass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
   let summary = "Choose the width of every weight's elements under a budget";
   let description = [{
     Linears have a scheme with an element `intN` or `uintN` (`quant-llm-choose-granularity`, or by hand). This pass chooses
@@ -45,14 +45,14 @@ def AllocateBits : Pass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"budget", "budget", "double", "0.0",
+    CheckedOption<"budget", "budget", "double", "0.0",
            "Bits per weight, on average; required">,
-    ListOption<"bits", "bits", "int64_t",
+    CheckedListOption<"bits", "bits", "int64_t",
                "Widths of elements to choose from; by default 2,3,4,5,6,8">,
-    ListOption<"groups", "groups", "int64_t",
+    CheckedListOption<"groups", "groups", "int64_t",
                "Sizes of groups along the inputs to choose from (-1: the whole row); by default what "
                "the scheme has">,
-    Option<"sensitivity", "sensitivity", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
+    CheckedOption<"sensitivity", "sensitivity", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
            "What is made small: weight, output, relative-output or fisher",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::SchemeError::Weight, "weight", "squared error of the elements"),
@@ -61,16 +61,16 @@ def AllocateBits : Pass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
                         "the same, divided by the square of the outputs"),
              clEnumValN(::quant_llm::SchemeError::Fisher, "fisher",
                         "squared errors times the Fisher diagonal"))}]>,
-    Option<"calibration", "calibration", "std::string", "\"\"",
+    CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "Calibration file with hessian, or fisher; required but for weight">,
-    Option<"anyModel", "any-model", "bool", "false",
+    CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
-    Option<"report", "report", "std::string", "\"\"",
+    CheckedOption<"report", "report", "std::string", "\"\"",
            "JSON file to write with errors and choices">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
-    Option<"threads", "threads", "unsigned", "0",
+    CheckedOption<"threads", "threads", "unsigned", "0",
            "Number of threads, at most 4096; 0 for one per processor">,
   ];
   let statistics = [
@@ -78,7 +78,7 @@ def AllocateBits : Pass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
   ];
 }
 
-def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::ModuleOp"> {
+def ChooseChannelScales : CheckedPass<"quant-llm-choose-channel-scales", "::mlir::ModuleOp"> {
   let summary = "Choose scales of channels from statistics, and insert them";
   let description = [{
     Inserts at the sites of `quant-llm-insert-transforms` pairs of `scale_channels` whose numbers a method
@@ -124,7 +124,7 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"method", "method", "::quant_llm::ChannelScaleMethod",
+    CheckedOption<"method", "method", "::quant_llm::ChannelScaleMethod",
            "::quant_llm::ChannelScaleMethod::AWQ",
            "How scales are chosen: smoothquant, smoothquant-plus or awq",
            [{::llvm::cl::values(
@@ -134,36 +134,36 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
                         "the same, with the strength of least loss"),
              clEnumValN(::quant_llm::ChannelScaleMethod::AWQ, "awq",
                         "by the mean inputs, with the exponent of least error"))}]>,
-    Option<"calibration", "calibration", "std::string", "\"\"",
+    CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "Calibration file; required">,
-    Option<"anyModel", "any-model", "bool", "false",
+    CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
-    ListOption<"sites", "sites", "std::string",
+    CheckedListOption<"sites", "sites", "std::string",
                "Where: norm-attention, norm-mlp, norm-head, up-down, value-output; by default the first two, "
                "and with awq up-down and value-output as well">,
-    Option<"alpha", "alpha", "double", "-1.0",
+    CheckedOption<"alpha", "alpha", "double", "-1.0",
            "smoothquant: the strength, from 0 (all in the inputs) to 1 (all in the weights), 0.5 if not given; "
            "awq: the exponent of all sites, which is searched site by site if not given">,
-    Option<"grid", "grid", "int", "20",
+    CheckedOption<"grid", "grid", "int", "20",
            "smoothquant-plus, awq: steps between 0 and 1 that are tried">,
-    Option<"duo", "duo-scaling", "::quant_llm::DuoScaling", "::quant_llm::DuoScaling::No",
+    CheckedOption<"duo", "duo-scaling", "::quant_llm::DuoScaling", "::quant_llm::DuoScaling::No",
            "awq: whether scales depend on weights: no, yes, or both are tried",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::DuoScaling::No, "no", "on inputs only"),
              clEnumValN(::quant_llm::DuoScaling::Yes, "yes", "on inputs and weights"),
              clEnumValN(::quant_llm::DuoScaling::Both, "both", "the better of the two"))}]>,
-    Option<"error", "error", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
+    CheckedOption<"error", "error", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
            "smoothquant-plus, awq: what is made small: output or relative-output",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::SchemeError::Output, "output", "squared error of the outputs"),
              clEnumValN(::quant_llm::SchemeError::RelativeOutput, "relative-output",
                         "the same, divided by the square of the outputs"))}]>,
-    Option<"report", "report", "std::string", "\"\"",
+    CheckedOption<"report", "report", "std::string", "\"\"",
            "JSON file to write with strengths and errors">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
-    Option<"threads", "threads", "unsigned", "0",
+    CheckedOption<"threads", "threads", "unsigned", "0",
            "Number of threads, at most 4096; 0 for one per processor">,
   ];
   let statistics = [
@@ -171,7 +171,7 @@ def ChooseChannelScales : Pass<"quant-llm-choose-channel-scales", "::mlir::Modul
   ];
 }
 
-def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp"> {
+def ChooseGranularity : CheckedPass<"quant-llm-choose-granularity", "::mlir::ModuleOp"> {
   let summary = "Choose a scheme for the weight of every linear";
   let description = [{
     Writes `scheme` and `reason` on every `quant_llm.linear` whose weight is a parameter,
@@ -197,27 +197,27 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"element", "element", "std::string", "\"uint4\"",
+    CheckedOption<"element", "element", "std::string", "\"uint4\"",
            "Element of the schemes: intN, uintN, ternary, nf4, f4E2M1FN, ...">,
-    Option<"zero", "zero", "std::string", "\"\"",
+    CheckedOption<"zero", "zero", "std::string", "\"\"",
            "Zero of the schemes: none, int, f16, bf16 or f32; by default int for uintN "
            "and none for other elements">,
-    Option<"rule", "rule", "std::string", "\"\"",
+    CheckedOption<"rule", "rule", "std::string", "\"\"",
            "Rule of the scales: absmax, absmax_full, minmax or mse; by default minmax "
            "with a zero and absmax without">,
-    Option<"scale", "scale", "std::string", "\"f16\"",
+    CheckedOption<"scale", "scale", "std::string", "\"f16\"",
            "Type of the scales: f16, bf16, f32, f8E8M0FNU or f8E4M3FN">,
-    Option<"rowScale", "row-scale", "std::string", "\"\"",
+    CheckedOption<"rowScale", "row-scale", "std::string", "\"\"",
            "Type of one more scale per output, under which scales are stored; scale is then their element, "
            "such as f8E4M3FN">,
-    Option<"rounding", "rounding", "std::string", "\"half_even\"",
+    CheckedOption<"rounding", "rounding", "std::string", "\"half_even\"",
            "Rounding of ties: half_even or half_away">,
-    ListOption<"block", "block", "int64_t",
+    CheckedListOption<"block", "block", "int64_t",
                "Give every weight this block [outputs, inputs] (-1: the whole dimension) "
                "instead of an adaptive one">,
-    Option<"alpha", "alpha", "double", "0.75",
+    CheckedOption<"alpha", "alpha", "double", "0.75",
            "Split groups while the ratio of their ranges is below this, a number in (0, 2]">,
-    Option<"statistic", "statistic", "::quant_llm::RangeStatistic",
+    CheckedOption<"statistic", "statistic", "::quant_llm::RangeStatistic",
            "::quant_llm::RangeStatistic::Raw",
            "What is compared with alpha: raw, the ratio of ranges, or gaussian, that "
            "ratio divided by the one of normal numbers",
@@ -226,7 +226,7 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
                         "the ratio of ranges after and before a split"),
              clEnumValN(::quant_llm::RangeStatistic::Gaussian, "gaussian",
                         "that ratio divided by the one expected of normal numbers"))}]>,
-    Option<"aggregation", "aggregation", "::quant_llm::RangeAggregation",
+    CheckedOption<"aggregation", "aggregation", "::quant_llm::RangeAggregation",
            "::quant_llm::RangeAggregation::Min",
            "Over the rows of a matrix: min, the smallest ratio of a row, or mean, the "
            "ratio of the mean ranges",
@@ -235,20 +235,20 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
                         "the ratio of the mean ranges"),
              clEnumValN(::quant_llm::RangeAggregation::Min, "min",
                         "the smallest ratio of a row"))}]>,
-    ListOption<"sizes", "sizes", "int64_t",
+    CheckedListOption<"sizes", "sizes", "int64_t",
                "Allowed group sizes beside the whole row; by default 256,128,64">,
-    Option<"include", "include", "std::string", "\"\"",
+    CheckedOption<"include", "include", "std::string", "\"\"",
            "Only parameters whose name has a match of this regular expression">,
-    Option<"exclude", "exclude", "std::string",
+    CheckedOption<"exclude", "exclude", "std::string",
            "\"lm_head|embed|token_embd|^output[.]weight$\"",
            "No parameters whose name has a match of this regular expression">,
-    Option<"includeShared", "include-shared", "bool", "false",
+    CheckedOption<"includeShared", "include-shared", "bool", "false",
            "Also parameters that are used by other ops than linears, such as tied "
            "embeddings (these uses keep the dense parameter)">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
-    Option<"threads", "threads", "unsigned", "0",
+    CheckedOption<"threads", "threads", "unsigned", "0",
            "Number of threads; 0 for one per processor">,
   ];
   let statistics = [
@@ -257,7 +257,7 @@ def ChooseGranularity : Pass<"quant-llm-choose-granularity", "::mlir::ModuleOp">
   ];
 }
 
-def ChooseGroupAxis : Pass<"quant-llm-choose-group-axis", "::mlir::ModuleOp"> {
+def ChooseGroupAxis : CheckedPass<"quant-llm-choose-group-axis", "::mlir::ModuleOp"> {
   let summary = "Choose between groups along inputs and along outputs";
   let description = [{
     AdaDim (arXiv:2309.15531): a group of g weights of one input channel, `block = [g, 1]`, keeps the channels of large inputs
@@ -277,7 +277,7 @@ def ChooseGroupAxis : Pass<"quant-llm-choose-group-axis", "::mlir::ModuleOp"> {
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"error", "error", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
+    CheckedOption<"error", "error", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
            "What is compared: weight, output, relative-output or fisher",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::SchemeError::Weight, "weight", "squared error of the elements"),
@@ -286,16 +286,16 @@ def ChooseGroupAxis : Pass<"quant-llm-choose-group-axis", "::mlir::ModuleOp"> {
                         "the same, divided by the square of the outputs"),
              clEnumValN(::quant_llm::SchemeError::Fisher, "fisher",
                         "squared errors times the Fisher diagonal"))}]>,
-    Option<"calibration", "calibration", "std::string", "\"\"",
+    CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "Calibration file with hessian, or fisher; required but for weight">,
-    Option<"anyModel", "any-model", "bool", "false",
+    CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
-    Option<"report", "report", "std::string", "\"\"",
+    CheckedOption<"report", "report", "std::string", "\"\"",
            "JSON file to write with errors and choices">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
-    Option<"threads", "threads", "unsigned", "0",
+    CheckedOption<"threads", "threads", "unsigned", "0",
            "Number of threads, at most 4096; 0 for one per processor">,
   ];
   let statistics = [
@@ -303,7 +303,7 @@ def ChooseGroupAxis : Pass<"quant-llm-choose-group-axis", "::mlir::ModuleOp"> {
   ];
 }
 
-def FoldTransforms : Pass<"quant-llm-fold-transforms"> {
+def FoldTransforms : CheckedPass<"quant-llm-fold-transforms"> {
   let summary = "Move channel transforms until parameters absorb them";
   let description = [{
     A transform whose only users are its inverse is a pair: it moves up, against the flow of
@@ -339,11 +339,11 @@ def FoldTransforms : Pass<"quant-llm-fold-transforms"> {
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"changeState", "change-state", "bool", "true",
+    CheckedOption<"changeState", "change-state", "bool", "true",
            "Allow transforms to cross caches, whose elements then are transformed ones">,
-    Option<"maxOnline", "max-online", "int64_t", "1",
+    CheckedOption<"maxOnline", "max-online", "int64_t", "1",
            "Most ops that a transform or a pair may leave">,
-    Option<"reportFile", "report", "std::string", "\"\"",
+    CheckedOption<"reportFile", "report", "std::string", "\"\"",
            "JSON file to write with what became of every transform">,
   ];
   let statistics = [
@@ -353,7 +353,7 @@ def FoldTransforms : Pass<"quant-llm-fold-transforms"> {
   ];
 }
 
-def FormBlocks : Pass<"quant-llm-form-blocks"> {
+def FormBlocks : CheckedPass<"quant-llm-form-blocks"> {
   let summary = "Wraps the layers of a model into block and cross_block regions";
   let description = [{
     The names of parameters say which layer of the model an operation belongs to: with
@@ -387,16 +387,16 @@ def FormBlocks : Pass<"quant-llm-form-blocks"> {
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"layerPattern", "layer-pattern", "std::string", "\"model.layers.{}.\"",
+    CheckedOption<"layerPattern", "layer-pattern", "std::string", "\"model.layers.{}.\"",
            "Start of the names of a layer's parameters, {} in the place of its number">,
-    Option<"window", "window", "int64_t", "2",
+    CheckedOption<"window", "window", "int64_t", "2",
            "Blocks that are optimized together; 0 forms blocks only">,
-    Option<"overlap", "overlap", "int64_t", "1",
+    CheckedOption<"overlap", "overlap", "int64_t", "1",
            "Blocks that neighbouring windows share">
   ];
 }
 
-def FuseEpilogues : Pass<"quant-llm-fuse-epilogues"> {
+def FuseEpilogues : CheckedPass<"quant-llm-fuse-epilogues"> {
   let summary = "Fuse elementwise operations into the linears before them";
   let description = [{
     Moves elementwise linalg ops whose operand is the result of a
@@ -424,9 +424,9 @@ def FuseEpilogues : Pass<"quant-llm-fuse-epilogues"> {
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"fuseResidual", "residual", "bool", "true",
+    CheckedOption<"fuseResidual", "residual", "bool", "true",
            "Fuse ops with a further operand of the result's shape">,
-    Option<"fuseGated", "gated", "bool", "true",
+    CheckedOption<"fuseGated", "gated", "bool", "true",
            "Combine two linears with the same input">,
   ];
   let statistics = [
@@ -435,7 +435,7 @@ def FuseEpilogues : Pass<"quant-llm-fuse-epilogues"> {
   ];
 }
 
-def InlineBlocks : Pass<"quant-llm-inline-blocks"> {
+def InlineBlocks : CheckedPass<"quant-llm-inline-blocks"> {
   let summary = "Replaces block and cross_block regions by their operations";
   let description = [{
     The regions only mark which operations belong together, so this changes
@@ -452,7 +452,7 @@ def InlineBlocks : Pass<"quant-llm-inline-blocks"> {
   }];
 }
 
-def InsertTransforms : Pass<"quant-llm-insert-transforms", "::mlir::ModuleOp"> {
+def InsertTransforms : CheckedPass<"quant-llm-insert-transforms", "::mlir::ModuleOp"> {
   let summary = "Insert pairs of channel transforms at sites of a model";
   let description = [{
     Sites are found by the structure of the function, whose weight contractions must be
@@ -493,16 +493,16 @@ def InsertTransforms : Pass<"quant-llm-insert-transforms", "::mlir::ModuleOp"> {
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
   let options = [
-    ListOption<"sites", "sites", "std::string", "Where to insert">,
-    Option<"transform", "transform", "std::string", "\"hadamard\"",
+    CheckedListOption<"sites", "sites", "std::string", "Where to insert">,
+    CheckedOption<"transform", "transform", "std::string", "\"hadamard\"",
            "What to insert: scale, shift, permute, orthogonal or hadamard">,
-    Option<"seed", "seed", "int64_t", "-1",
+    CheckedOption<"seed", "seed", "int64_t", "-1",
            "Of random signs and numbers; -1 for a Hadamard matrix without signs">,
-    Option<"random", "random", "bool", "false",
+    CheckedOption<"random", "random", "bool", "false",
            "Draw the numbers of transforms that need some">,
-    Option<"dataFile", "data", "std::string", "\"\"",
+    CheckedOption<"dataFile", "data", "std::string", "\"\"",
            "safetensors file with the numbers of transforms">,
-    Option<"foldGains", "fold-gains", "bool", "true",
+    CheckedOption<"foldGains", "fold-gains", "bool", "true",
            "Take gains out of norms before a rotation of the residual stream">,
   ];
   let statistics = [
@@ -511,7 +511,7 @@ def InsertTransforms : Pass<"quant-llm-insert-transforms", "::mlir::ModuleOp"> {
   ];
 }
 
-def MaterializeTransforms : Pass<"quant-llm-materialize-transforms", "::mlir::ModuleOp"> {
+def MaterializeTransforms : CheckedPass<"quant-llm-materialize-transforms", "::mlir::ModuleOp"> {
   let summary = "Compute transformed parameters and store them in a new archive";
   let description = [{
     Evaluates every value that is made of parameters and constants by channel transforms, reshapes and
@@ -545,21 +545,21 @@ def MaterializeTransforms : Pass<"quant-llm-materialize-transforms", "::mlir::Mo
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"output", "output", "std::string", "\"\"",
+    CheckedOption<"output", "output", "std::string", "\"\"",
            "The safetensors file to write; required">,
-    Option<"archiveName", "archive-name", "std::string", "\"transformed\"",
+    CheckedOption<"archiveName", "archive-name", "std::string", "\"transformed\"",
            "Symbol of the new archive">,
-    Option<"copyDense", "copy-dense", "bool", "true",
+    CheckedOption<"copyDense", "copy-dense", "bool", "true",
            "Copy the parameters that are not transformed to the new archive">,
-    Option<"calibration", "calibration", "std::string", "\"\"",
+    CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "Calibration file of the model before">,
-    Option<"calibrationOutput", "calibration-output", "std::string", "\"\"",
+    CheckedOption<"calibrationOutput", "calibration-output", "std::string", "\"\"",
            "Calibration file to write for the transformed model">,
-    Option<"anyModel", "any-model", "bool", "false",
+    CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
-    Option<"moduleDir", "module-dir", "std::string", "\"\"",
+    CheckedOption<"moduleDir", "module-dir", "std::string", "\"\"",
            "Directory that the module will be stored in; by default that of output">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
   ];
@@ -569,7 +569,7 @@ def MaterializeTransforms : Pass<"quant-llm-materialize-transforms", "::mlir::Mo
   ];
 }
 
-def Prepack : Pass<"quant-llm-prepack", "::mlir::ModuleOp"> {
+def Prepack : CheckedPass<"quant-llm-prepack", "::mlir::ModuleOp"> {
   let summary = "Pack quantized weights into the layout of GPU kernels";
   let description = [{
     Writes every quantized parameter that is the weight of a `quant_llm.linear` to a new safetensors
@@ -597,18 +597,18 @@ def Prepack : Pass<"quant-llm-prepack", "::mlir::ModuleOp"> {
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"output", "output", "std::string", "\"\"",
+    CheckedOption<"output", "output", "std::string", "\"\"",
            "The safetensors file to write; required">,
-    Option<"archiveName", "archive-name", "std::string", "\"packed\"",
+    CheckedOption<"archiveName", "archive-name", "std::string", "\"packed\"",
            "Symbol of the new archive">,
-    Option<"verify", "verify", "bool", "true",
+    CheckedOption<"verify", "verify", "bool", "true",
            "Check every packed weight by unpacking it">,
-    Option<"moduleDir", "module-dir", "std::string", "\"\"",
+    CheckedOption<"moduleDir", "module-dir", "std::string", "\"\"",
            "Directory that the module will be stored in; by default that of output">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
-    Option<"threads", "threads", "unsigned", "0",
+    CheckedOption<"threads", "threads", "unsigned", "0",
            "Number of threads; 0 for one per processor">,
   ];
   let statistics = [
@@ -616,7 +616,7 @@ def Prepack : Pass<"quant-llm-prepack", "::mlir::ModuleOp"> {
   ];
 }
 
-def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
+def QuantizeWeights : CheckedPass<"quant-llm-quantize", "::mlir::ModuleOp"> {
   let summary = "Quantize parameters under the schemes of their linears";
   let description = [{
     Quantizes every parameter that is the weight of a `quant_llm.linear` with a scheme, writes its
@@ -676,11 +676,11 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"output", "output", "std::string", "\"\"",
+    CheckedOption<"output", "output", "std::string", "\"\"",
            "The safetensors file to write; required">,
-    Option<"report", "report", "std::string", "\"\"",
+    CheckedOption<"report", "report", "std::string", "\"\"",
            "JSON file to write with schemes, reasons and errors">,
-    Option<"method", "method", "::quant_llm::QuantizationMethod",
+    CheckedOption<"method", "method", "::quant_llm::QuantizationMethod",
            "::quant_llm::QuantizationMethod::Nearest",
            "How codes are chosen: nearest, hqq, gptq, quantease or easyquant",
            [{::llvm::cl::values(
@@ -693,7 +693,7 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
                         "by coordinate descent on the error of the outputs"),
              clEnumValN(::quant_llm::QuantizationMethod::EasyQuant, "easyquant",
                         "the nearest ones, with scales learned without data"))}]>,
-    Option<"clip", "clip", "::quant_llm::ClipObjective", "::quant_llm::ClipObjective::None",
+    CheckedOption<"clip", "clip", "::quant_llm::ClipObjective", "::quant_llm::ClipObjective::None",
            "By which error ranges of blocks are shrunk: none, diagonal, output or fisher",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::ClipObjective::None, "none",
@@ -704,51 +704,51 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
                         "of what each block adds to the outputs"),
              clEnumValN(::quant_llm::ClipObjective::Fisher, "fisher",
                         "squared errors times the Fisher diagonal"))}]>,
-    Option<"clipGrid", "clip-grid", "int", "20",
+    CheckedOption<"clipGrid", "clip-grid", "int", "20",
            "clip: steps between a range of nothing and the whole range, from 1 to 1000">,
-    Option<"clipShrink", "clip-shrink", "double", "0.5",
+    CheckedOption<"clipShrink", "clip-shrink", "double", "0.5",
            "clip: the largest part of a range that is given up, at most 1">,
-    Option<"clipEachEnd", "clip-each-end", "bool", "false",
+    CheckedOption<"clipEachEnd", "clip-each-end", "bool", "false",
            "clip: shrink the two ends of a range apart, where schemes have zeros">,
-    Option<"clipExclude", "clip-exclude", "std::string", "\"\"",
+    CheckedOption<"clipExclude", "clip-exclude", "std::string", "\"\"",
            "clip: not for parameters whose name has a match of this regular expression">,
-    Option<"calibration", "calibration", "std::string", "\"\"",
+    CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "Calibration file with the Hessians that gptq, quantease and clips need and low-rank parts use, or the Fisher diagonal">,
-    Option<"anyModel", "any-model", "bool", "false",
+    CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
-    Option<"damping", "damping", "double", "0.01",
+    CheckedOption<"damping", "damping", "double", "0.01",
            "gptq, and low-rank with a calibration file: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
-    Option<"actOrder", "act-order", "bool", "false",
+    CheckedOption<"actOrder", "act-order", "bool", "false",
            "gptq: columns in the order of falling H_ii, with static groups">,
-    Option<"staticGroups", "static-groups", "bool", "false",
+    CheckedOption<"staticGroups", "static-groups", "bool", "false",
            "gptq: scales of the original weight, not of the one with spread errors">,
-    Option<"sweeps", "sweeps", "int", "30",
+    CheckedOption<"sweeps", "sweeps", "int", "30",
            "quantease: number of sweeps over all columns">,
-    Option<"relax", "relax", "bool", "true",
+    CheckedOption<"relax", "relax", "bool", "true",
            "quantease: leave the columns unrounded in every third of the first 26 sweeps, never "
            "in the last">,
-    Option<"startFromGPTQ", "start-from-gptq", "bool", "false",
+    CheckedOption<"startFromGPTQ", "start-from-gptq", "bool", "false",
            "quantease: start from the codes of gptq instead of the nearest ones">,
-    Option<"lowRank", "low-rank", "unsigned", "0",
+    CheckedOption<"lowRank", "low-rank", "unsigned", "0",
            "Rank of the low-rank part of schemes that have none; 0 for no such part">,
-    Option<"lowRankType", "low-rank-type", "::quant_llm::FloatType",
+    CheckedOption<"lowRankType", "low-rank-type", "::quant_llm::FloatType",
            "::quant_llm::FloatType::F16", "Type of what low-rank adds: f16, bf16 or f32",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::FloatType::F16, "f16", ""),
              clEnumValN(::quant_llm::FloatType::BF16, "bf16", ""),
              clEnumValN(::quant_llm::FloatType::F32, "f32", ""))}]>,
-    Option<"lowRankSteps", "low-rank-steps", "int", "1",
+    CheckedOption<"lowRankSteps", "low-rank-steps", "int", "1",
            "Number of times, at most, that codes and low-rank parts are chosen">,
-    Option<"archiveName", "archive-name", "std::string", "\"quantized\"",
+    CheckedOption<"archiveName", "archive-name", "std::string", "\"quantized\"",
            "Symbol of the new archive">,
-    Option<"copyDense", "copy-dense", "bool", "true",
+    CheckedOption<"copyDense", "copy-dense", "bool", "true",
            "Copy the parameters that are not quantized to the new archive">,
-    Option<"moduleDir", "module-dir", "std::string", "\"\"",
+    CheckedOption<"moduleDir", "module-dir", "std::string", "\"\"",
            "Directory that the module will be stored in; by default that of output">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
-    Option<"threads", "threads", "unsigned", "0",
+    CheckedOption<"threads", "threads", "unsigned", "0",
            "Number of threads, at most 4096; 0 for one per processor">,
   ];
   let statistics = [
@@ -757,7 +757,7 @@ def QuantizeWeights : Pass<"quant-llm-quantize", "::mlir::ModuleOp"> {
   ];
 }
 
-def QuantizeActivations : Pass<"quant-llm-quantize-activations", "::mlir::ModuleOp"> {
+def QuantizeActivations : CheckedPass<"quant-llm-quantize-activations", "::mlir::ModuleOp"> {
   let summary = "Quantize the inputs of linears";
   let description = [{
     Puts `quant_llm.quantize_activation` before every `quant_llm.linear` and `quant_llm.grouped_linear` whose weights are
@@ -791,9 +791,9 @@ def QuantizeActivations : Pass<"quant-llm-quantize-activations", "::mlir::Module
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"element", "element", "std::string", "\"int8\"",
+    CheckedOption<"element", "element", "std::string", "\"int8\"",
            "Element of the codes: intN, uintN, f8E4M3FN, ...">,
-    Option<"granularity", "granularity", "::quant_llm::ActivationGranularity",
+    CheckedOption<"granularity", "granularity", "::quant_llm::ActivationGranularity",
            "::quant_llm::ActivationGranularity::Token",
            "What has a scale of its own: token, group or tensor",
            [{::llvm::cl::values(
@@ -801,36 +801,36 @@ def QuantizeActivations : Pass<"quant-llm-quantize-activations", "::mlir::Module
              clEnumValN(::quant_llm::ActivationGranularity::Group, "group",
                         "a group of channels of a token, or of all tokens if static"),
              clEnumValN(::quant_llm::ActivationGranularity::Tensor, "tensor", "everything"))}]>,
-    Option<"group", "group", "int64_t", "0",
+    CheckedOption<"group", "group", "int64_t", "0",
            "Channels of a group, with granularity=group">,
-    Option<"mode", "mode", "::quant_llm::ActivationRange", "::quant_llm::ActivationRange::Dynamic",
+    CheckedOption<"mode", "mode", "::quant_llm::ActivationRange", "::quant_llm::ActivationRange::Dynamic",
            "Where ranges come from: dynamic, the data, or static, a calibration file",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::ActivationRange::Dynamic, "dynamic", "the data"),
              clEnumValN(::quant_llm::ActivationRange::Static, "static", "a calibration file"))}]>,
-    Option<"scale", "scale", "std::string", "\"f32\"",
+    CheckedOption<"scale", "scale", "std::string", "\"f32\"",
            "Type of the scales: f16, bf16 or f32">,
-    Option<"clip", "clip", "double", "1.0",
+    CheckedOption<"clip", "clip", "double", "1.0",
            "Part of a range that is kept, more than 0 and at most 1">,
-    Option<"calibration", "calibration", "std::string", "\"\"",
+    CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "Calibration file with the ranges, with mode=static">,
-    Option<"percentile", "percentile", "double", "1.0",
+    CheckedOption<"percentile", "percentile", "double", "1.0",
            "Fraction of the magnitudes of a channel within a static range; 1 for all">,
-    Option<"outlierRatio", "outlier-ratio", "double", "0.0",
+    CheckedOption<"outlierRatio", "outlier-ratio", "double", "0.0",
            "Static ranges that are more than this multiple of a typical one are replaced by "
            "ranges of each token; 0 for none, else at least 1">,
-    Option<"outlierPercentile", "outlier-percentile", "double", "0.99",
+    CheckedOption<"outlierPercentile", "outlier-percentile", "double", "0.99",
            "Fraction of the magnitudes that are typical, with outlier-ratio">,
-    Option<"anyModel", "any-model", "bool", "false",
+    CheckedOption<"anyModel", "any-model", "bool", "false",
            "Accept statistics of another model, if the shapes are the same">,
-    Option<"include", "include", "std::string", "\"\"",
+    CheckedOption<"include", "include", "std::string", "\"\"",
            "Only linears with a parameter whose name has a match of this regular expression">,
-    Option<"exclude", "exclude", "std::string",
+    CheckedOption<"exclude", "exclude", "std::string",
            "\"lm_head|embed|token_embd|^output[.]weight$\"",
            "No linears with a parameter whose name has a match of this regular expression">,
-    Option<"reportFile", "report", "std::string", "\"\"",
+    CheckedOption<"reportFile", "report", "std::string", "\"\"",
            "JSON file to write with what was done at every place">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
   ];
@@ -841,7 +841,7 @@ def QuantizeActivations : Pass<"quant-llm-quantize-activations", "::mlir::Module
   ];
 }
 
-def SelectKernels : Pass<"quant-llm-select-kernels"> {
+def SelectKernels : CheckedPass<"quant-llm-select-kernels"> {
   let summary = "Choose the GPU kernels of every linear";
   let description = [{
     Writes the configurations of the kernels that compute a `quant_llm.linear` on a chip into its
@@ -864,9 +864,9 @@ def SelectKernels : Pass<"quant-llm-select-kernels"> {
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
   let options = [
-    Option<"chip", "chip", "std::string", "\"\"",
+    CheckedOption<"chip", "chip", "std::string", "\"\"",
            "The chip: sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100a or sm_120a; required">,
-    Option<"tuningFile", "tuning-file", "std::string", "\"\"",
+    CheckedOption<"tuningFile", "tuning-file", "std::string", "\"\"",
            "JSON file with the kernels of single shapes">,
   ];
   let statistics = [
@@ -875,7 +875,7 @@ def SelectKernels : Pass<"quant-llm-select-kernels"> {
   ];
 }
 
-def VerifyCalibration : Pass<"quant-llm-verify-calibration", "::mlir::ModuleOp"> {
+def VerifyCalibration : CheckedPass<"quant-llm-verify-calibration", "::mlir::ModuleOp"> {
   let summary = "Check that a calibration file fits the module";
   let description = [{
     Checks that a calibration file (`docs/Calibration.md`) is of the model of this module, and that
@@ -886,20 +886,20 @@ def VerifyCalibration : Pass<"quant-llm-verify-calibration", "::mlir::ModuleOp">
     Nothing is changed.
   }];
   let options = [
-    Option<"calibration", "calibration", "std::string", "\"\"",
+    CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "The calibration file; required">,
-    ListOption<"wanted", "statistics", "std::string",
+    CheckedListOption<"wanted", "statistics", "std::string",
                "Statistics of inputs that there must be: absmax, absmean, mean, min, max, hessian; by "
                "default absmax">,
-    Option<"anyModel", "any-model", "bool", "false",
+    CheckedOption<"anyModel", "any-model", "bool", "false",
            "Accept statistics of another model, if the shapes are the same">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
   ];
 }
 
-def VerifyStage : Pass<"quant-llm-verify-stage", "::mlir::ModuleOp"> {
+def VerifyStage : CheckedPass<"quant-llm-verify-stage", "::mlir::ModuleOp"> {
   let summary = "Check the contract of a stage of the compilation";
   let description = [{
     Reports every op that breaks the contract of a stage (`docs/Architecture.md`):
@@ -915,16 +915,16 @@ def VerifyStage : Pass<"quant-llm-verify-stage", "::mlir::ModuleOp"> {
     and type compared.
   }];
   let options = [
-    Option<"stage", "stage", "::quant_llm::Stage", "::quant_llm::Stage::Raised",
+    CheckedOption<"stage", "stage", "::quant_llm::Stage", "::quant_llm::Stage::Raised",
            "The stage that has been reached: raised, chosen or quantized",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::Stage::Raised, "raised", "contractions are linears"),
              clEnumValN(::quant_llm::Stage::Chosen, "chosen", "linears have schemes"),
              clEnumValN(::quant_llm::Stage::Quantized, "quantized",
                         "parameters are quantized"))}]>,
-    Option<"checkArchives", "check-archives", "bool", "false",
+    CheckedOption<"checkArchives", "check-archives", "bool", "false",
            "Look up every parameter in its archive">,
-    Option<"baseDir", "base-dir", "std::string", "\"\"",
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
            "Directory that relative paths of archives are relative to, instead of the "
            "directory of the module's file">,
   ];

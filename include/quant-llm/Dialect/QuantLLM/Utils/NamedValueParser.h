@@ -14,12 +14,24 @@
 #ifndef QUANT_LLM_DIALECT_QUANTLLM_UTILS_NAMEDVALUEPARSER_H
 #define QUANT_LLM_DIALECT_QUANTLLM_UTILS_NAMEDVALUEPARSER_H
 
+#include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringRef.h"
 #include "llvm/Support/CommandLine.h"
 
 #include <string>
 
 namespace quant_llm {
+
+/// "a, b or c".
+inline std::string listAlternatives(llvm::ArrayRef<llvm::StringRef> names) {
+  std::string text;
+  for (const auto &[i, name] : llvm::enumerate(names)) {
+    text += i == 0 ? "" : i + 1 == names.size() ? " or " : ", ";
+    text += name;
+  }
+  return text;
+}
 
 /// What llvm::cl::parser<T> is to be for an enumeration T.
 template <typename T>
@@ -51,16 +63,16 @@ public:
   /// True for an error.
   bool parse(llvm::cl::Option &option, llvm::StringRef name,
              llvm::StringRef text, T &value) {
-    std::string names;
-    for (const auto &[i, info] : llvm::enumerate(Values)) {
+    llvm::SmallVector<llvm::StringRef> names;
+    for (const OptionInfo &info : Values) {
       if (info.Name == text) {
         value = info.V.getValue();
         return false;
       }
-      names += i == 0 ? "" : i + 1 == Values.size() ? " or " : ", ";
-      names += info.Name;
+      names.push_back(info.Name);
     }
-    return option.error("expected " + names + " but got '" + text + "'");
+    return option.error("expected " + listAlternatives(names) + " but got '" +
+                        text + "'");
   }
 
   template <typename Value>

@@ -1,0 +1,204 @@
+//===- CheckedOptions.h - Options of passes, checked first ------*- C++ -*-===//
+//
+// Part of the quant-llm project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// LLVM's parsers of options write what is wrong with a value to standard error
+// themselves, without the name of the pass, and callers of a library get
+// nothing. Passes and pipelines whose options are listed here look at the text
+// of their options before these parsers do, and report what is wrong as all
+// else that is wrong with a pipeline. CheckedPass.td declares such passes.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QUANT_LLM_DIALECT_QUANTLLM_UTILS_CHECKEDOPTIONS_H
+#define QUANT_LLM_DIALECT_QUANTLLM_UTILS_CHECKEDOPTIONS_H
+
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/Pass/Pass.h"
+#include "mlir/Pass/PassOptions.h"
+#include "mlir/Pass/PassRegistry.h"
+
+#include <functional>
+#include <limits>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace quant_llm {
+
+/// What the options of a pass or pipeline take.
+class CheckedOptions {
+public:
+  CheckedOptions() = default;
+  // It refers to the options of one pass.
+  CheckedOptions(const CheckedOptions &) = delete;
+  CheckedOptions &operator=(const CheckedOptions &) = delete;
+
+  template <typename T, bool external, typename Parser>
+  void add(llvm::cl::opt<T, external, Parser> &option) {
+    addEntry(option, getRule<T>(option.getParser()), /*isList=*/false);
+  }
+  template <typename T, typename Storage, typename Parser>
+  void add(llvm::cl::list<T, Storage, Parser> &option) {
+    addEntry(option, getRule<T>(option.getParser()), /*isList=*/true);
+  }
+
+  /// What is wrong with `text`, the options of the pass or pipeline `owner`;
+  /// empty if all of it will be taken.
+  std::string findFault(llvm::StringRef owner, llvm::StringRef text) const;
+
+private:
+  /// Says what was expected if the text of a value is none, else nothing.
+  using Rule = std::function<std::string(llvm::StringRef)>;
+  struct Entry {
+    llvm::cl::Option *option;
+    Rule rule;
+    bool isList;
+    bool needsValue;
+  };
+
+  template <typename T, typename Parser>
+  static Rule getRule(const Parser &parser) {
+    if constexpr (std::is_base_of_v<llvm::cl::generic_parser_base, Parser>)
+      return
+          [&parser](llvm::StringRef text) { return checkName(parser, text); };
+    else if constexpr (std::is_same_v<T, bool>)
+      return checkTruth;
+    else if constexpr (std::is_floating_point_v<T>)
+      return checkNumber;
+    else if constexpr (std::is_integral_v<T> && std::is_signed_v<T>)
+      return [](llvm::StringRef text) {
+        return checkSigned(text, std::numeric_limits<T>::min(),
+                           std::numeric_limits<T>::max());
+      };
+    else if constexpr (std::is_integral_v<T>)
+      return [](llvm::StringRef text) {
+        return checkUnsigned(text, std::numeric_limits<T>::max());
+      };
+    else {
+      static_assert(std::is_same_v<T, std::string>, "an option of this type");
+      return [](llvm::StringRef) { return std::string(); };
+    }
+  }
+  static std::string checkName(const llvm::cl::generic_parser_base &parser,
+                               llvm::StringRef text);
+  static std::string checkTruth(llvm::StringRef text);
+  static std::string checkNumber(llvm::StringRef text);
+  static std::string checkSigned(llvm::StringRef text, int64_t least,
+                                 int64_t most);
+  static std::string checkUnsigned(llvm::StringRef text, uint64_t most);
+
+  void addEntry(llvm::cl::Option &option, Rule rule, bool isList);
+
+  std::vector<Entry> entries;
+};
+
+/// What an option is declared with, beside its description and default, to be
+/// checked.
+struct CheckOption {
+  CheckedOptions &options;
+
+  template <typename Option>
+  void apply(Option &option) const {
+    options.add(option);
+  }
+};
+
+/// A pass, such as an mlir::OperationPass, with checked options.
+template <typename PassT>
+class CheckedPass : public PassT {
+public:
+  llvm::LogicalResult
+  initializeOptions(llvm::StringRef options,
+                    llvm::function_ref<llvm::LogicalResult(const llvm::Twine &)>
+                        errorHandler) override {
+    std::string fault = checkedOptions.findFault(this->getArgument(), options);
+    if (!fault.empty())
+      return errorHandler(fault);
+    return PassT::initializeOptions(options, errorHandler);
+  }
+
+protected:
+  explicit CheckedPass(mlir::TypeID id) : PassT(id) {}
+  CheckedPass(const CheckedPass &other) : PassT(other) {}
+
+  /// Errors about options, for initialize(), where there is no operation whose
+  /// location could be given: the pass and the option are.
+  mlir::InFlightDiagnostic emitOptionsError(mlir::MLIRContext *context) {
+    return mlir::emitError(mlir::UnknownLoc::get(context))
+           << this->getArgument() << ": ";
+  }
+  mlir::InFlightDiagnostic emitOptionError(mlir::MLIRContext *context,
+                                           llvm::StringRef option) {
+    return emitOptionsError(context) << "invalid option '" << option << "': ";
+  }
+
+  CheckedOptions checkedOptions;
+};
+
+/// mlir::PassPipelineOptions with checked options.
+template <typename Derived>
+struct CheckedPipelineOptions : public mlir::PassPipelineOptions<Derived> {
+  template <typename T>
+  struct Option : public mlir::detail::PassOptions::Option<T> {
+    using Base = mlir::detail::PassOptions::Option<T>;
+    using Base::operator=;
+
+    template <typename... Args>
+    Option(CheckedPipelineOptions &parent, llvm::StringRef name, Args &&...args)
+        : Base(parent, name, std::forward<Args>(args)...,
+               CheckOption{parent.checkedOptions}) {}
+  };
+  template <typename T>
+  struct ListOption : public mlir::detail::PassOptions::ListOption<T> {
+    using Base = mlir::detail::PassOptions::ListOption<T>;
+    using Base::operator=;
+
+    template <typename... Args>
+    ListOption(CheckedPipelineOptions &parent, llvm::StringRef name,
+               Args &&...args)
+        : Base(parent, name, std::forward<Args>(args)...,
+               CheckOption{parent.checkedOptions}) {}
+  };
+
+  CheckedOptions checkedOptions;
+};
+
+/// mlir::PassPipelineRegistration of a pipeline with such options.
+template <typename Options>
+struct CheckedPipelineRegistration {
+  CheckedPipelineRegistration(llvm::StringRef name, llvm::StringRef description,
+                              void (*build)(mlir::OpPassManager &,
+                                            const Options &)) {
+    mlir::registerPassPipeline(
+        name, description,
+        [build, name = name.str()](
+            mlir::OpPassManager &pm, llvm::StringRef text,
+            llvm::function_ref<llvm::LogicalResult(const llvm::Twine &)>
+                errorHandler) -> llvm::LogicalResult {
+          Options options;
+          std::string fault = options.checkedOptions.findFault(name, text);
+          if (!fault.empty())
+            return errorHandler(fault);
+          if (failed(options.parseFromString(text)))
+            return llvm::failure();
+          build(pm, options);
+          return llvm::success();
+        },
+        [](llvm::function_ref<void(const mlir::detail::PassOptions &)> use) {
+          use(Options());
+        });
+  }
+};
+
+/// What MLIR says of a textual pipeline that it cannot build, in one message:
+/// what is wrong, without what only follows from it.
+std::string summarizePipelineErrors(llvm::StringRef errors);
+
+} // namespace quant_llm
+
+#endif // QUANT_LLM_DIALECT_QUANTLLM_UTILS_CHECKEDOPTIONS_H

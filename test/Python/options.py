@@ -1,0 +1,118 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+# RUN: %pytest %s
+"""Wrong options of passes and pipelines: one message that names the pass, the
+option, what is there and what was expected, in quant-opt and in Python."""
+
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+import quant_llm
+
+PASSES = pathlib.Path(__file__).parents[2] / "docs" / "Passes.md"
+EMPTY = b"module {}"
+
+WRONG = {
+    ("quant-llm-form-blocks", "window=abc"): "invalid option 'window': expected an integer but got 'abc'",
+    ("quant-llm-form-blocks", "window=1.5"): "invalid option 'window': expected an integer but got '1.5'",
+    ("quant-llm-form-blocks", "window="): "invalid option 'window': expected an integer but got ''",
+    ("quant-llm-form-blocks", "window"): "invalid option 'window': expected a value but got none; write window=VALUE",
+    ("quant-llm-form-blocks", "layer-pattern"): "invalid option 'layer-pattern': expected a value but got none; write layer-pattern=VALUE",
+    ("quant-llm-form-blocks", "window=-9223372036854775809"): "invalid option 'window': expected an integer from -9223372036854775808 to 9223372036854775807 but got '-9223372036854775809'",
+    ("quant-llm-form-blocks", "overlap=0 window=x overlap=1"): "invalid option 'window': expected an integer but got 'x'",
+    ("quant-llm-form-blocks", "nope=1"): "unknown option 'nope': expected layer-pattern, window or overlap",
+    ("quant-llm-form-blocks", "nope"): "unknown option 'nope': expected layer-pattern, window or overlap",
+    ("quant-llm-form-blocks", "window=-1"): "invalid option 'window': expected 0 (no cross_block) or a positive number but got -1",
+    ("quant-llm-inline-blocks", "nope=1"): "unknown option 'nope': expected no options",
+    ("quant-llm-fuse-epilogues", "gated=2"): "invalid option 'gated': expected true or false but got '2'",
+    ("quant-llm-choose-granularity", "threads=-1"): "invalid option 'threads': expected an integer from 0 to 4294967295 but got '-1'",
+    ("quant-llm-choose-granularity", "threads=4294967296"): "invalid option 'threads': expected an integer from 0 to 4294967295 but got '4294967296'",
+    ("quant-llm-choose-granularity", "alpha="): "invalid option 'alpha': expected a number but got ''",
+    ("quant-llm-choose-granularity", "exclude='a b' alpha=abc"): "invalid option 'alpha': expected a number but got 'abc'",
+    ("quant-llm-choose-granularity", "statistic=x"): "invalid option 'statistic': expected raw or gaussian but got 'x'",
+    ("quant-llm-choose-granularity", "sizes=64,x,16"): "invalid option 'sizes': expected an integer but got 'x'",
+    ("quant-llm-choose-granularity", "sizes=64,"): "invalid option 'sizes': expected an integer but got ''",
+    ("quant-llm-choose-granularity", "sizes={64,x}"): "invalid option 'sizes': expected an integer but got 'x'",
+    ("quant-llm-choose-granularity", "sizes=64 sizes=x"): "invalid option 'sizes': expected an integer but got 'x'",
+    ("quant-llm-choose-channel-scales", "grid=2147483648"): "invalid option 'grid': expected an integer from -2147483648 to 2147483647 but got '2147483648'",
+    ("quant-llm-finequant", "alpha=abc"): "invalid option 'alpha': expected a number but got 'abc'",
+    ("quant-llm-finequant", "fuse=perhaps"): "invalid option 'fuse': expected true or false but got 'perhaps'",
+    ("quant-llm-finequant", "aggregation=x"): "invalid option 'aggregation': expected mean or min but got 'x'",
+    ("quant-llm-to-cpu", "nope=1"): "unknown option 'nope': expected reference, profile or parallel",
+    ("quant-llm-rtn", "output=x.safetensors group=many"): "group: expected an integer but got 'many'",
+}
+
+
+def quant_opt(*arguments):
+    return subprocess.run(["quant-opt", *arguments], input=EMPTY.decode(), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: " ".join(wrong))
+def test_one_message(wrong, capfd):
+    name, options = wrong
+    message = f"{name}: {WRONG[wrong]}"
+    pipeline = f"{name}{{{options}}}"
+    lines = []
+    for arguments in ([f"--{name}={options}"], [f"--pass-pipeline=builtin.module({pipeline})"]):
+        result = quant_opt(*arguments)
+        assert result.returncode == 1 and result.stdout == ""
+        lines.append(result.stderr)
+    # An option that is wrong only for this pass is found later.
+    parsed = "but got -1" not in message
+    assert lines == [f"quant-opt: error: {message}" + ("; 'quant-opt --help' lists all" if parsed else "") + "\n"] * 2
+    with pytest.raises(quant_llm.QuantLLMError) as info:
+        quant_llm.run_pipeline(EMPTY, pipeline)
+    assert str(info.value) == (f"invalid pass pipeline '{pipeline}': " if parsed else "") + message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_every_pass_knows_its_options():
+    sections = re.split(r"^### `-(\S+)`$", PASSES.read_text(), flags=re.M)[1:]
+    pages = dict(zip(sections[::2], sections[1::2]))
+    assert len(pages) > 30
+    for name, page in pages.items():
+        options = re.findall(r"^-(\S+)\s+: ", page, flags=re.M)
+        anchor = re.search(r"^Runs on `(\S+)`", page, flags=re.M)
+        with pytest.raises(quant_llm.QuantLLMError) as info:
+            quant_llm.run_pipeline(EMPTY, f"{anchor.group(1) if anchor else 'any'}({name}{{no-such-option=1}})")
+        _, given = str(info.value).split(f"{name}: unknown option 'no-such-option': expected ")
+        assert sorted(re.split(", | or ", given)) == sorted(options or ["no options"]), name
+
+
+def test_right_options_still_are():
+    for options in ("window=0x2 overlap=0", "window={3}", "", " ", "layer-pattern='a b {}' window=1 overlap=0"):
+        result = quant_opt(f"--quant-llm-form-blocks={options}")
+        assert result.returncode == 0, result.stderr
+    for options in ("residual", "residual=True gated=0", "gated=FALSE"):
+        quant_llm.run_pipeline(EMPTY, f"quant-llm-fuse-epilogues{{{options}}}")
+
+
+def test_pipelines_that_are_none(capfd):
+    for pipeline, message in (
+        ("nope", "'nope' does not refer to a registered pass or pass pipeline, at the beginning of 'nope'"),
+        ("func.func(cse) cse", "expected ',' after parsing pipeline, at the beginning of 'cse'"),
+        ("cse{", "missing closing '}' while processing pass options, at the beginning of '{'"),
+        ("cse{x=1}", "failed to add `cse` with options `x=1`: no such option x"),
+        ("func.func(cse{x=1})", "failed to add `cse` with options `x=1`: no such option x"),
+    ):
+        with pytest.raises(quant_llm.QuantLLMError) as info:
+            quant_llm.run_pipeline(EMPTY, pipeline)
+        assert str(info.value) == f"invalid pass pipeline '{pipeline}': {message}"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_reports_are_not_lost(tmp_path):
+    report = tmp_path / "r.json"
+    pipeline = "quant-llm-fold-transforms{{report={}}},quant-llm-fold-transforms{{report={}}}"
+    with pytest.raises(quant_llm.QuantLLMError, match="r.json' was written by an earlier pass and would be lost; choose another file for 'report'"):
+        quant_llm.run_pipeline(EMPTY, pipeline.format(report, report))
+    assert not report.exists()
+    quant_llm.run_pipeline(EMPTY, pipeline.format(report, tmp_path / "s.json"))
+    assert report.exists() and (tmp_path / "s.json").exists()
+    # Another run replaces it.
+    quant_llm.run_pipeline(EMPTY, pipeline.format(report, tmp_path / "s.json"))
