@@ -29,12 +29,6 @@ static const char *nameOf(Archive::Format format) {
   return "gguf";
 }
 
-/// The text of `json`; what names in files hold besides UTF-8 is replaced.
-static QuantLLMBuffer *makeBuffer(const Json &json) {
-  return new QuantLLMBuffer{
-      json.dump(-1, ' ', false, Json::error_handler_t::replace)};
-}
-
 QuantLLMStatus quantLLMDescribeArchive(const char *path, QuantLLMBuffer **json,
                                        QuantLLMError **error) {
   return runGuarded(error, [&]() -> Outcome {
@@ -71,11 +65,11 @@ QuantLLMStatus quantLLMDescribeArchive(const char *path, QuantLLMBuffer **json,
     Json metadata = Json::object();
     for (const auto &[key, value] : (*archive)->metadata())
       metadata[key] = value;
-    *json = makeBuffer({{"path", path},
-                        {"format", nameOf((*archive)->format())},
-                        {"files", std::move(files)},
-                        {"tensors", std::move(tensors)},
-                        {"metadata", std::move(metadata)}});
+    *json = makeBuffer(Json{{"path", path},
+                            {"format", nameOf((*archive)->format())},
+                            {"files", std::move(files)},
+                            {"tensors", std::move(tensors)},
+                            {"metadata", std::move(metadata)}});
     return {};
   });
 }

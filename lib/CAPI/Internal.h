@@ -39,6 +39,14 @@ struct QuantLLMBuffer {
 
 namespace quant_llm {
 
+/// The text of a JSON value; what names in files hold besides UTF-8 is
+/// replaced.
+template <typename Json>
+QuantLLMBuffer *makeBuffer(const Json &json) {
+  return new QuantLLMBuffer{
+      json.dump(-1, ' ', false, Json::error_handler_t::replace)};
+}
+
 /// What the body of a function of the API returns: success, or an error with
 /// diagnostics.
 struct Outcome {

@@ -222,8 +222,7 @@ QuantLLMStatus quantLLMDescribeModule(const char *source, size_t sourceSize,
     Json description = {{"archives", std::move(archives)},
                         {"parameters", std::move(parameters)},
                         {"functions", std::move(functions)}};
-    *json = new QuantLLMBuffer{
-        description.dump(-1, ' ', false, Json::error_handler_t::replace)};
+    *json = makeBuffer(description);
     return {};
   });
 }

@@ -121,8 +121,7 @@ QuantLLMStatus quantLLMEngineDescribe(const QuantLLMEngine *engine,
     Json description = {{"functions", std::move(functions)},
                         {"from_cache", engine->engine->fromCache()},
                         {"compile_seconds", engine->engine->compileSeconds()}};
-    *json = new QuantLLMBuffer{
-        description.dump(-1, ' ', false, Json::error_handler_t::replace)};
+    *json = makeBuffer(description);
     return {};
   });
 }

@@ -83,8 +83,7 @@ QuantLLMStatus quantLLMTranslateToTorch(const char *source, size_t sourceSize,
         {"inputs", std::move(inputs)},      {"outputs", std::move(outputs)},
         {"parameters", result->parameters}, {"linears", result->linears},
         {"blocks", result->blocks}};
-    *json = new QuantLLMBuffer{
-        description.dump(-1, ' ', false, Json::error_handler_t::replace)};
+    *json = makeBuffer(description);
     return {};
   });
 }

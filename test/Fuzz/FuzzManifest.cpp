@@ -24,8 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         std::abort();
       LaunchGeometry geometry;
       for (int64_t m : {int64_t(1), int64_t(100), int64_t(INT32_MAX)})
-        (void)getLaunchGeometry(manifest->kernels[variant.kernel], linear.n, m,
-                                132, geometry);
+        (void)getLaunchGeometry(manifest->kernels[variant.kernel], linear.n,
+                                linear.experts, m, 132, geometry);
     }
   return 0;
 }

@@ -49,7 +49,7 @@ struct KernelConfig {
   /// Warps along the rows and along k (Wgmma: consumer warpgroups).
   int64_t warpsRows = 4;
   int64_t warpsK = 1;
-  /// Kernels that share the k range of a tile: CTAs of one cluster.
+  /// CTAs of a cluster that share a tile's k range; kStreamK: see StreamK.h.
   int64_t split = 1;
   /// CTAs that must fit on a multiprocessor.
   int64_t ctasPerSM = 1;

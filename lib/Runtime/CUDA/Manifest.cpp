@@ -511,8 +511,9 @@ Result<Manifest> cuda::parseManifest(std::string_view text) {
 //===----------------------------------------------------------------------===//
 
 Status cuda::getLaunchGeometry(const KernelDescription &kernel, int64_t n,
-                               int64_t m, int64_t multiprocessors,
-                               LaunchGeometry &geometry, int64_t experts) {
+                               int64_t experts, int64_t m,
+                               int64_t multiprocessors,
+                               LaunchGeometry &geometry) {
   // All factors are at most 2^31, so products of two fit.
   int64_t columns = ceilDiv(m, kernel.tokenTile);
   int64_t rows =

@@ -296,9 +296,9 @@ CudaStatus Module::plan(size_t linear, int64_t m, Plan &plan) const {
     }
     made.kernelIndex = chosen->kernel;
     made.kernel = &manifest.kernels[chosen->kernel];
-    Status status = getLaunchGeometry(*made.kernel, description.n, m,
-                                      device->multiprocessors, made.geometry,
-                                      description.experts);
+    Status status =
+        getLaunchGeometry(*made.kernel, description.n, description.experts, m,
+                          device->multiprocessors, made.geometry);
     if (!status.ok())
       return {ErrorKind::Argument,
               status.withContext("linear '" + description.name + "'")};

@@ -20,13 +20,19 @@ import schemes
 
 INT4 = "int4, block = [1, 64], scale = f16"
 UINT4 = "uint4, block = [1, 128], scale = f16, zero = int"
+G128 = "int4, block = [1, 128], scale = f16"
+NF4 = "nf4, block = [1, 64], scale = f16"
 NVFP4 = "f4E2M1FN, block = [1, 16], scale = scheme<f8E4M3FN, block = [-1, -1], scale = f32>"
 LAYERS = [  # scheme, n, k, type of x, bias
     (INT4, 576, 576, torch.float16, False),
     (INT4, 576, 576, torch.float16, True),
     (UINT4, 200, 264, torch.bfloat16, True),
     (NVFP4, 192, 576, torch.float16, False),
+    # Values from a table in shared memory.
+    (NF4, 576, 576, torch.float16, True),
 ]
+# On an H100 some numbers of tokens have kernels that deal tiles out by their columns, with a workspace.
+STREAM_K = [(G128, 1280, 8192, torch.float16, False), (G128, 3584, 3584, torch.float16, True)]
 TOKENS = (1, 2, 7, 16, 33, 100, 300)
 
 
@@ -183,6 +189,66 @@ def check_streams():
     expect(all(torch.equal(result, expected) for result in results))
 
 
+@torch.no_grad()
+def check_stream_k():
+    """A workspace that grows, is shared by layers one after the other, and is left as it was."""
+    import quant_llm.torch as ql
+
+    tokens = (400, 512, 1280, 1024, 64)
+    layers = [make_layer(scheme, n, k, bias) for scheme, n, k, _, bias in STREAM_K]
+    cases = []
+    for layer, weight, values in layers:
+        if values is not None:
+            layer.bias.data = layer.bias.data.half()
+            values = layer.bias.data.double()
+        for m in tokens:
+            x = random(m, weight.shape[1])
+            exact = torch.nn.functional.linear(x.double(), weight, values)
+            dense = torch.nn.functional.linear(x, weight.half(), None if values is None else layer.bias.data)
+            y = layer(x)
+            expect(relative(y, exact) <= 2 * relative(dense, exact), f"{tuple(weight.shape)} m={m}: error {relative(y, exact):.2e}, dense {relative(dense, exact):.2e}")
+            cases.append((layer, x, y))
+    used = sum(memory.numel() for memory in ql._store.workspaces.values())
+    if torch.cuda.get_device_capability() == (9, 0):
+        expect(used > 16384, "no kernel with a workspace was chosen")
+
+    def flags_are_clear():
+        torch.cuda.synchronize()
+        return all(int(memory.flatten()[:16384].count_nonzero()) == 0 for memory in ql._store.workspaces.values())
+
+    expect(flags_are_clear())
+    # By turns, on several streams at once, each with memory of its own.
+    streams = [torch.cuda.Stream() for _ in range(3)]
+    results = []
+    for _ in range(6):
+        for i, stream in enumerate(streams):
+            with torch.cuda.stream(stream):
+                results += [(y, layer(x)) for layer, x, y in cases[i:] + cases[:i]]
+    torch.cuda.synchronize()
+    expect(all(torch.equal(first, again) for first, again in results), "bits differ over launches and streams")
+    expect(flags_are_clear())
+    results.clear()
+    # All in one graph; replays beside launches of their own.
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = [layer(x) for layer, x, _ in cases]
+    for _ in range(10):
+        for y in captured:
+            y.fill_(torch.nan)
+        graph.replay()
+        again = [layer(x) for layer, x, _ in cases]
+        torch.cuda.synchronize()
+        for (_, _, first), replayed, launched in zip(cases, captured, again):
+            expect(torch.equal(first, replayed), "a graph replay differs")
+            expect(torch.equal(first, launched), "a launch after a graph replay differs")
+    expect(flags_are_clear())
+    layer, x, _ = cases[0]
+    arguments = (x, layer.packed, layer.packed_scales, None, layer.bias, layer.output_scale, *STREAM_K[0][1:3], layer.scheme, "f16", "")
+    with torch.enable_grad():
+        torch.library.opcheck(torch.ops.quant_llm.linear.default, arguments)
+    return f"workspaces of {used} bytes"
+
+
 def check_gradient():
     layer, weight, _ = make_layer(INT4, 576, 576, False)
     x = random(5, 576).requires_grad_()
@@ -209,7 +275,7 @@ def fill_cache(chip):
     from quant_llm._scheme import parse_scheme
     from quant_llm.torch import _digest, _store
 
-    for scheme, n, k, dtype, bias in LAYERS:
+    for scheme, n, k, dtype, bias in LAYERS + STREAM_K:
         kind = {torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
         problem = Problem(parse_scheme(scheme).text, n, k, kind, kind, bias)
         print(_store.cache.get(f"{_digest([chip, *problem])}-{compiler_identity()}", lambda directory, problem=problem: compile_kernels(problem, chip, directory)), flush=True)

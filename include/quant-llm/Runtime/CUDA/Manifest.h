@@ -175,10 +175,11 @@ struct LaunchGeometry {
 };
 
 /// The grid of a kernel for `m` > 0 tokens on a device, of all of the `experts`
-/// of a grouped linear; an error if the device cannot launch so many blocks.
-Status getLaunchGeometry(const KernelDescription &kernel, int64_t n, int64_t m,
-                         int64_t multiprocessors, LaunchGeometry &geometry,
-                         int64_t experts = 0);
+/// of a grouped linear (0 for a linear); an error if the device cannot launch
+/// so many blocks.
+Status getLaunchGeometry(const KernelDescription &kernel, int64_t n,
+                         int64_t experts, int64_t m, int64_t multiprocessors,
+                         LaunchGeometry &geometry);
 
 } // namespace cuda
 } // namespace quant_llm

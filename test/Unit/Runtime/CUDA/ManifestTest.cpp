@@ -302,7 +302,7 @@ static LaunchGeometry geometryOf(const KernelDescription &kernel, int64_t n,
                                  int64_t experts = 0) {
   LaunchGeometry geometry;
   Status status =
-      getLaunchGeometry(kernel, n, m, multiprocessors, geometry, experts);
+      getLaunchGeometry(kernel, n, experts, m, multiprocessors, geometry);
   EXPECT_TRUE(status.ok()) << status.message();
   return geometry;
 }
@@ -397,14 +397,14 @@ TEST(CudaGeometryTest, Limits) {
   LaunchGeometry geometry;
   kernel.rowTile = 64;
   EXPECT_EQ(geometryOf(kernel, 64, 65535).grid, (Grid{1, 65535, 1}));
-  expectError(getLaunchGeometry(kernel, 64, 65536, 132, geometry),
+  expectError(getLaunchGeometry(kernel, 64, 0, 65536, 132, geometry),
               "65536 tokens need 1 x 65536; divide the tokens");
   kernel.split = INT32_MAX;
-  expectError(getLaunchGeometry(kernel, INT32_MAX, 1, 132, geometry),
+  expectError(getLaunchGeometry(kernel, INT32_MAX, 0, 1, 132, geometry),
               "expected a grid of at most");
   kernel.split = 1;
   kernel.cluster = 2;
-  expectError(getLaunchGeometry(kernel, 64, 1, 132, geometry),
+  expectError(getLaunchGeometry(kernel, 64, 0, 1, 132, geometry),
               "expected a grid of whole clusters of 2 blocks but got 1 blocks");
   // Nothing overflows at the ends of all ranges.
   kernel = KernelDescription();
@@ -415,6 +415,6 @@ TEST(CudaGeometryTest, Limits) {
   EXPECT_EQ(geometryOf(kernel, INT32_MAX, INT32_MAX).grid,
             (Grid{64 * 132, 1, 1}));
   kernel.workspaceBytesPerTile = int64_t(1) << 40;
-  expectError(getLaunchGeometry(kernel, INT32_MAX, INT32_MAX, 132, geometry),
+  expectError(getLaunchGeometry(kernel, INT32_MAX, 0, INT32_MAX, 132, geometry),
               "expected a workspace of fewer than 2^64 bytes");
 }
