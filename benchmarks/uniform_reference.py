@@ -6,7 +6,7 @@
 
   uniform_reference.py MODEL --text FILE [--windows 16] [--device cpu|cuda] [--json FILE] SETTING...
 
-MODEL is a Hugging Face directory or a GGUF file. A SETTING is `fp`, or BITS:GROUP[:asym], where GROUP is a number or `channel`. Nothing here uses quant-llm: the
+MODEL is a Hugging Face directory or a GGUF file, whose matrices are rounded to f16 as quant-import does. A SETTING is `fp`, or BITS:GROUP[:asym], where GROUP is a number or `channel`. Nothing here uses quant-llm: the
 formulas of docs/Spec.md (rules absmax and minmax, f16 scales, half-to-even) are written again in PyTorch.
 Perplexity: the text tokenized once without special tokens, non-overlapping windows of 1024 tokens.
 """
@@ -71,6 +71,10 @@ def main():
         directory, options = arguments.model.resolve().parent, {"gguf_file": arguments.model.name}
     tokenizer = AutoTokenizer.from_pretrained(directory, **options)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **options).eval().to(arguments.device)
+    if options:
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.data = parameter.data.half().float()
     ids = tokenizer(arguments.text.read_text(encoding="utf-8"), return_tensors="pt", add_special_tokens=False).input_ids[0]
     original = {
         name: module.weight.detach().clone()

@@ -48,6 +48,11 @@ SCHEMES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(1)
+
+
 def make_layer(scheme=INT4, n=40, k=72, bias=False, artifact=""):
     """A QuantLinear of random weights, and them in float64."""
     generator = torch.Generator().manual_seed(1)
@@ -103,7 +108,8 @@ def test_numbers_and_shapes(dtype):
     y = layer(x)
     assert y.dtype == dtype and y.shape == (2, 3, 40)
     assert relative(y, x.double() @ weight.T + layer.bias.double()) < 1e-2
-    assert torch.allclose(layer(x[:, ::2]), y[:, ::2], rtol=1e-5)
+    # Sums over K may be taken in another order for another number of tokens.
+    assert relative(layer(x[:, ::2]), y[:, ::2].double()) < 4 * torch.finfo(dtype).eps
     for shape in ((72,), (0, 72), (2, 0, 72), (1, 1, 1, 72)):
         assert layer(torch.ones(shape, dtype=dtype)).shape == (*shape[:-1], 40)
 
