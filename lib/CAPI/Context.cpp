@@ -8,6 +8,7 @@
 
 #include "Context.h"
 
+#include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Support/Progress.h"
 
@@ -17,6 +18,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/SourceMgr.h"
+#include "llvm/Support/ThreadPool.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <memory>
@@ -52,8 +54,41 @@ static std::string printLocation(Location location) {
   return text;
 }
 
+namespace {
+
+/// LLVM's pool, for tasks that belong to the work of the thread that queues
+/// them, such as passes on nested modules.
+class ThreadPool : public llvm::ThreadPoolInterface {
+public:
+  void wait() override { pool.wait(); }
+  void wait(llvm::ThreadPoolTaskGroup &group) override { pool.wait(group); }
+  unsigned getMaxConcurrency() const override {
+    return pool.getMaxConcurrency();
+  }
+
+private:
+  void asyncEnqueue(llvm::unique_function<void()> task,
+                    llvm::ThreadPoolTaskGroup *group) override {
+    auto work = [task = std::move(task),
+                 files = FileTransaction::current()]() mutable {
+      FileTransactionMember member(files);
+      task();
+    };
+    if (group)
+      pool.async(*group, std::move(work));
+    else
+      pool.async(std::move(work));
+  }
+
+  llvm::DefaultThreadPool pool;
+};
+
+} // namespace
+
 CollectingContext::CollectingContext(const QuantLLMHandlers &handlers)
-    : handlers(handlers) {
+    : threads(std::make_unique<ThreadPool>()),
+      context(MLIRContext::Threading::DISABLED), handlers(handlers) {
+  context.setThreadPool(*threads);
   DialectRegistry registry;
   registerEveryDialect(registry);
   context.appendDialectRegistry(registry);

@@ -15,6 +15,12 @@
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
 
+#include <memory>
+
+namespace llvm {
+class ThreadPoolInterface;
+} // namespace llvm
+
 namespace mlir {
 class OpPassManager;
 class PassManager;
@@ -29,7 +35,8 @@ void registerEveryDialect(mlir::DialectRegistry &registry);
 void registerEveryPass();
 
 /// An MLIR context with all dialects of the project, whose diagnostics go into
-/// a list and, remarks and warnings, to the handler of the caller.
+/// a list and, remarks and warnings, to the handler of the caller. Its threads
+/// work in the FileTransaction of the thread that gives them work.
 class CollectingContext {
 public:
   explicit CollectingContext(const QuantLLMHandlers &handlers);
@@ -53,6 +60,7 @@ public:
   Outcome failure(const std::string &fallback);
 
 private:
+  std::unique_ptr<llvm::ThreadPoolInterface> threads; // outlives the context
   mlir::MLIRContext context;
   QuantLLMHandlers handlers;
   std::vector<StoredDiagnostic> diagnostics;

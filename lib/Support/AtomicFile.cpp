@@ -114,6 +114,11 @@ struct quant_llm::FileOnDisk {
   /// Not in a child made by fork(): what is on the disk is for the parent.
   bool isOurs() const { return ::getpid() == process; }
 
+  /// By AtomicFile, in a transaction that may take it back.
+  bool isCompleted() const {
+    return role == Role::New || role == Role::Replaced;
+  }
+
   // With the lock held, and without memory being allocated or freed.
   void enterList();
   void leaveList();
@@ -309,17 +314,21 @@ static Result<std::string> resolveTarget(const std::string &path) {
 /// How often another random name is tried.
 static constexpr int maxAttempts = 100;
 
-/// Enters a file into the list, unless (EBUSY) a transaction of the family has
-/// begun one for the same target. Returns 0 or an error number.
+/// Enters a file into the list, unless a transaction of the family has begun
+/// (EBUSY) or completed (EEXIST) one for the same target. Returns 0 or an error
+/// number.
 static int begin(FileOnDisk &file) {
   DiskLock lock;
   if (isAbandoned)
     return abandonedError;
   if (file.family != 0)
     for (FileOnDisk *other = latest; other; other = other->before)
-      if (other->role == FileOnDisk::Role::Unfinished &&
-          other->family == file.family && other->target == file.target)
-        return EBUSY;
+      if (other->family == file.family && other->target == file.target) {
+        if (other->role == FileOnDisk::Role::Unfinished)
+          return EBUSY;
+        if (other->isCompleted())
+          return EEXIST;
+      }
   file.enterList();
   return 0;
 }
@@ -409,17 +418,6 @@ static Status keepOld(FileOnDisk &old) {
       "); write to another place");
 }
 
-/// Whether the transaction has replaced `target` already: what was there at
-/// first is what comes back.
-static bool isReplacedIn(FileTransaction *transaction,
-                         const std::string &target) {
-  DiskLock lock;
-  for (FileOnDisk *file = latest; file; file = file->before)
-    if (file->owner == transaction && file->target == target)
-      return true;
-  return false;
-}
-
 Result<AtomicFile> AtomicFile::create(const std::string &path,
                                       Temporary temporary) {
   Result<std::string> target = resolveTarget(path);
@@ -432,12 +430,20 @@ Result<AtomicFile> AtomicFile::create(const std::string &path,
   uint64_t family = transaction ? transaction->family : 0;
   file.unfinished = std::make_unique<FileOnDisk>(FileOnDisk::Role::Unfinished,
                                                  file.target, family);
-  if (int error = begin(*file.unfinished))
-    return error != EBUSY
-               ? writeError(path, error)
-               : Status::error("cannot write '" + path +
-                               "': another file of the same name is being "
-                               "written; choose another name for one of them");
+  switch (int error = begin(*file.unfinished)) {
+  case 0:
+    break;
+  case EBUSY:
+    return Status::error("cannot write '" + path +
+                         "': another file of the same name is being written; "
+                         "choose another name for one of them");
+  case EEXIST:
+    return Status::error("cannot write '" + path +
+                         "': it was written earlier in the same run and would "
+                         "be lost; choose another name for one of them");
+  default:
+    return writeError(path, error);
+  }
   std::string directory = getDirectory(file.target);
 #ifdef O_TMPFILE
   if (temporary == Temporary::Automatic) {
@@ -555,7 +561,7 @@ Status AtomicFile::linkUnnamed() {
 Status AtomicFile::replaceTarget() {
   FileTransaction *transaction = FileTransaction::current();
   std::unique_ptr<FileOnDisk> old;
-  if (transaction && !isReplacedIn(transaction, target)) {
+  if (transaction) {
     old = std::make_unique<FileOnDisk>(FileOnDisk::Role::Old, target,
                                        transaction->family, transaction);
     if (Status status = keepOld(*old); !status.ok())
@@ -699,11 +705,16 @@ bool FileTransaction::hasWritten(const std::string &path) {
     return false;
   DiskLock lock;
   for (FileOnDisk *file = latest; file; file = file->before)
-    if (file->owner && file->role != FileOnDisk::Role::Old &&
-        file->family == transaction->family && file->target == *target)
+    if (file->isCompleted() && file->family == transaction->family &&
+        file->target == *target)
       return true;
   return false;
 }
+
+FileTransactionMember::FileTransactionMember(FileTransaction *transaction)
+    : previous(std::exchange(innermost, transaction)) {}
+
+FileTransactionMember::~FileTransactionMember() { innermost = previous; }
 
 Status quant_llm::writeFileAtomically(const std::string &path, const void *data,
                                       size_t count) {

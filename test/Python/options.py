@@ -6,6 +6,7 @@
 """Wrong options of passes and pipelines: one message that names the pass, the
 option, what is there and what was expected, in quant-opt and in Python."""
 
+import concurrent.futures
 import pathlib
 import re
 import subprocess
@@ -116,3 +117,48 @@ def test_reports_are_not_lost(tmp_path):
     assert report.exists() and (tmp_path / "s.json").exists()
     # Another run replaces it.
     quant_llm.run_pipeline(EMPTY, pipeline.format(report, tmp_path / "s.json"))
+
+
+def test_other_files_do_not_replace_reports(tmp_path):
+    report = tmp_path / "r.json"
+    for second in (f"quant-llm-save-module{{output={report}}}", f"quant-llm-fold-transforms{{report={report}}}"):
+        for pipeline in (f"quant-llm-fold-transforms{{report={report}}},{second}", f"builtin.module(quant-llm-fold-transforms{{report={report}}}),{second}"):
+            # Wrapped, or the text would begin with the passes on the module.
+            with pytest.raises(quant_llm.QuantLLMError, match="r.json' was written by an earlier pass and would be lost; choose another file for '"):
+                quant_llm.run_pipeline(b"module { module {} }", f"builtin.module({pipeline})")
+            assert list(tmp_path.iterdir()) == []
+
+
+def test_nested_modules_leave_nothing(tmp_path):
+    # Passes on them run on other threads.
+    nested = b"module { module { module {} } module {} module {} }"
+    report = tmp_path / "r.json"
+    failing = f"quant-llm-verify-calibration{{calibration={tmp_path}/none.safetensors}}"
+    write = f"builtin.module(any(canonicalize),builtin.module(quant-llm-fold-transforms{{report={report}}}))"
+    with pytest.raises(quant_llm.QuantLLMError, match="none.safetensors"):
+        quant_llm.run_pipeline(nested, f"builtin.module({write},{failing})")
+    assert list(tmp_path.iterdir()) == []
+    quant_llm.run_pipeline(nested, f"builtin.module({write})")
+    assert report.exists()
+    report.unlink()
+    # Modules beside one another want the same file: no order makes that right.
+    with pytest.raises(quant_llm.QuantLLMError, match="would be lost|is being written"):
+        quant_llm.run_pipeline(nested, f"builtin.module(builtin.module(quant-llm-fold-transforms{{report={report}}}))")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_at_once_stay_apart(tmp_path):
+    def run(i):
+        directory = tmp_path / str(i)
+        directory.mkdir()
+        pipeline = f"quant-llm-fold-transforms{{report={directory}/r.json}}"
+        if i % 2:
+            pipeline += f",quant-llm-verify-calibration{{calibration={directory}/none.safetensors}}"
+        try:
+            quant_llm.run_pipeline(b"module { module {} }", f"builtin.module(builtin.module({pipeline}))")
+        except quant_llm.QuantLLMError:
+            assert i % 2
+        return [path.name for path in directory.iterdir()] == ([] if i % 2 else ["r.json"])
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(run, range(32)))

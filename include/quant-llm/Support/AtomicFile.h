@@ -76,7 +76,8 @@ private:
 /// replaced. Of an old file a hidden second name is kept beside the new one
 /// until then, or a copy where there are no hard links; a file of which neither
 /// can be made is not replaced, which is an error of AtomicFile::commit(). A
-/// file that is being written cannot be begun a second time.
+/// file that is being written, or was, cannot be begun a second time: what the
+/// first writer has put there would be lost without a word.
 ///
 /// The signals of installInterruptCleanup() end a transaction without commit()
 /// until commit() has begun, and with it from then on, in whatever thread they
@@ -96,10 +97,10 @@ private:
 class FileTransaction {
 public:
   /// Whose files belong to it. Thread: those completed on the thread that made
-  /// it. Process: also those of all threads without one of their own, such as
-  /// the thread on which MLIR runs passes when it is to write a reproducer of
-  /// crashes; there may be one such transaction at a time, and it outlives the
-  /// others.
+  /// it and on those that joined it (FileTransactionMember). Process: also
+  /// those of all threads without one of their own, such as the thread on which
+  /// MLIR runs passes when it is to write a reproducer of crashes; there may be
+  /// one such transaction at a time, and it outlives the others.
   enum class Scope { Thread, Process };
 
   explicit FileTransaction(Scope scope = Scope::Thread);
@@ -116,16 +117,31 @@ public:
   /// one, nothing was.
   static bool hasWritten(const std::string &path);
 
-private:
-  friend class AtomicFile;
-
   /// That of the calling thread, else that of the process, or null.
   static FileTransaction *current();
+
+private:
+  friend class AtomicFile;
+  friend class FileTransactionMember;
 
   FileTransaction *previous; // the one of this thread before
   FileTransaction *outer;    // that or the one of the process
   /// The same for all that are nested in one another.
   uint64_t family;
+};
+
+/// While it is alive, the calling thread is in a transaction of another thread,
+/// which hands out a part of its work and waits for it.
+class FileTransactionMember {
+public:
+  /// `transaction` is what current() was on that thread, perhaps null.
+  explicit FileTransactionMember(FileTransaction *transaction);
+  FileTransactionMember(const FileTransactionMember &) = delete;
+  FileTransactionMember &operator=(const FileTransactionMember &) = delete;
+  ~FileTransactionMember();
+
+private:
+  FileTransaction *previous; // the one of this thread before
 };
 
 /// Writes a whole file through AtomicFile.

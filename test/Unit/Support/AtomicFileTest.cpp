@@ -413,9 +413,6 @@ TEST(FileTransactionTest, TakesBackWhatIsNotKept) {
     ASSERT_TRUE(writeFileAtomically(dir / "old", "second", 6).ok());
     ASSERT_TRUE(writeFileAtomically(dir / "new", "new", 3).ok());
     EXPECT_EQ(readFile(dir / "old"), "second");
-    // The first one is what comes back.
-    ASSERT_TRUE(writeFileAtomically(dir / "old", "third", 5).ok());
-    EXPECT_EQ(readFile(dir / "old"), "third");
   }
   EXPECT_EQ(readFile(dir / "old"), "first");
   EXPECT_EQ(dir.list(), Names{"old"});
@@ -467,6 +464,14 @@ TEST(FileTransactionTest, RefusesTwoWritersOfOneFile) {
     expectError(AtomicFile::create(dir / "out").status(), "being written");
   }
   EXPECT_TRUE(writeFileAtomically(dir / "out", "x", 1).ok());
+  const char *lost = "it was written earlier in the same run and would be lost";
+  expectError(writeFileAtomically(dir / "./out", "y", 1), lost);
+  std::thread([&, here = FileTransaction::current()] {
+    FileTransactionMember member(here);
+    expectError(writeFileAtomically(dir / "out", "y", 1), lost);
+  }).join();
+  EXPECT_EQ(readFile(dir / "out"), "x");
+  ASSERT_TRUE(files.commit().ok());
   EXPECT_TRUE(writeFileAtomically(dir / "out", "y", 1).ok());
 }
 
@@ -513,7 +518,7 @@ TEST(FileTransactionTest, InterruptsTakeBackToo) {
   EXPECT_EQ(dir.list(), Names{"old"});
 }
 
-TEST(FileTransactionTest, InnerOnesPutBackWhatTheOuterWrote) {
+TEST(FileTransactionTest, InnerOnesReplaceNothingOfTheOuter) {
   TempDir dir;
   writeFile(dir / "a", "old");
   {
@@ -521,18 +526,42 @@ TEST(FileTransactionTest, InnerOnesPutBackWhatTheOuterWrote) {
     ASSERT_TRUE(writeFileAtomically(dir / "a", "outer", 5).ok());
     {
       FileTransaction inner;
-      ASSERT_TRUE(writeFileAtomically(dir / "a", "inner", 5).ok());
+      expectError(writeFileAtomically(dir / "a", "inner", 5), "would be lost");
+      ASSERT_TRUE(writeFileAtomically(dir / "b", "inner", 5).ok());
     }
     EXPECT_EQ(readFile(dir / "a"), "outer");
-    {
-      FileTransaction inner;
-      ASSERT_TRUE(writeFileAtomically(dir / "a", "inner", 5).ok());
-      ASSERT_TRUE(inner.commit().ok());
-    }
-    EXPECT_EQ(readFile(dir / "a"), "inner");
+    // What was taken back is nobody's.
+    ASSERT_TRUE(writeFileAtomically(dir / "b", "outer", 5).ok());
   }
   EXPECT_EQ(readFile(dir / "a"), "old");
   EXPECT_EQ(dir.list(), Names{"a"});
+}
+
+TEST(FileTransactionTest, Members) {
+  TempDir dir;
+  {
+    FileTransaction files;
+    std::thread([&, here = FileTransaction::current()] {
+      EXPECT_EQ(here, &files);
+      FileTransaction other;
+      {
+        FileTransactionMember member(here);
+        EXPECT_TRUE(writeFileAtomically(dir / "a", "a", 1).ok());
+        FileTransaction inner;
+        EXPECT_TRUE(writeFileAtomically(dir / "b", "b", 1).ok());
+        EXPECT_TRUE(inner.commit().ok());
+      }
+      {
+        FileTransactionMember none(nullptr);
+        EXPECT_TRUE(writeFileAtomically(dir / "c", "c", 1).ok());
+      }
+      EXPECT_EQ(FileTransaction::current(), &other);
+    }).join();
+    EXPECT_TRUE(FileTransaction::hasWritten(dir / "b"));
+    EXPECT_FALSE(FileTransaction::hasWritten(dir / "c"));
+    EXPECT_EQ(dir.list(), (Names{"a", "b", "c"}));
+  }
+  EXPECT_EQ(dir.list(), Names{"c"});
 }
 
 TEST(FileTransactionTest, OtherThreads) {

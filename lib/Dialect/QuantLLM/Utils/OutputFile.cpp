@@ -54,6 +54,11 @@ quant_llm::verifyOutputFile(ModuleOp module, ParameterArchives &archives,
       return fail() << "'" << output.path << "' is read as the file of '"
                     << input.option << "'; choose another file for '"
                     << output.option << "'";
+  if (FileTransaction::hasWritten(output.path.str()))
+    return fail() << "'" << output.path
+                  << "' was written by an earlier pass and would be lost; "
+                     "choose another file for '"
+                  << output.option << "'";
   return success();
 }
 
@@ -70,10 +75,6 @@ quant_llm::verifyReportFile(ModuleOp module, ParameterArchives &archives,
   if (isArchive(report))
     return fail() << "expected a JSON file in the option 'report' but got '"
                   << report << "', which is an archive of weights";
-  if (FileTransaction::hasWritten(report.str()))
-    return fail() << "'" << report
-                  << "' was written by an earlier pass and would be lost; "
-                     "choose another file for 'report'";
   std::optional<FileId> id = FileId::of(report.str());
   auto source = module.getLoc()->findInstanceOf<FileLineColLoc>();
   if (id && source && FileId::of(source.getFilename().str()) == id)

@@ -31,8 +31,8 @@ bool isNamedLikeArchive(llvm::StringRef path);
 bool isArchive(llvm::StringRef path);
 
 /// Checks that writing `output` replaces no file of an archive of `module` and
-/// none of `inputs`, through links of any kind. `fail` begins the error. Empty
-/// paths are fine.
+/// none of `inputs`, through links of any kind, nor what an earlier pass of the
+/// same FileTransaction wrote. `fail` begins the error. Empty paths are fine.
 llvm::LogicalResult
 verifyOutputFile(mlir::ModuleOp module, ParameterArchives &archives,
                  OptionFile output, llvm::ArrayRef<OptionFile> inputs,
@@ -41,7 +41,6 @@ verifyOutputFile(mlir::ModuleOp module, ParameterArchives &archives,
 /// The same for the JSON file of the option 'report', which can replace neither
 /// the file that the module was read from nor anything that is an archive or is
 /// named like one: a pass before may have replaced an archive in the module.
-/// Nor can it replace what an earlier pass of the same FileTransaction wrote.
 llvm::LogicalResult
 verifyReportFile(mlir::ModuleOp module, ParameterArchives &archives,
                  llvm::StringRef report, llvm::ArrayRef<OptionFile> inputs,
