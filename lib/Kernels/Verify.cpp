@@ -43,6 +43,9 @@ static constexpr int64_t multistageRegistersBesideSums = 64;
 static constexpr int64_t streamRegistersBesideSums = 100;
 /// Look-ups of a table that are on their way.
 static constexpr int64_t tableRegisters = 16;
+/// Where the tokens and rows of a tile's expert are (8 x 192 x 576, tiles of
+/// 128 x 64 and two CTAs on a multiprocessor of sm_80: 3 spilled without).
+static constexpr int64_t expertRegisters = 4;
 
 static std::string text(int64_t value) { return std::to_string(value); }
 
@@ -182,7 +185,8 @@ static Status verifyMma(const KernelProblem &problem,
   int64_t others =
       config.family == KernelFamily::Multistage
           ? multistageRegistersBesideSums + config.tokenTile / 2 +
-                (getTableBytes(problem.scheme) ? tableRegisters : 0)
+                (getTableBytes(problem.scheme) ? tableRegisters : 0) +
+                (problem.isGrouped() ? expertRegisters : 0)
           : getFewTokensRegisters(problem, config) - sums;
   if (sums + others > registers)
     return Status::error(
