@@ -9,6 +9,8 @@
 
 #include "quant-llm/Import/ModelConfig.h"
 
+#include "quant-llm/Support/Numbers.h"
+
 #include <cmath>
 #include <cstdio>
 
@@ -63,15 +65,16 @@ Status quant_llm::verifyModelConfig(const ModelConfig &config) {
         std::to_string(config.headDim));
   if (!std::isfinite(config.rmsNormEps) || config.rmsNormEps < 0)
     return Status::error("expected a finite rms_norm_eps of at least 0");
-  // Below 1, later channels would turn faster and faster; the bases of models
+  // At 1 all channels would turn alike, and below, later ones faster and
+  // faster: a model with such a base was converted wrongly. The bases of models
   // for millions of positions are below 1e11.
-  if (!(config.ropeTheta >= 1 && config.ropeTheta <= 1e12)) {
-    char text[64];
-    std::snprintf(text, sizeof(text), "%g", config.ropeTheta);
-    return Status::error("expected a base of the rotary embedding (rope_theta, "
-                         "or rope.freq_base) from 1 to 1e12 but got " +
-                         std::string(text));
-  }
+  if (!(config.ropeTheta > 1 && config.ropeTheta <= 1e12))
+    return Status::error(
+        "expected a base of the rotary embedding (rope_theta, "
+        "or rope.freq_base) above 1 and at most 1e12 but got " +
+        formatShortest(config.ropeTheta) +
+        "; correct it in the configuration of the model (most "
+        "have 10000)");
   if (config.ropeScaling.kind == RopeScaling::Kind::Llama3) {
     const RopeScaling &scaling = config.ropeScaling;
     if (!(std::isfinite(scaling.factor) && scaling.factor >= 1))

@@ -9,6 +9,7 @@
 #include "quant-llm/Numerics/Element.h"
 
 #include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Support/Numbers.h"
 
 #include <algorithm>
 #include <charconv>
@@ -252,18 +253,6 @@ int Element::maxExponent() const { return std::ilogb(maximum); }
 // Names
 //===----------------------------------------------------------------------===//
 
-/// The shortest decimal number that reads back as `value`.
-static std::string formatFloat(float value) {
-  char buffer[32];
-  for (int digits = 1; digits <= 9; ++digits) {
-    std::snprintf(buffer, sizeof(buffer), "%.*g", digits,
-                  static_cast<double>(value));
-    if (std::strtof(buffer, nullptr) == value)
-      break;
-  }
-  return buffer;
-}
-
 std::string quant_llm::elementName(const ElementFormat &format) {
   switch (format.kind) {
   case ElementKind::Int:
@@ -273,7 +262,7 @@ std::string quant_llm::elementName(const ElementFormat &format) {
   case ElementKind::Codebook: {
     std::string text = "codebook<" + std::to_string(format.bits) + ", [";
     for (size_t i = 0; i < format.table.size(); ++i)
-      text += (i ? ", " : "") + formatFloat(format.table[i]);
+      text += (i ? ", " : "") + formatShortest(format.table[i]);
     return text + "]>";
   }
   default:

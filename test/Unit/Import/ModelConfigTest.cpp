@@ -8,6 +8,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Import/ModelConfig.h"
+#include "quant-llm/Support/Numbers.h"
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -207,9 +208,12 @@ TEST(ModelConfig, RefusesOtherRotaryEmbeddings) {
   config["rope_parameters"] = {{"partial_rotary_factor", 0.25}};
   EXPECT_ERROR(config, "'partial_rotary_factor'");
   config = makeConfig();
-  for (double base : {0.0, -1.0, 1e-44, 0.5, 2e12, 1e300}) {
+  for (double base : {0.0, -1.0, 1e-44, 0.5, 1.0, 2e12, 1e300}) {
     config["rope_theta"] = base;
-    EXPECT_ERROR(config, "(rope_theta, or rope.freq_base) from 1 to 1e12 but");
+    EXPECT_ERROR(config, "(rope_theta, or rope.freq_base) above 1 and at most "
+                         "1e12 but got " +
+                             formatShortest(base) +
+                             "; correct it in the configuration");
   }
   config = makeConfig();
   config["rope_interleaved"] = true;
