@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Checks text files of the repository: no trailing white space, one newline at
 the end, no tabs in sources, no file above 500 kB, no file without its licence,
-no path that only one machine has.
+no path that only one machine has, no pass or pipeline whose options nothing checks.
 Without arguments it checks every file git knows, that every folder of lib has
 its tests, and that a test names every numbered constraint of an op or a pass.
 
@@ -21,6 +21,8 @@ SOURCES = {".h", ".c", ".cpp", ".inc", ".td", ".py", ".pyi", ".sh", ".cmake", ".
 MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(?:dev/shm|home|root|work|Users)/\S*")
 TESTS = {".mlir", ".test", ".py", ".c", ".cpp"}
 CONSTRAINT = re.compile(r"\bQL-[A-Z0-9-]+-C[0-9]+\b")
+# Of MLIR: what their options are given is checked by LLVM alone (CheckedOptions.h).
+UNCHECKED = re.compile(r"(?:(?<!:):\s*(?:Interface)?Pass|\bPassPipelineRegistration|\bPassPipelineOptions)<")
 BINARY = {".safetensors", ".gguf", ".npy", ".mlirbc", ".png"}
 
 
@@ -47,6 +49,8 @@ def faults(path):
             yield f"line {number}: trailing white space"
         if found := MACHINE_PATH.search(line):
             yield f"line {number}: '{found[0]}' is a path of one machine"
+        if path.suffix in {".td", ".h", ".cpp"} and path.name != "CheckedOptions.h" and (found := UNCHECKED.search(line)):
+            yield f"line {number}: expected options that are checked first (CheckedPass.td, CheckedOptions.h) but got '{found[0]}'"
         if "\t" in line and path.suffix in SOURCES:
             yield f"line {number}: tab"
     if needs_licence(path, text) and not any(line.strip(" #/|*").startswith(LICENCE) for line in text.split("\n")[:20]):

@@ -72,6 +72,23 @@ def test_paths_of_every_machine(tmp_path):
     assert check(path) == ""
 
 
+@pytest.mark.parametrize(
+    "line, fault",
+    [
+        ("def A : Pass<", "':" + " Pass<'"),
+        ("def A : InterfacePass<", "':" + " InterfacePass<'"),
+        ("def A : CheckedPass<", ""),
+        ("class A : PassBase<", ""),
+        ("    static PassPipelineRegistration" + "<> p(", "expected options that are checked first"),
+        ("    ::mlir::InterfacePass<", ""),
+    ],
+)
+def test_options_that_nothing_checks(tmp_path, line, fault):
+    path = tmp_path / "a.td"
+    path.write_text(LICENCE + line + "\n")
+    assert fault in check(path) if fault else check(path) == ""
+
+
 def test_folders_without_tests():
     sys.path.insert(0, str(SCRIPT.parent))
     import check_sources

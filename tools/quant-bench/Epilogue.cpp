@@ -9,6 +9,7 @@
 #include "Epilogue.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -36,8 +37,11 @@ static Result<Epilogue::Step> parseStep(const std::string &text) {
   if (text.rfind("scale:", 0) == 0) {
     const char *begin = text.c_str() + 6;
     char *end = nullptr;
+    errno = 0;
     float factor = std::strtof(begin, &end);
-    if (end != begin && *end == '\0' && std::isfinite(factor))
+    // A factor that underflows to 0 would verify a layer of zeros.
+    bool isVoid = factor == 0 && errno == ERANGE;
+    if (end != begin && *end == '\0' && std::isfinite(factor) && !isVoid)
       return Epilogue::Step{Kind::Scale, "", factor};
     return Status::error("expected a finite f32 number in the step '" + text +
                          "' of the epilogue");
@@ -67,7 +71,7 @@ Result<Epilogue> bench::parseEpilogue(const std::string &text) {
     epilogue.steps.push_back(step.take());
     begin = end + 1;
   }
-  // Operands are arguments of a launch, which has room for so many.
+  // Steps may have operands: arguments of a launch, which has room for so many.
   if (epilogue.steps.size() > 16)
     return Status::error("expected at most 16 steps of the epilogue but got " +
                          std::to_string(epilogue.steps.size()));

@@ -29,6 +29,7 @@ LINES = [
     ([*PROBLEM, "--epilogue", "gate_silu, gate_silu"], "expected the step 'gate_silu' of the epilogue to come first"),
     ([*PROBLEM, "--epilogue", "scale:"], "expected a finite f32 number in the step 'scale:' of the epilogue"),
     ([*PROBLEM, "--epilogue", "scale:1e99"], "expected a finite f32 number in the step 'scale:1e99'"),
+    ([*PROBLEM, "--epilogue", "scale:1e-60"], "expected a finite f32 number in the step 'scale:1e-60'"),
     ([*PROBLEM, "--epilogue", "scale:2x"], "expected a finite f32 number in the step 'scale:2x'"),
     ([*PROBLEM, "--epilogue", ",".join(["relu"] * 17)], "expected at most 16 steps of the epilogue but got 17"),
     ([*PROBLEM, "--experts", "0"], "expected --experts to be an integer from 1"),
