@@ -34,7 +34,7 @@ static Result<OpPassManager> parsePipeline(StringRef text) {
   FailureOr<OpPassManager> pipeline = parsePassPipeline(wrapped, os);
   if (failed(pipeline))
     return Status::error("invalid pass pipeline '" + text.str() +
-                         "': " + summarizePipelineErrors(message));
+                         "': " + summarizePipelineErrors(message, wrapped));
   return std::move(*pipeline);
 }
 

@@ -234,9 +234,9 @@ VerifyEquivalence::makeArguments(const FunctionSignature &type,
                                  ArrayRef<int64_t> states,
                                  std::mt19937_64 &random) {
   if (!inputs.empty() && inputs.size() != type.arguments.size())
-    return fail() << "expected " << type.arguments.size()
-                  << " files in the option 'inputs' for @" << type.name
-                  << " but got " << inputs.size();
+    return emitOptionError("inputs")
+           << "expected " << type.arguments.size() << " files for @"
+           << type.name << " but got " << inputs.size();
   std::vector<Tensor> arguments;
   for (auto [i, argument] : llvm::enumerate(type.arguments)) {
     if (!inputs.empty()) {
@@ -394,15 +394,17 @@ LogicalResult VerifyEquivalence::run() {
   if (reference.empty() == pipeline.empty())
     return fail() << "expected one of the options 'reference' and 'pipeline'";
   if (extent < 1 || extent > kMostExtent)
-    return fail() << "expected the option 'extent' to be from 1 to "
-                  << kMostExtent << " but got " << int64_t(extent);
+    return emitOptionError("extent")
+           << "expected an integer from 1 to " << kMostExtent << " but got "
+           << int64_t(extent);
   if (calls < 1 || calls > kMostCalls)
-    return fail() << "expected the option 'calls' to be from 1 to "
-                  << kMostCalls << " but got " << unsigned(calls);
+    return emitOptionError("calls")
+           << "expected an integer from 1 to " << kMostCalls << " but got "
+           << unsigned(calls);
   if (!(bound >= 0))
-    return fail() << "expected the option 'bound' to be a number that is not "
-                     "negative but got "
-                  << double(bound);
+    return emitOptionError("bound")
+           << "expected a number that is not negative but got "
+           << double(bound);
   FailureOr<Candidate> before;
   if (!reference.empty()) {
     before = load([&](MLIRContext *context) {
@@ -418,8 +420,8 @@ LogicalResult VerifyEquivalence::run() {
     std::string message;
     llvm::raw_string_ostream stream(message);
     if (failed(parsePassPipeline(pipeline, nested, stream)))
-      return fail() << "invalid option 'pipeline': "
-                    << summarizePipelineErrors(message);
+      return emitOptionError("pipeline",
+                             summarizePipelineErrors(message, pipeline));
     if (failed(runPipeline(nested, module)))
       return failure();
   }
@@ -455,8 +457,10 @@ struct SaveModule : public quant_llm::impl::SaveModuleBase<SaveModule> {
       getOperation().emitError() << "quant-llm-save-module: " << message;
       signalPassFailure();
     };
-    if (output.empty())
-      return fail("expected the option 'output'");
+    if (output.empty()) {
+      emitOptionError("output", "expected a file to write but got none");
+      return signalPassFailure();
+    }
     ParameterArchives archives(baseDir);
     if (failed(verifyOutputFile(
             getOperation(), archives, {"output", output}, {}, [&] {

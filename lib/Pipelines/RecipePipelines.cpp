@@ -69,11 +69,13 @@ addRecipe(const Recipe &recipe, OpPassManager &pm, StringRef text,
   for (auto &[file, option] : options.files) {
     values[file->name] = option->getValue();
     if (file->isRequired && option->getValue().empty())
-      return fail("expected the option '" + Twine(file->name) + "'");
+      return fail("invalid option '" + Twine(option->getArgStr()) +
+                  "': expected a path but got none");
   }
   for (auto &[declared, option] : options.values) {
     Result<std::string> value =
-        declared->check(option->getValue(), option->getArgStr());
+        declared->check(option->getValue(),
+                        ("invalid option '" + option->getArgStr() + "'").str());
     if (!value.ok())
       return fail(value.message());
     values[declared->name] = value.take();
@@ -82,7 +84,7 @@ addRecipe(const Recipe &recipe, OpPassManager &pm, StringRef text,
   if (!pipeline.ok())
     return fail(pipeline.message());
   if (failed(parsePassPipeline(*pipeline, pm, os)))
-    return emitError(summarizePipelineErrors(message));
+    return emitError(summarizePipelineErrors(message, *pipeline));
   return success();
 }
 

@@ -41,15 +41,15 @@
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=none.mlir' -o /dev/null 2>&1 | FileCheck %s --check-prefix=FILE
 // FILE: error: quant-llm-verify-equivalence: cannot read a module: {{.*}}none.mlir
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=m.mlir extent=0' -o /dev/null 2>&1 | FileCheck %s --check-prefix=EXTENT
-// EXTENT: error: quant-llm-verify-equivalence: expected the option 'extent' to be from 1 to 1099511627776 but got 0
+// EXTENT: error: quant-llm-verify-equivalence: invalid option 'extent': expected an integer from 1 to 1099511627776 but got 0
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=m.mlir extent=1000000000000' -o /dev/null 2>&1 | FileCheck %s --check-prefix=LARGE
 // LARGE: error: quant-llm-verify-equivalence: cannot make argument 0 of @mlp:
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=m.mlir calls=0' -o /dev/null 2>&1 | FileCheck %s --check-prefix=CALLS
-// CALLS: error: quant-llm-verify-equivalence: expected the option 'calls' to be from 1 to 1048576 but got 0
+// CALLS: error: quant-llm-verify-equivalence: invalid option 'calls': expected an integer from 1 to 1048576 but got 0
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=m.mlir bound=nan' -o /dev/null 2>&1 | FileCheck %s --check-prefix=BOUND
-// BOUND: error: quant-llm-verify-equivalence: expected the option 'bound' to be a number that is not negative but got nan
+// BOUND: error: quant-llm-verify-equivalence: invalid option 'bound': expected a number that is not negative but got nan
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=m.mlir inputs=x.npy,x.npy' -o /dev/null 2>&1 | FileCheck %s --check-prefix=COUNT
-// COUNT: error: quant-llm-verify-equivalence: expected 1 files in the option 'inputs' for @mlp but got 2
+// COUNT: error: quant-llm-verify-equivalence: invalid option 'inputs': expected 1 files for @mlp but got 2
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=m.mlir inputs=none.npy' -o /dev/null 2>&1 | FileCheck %s --check-prefix=INPUT
 // INPUT: error: quant-llm-verify-equivalence: cannot read argument 0 of @mlp: {{.*}}none.npy
 // RUN: not quant-opt m.mlir --quant-llm-verify-equivalence='reference=m.mlir inputs=wide.npy' -o /dev/null 2>&1 | FileCheck %s --check-prefix=WIDE
@@ -59,7 +59,7 @@
 // RUN: rm q.safetensors && not quant-opt q.mlir --quant-llm-verify-equivalence='reference=m.mlir' -o /dev/null 2>&1 | FileCheck %s --check-prefix=ARCHIVE
 // ARCHIVE: error: quant-llm-verify-equivalence: cannot run a module: {{.*}}q.safetensors
 // RUN: not quant-opt m.mlir --quant-llm-save-module -o /dev/null 2>&1 | FileCheck %s --check-prefix=OUTPUT
-// OUTPUT: error: quant-llm-save-module: expected the option 'output'
+// OUTPUT: error: quant-llm-save-module: invalid option 'output': expected a file to write but got none
 // RUN: not quant-opt m.mlir --quant-llm-save-module=output=a.safetensors -o /dev/null 2>&1 | FileCheck %s --check-prefix=OVER
 // OVER: error: quant-llm-save-module: 'a.safetensors' is a file of an archive that the module reads; choose another file for 'output'
 

@@ -24,7 +24,7 @@
 // RUN: diff %t/pipeline.txt %t/passes.txt
 
 // RUN: not quant-opt %t/model.mlir -quant-llm-finequant 2>&1 | FileCheck %s --check-prefix=OUTPUT
-// OUTPUT: error: quant-llm-quantize: expected a safetensors file to write in the option 'output'
+// OUTPUT: error: quant-llm-quantize: invalid option 'output': expected a safetensors file to write but got none
 // RUN: not quant-opt %t/model.mlir -quant-llm-finequant='output=%t/x.safetensors alpha=high' 2>&1 | FileCheck %s --check-prefix=ALPHA
 // ALPHA: quant-llm-finequant: invalid option 'alpha': expected a number but got 'high'
 

@@ -17,11 +17,11 @@
 // LORC: #quant_llm.scheme<uint4, block = [1, 32], {{.*}}low_rank = 3xf16
 
 // RUN: not quant-opt %t/model.mlir -quant-llm-gptq='output=%t/x.safetensors' 2>&1 | FileCheck %s --check-prefix=CALIBRATION
-// CALIBRATION: error: quant-llm-gptq: expected the option 'calibration'
+// CALIBRATION: error: quant-llm-gptq: invalid option 'calibration': expected a path but got none
 // RUN: not quant-opt %t/model.mlir -quant-llm-hadamard='output=%t/x.safetensors' 2>&1 | FileCheck %s --check-prefix=SCRATCH
-// SCRATCH: error: quant-llm-hadamard: expected the option 'scratch'
+// SCRATCH: error: quant-llm-hadamard: invalid option 'scratch': expected a path but got none
 // RUN: not quant-opt %t/model.mlir -quant-llm-rtn 2>&1 | FileCheck %s --check-prefix=OUTPUT
-// OUTPUT: error: quant-llm-rtn: expected the option 'output'
+// OUTPUT: error: quant-llm-rtn: invalid option 'output': expected a path but got none
 // RUN: not quant-opt %t/model.mlir -quant-llm-rtn='output=%t/x.safetensors grp=1' 2>&1 | FileCheck %s --check-prefix=UNKNOWN
 // UNKNOWN: {{^}}quant-opt: error: quant-llm-rtn: unknown option 'grp': expected output, report,
 // RUN: not quant-opt %t/model.mlir -quant-llm-rtn='output=%t/x.safetensors scale=f99 row-scale=f16' 2>&1 | FileCheck %s --check-prefix=ELEMENT
@@ -29,6 +29,6 @@
 // RUN: not quant-opt %t/model.mlir -quant-llm-rtn='output=%t/x.safetensors scale=f8E4M3FN row-scale=f99' 2>&1 | FileCheck %s --check-prefix=ROW
 // ROW: error: quant-llm-choose-granularity: invalid option 'row-scale'
 // RUN: not quant-opt %t/model.mlir -quant-llm-rtn='output=%t/x.safetensors group=-2' 2>&1 | FileCheck %s --check-prefix=RANGE
-// RANGE: quant-llm-rtn: group: expected an integer from -1 but got -2
+// RANGE: quant-llm-rtn: invalid option 'group': expected an integer from -1 but got -2
 // RUN: not quant-opt %t/model.mlir -quant-llm-adadim='output=%t/x.safetensors calibration=c any-model=perhaps' 2>&1 | FileCheck %s --check-prefix=KIND
-// KIND: quant-llm-adadim: any-model: expected true or false but got 'perhaps'
+// KIND: quant-llm-adadim: invalid option 'any-model': expected true or false but got 'perhaps'

@@ -26,6 +26,9 @@ WRONG = {
     ("quant-llm-form-blocks", "layer-pattern"): "invalid option 'layer-pattern': expected a value but got none; write layer-pattern=VALUE",
     ("quant-llm-form-blocks", "window=-9223372036854775809"): "invalid option 'window': expected an integer from -9223372036854775808 to 9223372036854775807 but got '-9223372036854775809'",
     ("quant-llm-form-blocks", "overlap=0 window=x overlap=1"): "invalid option 'window': expected an integer but got 'x'",
+    # The first of them, in one line.
+    ("quant-llm-form-blocks", "overlap=x window=y"): "invalid option 'overlap': expected an integer but got 'x'",
+    ("quant-llm-form-blocks", "window='1\nnope=2\t\x01'"): "invalid option 'window': expected an integer but got '1\\nnope=2\\t\\x01'",
     ("quant-llm-form-blocks", "nope=1"): "unknown option 'nope': expected layer-pattern, window or overlap",
     ("quant-llm-form-blocks", "nope"): "unknown option 'nope': expected layer-pattern, window or overlap",
     ("quant-llm-form-blocks", "window=-1"): "invalid option 'window': expected 0 (no cross_block) or a positive number but got -1",
@@ -45,8 +48,10 @@ WRONG = {
     ("quant-llm-finequant", "fuse=perhaps"): "invalid option 'fuse': expected true or false but got 'perhaps'",
     ("quant-llm-finequant", "aggregation=x"): "invalid option 'aggregation': expected mean or min but got 'x'",
     ("quant-llm-to-cpu", "nope=1"): "unknown option 'nope': expected reference, profile or parallel",
-    ("quant-llm-rtn", "output=x.safetensors group=many"): "group: expected an integer but got 'many'",
+    ("quant-llm-rtn", "output=x.safetensors group=many"): "invalid option 'group': expected an integer but got 'many'",
 }
+# Values that are wrong only for the pass.
+FOUND_LATER = {("quant-llm-form-blocks", "window=-1")}
 
 
 def quant_opt(*arguments):
@@ -63,8 +68,7 @@ def test_one_message(wrong, capfd):
         result = quant_opt(*arguments)
         assert result.returncode == 1 and result.stdout == ""
         lines.append(result.stderr)
-    # An option that is wrong only for this pass is found later.
-    parsed = "but got -1" not in message
+    parsed = wrong not in FOUND_LATER
     assert lines == [f"quant-opt: error: {message}" + ("; 'quant-opt --help' lists all" if parsed else "") + "\n"] * 2
     with pytest.raises(quant_llm.QuantLLMError) as info:
         quant_llm.run_pipeline(EMPTY, pipeline)
@@ -98,6 +102,10 @@ def test_pipelines_that_are_none(capfd):
         ("nope", "'nope' does not refer to a registered pass or pass pipeline, at the beginning of 'nope'"),
         ("func.func(cse) cse", "expected ',' after parsing pipeline, at the beginning of 'cse'"),
         ("cse{", "missing closing '}' while processing pass options, at the beginning of '{'"),
+        ("builtin.module(quant-llm-form-blocks{window=1", "expected a closing '})' at the end of the pipeline"),
+        ("builtin.module(func.func(cse", "expected a closing '))' at the end of the pipeline"),
+        ("builtin.module(quant-llm-form-blocks{layer-pattern='(}' window=1", "expected a closing '})' at the end of the pipeline"),
+        ("cse{x='a\nb'}", "failed to add `cse` with options `x='a\\nb'`: no such option x"),
         ("cse{x=1}", "failed to add `cse` with options `x=1`: no such option x"),
         ("func.func(cse{x=1})", "failed to add `cse` with options `x=1`: no such option x"),
     ):
@@ -162,3 +170,27 @@ def test_runs_at_once_stay_apart(tmp_path):
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert all(pool.map(run, range(32)))
+
+
+RUNNING = {
+    "quant-llm-gpu-to-ptx{format=elf}": "invalid option 'format': expected ptx, cubin or auto but got 'elf'",
+    "quant-llm-select-kernels{chip=sm_1}": "invalid option 'chip': expected a chip out of sm_80, ",
+    "convert-quant-llm-to-gpu{chip=sm_1}": "invalid option 'chip': expected a chip out of sm_80, ",
+    "convert-quant-llm-to-cpu{vector-bits=100}": "invalid option 'vector-bits': expected 128, 256 or 512 but got 100",
+    "quant-llm-insert-transforms{sites=x}": "invalid option 'sites': expected norm-attention, ",
+    "quant-llm-insert-transforms{sites=up-down transform=x}": "invalid option 'transform': expected scale, ",
+    "quant-llm-verify-equivalence{pipeline=canonicalize bound=-1}": "invalid option 'bound': expected a number that is not negative but got ",
+    "quant-llm-materialize-transforms{any-model}": "invalid option 'any-model': expected none without the option calibration",
+    "quant-llm-save-module": "invalid option 'output': expected a file to write but got none",
+    "quant-llm-write-gpu-artifact": "invalid option 'output': expected the directory to write but got none",
+}
+
+
+@pytest.mark.parametrize("pipeline", RUNNING)
+def test_options_that_are_examined_when_the_pass_runs(pipeline):
+    name, _, options = pipeline.rstrip("}").partition("{")
+    message = f"{name}: {RUNNING[pipeline]}"
+    with pytest.raises(quant_llm.QuantLLMError) as info:
+        quant_llm.run_pipeline(EMPTY, pipeline)
+    assert message in str(info.value)
+    assert f"error: {message}" in quant_opt(f"--{name}={options}" if options else f"--{name}").stderr

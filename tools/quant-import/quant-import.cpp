@@ -8,8 +8,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "../Diagnostics.h"
+#include "../NamedValueParser.h"
 
-#include "quant-llm/Dialect/QuantLLM/Utils/NamedValueParser.h"
 #include "quant-llm/Import/Import.h"
 #include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/Parallel.h"

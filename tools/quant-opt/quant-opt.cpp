@@ -35,15 +35,20 @@
 
 using namespace mlir;
 
-/// Reports what has no location, such as errors about options of passes, as
-/// what is wrong with the command line: MLIR would say `<unknown>:0: error`.
-static LogicalResult reportUnlocated(Diagnostic &diagnostic) {
+/// Reports what has no location, where MLIR would say `<unknown>:0: error`:
+/// errors about options of passes as what is wrong with the command line, all
+/// else, such as what is wrong with ops that lost their locations, as what is
+/// wrong with the input.
+static LogicalResult reportUnlocated(Diagnostic &diagnostic, StringRef input) {
   if (!isa<UnknownLoc>(diagnostic.getLocation()))
     return failure();
-  auto report = [](const Diagnostic &part) {
+  StringRef place = quant_llm::isOptionError(diagnostic) ? "quant-opt"
+                    : input == "-"                       ? "<stdin>"
+                                                         : input;
+  auto report = [place](const Diagnostic &part) {
     static constexpr const char *severities[] = {"note", "warning", "error",
                                                  "remark"};
-    llvm::errs() << "quant-opt: "
+    llvm::errs() << place << ": "
                  << severities[static_cast<unsigned>(part.getSeverity())]
                  << ": ";
     if (!isa<UnknownLoc>(part.getLocation()))
@@ -56,12 +61,30 @@ static LogicalResult reportUnlocated(Diagnostic &diagnostic) {
   return success();
 }
 
-/// Adds the passes that the command line asks for.
-static LogicalResult addPasses(PassManager &pm,
-                               const MlirOptMainConfig &config) {
+/// The text of --pass-pipeline; empty without it.
+static StringRef findPipeline(ArrayRef<char *> arguments) {
+  for (size_t i = 1; i < arguments.size(); ++i) {
+    StringRef argument = arguments[i];
+    if (!argument.consume_front("--pass-pipeline") &&
+        !argument.consume_front("-pass-pipeline"))
+      continue;
+    if (argument.consume_front("="))
+      return argument;
+    if (argument.empty() && i + 1 < arguments.size())
+      return arguments[i + 1];
+  }
+  return "";
+}
+
+/// Adds the passes that the command line asks for, for the module in `input`.
+static LogicalResult addPasses(PassManager &pm, const MlirOptMainConfig &config,
+                               StringRef pipeline, StringRef input) {
   // Tests look at locations.
   if (!config.shouldVerifyDiagnostics())
-    pm.getContext()->getDiagEngine().registerHandler(reportUnlocated);
+    pm.getContext()->getDiagEngine().registerHandler(
+        [input](Diagnostic &diagnostic) {
+          return reportUnlocated(diagnostic, input);
+        });
   std::string errors;
   {
     ScopedDiagnosticHandler handler(
@@ -71,7 +94,7 @@ static LogicalResult addPasses(PassManager &pm,
       return success();
   }
   // Parsers of LLVM have said themselves what is wrong with values.
-  std::string message = quant_llm::summarizePipelineErrors(errors);
+  std::string message = quant_llm::summarizePipelineErrors(errors, pipeline);
   llvm::errs() << "quant-opt: error: "
                << (message.empty() ? "the passes and options of the command "
                                      "line are wrong"
@@ -107,7 +130,9 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   }
   MlirOptMainConfig given = config;
   config.setPassPipelineSetupFn(
-      [&](PassManager &pm) { return addPasses(pm, given); });
+      [&, input = StringRef(inputName)](PassManager &pm) {
+        return addPasses(pm, given, findPipeline(arguments), input);
+      });
   std::string text;
   llvm::raw_string_ostream stream(text);
   // Files that passes write are no use without the module. With

@@ -7,9 +7,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "../Diagnostics.h"
+#include "../NamedValueParser.h"
 #include "../OutputText.h"
 
-#include "quant-llm/Dialect/QuantLLM/Utils/NamedValueParser.h"
 #include "quant-llm/InitAllDialects.h"
 #include "quant-llm/Support/AtomicFile.h"
 #include "quant-llm/Support/Bytecode.h"

@@ -9,8 +9,8 @@
 #ifndef QUANT_LLM_PIPELINES_PIPELINES_H
 #define QUANT_LLM_PIPELINES_PIPELINES_H
 
-#include "quant-llm/Dialect/QuantLLM/Transforms/OptionParser.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
+#include "quant-llm/Numerics/Granularity.h"
 
 #include <vector>
 

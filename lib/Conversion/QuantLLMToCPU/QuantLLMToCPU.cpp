@@ -51,10 +51,9 @@ struct ConvertQuantLLMToCPU
       for (StringRef feature : llvm::split(StringRef(features), ',')) {
         bool isEnabled = feature.consume_front("+");
         if (!isEnabled && !feature.consume_front("-")) {
-          module.emitError("expected the option features of "
-                           "convert-quant-llm-to-cpu to be names with + or - "
-                           "before them but got '")
-              << feature << "'";
+          emitOptionError("features",
+                          "expected names with + or - before them but got '" +
+                              feature + "'");
           return signalPassFailure();
         }
         available[feature] = isEnabled;
@@ -62,10 +61,8 @@ struct ConvertQuantLLMToCPU
     }
     unsigned bits = vectorBits != 0 ? vectorBits : getVectorBits(available);
     if (bits != 128 && bits != 256 && bits != 512) {
-      module.emitError(
-          "expected the option vector-bits of "
-          "convert-quant-llm-to-cpu to be 128, 256 or 512 but got ")
-          << bits;
+      emitOptionError("vector-bits",
+                      "expected 128, 256 or 512 but got " + Twine(bits));
       return signalPassFailure();
     }
     // Narrower kernels are portable.

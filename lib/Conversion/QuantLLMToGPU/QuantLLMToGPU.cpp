@@ -152,7 +152,7 @@ void ConvertQuantLLMToGPUPass::runOnOperation() {
       limits.ok() ? getNVVMTarget(&getContext(), chip)
                   : Result<NVVM::NVVMTargetAttr>(limits.status());
   if (!target.ok()) {
-    emitError(getOperation().getLoc(), "option 'chip': ") << target.message();
+    emitOptionError("chip", target.message());
     return signalPassFailure();
   }
   WalkResult result = getOperation().walk([&](LinearOpInterface op) {

@@ -285,8 +285,8 @@ LogicalResult WriteGPUArtifactPass::write() {
   names.clear();
   ModuleOp module = getOperation();
   if (output.empty())
-    return emitError(module.getLoc(), "expected the option 'output': the "
-                                      "directory to write");
+    return emitOptionError("output",
+                           "expected the directory to write but got none");
   SmallVector<LinearOpInterface> linears;
   module.walk([&](LinearOpInterface op) {
     if (op.getKernelSymbolsAttr())

@@ -43,9 +43,8 @@ struct GPUToPTXPass : public quant_llm::impl::GPUToPTXBase<GPUToPTXPass> {
   void runOnOperation() override {
     ModuleOp module = getOperation();
     if (format != "ptx" && format != "cubin" && format != "auto") {
-      emitError(module.getLoc(), "expected the option 'format' to be ptx, "
-                                 "cubin or auto but got '")
-          << format << "'";
+      emitOptionError("format",
+                      "expected ptx, cubin or auto but got '" + format + "'");
       return signalPassFailure();
     }
     assembler.reset();
@@ -157,6 +156,8 @@ private:
     }
     Result<NVVM::NVVMTargetAttr> target =
         getNVVMTarget(&getContext(), wantedChip, wantedFeatures);
+    if (!target.ok() && !chip.empty())
+      return emitOptionError("chip", target.message());
     if (!target.ok())
       return emitError(op.getLoc()) << target.message();
     return *target;

@@ -6,14 +6,14 @@
 // RUN: quant-opt %s --convert-quant-llm-to-cpu="features=+avx2" | FileCheck %s --check-prefix=NARROW
 // RUN: not quant-opt %s --convert-quant-llm-to-cpu="features=+avx2,avx512f" 2>&1 | FileCheck %s --check-prefix=SIGN
 
-// SIGN: expected the option features of convert-quant-llm-to-cpu to be names with + or - before them but got 'avx512f'
+// SIGN: convert-quant-llm-to-cpu: invalid option 'features': expected names with + or - before them but got 'avx512f'
 // FEATURES: expected a processor with avx512f for vector-bits=512 of convert-quant-llm-to-cpu; choose 128 or 256
 // WIDE: vector<16xf32>
 // NARROW-NOT: vector<16xf32>
 // NARROW: vector<8xf32>
 // NARROW-NOT: vector<16xf32>
 
-// BITS: expected the option vector-bits of convert-quant-llm-to-cpu to be 128, 256 or 512 but got 100
+// BITS: convert-quant-llm-to-cpu: invalid option 'vector-bits': expected 128, 256 or 512 but got 100
 
 #scheme = #quant_llm.scheme<int4, block = [1, 64], scale = f8E8M0FNU, rule = absmax, rounding = half_even>
 #mk = affine_map<(b, m, n, k) -> (b, m, k)>

@@ -1,6 +1,6 @@
 // RUN: quant-opt %s --split-input-file --verify-diagnostics --convert-quant-llm-to-gpu=chip=sm_80
 // RUN: not quant-opt /dev/null --convert-quant-llm-to-gpu=chip=sm_5 2>&1 | FileCheck %s
-// CHECK: error: option 'chip': expected a chip out of {{.*}} but got 'sm_5'
+// CHECK: error: convert-quant-llm-to-gpu: invalid option 'chip': expected a chip out of {{.*}} but got 'sm_5'
 
 !weight = !quant_llm.weight<128x64xf16, #quant_llm.scheme<int4, block = [1, 64], scale = f16>>
 #config = #quant_llm.kernel_config<few_tokens, tokens = [1, *], row_tile = 16, token_tile = 8, stage_k = 128, stages = 2, warps_rows = 1, warps_k = 1, copy = tensor>

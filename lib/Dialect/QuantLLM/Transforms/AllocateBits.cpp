@@ -59,26 +59,27 @@ private:
 } // namespace
 
 LogicalResult AllocateBits::initialize(MLIRContext *context) {
-  auto invalid = [&](StringRef option, const Twine &message) {
-    return emitOptionError(context, option) << message;
-  };
   if (!(budget > 0.0 && budget <= 64.0))
-    return invalid("budget", budget == 0.0
-                                 ? Twine("expected bits per weight")
-                                 : "expected bits per weight, above 0 and at "
-                                   "most 64, but got " +
-                                       Twine(std::to_string(budget)));
+    return emitOptionError(context, "budget",
+                           budget == 0.0
+                               ? Twine("expected bits per weight")
+                               : "expected bits per weight, above 0 and at "
+                                 "most 64, but got " +
+                                     Twine(std::to_string(budget)));
   for (int64_t width : bits)
     if (width < 1 || width > 8)
-      return invalid("bits",
-                     "expected widths from 1 to 8 but got " + Twine(width));
+      return emitOptionError(context, "bits",
+                             "expected widths from 1 to 8 but got " +
+                                 Twine(width));
   for (int64_t group : groups)
     if (group < 1 && group != -1)
-      return invalid("groups", "expected positive group sizes, or -1 for the "
-                               "whole row, but got " +
-                                   Twine(group));
-  return SchemeSearch::verifyOptions(invalid, "sensitivity", sensitivity,
-                                     calibration, anyModel, threads);
+      return emitOptionError(context, "groups",
+                             "expected positive group sizes, or -1 for the "
+                             "whole row, but got " +
+                                 Twine(group));
+  return SchemeSearch::verifyOptions(context, kPassName, "sensitivity",
+                                     sensitivity, calibration, anyModel,
+                                     threads);
 }
 
 /// The scheme of a class with other widths and groups.

@@ -151,21 +151,20 @@ static StringRef getMethodName(ChannelScaleMethod method) {
 }
 
 LogicalResult ChooseChannelScales::initialize(MLIRContext *context) {
-  auto invalid = [&](StringRef option, const Twine &message) {
-    return emitOptionError(context, option) << message;
-  };
   if (calibration.empty())
-    return invalid("calibration", "expected a file with statistics of the "
-                                  "inputs; quant-llm calibrate writes one");
+    return emitOptionError(context, "calibration",
+                           "expected a file with statistics of the "
+                           "inputs; quant-llm calibrate writes one");
   kinds.clear();
   for (const std::string &name : sites) {
     std::optional<TransformSiteKind> kind = parseTransformSiteKind(name);
     // Keys take no scales but those that are equal in pairs of channels.
     if (!kind || *kind == TransformSiteKind::Residual ||
         *kind == TransformSiteKind::QueryKey)
-      return invalid("sites", "expected norm-attention, norm-mlp, norm-head, "
-                              "up-down or value-output but got '" +
-                                  name + "'");
+      return emitOptionError(context, "sites",
+                             "expected norm-attention, norm-mlp, norm-head, "
+                             "up-down or value-output but got '" +
+                                 name + "'");
     kinds.push_back(*kind);
   }
   if (kinds.empty()) {
@@ -175,35 +174,44 @@ LogicalResult ChooseChannelScales::initialize(MLIRContext *context) {
                    {TransformSiteKind::UpDown, TransformSiteKind::ValueOutput});
   }
   if (alpha != kNoAlpha && !(alpha >= 0.0 && alpha <= 1.0))
-    return invalid("alpha", "expected a number from 0 to 1 but got " +
-                                std::to_string(alpha));
+    return emitOptionError(context, "alpha",
+                           "expected a number from 0 to 1 but got " +
+                               std::to_string(alpha));
   if (grid < 1 || grid > 1000)
-    return invalid("grid", "expected 1 to 1000 steps but got " + Twine(grid));
+    return emitOptionError(context, "grid",
+                           "expected 1 to 1000 steps but got " + Twine(grid));
   if (threads > unsigned(kMostThreads))
-    return invalid("threads", "expected at most " + Twine(kMostThreads) +
-                                  " but got " + Twine(threads));
+    return emitOptionError(context, "threads",
+                           "expected at most " + Twine(kMostThreads) +
+                               " but got " + Twine(threads));
   // An option that cannot matter is a mistake.
   const ChooseChannelScalesOptions defaults;
   if (method == ChannelScaleMethod::SmoothQuantPlus && alpha != kNoAlpha)
-    return invalid("alpha", "expected none with smoothquant-plus, which "
-                            "searches it");
+    return emitOptionError(context, "alpha",
+                           "expected none with smoothquant-plus, which "
+                           "searches it");
   if (method == ChannelScaleMethod::SmoothQuant && grid != defaults.grid)
-    return invalid("grid", "expected none with smoothquant, which searches "
+    return emitOptionError(context, "grid",
+                           "expected none with smoothquant, which searches "
                            "nothing; give alpha");
   if (method == ChannelScaleMethod::SmoothQuant && error != defaults.error)
-    return invalid("error", "expected none with smoothquant, which measures "
-                            "none");
+    return emitOptionError(context, "error",
+                           "expected none with smoothquant, which measures "
+                           "none");
   if (method != ChannelScaleMethod::AWQ && duo != defaults.duo)
-    return invalid("duo-scaling", "expected none with another method than awq");
+    return emitOptionError(context, "duo-scaling",
+                           "expected none with another method than awq");
   if (method == ChannelScaleMethod::AWQ && !isSearch()) {
     if (grid != defaults.grid)
-      return invalid("grid",
-                     "expected none with alpha, as nothing is searched");
+      return emitOptionError(
+          context, "grid", "expected none with alpha, as nothing is searched");
     if (error != defaults.error)
-      return invalid("error", "expected none with alpha, as none is measured");
+      return emitOptionError(context, "error",
+                             "expected none with alpha, as none is measured");
     if (duo == DuoScaling::Both)
-      return invalid("duo-scaling", "expected no or yes with alpha, as nothing "
-                                    "is searched");
+      return emitOptionError(context, "duo-scaling",
+                             "expected no or yes with alpha, as nothing "
+                             "is searched");
   }
   return success();
 }

@@ -47,9 +47,6 @@ struct Candidate {
   std::string ownReason;
 };
 
-/// Begins the error of an option.
-using OptionError = function_ref<InFlightDiagnostic(StringRef option)>;
-
 struct ChooseGranularity
     : quant_llm::impl::ChooseGranularityBase<ChooseGranularity> {
   using ChooseGranularityBase::ChooseGranularityBase;
@@ -65,7 +62,7 @@ struct ChooseGranularity
 private:
   LogicalResult run();
   LogicalResult parseOptions(MLIRContext *context);
-  LogicalResult parseScale(OptionError error);
+  LogicalResult parseScale(MLIRContext *context);
   void collect();
   LogicalResult choose(Candidate &candidate, ParameterArchives &archives);
   LogicalResult read(Candidate &candidate, ParameterArchives &archives,
@@ -100,30 +97,27 @@ static LogicalResult assign(T &to, Result<T> parsed,
 }
 
 /// The type of the scales, or a scheme for them.
-LogicalResult ChooseGranularity::parseScale(OptionError error) {
+LogicalResult ChooseGranularity::parseScale(MLIRContext *context) {
   if (rowScale.empty())
     return assign(base.scaleType, parseFloatType(scale),
-                  [&] { return error("scale"); });
+                  [&] { return emitOptionError(context, "scale"); });
   auto scales = std::make_shared<Scheme>();
   if (failed(assign(scales->element, parseElement(scale),
-                    [&] { return error("scale"); })) ||
+                    [&] { return emitOptionError(context, "scale"); })) ||
       failed(assign(scales->scaleType, parseFloatType(rowScale),
-                    [&] { return error("row-scale"); })))
+                    [&] { return emitOptionError(context, "row-scale"); })))
     return failure();
   base.scaleScheme = std::move(scales);
   return success();
 }
 
 LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
-  auto error = [&](StringRef option) {
-    return emitOptionError(context, option);
-  };
   base = Scheme();
   if (failed(assign(base.element, parseElement(element),
-                    [&] { return error("element"); })) ||
-      failed(parseScale(error)) ||
+                    [&] { return emitOptionError(context, "element"); })) ||
+      failed(parseScale(context)) ||
       failed(assign(base.rounding, parseRounding(rounding),
-                    [&] { return error("rounding"); })))
+                    [&] { return emitOptionError(context, "rounding"); })))
     return failure();
   if (zero.empty()) {
     base.zero = base.element.kind == ElementKind::UInt ? ZeroKind::Integer
@@ -135,14 +129,14 @@ LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
   } else {
     Result<quant_llm::FloatType> type = parseFloatType(zero);
     if (!type.ok())
-      return error("zero") << "expected none, int, f16, bf16 or f32 but got '"
-                           << zero << "'";
+      return emitOptionError(context, "zero")
+             << "expected none, int, f16, bf16 or f32 but got '" << zero << "'";
     base.zero = ZeroKind::Float;
     base.zeroType = *type;
   }
   if (!rule.empty()) {
     if (failed(assign(base.rule, parseScaleRule(rule),
-                      [&] { return error("rule"); })))
+                      [&] { return emitOptionError(context, "rule"); })))
       return failure();
   } else {
     base.rule =
@@ -151,7 +145,7 @@ LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
 
   if (!block.empty()) {
     if (block.size() != 2)
-      return error("block")
+      return emitOptionError(context, "block")
              << "expected two sizes, outputs and inputs, but got "
              << block.size();
     base.blockN = block[0];
@@ -161,13 +155,13 @@ LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
     const char *message = "expected none with the option block, which leaves "
                           "nothing to choose";
     if (alpha != defaults.alpha)
-      return error("alpha") << message;
+      return emitOptionError(context, "alpha") << message;
     if (statistic != defaults.statistic)
-      return error("statistic") << message;
+      return emitOptionError(context, "statistic") << message;
     if (aggregation != defaults.aggregation)
-      return error("aggregation") << message;
+      return emitOptionError(context, "aggregation") << message;
     if (!sizes.empty())
-      return error("sizes") << message;
+      return emitOptionError(context, "sizes") << message;
   }
   // The library and the attribute each check what they need.
   auto emitError = [&] {
@@ -180,14 +174,16 @@ LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
 
   granularity.alpha = alpha;
   if (!(alpha > 0.0 && alpha <= 2.0))
-    return error("alpha") << "expected a number in (0, 2] but got " << alpha;
+    return emitOptionError(context, "alpha")
+           << "expected a number in (0, 2] but got " << alpha;
   // docs/FineQuant.md has the measurements behind the defaults.
   granularity.sizes = {256, 128, 64};
   if (!sizes.empty())
     granularity.sizes.assign(sizes.begin(), sizes.end());
   for (int64_t size : granularity.sizes)
     if (size <= 0)
-      return error("sizes") << "expected positive group sizes but got " << size;
+      return emitOptionError(context, "sizes")
+             << "expected positive group sizes but got " << size;
   granularity.symmetric = base.zero == ZeroKind::None;
   granularity.statistic = statistic;
   granularity.aggregation = aggregation;
@@ -198,13 +194,13 @@ LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
   if (!include.empty()) {
     includeRegex = std::make_shared<llvm::Regex>(include);
     if (!includeRegex->isValid(message))
-      return error("include")
+      return emitOptionError(context, "include")
              << "'" << include << "' is no regular expression: " << message;
   }
   if (!exclude.empty()) {
     excludeRegex = std::make_shared<llvm::Regex>(exclude);
     if (!excludeRegex->isValid(message))
-      return error("exclude")
+      return emitOptionError(context, "exclude")
              << "'" << exclude << "' is no regular expression: " << message;
   }
   return success();

@@ -45,11 +45,8 @@ private:
 } // namespace
 
 LogicalResult ChooseGroupAxis::initialize(MLIRContext *context) {
-  auto invalid = [&](StringRef option, const Twine &message) {
-    return emitOptionError(context, option) << message;
-  };
-  return SchemeSearch::verifyOptions(invalid, "error", error, calibration,
-                                     anyModel, threads);
+  return SchemeSearch::verifyOptions(context, kPassName, "error", error,
+                                     calibration, anyModel, threads);
 }
 
 LogicalResult ChooseGroupAxis::run() {

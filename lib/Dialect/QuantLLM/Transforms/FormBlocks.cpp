@@ -348,22 +348,22 @@ struct FormBlocks : public quant_llm::impl::FormBlocksBase<FormBlocks> {
   using FormBlocksBase::FormBlocksBase;
 
   LogicalResult initialize(MLIRContext *context) override {
-    auto fail = [&](StringRef option, const Twine &message) {
-      return emitOptionError(context, option) << message;
-    };
     auto [prefix, suffix] = StringRef(layerPattern).split("{}");
     if (!StringRef(layerPattern).contains("{}") || suffix.contains("{}"))
-      return fail("layer-pattern", "expected '{}' once, in the place of the "
-                                   "layer's number, but got '" +
-                                       layerPattern + "'");
+      return emitOptionError(context, "layer-pattern",
+                             "expected '{}' once, in the place of the "
+                             "layer's number, but got '" +
+                                 layerPattern + "'");
     if (window < 0)
-      return fail("window", "expected 0 (no cross_block) or a positive number "
-                            "but got " +
-                                Twine(window));
+      return emitOptionError(context, "window",
+                             "expected 0 (no cross_block) or a positive number "
+                             "but got " +
+                                 Twine(window));
     if (overlap < 0 || (window > 0 && overlap >= window))
-      return fail("overlap",
-                  "expected at least 0 and less than the window of " +
-                      Twine(window) + " blocks but got " + Twine(overlap));
+      return emitOptionError(
+          context, "overlap",
+          "expected at least 0 and less than the window of " + Twine(window) +
+              " blocks but got " + Twine(overlap));
     pattern = {prefix.str(), suffix.str()};
     return success();
   }

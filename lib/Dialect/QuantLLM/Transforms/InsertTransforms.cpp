@@ -576,24 +576,21 @@ LogicalResult InsertTransforms::parseOptions() {
   kinds.clear();
   for (const std::string &name : sites) {
     std::optional<TransformSiteKind> site = parseTransformSiteKind(name);
-    if (!site) {
-      InFlightDiagnostic diag = fail();
-      diag << "expected the option 'sites' to name norm-attention, norm-mlp, "
-              "norm-head, up-down, value-output, residual or query-key but "
-              "got '"
-           << name << "'";
-      return diag;
-    }
+    if (!site)
+      return emitOptionError("sites")
+             << "expected norm-attention, norm-mlp, norm-head, up-down, "
+                "value-output, residual or query-key but got '"
+             << name << "'";
     kinds.push_back(*site);
   }
   if (kinds.empty())
-    return fail() << "expected at least one site in the option 'sites'";
+    return emitOptionError("sites", "expected at least one site but got none");
   if (llvm::is_contained(kinds, TransformSiteKind::QueryKey) &&
       transform != "scale" && transform != "orthogonal")
-    return fail() << "expected the option 'transform' to be scale or "
-                     "orthogonal for the site query-key, because nothing else "
-                     "commutes with rotary embeddings, but got '"
-                  << transform << "'";
+    return emitOptionError("transform")
+           << "expected scale or orthogonal for the site query-key, because "
+              "nothing else commutes with rotary embeddings, but got '"
+           << transform << "'";
   isHadamard = transform == "hadamard";
   if (transform == "scale")
     kind = TransformKind::Scale;
@@ -604,9 +601,9 @@ LogicalResult InsertTransforms::parseOptions() {
   else if (transform == "orthogonal" || isHadamard)
     kind = TransformKind::Rotate;
   else
-    return fail() << "expected the option 'transform' to be scale, shift, "
-                     "permute, orthogonal or hadamard but got '"
-                  << transform << "'";
+    return emitOptionError("transform")
+           << "expected scale, shift, permute, orthogonal or hadamard but got '"
+           << transform << "'";
   if (isHadamard && (random || !dataFile.empty()))
     return fail() << "a Hadamard matrix has no numbers that 'random' or 'data' "
                      "could give; its signs come from 'seed'";

@@ -439,8 +439,8 @@ LogicalResult MaterializeTransforms::run() {
               "'calibration-output', the statistics of the model as it is and "
               "those of the transformed one, or neither";
   if (anyModel && calibration.empty())
-    return newArchive.fail() << "expected the option 'any-model' with "
-                                "'calibration' only";
+    return emitOptionError("any-model",
+                           "expected none without the option calibration");
   collect();
   if (computed.empty())
     return newArchive.fail() << "no parameter is transformed; run "

@@ -63,8 +63,8 @@ LogicalResult NewArchive::verifyOptions(ParameterArchives &archives,
                                         ArrayRef<OptionFile> inputs) {
   const std::string &output = options.output, &report = options.report;
   if (output.empty())
-    return fail() << "expected a safetensors file to write in the option "
-                     "'output'";
+    return invalid("output",
+                   "expected a safetensors file to write but got none");
   if (!report.empty()) {
     SmallString<128> a(output), b(report);
     bool same =
@@ -83,18 +83,19 @@ LogicalResult NewArchive::verifyOptions(ParameterArchives &archives,
     return failure();
   // Readers tell the formats of files by their names.
   if (!StringRef(output).ends_with(".safetensors"))
-    return fail() << "expected the option 'output' to name a .safetensors file "
-                     "but got '"
-                  << output << "'";
+    return invalid("output",
+                   "expected the name of a .safetensors file but got '" +
+                       Twine(output) + "'");
   if (Operation *other = module.lookupSymbol(options.archiveName)) {
     InFlightDiagnostic diag =
-        fail() << "the option 'archive-name' is '" << options.archiveName
-               << "', which is the name of another symbol";
+        invalid("archive-name", "expected a new name but got '" +
+                                    Twine(options.archiveName) +
+                                    "', which is the name of another symbol");
     diag.attachNote(other->getLoc()) << "the other symbol is here";
     return diag;
   }
   if (options.archiveName.empty())
-    return fail() << "expected a symbol name in the option 'archive-name'";
+    return invalid("archive-name", "expected a symbol name but got none");
   return success();
 }
 

@@ -18,6 +18,7 @@
 #define QUANT_LLM_LIB_DIALECT_QUANTLLM_TRANSFORMS_NEWARCHIVE_H
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Formats/Safetensors.h"
@@ -84,6 +85,10 @@ public:
   /// An error of the pass that belongs to no op.
   mlir::InFlightDiagnostic fail() {
     return module.emitError() << options.passName << ": ";
+  }
+  mlir::InFlightDiagnostic invalid(llvm::StringRef option,
+                                   const llvm::Twine &message) {
+    return emitOptionError(module.getLoc(), options.passName, option, message);
   }
 
   /// No file or symbol that the module has may be replaced.

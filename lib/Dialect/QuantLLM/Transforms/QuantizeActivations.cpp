@@ -89,17 +89,14 @@ LogicalResult QuantizeActivations::initialize(MLIRContext *context) {
 }
 
 LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
-  auto error = [&](StringRef option) {
-    return emitOptionError(context, option);
-  };
   scheme = Scheme();
   Result<ElementFormat> format = parseElement(element);
   if (!format.ok())
-    return error("element") << format.message();
+    return emitOptionError(context, "element") << format.message();
   scheme.element = format.take();
   Result<quant_llm::FloatType> type = parseFloatType(scale);
   if (!type.ok())
-    return error("scale") << type.message();
+    return emitOptionError(context, "scale") << type.message();
   scheme.scaleType = *type;
   if (scheme.element.kind == ElementKind::UInt) {
     scheme.zero = ZeroKind::Integer;
@@ -109,17 +106,19 @@ LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
   switch (granularity) {
   case ActivationGranularity::Token:
     if (isStatic)
-      return error("granularity") << "expected tensor or group with "
-                                     "mode=static, since the tokens to come "
-                                     "are not known, but got token";
+      return emitOptionError(context, "granularity")
+             << "expected tensor or group with "
+                "mode=static, since the tokens to come "
+                "are not known, but got token";
     scheme.blockN = 1;
     scheme.blockK = -1;
     break;
   case ActivationGranularity::Group:
     if (group < 1)
-      return error("group") << "expected the number of channels that share a "
-                               "scale, at least 1, but got "
-                            << int64_t(group);
+      return emitOptionError(context, "group")
+             << "expected the number of channels that share a "
+                "scale, at least 1, but got "
+             << int64_t(group);
     scheme.blockN = isStatic ? -1 : 1;
     scheme.blockK = group;
     break;
@@ -130,39 +129,44 @@ LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
   // An option that cannot matter is a mistake.
   const QuantizeActivationsOptions defaults;
   if (group != 0 && granularity != ActivationGranularity::Group)
-    return error("group") << "expected it with granularity=group only";
+    return emitOptionError(context, "group")
+           << "expected it with granularity=group only";
   if (!(clip > 0 && clip <= 1))
-    return error("clip")
+    return emitOptionError(context, "clip")
            << "expected a number of more than 0 and at most 1 but got "
            << double(clip);
   if (isStatic == calibration.empty())
-    return error("calibration")
+    return emitOptionError(context, "calibration")
            << (isStatic ? "expected a file, which mode=static needs"
                         : "expected none with mode=dynamic");
   if (anyModel && !isStatic)
-    return error("any-model") << "expected it with mode=static only";
+    return emitOptionError(context, "any-model")
+           << "expected it with mode=static only";
   if (!(percentile > 0 && percentile <= 1))
-    return error("percentile")
+    return emitOptionError(context, "percentile")
            << "expected a fraction of more than 0 and at most 1 but got "
            << double(percentile);
   if (percentile != 1 && !isStatic)
-    return error("percentile") << "expected it with mode=static only";
+    return emitOptionError(context, "percentile")
+           << "expected it with mode=static only";
   if (outlierRatio != 0 && !isStatic)
-    return error("outlier-ratio") << "expected it with mode=static only";
+    return emitOptionError(context, "outlier-ratio")
+           << "expected it with mode=static only";
   if (outlierRatio != 0 && !(outlierRatio >= 1 && std::isfinite(outlierRatio)))
-    return error("outlier-ratio")
+    return emitOptionError(context, "outlier-ratio")
            << "expected 0 or a finite number of at least 1 but got "
            << double(outlierRatio);
   if (!(outlierPercentile > 0 && outlierPercentile <= 1))
-    return error("outlier-percentile")
+    return emitOptionError(context, "outlier-percentile")
            << "expected a fraction of more than 0 and at most 1 but got "
            << double(outlierPercentile);
   if (outlierRatio == 0 && outlierPercentile != defaults.outlierPercentile)
-    return error("outlier-percentile")
+    return emitOptionError(context, "outlier-percentile")
            << "expected none without the option outlier-ratio";
   if (scheme.zero == ZeroKind::Integer &&
       (percentile != 1 || outlierRatio != 0))
-    return error(percentile != 1 ? "percentile" : "outlier-ratio")
+    return emitOptionError(context,
+                           percentile != 1 ? "percentile" : "outlier-ratio")
            << "expected none with an element without sign, since percentiles "
               "are of magnitudes";
   auto illegal = [&] {
@@ -182,14 +186,16 @@ LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
   if (!include.empty()) {
     includeRegex = std::make_shared<llvm::Regex>(include);
     if (!includeRegex->isValid(message))
-      return error("include") << "'" << std::string(include)
-                              << "' is no regular expression: " << message;
+      return emitOptionError(context, "include")
+             << "'" << std::string(include)
+             << "' is no regular expression: " << message;
   }
   if (!exclude.empty()) {
     excludeRegex = std::make_shared<llvm::Regex>(exclude);
     if (!excludeRegex->isValid(message))
-      return error("exclude") << "'" << std::string(exclude)
-                              << "' is no regular expression: " << message;
+      return emitOptionError(context, "exclude")
+             << "'" << std::string(exclude)
+             << "' is no regular expression: " << message;
   }
   return success();
 }

@@ -72,86 +72,94 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
   using QuantizeWeightsBase::QuantizeWeightsBase;
 
   LogicalResult initialize(MLIRContext *context) override {
-    auto fail = [&](StringRef option, const Twine &message) {
-      return emitOptionError(context, option) << message;
-    };
     if (needsHessian(method) && calibration.empty())
-      return fail("calibration",
-                  "expected a file with the Hessians that the "
-                  "method needs; quant-llm calibrate writes one");
+      return emitOptionError(context, "calibration",
+                             "expected a file with the Hessians that the "
+                             "method needs; quant-llm calibrate writes one");
     if (clip != ClipObjective::None && calibration.empty())
-      return fail("calibration", "expected a file with the statistics that the "
-                                 "clip needs; quant-llm calibrate writes one");
+      return emitOptionError(context, "calibration",
+                             "expected a file with the statistics that the "
+                             "clip needs; quant-llm calibrate writes one");
     if (clip != ClipObjective::None && method != QuantizationMethod::Nearest &&
         !needsHessian(method))
-      return fail("clip", "expected none with a method that chooses scales or "
-                          "zeros itself; choose nearest, gptq or quantease");
+      return emitOptionError(
+          context, "clip",
+          "expected none with a method that chooses scales or "
+          "zeros itself; choose nearest, gptq or quantease");
     if (clip != ClipObjective::None && method == QuantizationMethod::GPTQ &&
         !staticGroups && !actOrder)
-      return fail("clip", "expected static groups with gptq, which else "
-                          "chooses the scales itself; add static-groups or "
-                          "act-order");
+      return emitOptionError(context, "clip",
+                             "expected static groups with gptq, which else "
+                             "chooses the scales itself; add static-groups or "
+                             "act-order");
     if (clipGrid < 1 || clipGrid > 1000)
-      return fail("clip-grid",
-                  "expected 1 to 1000 steps but got " + Twine(clipGrid));
+      return emitOptionError(context, "clip-grid",
+                             "expected 1 to 1000 steps but got " +
+                                 Twine(clipGrid));
     if (!(clipShrink > 0.0 && clipShrink <= 1.0))
-      return fail("clip-shrink",
-                  "expected a part above 0 and at most 1 but got " +
-                      Twine(std::to_string(clipShrink)));
+      return emitOptionError(context, "clip-shrink",
+                             "expected a part above 0 and at most 1 but got " +
+                                 Twine(std::to_string(clipShrink)));
     if (anyModel && calibration.empty())
-      return fail("any-model", "expected none without the option calibration");
+      return emitOptionError(context, "any-model",
+                             "expected none without the option calibration");
     if (!(damping >= 0.0 && damping <= kMostDamping)) {
       std::string text;
       llvm::raw_string_ostream(text)
           << llvm::format("expected a number from 0 to %g but got %g",
                           kMostDamping, double(damping));
-      return fail("damping", text);
+      return emitOptionError(context, "damping", text);
     }
     if (sweeps < 1)
-      return fail("sweeps", "expected at least 1 but got " + Twine(sweeps));
+      return emitOptionError(context, "sweeps",
+                             "expected at least 1 but got " + Twine(sweeps));
     if (threads > unsigned(kMostThreads))
-      return fail("threads", "expected at most " + Twine(kMostThreads) +
+      return emitOptionError(context, "threads",
+                             "expected at most " + Twine(kMostThreads) +
                                  " but got " + Twine(threads));
     if (std::string message;
         !clipExclude.empty() && !llvm::Regex(clipExclude).isValid(message))
-      return fail("clip-exclude",
-                  "'" + clipExclude + "' is no regular expression: " + message);
+      return emitOptionError(context, "clip-exclude",
+                             "'" + clipExclude +
+                                 "' is no regular expression: " + message);
     if (lowRankSteps < 1)
-      return fail("low-rank-steps",
-                  "expected at least 1 but got " + Twine(lowRankSteps));
+      return emitOptionError(context, "low-rank-steps",
+                             "expected at least 1 but got " +
+                                 Twine(lowRankSteps));
     // An option that cannot matter is a mistake.
     const QuantizeWeightsOptions defaults;
     if (clip == ClipObjective::None) {
       const char *message = "expected none without a clip";
       if (clipGrid != defaults.clipGrid)
-        return fail("clip-grid", message);
+        return emitOptionError(context, "clip-grid", message);
       if (clipShrink != defaults.clipShrink)
-        return fail("clip-shrink", message);
+        return emitOptionError(context, "clip-shrink", message);
       if (clipEachEnd)
-        return fail("clip-each-end", message);
+        return emitOptionError(context, "clip-each-end", message);
       if (!clipExclude.empty())
-        return fail("clip-exclude", message);
+        return emitOptionError(context, "clip-exclude", message);
     }
     if (lowRank == 0 && lowRankType != defaults.lowRankType)
-      return fail("low-rank-type", "expected none without the option low-rank");
+      return emitOptionError(context, "low-rank-type",
+                             "expected none without the option low-rank");
     if (method != QuantizationMethod::QuantEase) {
       const char *message = "expected none with another method than quantease";
       if (sweeps != defaults.sweeps)
-        return fail("sweeps", message);
+        return emitOptionError(context, "sweeps", message);
       if (relax != defaults.relax)
-        return fail("relax", message);
+        return emitOptionError(context, "relax", message);
       if (startFromGPTQ)
-        return fail("start-from-gptq", message);
+        return emitOptionError(context, "start-from-gptq", message);
     }
     if (!usesGPTQ()) {
       const char *message = "expected none without gptq; choose method=gptq, "
                             "or quantease with start-from-gptq";
       if (damping != defaults.damping && calibration.empty())
-        return fail("damping", message);
+        return emitOptionError(context, "damping", message);
       if (actOrder)
-        return fail("act-order", message);
+        return emitOptionError(context, "act-order", message);
       if (staticGroups)
-        return fail("static-groups", message);
+        return emitOptionError(context, "static-groups", message);
     }
     return success();
   }
@@ -261,25 +269,24 @@ WeightType QuantizeWeights::getStoredType(LinearOpInterface linear,
 LogicalResult QuantizeWeights::verifyLowRankOptions() {
   bool any = llvm::any_of(
       quantized, [](auto &entry) { return entry.second.hasLowRank(); });
-  auto fail = [&](StringRef option, const Twine &message) {
-    return getOperation().emitError()
-           << kPassName << ": invalid option '" << option << "': " << message;
-  };
   bool weighsLowRank =
       any && (needsHessian(method) || clip != ClipObjective::Fisher);
   if (damping != QuantizeWeightsOptions().damping && !usesGPTQ() &&
       !weighsLowRank)
-    return fail("damping", "expected none without gptq and without low-rank "
+    return emitOptionError("damping",
+                           "expected none without gptq and without low-rank "
                            "parts that a Hessian weighs, since nothing else "
                            "uses it");
   if (any)
     return success();
   if (!needsStatistics() && !calibration.empty())
-    return fail("calibration", "expected none with a method without "
-                               "statistics; choose gptq or quantease, a clip, "
-                               "or low-rank parts");
+    return emitOptionError("calibration",
+                           "expected none with a method without "
+                           "statistics; choose gptq or quantease, a clip, "
+                           "or low-rank parts");
   if (lowRankSteps != 1)
-    return fail("low-rank-steps", "expected none without low-rank parts");
+    return emitOptionError("low-rank-steps",
+                           "expected none without low-rank parts");
   return success();
 }
 

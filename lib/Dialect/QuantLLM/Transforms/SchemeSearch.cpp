@@ -8,6 +8,7 @@
 
 #include "SchemeSearch.h"
 
+#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Methods/SecondOrder.h"
 #include "quant-llm/Support/Parallel.h"
@@ -61,21 +62,24 @@ llvm::json::Array WeightClass::getNames() {
 }
 
 LogicalResult SchemeSearch::verifyOptions(
-    function_ref<InFlightDiagnostic(StringRef, const Twine &)> invalid,
-    StringRef errorOption, SchemeError error, StringRef calibration,
-    bool anyModel, unsigned threads) {
+    MLIRContext *context, StringRef passName, StringRef errorOption,
+    SchemeError error, StringRef calibration, bool anyModel, unsigned threads) {
   if (error == SchemeError::Weight && !calibration.empty())
-    return invalid("calibration", "expected none with the " + errorOption +
-                                      " weight, which needs no statistics");
+    return emitOptionError(context, passName, "calibration",
+                           "expected none with the " + errorOption +
+                               " weight, which needs no statistics");
   if (error != SchemeError::Weight && calibration.empty())
-    return invalid("calibration",
-                   "expected a file with the statistics that the " +
-                       errorOption + " needs; quant-llm calibrate writes one");
+    return emitOptionError(context, passName, "calibration",
+                           "expected a file with the statistics that the " +
+                               errorOption +
+                               " needs; quant-llm calibrate writes one");
   if (anyModel && calibration.empty())
-    return invalid("any-model", "expected none without the option calibration");
+    return emitOptionError(context, passName, "any-model",
+                           "expected none without the option calibration");
   if (threads > unsigned(kMostThreads))
-    return invalid("threads", "expected at most " + Twine(kMostThreads) +
-                                  " but got " + Twine(threads));
+    return emitOptionError(context, passName, "threads",
+                           "expected at most " + Twine(kMostThreads) +
+                               " but got " + Twine(threads));
   return success();
 }
 

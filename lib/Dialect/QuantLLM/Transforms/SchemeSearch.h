@@ -55,14 +55,12 @@ public:
       : module(module), passName(passName), threads(threads),
         archives(baseDir) {}
 
-  /// Checks the options that these passes have in common. `invalid` makes the
-  /// error of an option; `errorOption` names the one that gives `error`.
-  static llvm::LogicalResult verifyOptions(
-      llvm::function_ref<mlir::InFlightDiagnostic(llvm::StringRef option,
-                                                  const llvm::Twine &message)>
-          invalid,
-      llvm::StringRef errorOption, SchemeError error,
-      llvm::StringRef calibration, bool anyModel, unsigned threads);
+  /// Checks the options that these passes have in common; `errorOption` names
+  /// the one that gives `error`.
+  static llvm::LogicalResult
+  verifyOptions(mlir::MLIRContext *context, llvm::StringRef passName,
+                llvm::StringRef errorOption, SchemeError error,
+                llvm::StringRef calibration, bool anyModel, unsigned threads);
 
   /// An error of the pass that belongs to no op.
   mlir::InFlightDiagnostic fail() {

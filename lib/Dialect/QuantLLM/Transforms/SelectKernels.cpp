@@ -46,8 +46,7 @@ struct SelectKernelsPass
   void runOnOperation() override {
     Result<ChipLimits> limits = getChipLimits(chip);
     if (!limits.ok()) {
-      emitError(getOperation()->getLoc(), "option 'chip': ")
-          << limits.message();
+      emitOptionError("chip", limits.message());
       return signalPassFailure();
     }
     FailureOr<Tuning> tuning = readTuning();

@@ -32,11 +32,8 @@ struct VerifyCalibration
   using VerifyCalibrationBase::VerifyCalibrationBase;
 
   LogicalResult initialize(MLIRContext *context) override {
-    auto fail = [&](StringRef option, const Twine &message) {
-      return emitOptionError(context, option) << message;
-    };
     if (calibration.empty())
-      return fail("calibration", "expected a file");
+      return emitOptionError(context, "calibration", "expected a file");
     statistics.assign(wanted.begin(), wanted.end());
     if (statistics.empty())
       statistics.emplace_back(statistic::absMax);
@@ -45,9 +42,10 @@ struct VerifyCalibration
                                statistic::mean, statistic::min, statistic::max,
                                statistic::hessian},
                               std::string_view(name)))
-        return fail("statistics", "expected absmax, absmean, mean, min, max or "
-                                  "hessian but got '" +
-                                      name + "'");
+        return emitOptionError(context, "statistics",
+                               "expected absmax, absmean, mean, min, max or "
+                               "hessian but got '" +
+                                   name + "'");
     return success();
   }
 

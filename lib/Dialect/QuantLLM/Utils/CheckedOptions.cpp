@@ -8,7 +8,7 @@
 
 #include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 
-#include "quant-llm/Dialect/QuantLLM/Utils/NamedValueParser.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/ListAlternatives.h"
 
 #include "llvm/ADT/APInt.h"
 #include "llvm/ADT/STLExtras.h"
@@ -21,6 +21,61 @@
 
 using namespace mlir;
 using namespace quant_llm;
+
+//===----------------------------------------------------------------------===//
+// Errors of options
+//===----------------------------------------------------------------------===//
+
+/// What diagnostics about options carry.
+static constexpr llvm::StringLiteral kOptionError = "quant_llm.option_error";
+
+InFlightDiagnostic quant_llm::emitOptionsError(MLIRContext *context,
+                                               StringRef owner) {
+  InFlightDiagnostic diag = emitError(UnknownLoc::get(context));
+  diag.getUnderlyingDiagnostic()->getMetadata().emplace_back(kOptionError);
+  diag << owner << ": ";
+  return diag;
+}
+
+InFlightDiagnostic quant_llm::emitOptionError(Location location,
+                                              StringRef owner, StringRef option,
+                                              const Twine &message) {
+  InFlightDiagnostic diag = emitError(location);
+  diag.getUnderlyingDiagnostic()->getMetadata().emplace_back(kOptionError);
+  diag << owner << ": invalid option '" << option << "': " << message;
+  return diag;
+}
+
+InFlightDiagnostic quant_llm::emitOptionError(MLIRContext *context,
+                                              StringRef owner, StringRef option,
+                                              const Twine &message) {
+  return emitOptionError(UnknownLoc::get(context), owner, option, message);
+}
+
+bool quant_llm::isOptionError(Diagnostic &diagnostic) {
+  return llvm::any_of(
+      diagnostic.getMetadata(), [](const DiagnosticArgument &argument) {
+        return argument.getKind() ==
+                   DiagnosticArgument::DiagnosticArgumentKind::String &&
+               argument.getAsString() == kOptionError;
+      });
+}
+
+/// Without line breaks and other control characters: messages have one line.
+static std::string escape(StringRef text) {
+  std::string escaped;
+  for (char c : text) {
+    if (c == '\n')
+      escaped += "\\n";
+    else if (c == '\t')
+      escaped += "\\t";
+    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+      escaped += "\\x" + llvm::toHex(StringRef(&c, 1), /*LowerCase=*/true);
+    else
+      escaped += c;
+  }
+  return escaped;
+}
 
 //===----------------------------------------------------------------------===//
 // Values
@@ -76,36 +131,47 @@ std::string CheckedOptions::checkUnsigned(StringRef text, uint64_t most) {
 
 namespace {
 
-/// Keeps every value that it is given, as text; none at all is possible too.
+/// A value as it is written, perhaps none at all, of the option `index`.
+struct GivenValue {
+  size_t index;
+  std::optional<std::string> text;
+};
+
+/// Takes every value.
 class Recorder : public llvm::cl::Option {
 public:
-  Recorder(StringRef name, llvm::cl::SubCommand &owner)
-      : Option(llvm::cl::ZeroOrMore, llvm::cl::NotHidden) {
+  Recorder(StringRef name, size_t index, std::vector<GivenValue> &given,
+           llvm::cl::SubCommand &owner)
+      : Option(llvm::cl::ZeroOrMore, llvm::cl::NotHidden), index(index),
+        given(given) {
     setArgStr(name);
     addSubCommand(owner);
     addArgument();
   }
 
-  std::vector<std::optional<std::string>> values;
-
 private:
   bool handleOccurrence(unsigned, StringRef, StringRef value) override {
-    values.push_back(value.data() ? std::optional(value.str()) : std::nullopt);
+    given.push_back(
+        {index, value.data() ? std::optional(value.str()) : std::nullopt});
     return false;
   }
   size_t getOptionWidth() const override { return 0; }
   void printOptionInfo(size_t) const override {}
   void printOptionValue(size_t, bool) const override {}
   void setDefault() override {}
+
+  size_t index;
+  std::vector<GivenValue> &given;
 };
 
 /// Takes the text of options apart as MLIR does, but takes every value.
 struct Recorders : mlir::detail::PassOptions {
   void add(StringRef name) {
     llvm::cl::SubCommand &owner = *this;
-    all.emplace_back(name, owner);
+    all.emplace_back(name, all.size(), given, owner);
   }
 
+  std::vector<GivenValue> given; // in the order of the text
   std::deque<Recorder> all;
 };
 
@@ -129,37 +195,35 @@ std::string CheckedOptions::findFault(StringRef owner, StringRef text) const {
     SmallVector<StringRef> names;
     for (const Entry &entry : entries)
       names.push_back(entry.option->ArgStr);
-    return (owner + ": unknown option '" + name + "': expected " +
+    return (owner + ": unknown option '" + escape(name) + "': expected " +
             (names.empty() ? "no options" : listAlternatives(names)))
         .str();
   }
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const Entry &entry = entries[i];
+  for (const GivenValue &value : recorders.given) {
+    const Entry &entry = entries[value.index];
     auto fail = [&](const Twine &message) {
       return (owner + ": invalid option '" + entry.option->ArgStr +
               "': expected " + message)
           .str();
     };
-    for (const std::optional<std::string> &value : recorders.all[i].values) {
-      if (!value && entry.needsValue)
-        return fail("a value but got none; write " + entry.option->ArgStr +
-                    "=VALUE");
-      std::string fault;
-      auto check = [&](StringRef part) {
-        std::string expected = entry.rule(part);
-        if (!expected.empty())
-          fault = fail(expected + " but got '" + part + "'");
-        return success(fault.empty());
-      };
-      StringRef given = value ? StringRef(*value) : StringRef();
-      if (entry.isList)
-        (void)mlir::detail::pass_options::parseCommaSeparatedList(
-            *entry.option, entry.option->ArgStr, given, check);
-      else
-        (void)check(given);
-      if (!fault.empty())
-        return fault;
-    }
+    if (!value.text && entry.needsValue)
+      return fail("a value but got none; write " + entry.option->ArgStr +
+                  "=VALUE");
+    std::string fault;
+    auto check = [&](StringRef part) {
+      std::string expected = entry.rule(part);
+      if (!expected.empty())
+        fault = fail(expected + " but got '" + escape(part) + "'");
+      return success(fault.empty());
+    };
+    StringRef given = value.text ? StringRef(*value.text) : StringRef();
+    if (entry.isList)
+      (void)mlir::detail::pass_options::parseCommaSeparatedList(
+          *entry.option, entry.option->ArgStr, given, check);
+    else
+      (void)check(given);
+    if (!fault.empty())
+      return fault;
   }
   return "";
 }
@@ -168,7 +232,27 @@ std::string CheckedOptions::findFault(StringRef owner, StringRef text) const {
 // Errors of pipelines
 //===----------------------------------------------------------------------===//
 
-std::string quant_llm::summarizePipelineErrors(StringRef errors) {
+/// What would close all that is open at the end of a pipeline.
+static std::string findMissingEnd(StringRef text) {
+  std::string closing;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    if (c == '(' || c == '{')
+      closing.insert(closing.begin(), c == '(' ? ')' : '}');
+    else if (!closing.empty() && c == closing.front())
+      closing.erase(closing.begin());
+    else if ((c == '\'' || c == '"') && StringRef(closing).contains('}'))
+      i = std::min(text.find(c, i + 1), text.size() - 1);
+  }
+  return closing;
+}
+
+std::string quant_llm::summarizePipelineErrors(StringRef errors,
+                                               StringRef text) {
+  // Of a pipeline that does not end, MLIR says that it does not begin.
+  if (errors.starts_with("expected pass pipeline to be wrapped"))
+    if (std::string missing = findMissingEnd(text); !missing.empty())
+      return "expected a closing '" + missing + "' at the end of the pipeline";
   SmallVector<StringRef> lines;
   errors.split(lines, '\n');
   std::string message, refused;
@@ -188,9 +272,14 @@ std::string quant_llm::summarizePipelineErrors(StringRef errors) {
     }
     StringRef line = lines[i].trim();
     if (line.starts_with("failed to add `")) {
+      // The name of a pass and its options as they are written, which may have
+      // line breaks.
+      std::string whole = line.str();
+      while (!StringRef(whole).ends_with("`") && i + 1 < lines.size())
+        whole += "\n" + lines[++i].rtrim().str();
       // Of the innermost list of passes first.
       if (refused.empty())
-        refused = line.str();
+        refused = escape(whole);
       continue;
     }
     isOfUpstream |= line.consume_front("<Pass-Options-Parser>: ");

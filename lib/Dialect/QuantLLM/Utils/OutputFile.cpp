@@ -70,10 +70,10 @@ quant_llm::verifyReportFile(ModuleOp module, ParameterArchives &archives,
           verifyOutputFile(module, archives, {"report", report}, inputs, fail)))
     return failure();
   if (isNamedLikeArchive(report))
-    return fail() << "expected a JSON file in the option 'report' but got '"
+    return fail() << "invalid option 'report': expected a JSON file but got '"
                   << report << "', which ends like an archive of weights";
   if (isArchive(report))
-    return fail() << "expected a JSON file in the option 'report' but got '"
+    return fail() << "invalid option 'report': expected a JSON file but got '"
                   << report << "', which is an archive of weights";
   std::optional<FileId> id = FileId::of(report.str());
   auto source = module.getLoc()->findInstanceOf<FileLineColLoc>();

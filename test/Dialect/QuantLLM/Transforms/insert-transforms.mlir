@@ -9,11 +9,11 @@
 // RUN: quant-opt %s --quant-llm-insert-transforms='sites=up-down,norm-head transform=scale data=%t/d.safetensors' | FileCheck %s --check-prefix=DATA
 
 // RUN: not quant-opt %s --quant-llm-insert-transforms 2>&1 | FileCheck %s --check-prefix=NOSITES
-// NOSITES: error: quant-llm-insert-transforms: expected at least one site in the option 'sites'
+// NOSITES: error: quant-llm-insert-transforms: invalid option 'sites': expected at least one site but got none
 // RUN: not quant-opt %s --quant-llm-insert-transforms='sites=up-down,door' 2>&1 | FileCheck %s --check-prefix=BADSITE
-// BADSITE: error: quant-llm-insert-transforms: expected the option 'sites' to name norm-attention, norm-mlp, norm-head, up-down, value-output, residual or query-key but got 'door'
+// BADSITE: error: quant-llm-insert-transforms: invalid option 'sites': expected norm-attention, norm-mlp, norm-head, up-down, value-output, residual or query-key but got 'door'
 // RUN: not quant-opt %s --quant-llm-insert-transforms='sites=up-down transform=turn' 2>&1 | FileCheck %s --check-prefix=BADKIND
-// BADKIND: error: quant-llm-insert-transforms: expected the option 'transform' to be scale, shift, permute, orthogonal or hadamard but got 'turn'
+// BADKIND: error: quant-llm-insert-transforms: invalid option 'transform': expected scale, shift, permute, orthogonal or hadamard but got 'turn'
 // RUN: not quant-opt %s --quant-llm-insert-transforms='sites=up-down transform=scale' 2>&1 | FileCheck %s --check-prefix=NODATA
 // NODATA: error: quant-llm-insert-transforms: expected one of the options 'random' and 'data' for the transform scale
 // RUN: not quant-opt %s --quant-llm-insert-transforms='sites=up-down random' 2>&1 | FileCheck %s --check-prefix=NONUMBERS

@@ -38,9 +38,9 @@
 // NOFILE: error: 'quant_llm.archive' op cannot be opened: {{.*}}nowhere/model.safetensors
 
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize 2>&1 | FileCheck %s --check-prefix=OUTPUT
-// OUTPUT: error: quant-llm-quantize: expected a safetensors file to write in the option 'output'
+// OUTPUT: error: quant-llm-quantize: invalid option 'output': expected a safetensors file to write but got none
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.txt' 2>&1 | FileCheck %s --check-prefix=SUFFIX
-// SUFFIX: error: quant-llm-quantize: expected the option 'output' to name a .safetensors file but got '{{.*}}q.txt'
+// SUFFIX: error: quant-llm-quantize: invalid option 'output': expected the name of a .safetensors file but got '{{.*}}q.txt'
 // RUN: not quant-opt %t/model.mlir -quant-llm-finequant='output=%t/q.safetensors include=nomatch' 2>&1 | FileCheck %s --check-prefix=NOMATCH
 // NOMATCH: model.mlir:{{.*}}error: quant-llm-quantize: no linear has a scheme to apply: '{{.*}}' stays dense: the name does not match the include expression 'nomatch'
 // RUN: quant-opt %t/model.mlir -quant-llm-finequant='output=%t/done/q.safetensors block=1,64' -o %t/done/model.mlir
@@ -59,7 +59,7 @@
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors report=%t/./q.safetensors' 2>&1 | FileCheck %s --check-prefix=SAME
 // SAME: error: quant-llm-quantize: expected different files for 'output' and 'report'
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors archive-name=forward' 2>&1 | FileCheck %s --check-prefix=SYMBOL
-// SYMBOL: error: quant-llm-quantize: the option 'archive-name' is 'forward', which is the name of another symbol
+// SYMBOL: error: quant-llm-quantize: invalid option 'archive-name': expected a new name but got 'forward', which is the name of another symbol
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/nowhere/q.safetensors' 2>&1 | FileCheck %s --check-prefix=NODIR
 // NODIR: error: quant-llm-quantize: cannot write '{{[^ ]*}}nowhere/q.safetensors': No such file or directory{{$}}
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors report=%t/nowhere/r.json' 2>&1 | FileCheck %s --check-prefix=NOREPORT

@@ -2,14 +2,14 @@
 // RUN: rm -rf %t && %python %S/Inputs/make_quantized.py %t && ls %t > %t.before
 // RUN: cp %t/good.safetensors %t.good
 // RUN: not quant-opt %s -quant-llm-prepack='base-dir=%t' 2>&1 | FileCheck %s --check-prefix=OUTPUT
-// OUTPUT: error: quant-llm-prepack: expected a safetensors file to write in the option 'output'
+// OUTPUT: error: quant-llm-prepack: invalid option 'output': expected a safetensors file to write but got none
 // RUN: not quant-opt %s -quant-llm-prepack='base-dir=%t output=%t/good.safetensors' 2>&1 | FileCheck %s --check-prefix=SELF
 // SELF: error: quant-llm-prepack: '{{.*}}good.safetensors' is a file of an archive that the module reads; choose another file
 // SELF: note: the archive is here
 // RUN: not quant-opt %s -quant-llm-prepack='base-dir=%t output=%t/p.safetensors archive-name=f' 2>&1 | FileCheck %s --check-prefix=SYMBOL
-// SYMBOL: error: quant-llm-prepack: the option 'archive-name' is 'f', which is the name of another symbol
+// SYMBOL: error: quant-llm-prepack: invalid option 'archive-name': expected a new name but got 'f', which is the name of another symbol
 // RUN: not quant-opt %s -quant-llm-prepack='base-dir=%t output=%t/p.safetensors archive-name=' 2>&1 | FileCheck %s --check-prefix=NONAME
-// NONAME: error: quant-llm-prepack: expected a symbol name in the option 'archive-name'
+// NONAME: error: quant-llm-prepack: invalid option 'archive-name': expected a symbol name but got none
 // RUN: not quant-opt %s -quant-llm-prepack='base-dir=%t output=%t/nowhere/p.safetensors' 2>&1 | FileCheck %s --check-prefix=NODIR
 // NODIR: error: quant-llm-prepack: cannot write '{{.*}}nowhere/p.safetensors'
 // RUN: not quant-opt %s -quant-llm-prepack='base-dir=%t/nowhere output=%t/p.safetensors' 2>&1 | FileCheck %s --check-prefix=NOFILE

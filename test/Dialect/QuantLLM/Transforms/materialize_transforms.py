@@ -142,9 +142,9 @@ def refuse(text, message, options=None):
 
 refuse(module("", "%w: tensor<6x8xf32>"), "quant-llm-materialize-transforms: no parameter is transformed; run quant-llm-fold-transforms first")
 rotated = module("  %0 = quant_llm.rotate %w hadamard 8 dims = [1] : tensor<6x8xf32>\n", "%0: tensor<6x8xf32>")
-refuse(rotated, "expected a safetensors file to write in the option 'output'", "--quant-llm-materialize-transforms")
+refuse(rotated, "invalid option 'output': expected a safetensors file to write but got none", "--quant-llm-materialize-transforms")
 refuse(rotated, "is a file of an archive that the module reads", f"--quant-llm-materialize-transforms=output={out}/model.safetensors")
-refuse(rotated, "is 'model', which is the name of another symbol", passes("archive-name=model"))
+refuse(rotated, "invalid option 'archive-name': expected a new name but got 'model', which is the name of another symbol", passes("archive-name=model"))
 refuse(rotated.replace("6x8xf32", "8x8xf32"), "expected tensor 'w' of shape [8, 8] in the archive but got [6, 8]")
 
 zero = dict(tensors, s=np.array([1, 0] * 4, np.float32), half=np.full((8, 8), 6e4, np.float16), p=np.zeros(8, np.int32))

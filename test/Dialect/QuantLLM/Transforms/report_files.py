@@ -44,7 +44,7 @@ for name, options in PASSES.items():
     for path in ("model.safetensors", "./model.safetensors", "link.json"):
         refuse(f"{begin}'{path}' is a file of an archive that the module reads; choose another file for 'report'", with_report(path))
     refuse(f"{begin}'m.mlir' is the file of the module; choose another file for 'report'", with_report("m.mlir"))
-    refuse(f"{begin}expected a JSON file in the option 'report' but got 'new.gguf', which ends like an archive of weights", with_report("new.gguf"))
+    refuse(f"{begin}invalid option 'report': expected a JSON file but got 'new.gguf', which ends like an archive of weights", with_report("new.gguf"))
     if options:
         for path in ("c.safetensors", "hard.json"):
             refuse(f"{begin}'{path}' is read as the file of 'calibration'; choose another file for 'report'", with_report(path))
@@ -60,4 +60,4 @@ SCALES = [f"--quant-llm-choose-channel-scales={CALIBRATION}", "--quant-llm-fold-
 refuse("'c.safetensors' is read as the file of 'calibration'; choose another file for 'output'", f"--quant-llm-quantize=output=c.safetensors method=gptq static-groups {CALIBRATION}")
 refuse("'hard.json' is read as the file of 'calibration'; choose another file for 'calibration-output'", *SCALES, f"{MATERIALIZE} {CALIBRATION} calibration-output=hard.json")
 # The module does not read its first archive any more.
-refuse("expected a JSON file in the option 'report' but got 'model.safetensors'", *SCALES, MATERIALIZE, "--quant-llm-quantize=output=q.safetensors report=model.safetensors")
+refuse("invalid option 'report': expected a JSON file but got 'model.safetensors'", *SCALES, MATERIALIZE, "--quant-llm-quantize=output=q.safetensors report=model.safetensors")

@@ -12,8 +12,11 @@
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Pass/Pass.h"
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
-#include "quant-llm/Dialect/QuantLLM/Transforms/OptionParser.h"
+#include "quant-llm/Dialect/QuantLLM/Transforms/Stage.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
+#include "quant-llm/Methods/Method.h"
+#include "quant-llm/Numerics/Granularity.h"
+#include "quant-llm/Numerics/Scheme.h"
 
 namespace quant_llm {
 

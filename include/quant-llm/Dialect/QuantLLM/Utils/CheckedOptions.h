@@ -97,6 +97,24 @@ private:
   std::vector<Entry> entries;
 };
 
+/// Begins the error "<owner>: invalid option '<option>': <message>".
+mlir::InFlightDiagnostic emitOptionError(mlir::Location location,
+                                         llvm::StringRef owner,
+                                         llvm::StringRef option,
+                                         const llvm::Twine &message = "");
+/// The same where no operation is concerned, as before a pass runs.
+mlir::InFlightDiagnostic emitOptionError(mlir::MLIRContext *context,
+                                         llvm::StringRef owner,
+                                         llvm::StringRef option,
+                                         const llvm::Twine &message = "");
+/// Begins the error "<owner>: " about several options, where no operation is
+/// concerned.
+mlir::InFlightDiagnostic emitOptionsError(mlir::MLIRContext *context,
+                                          llvm::StringRef owner);
+/// Whether a diagnostic is of these three: what is wrong is the pipeline, not
+/// the module.
+bool isOptionError(mlir::Diagnostic &diagnostic);
+
 /// What an option is declared with, beside its description and default, to be
 /// checked.
 struct CheckOption {
@@ -126,15 +144,22 @@ protected:
   explicit CheckedPass(mlir::TypeID id) : PassT(id) {}
   CheckedPass(const CheckedPass &other) : PassT(other) {}
 
-  /// Errors about options, for initialize(), where there is no operation whose
-  /// location could be given: the pass and the option are.
+  /// Errors about options, for initialize().
   mlir::InFlightDiagnostic emitOptionsError(mlir::MLIRContext *context) {
-    return mlir::emitError(mlir::UnknownLoc::get(context))
-           << this->getArgument() << ": ";
+    return quant_llm::emitOptionsError(context, this->getArgument());
   }
   mlir::InFlightDiagnostic emitOptionError(mlir::MLIRContext *context,
-                                           llvm::StringRef option) {
-    return emitOptionsError(context) << "invalid option '" << option << "': ";
+                                           llvm::StringRef option,
+                                           const llvm::Twine &message = "") {
+    return quant_llm::emitOptionError(context, this->getArgument(), option,
+                                      message);
+  }
+  /// An error about an option that does not fit the operation of the pass.
+  mlir::InFlightDiagnostic emitOptionError(llvm::StringRef option,
+                                           const llvm::Twine &message = "") {
+    mlir::Operation *op = this->getOperation();
+    return quant_llm::emitOptionError(op->getLoc(), this->getArgument(), option,
+                                      message);
   }
 
   CheckedOptions checkedOptions;
@@ -195,9 +220,11 @@ struct CheckedPipelineRegistration {
   }
 };
 
-/// What MLIR says of a textual pipeline that it cannot build, in one message:
-/// what is wrong, without what only follows from it.
-std::string summarizePipelineErrors(llvm::StringRef errors);
+/// What MLIR says of the textual pipeline `text` (empty if it is not known)
+/// that it cannot build, in one message: what is wrong, without what only
+/// follows from it.
+std::string summarizePipelineErrors(llvm::StringRef errors,
+                                    llvm::StringRef text = "");
 
 } // namespace quant_llm
 

@@ -11,27 +11,16 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef QUANT_LLM_DIALECT_QUANTLLM_UTILS_NAMEDVALUEPARSER_H
-#define QUANT_LLM_DIALECT_QUANTLLM_UTILS_NAMEDVALUEPARSER_H
+#ifndef QUANT_LLM_TOOLS_NAMEDVALUEPARSER_H
+#define QUANT_LLM_TOOLS_NAMEDVALUEPARSER_H
 
-#include "llvm/ADT/ArrayRef.h"
-#include "llvm/ADT/STLExtras.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/ListAlternatives.h"
+
+#include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/CommandLine.h"
 
-#include <string>
-
 namespace quant_llm {
-
-/// "a, b or c".
-inline std::string listAlternatives(llvm::ArrayRef<llvm::StringRef> names) {
-  std::string text;
-  for (const auto &[i, name] : llvm::enumerate(names)) {
-    text += i == 0 ? "" : i + 1 == names.size() ? " or " : ", ";
-    text += name;
-  }
-  return text;
-}
 
 /// What llvm::cl::parser<T> is to be for an enumeration T.
 template <typename T>
@@ -40,9 +29,9 @@ protected:
   struct OptionInfo : GenericOptionInfo {
     OptionInfo(llvm::StringRef name, T value, llvm::StringRef help)
         : GenericOptionInfo(name, help), V(value) {}
-    llvm::cl::OptionValue<T> V; // MLIR's pass options read it by this name
+    llvm::cl::OptionValue<T> V;
   };
-  llvm::SmallVector<OptionInfo, 8> Values; // and this one
+  llvm::SmallVector<OptionInfo, 8> Values;
 
 public:
   using parser_data_type = T;
@@ -85,4 +74,4 @@ public:
 
 } // namespace quant_llm
 
-#endif // QUANT_LLM_DIALECT_QUANTLLM_UTILS_NAMEDVALUEPARSER_H
+#endif // QUANT_LLM_TOOLS_NAMEDVALUEPARSER_H
