@@ -55,15 +55,17 @@ static LogicalResult
 addRecipe(const Recipe &recipe, OpPassManager &pm, StringRef text,
           function_ref<LogicalResult(const Twine &)> emitError) {
   RecipePipelineOptions options(recipe);
-  std::string message =
-      options.checkedOptions.findFault("quant-llm-" + recipe.name, text);
+  std::string name = "quant-llm-" + recipe.name;
+  std::string message = findWrongAnchor(name, pm);
+  if (message.empty())
+    message = options.checkedOptions.findFault(name, text);
   if (!message.empty())
     return emitError(message);
   llvm::raw_string_ostream os(message);
   if (failed(options.parseFromString(text, os)))
     return emitError(message);
   auto fail = [&](const Twine &error) {
-    return emitError("quant-llm-" + Twine(recipe.name) + ": " + error);
+    return emitError(name + ": " + error);
   };
   std::map<std::string, std::string> values;
   for (auto &[file, option] : options.files) {

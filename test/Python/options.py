@@ -194,3 +194,17 @@ def test_options_that_are_examined_when_the_pass_runs(pipeline):
         quant_llm.run_pipeline(EMPTY, pipeline)
     assert message in str(info.value)
     assert f"error: {message}" in quant_opt(f"--{name}={options}" if options else f"--{name}").stderr
+
+
+@pytest.mark.parametrize("pipeline", [
+    "func.func(quant-llm-to-cpu)",
+    "func.func(quant-llm-finequant{output=x.safetensors})",
+    "any(quant-llm-rtn)",
+    "builtin.module(gpu.module(quant-llm-to-gpu{chip=sm_90a}))",
+    "quant-llm-verify-equivalence{pipeline=func.func(quant-llm-to-cpu)}",
+])
+def test_pipelines_on_other_ops_than_modules(pipeline, capfd):
+    name, anchor = re.search(r"(\w+(?:\.\w+)?)\((quant-llm-[a-z-]+)", pipeline).group(2, 1)
+    with pytest.raises(quant_llm.QuantLLMError, match=re.escape(f"{name}: expected a place in builtin.module(...) but got {anchor}(...)")):
+        quant_llm.run_pipeline(EMPTY, pipeline)
+    assert capfd.readouterr().err == ""

@@ -10,6 +10,8 @@
 
 #include "quant-llm/Dialect/QuantLLM/Utils/ListAlternatives.h"
 
+#include "mlir/IR/BuiltinOps.h"
+
 #include "llvm/ADT/APInt.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -231,6 +233,16 @@ std::string CheckedOptions::findFault(StringRef owner, StringRef text) const {
 //===----------------------------------------------------------------------===//
 // Errors of pipelines
 //===----------------------------------------------------------------------===//
+
+std::string quant_llm::findWrongAnchor(StringRef owner, OpPassManager &pm) {
+  StringRef anchor = pm.getOpAnchorName();
+  if (anchor == ModuleOp::getOperationName() ||
+      pm.getNesting() == OpPassManager::Nesting::Implicit)
+    return "";
+  return (owner + ": expected a place in builtin.module(...) but got " +
+          anchor + "(...)")
+      .str();
+}
 
 /// What would close all that is open at the end of a pipeline.
 static std::string findMissingEnd(StringRef text) {

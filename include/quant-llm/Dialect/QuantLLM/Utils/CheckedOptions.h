@@ -19,6 +19,7 @@
 
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Pass/Pass.h"
+#include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassOptions.h"
 #include "mlir/Pass/PassRegistry.h"
 
@@ -193,7 +194,11 @@ struct CheckedPipelineOptions : public mlir::PassPipelineOptions<Derived> {
   CheckedOptions checkedOptions;
 };
 
-/// mlir::PassPipelineRegistration of a pipeline with such options.
+/// What is wrong with the place of the pipeline `owner`, whose passes run on
+/// modules; empty if `pm` takes them. MLIR itself would end the process.
+std::string findWrongAnchor(llvm::StringRef owner, mlir::OpPassManager &pm);
+
+/// mlir::PassPipelineRegistration of a pipeline on modules with such options.
 template <typename Options>
 struct CheckedPipelineRegistration {
   CheckedPipelineRegistration(llvm::StringRef name, llvm::StringRef description,
@@ -206,7 +211,9 @@ struct CheckedPipelineRegistration {
             llvm::function_ref<llvm::LogicalResult(const llvm::Twine &)>
                 errorHandler) -> llvm::LogicalResult {
           Options options;
-          std::string fault = options.checkedOptions.findFault(name, text);
+          std::string fault = findWrongAnchor(name, pm);
+          if (fault.empty())
+            fault = options.checkedOptions.findFault(name, text);
           if (!fault.empty())
             return errorHandler(fault);
           if (failed(options.parseFromString(text)))
