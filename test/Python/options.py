@@ -32,6 +32,8 @@ WRONG = {
     ("quant-llm-form-blocks", "nope=1"): "unknown option 'nope': expected layer-pattern, window or overlap",
     ("quant-llm-form-blocks", "nope"): "unknown option 'nope': expected layer-pattern, window or overlap",
     ("quant-llm-form-blocks", "window=-1"): "invalid option 'window': expected 0 (no cross_block) or a positive number but got -1",
+    ("quant-llm-form-blocks", "window=1 overlap=0 window=2"): "invalid option 'window': expected one value but got '1' and '2'",
+    ("quant-llm-fold-transforms", "report=a.json report=b.json"): "invalid option 'report': expected one value but got 'a.json' and 'b.json'",
     ("quant-llm-inline-blocks", "nope=1"): "unknown option 'nope': expected no options",
     ("quant-llm-fuse-epilogues", "gated=2"): "invalid option 'gated': expected true or false but got '2'",
     ("quant-llm-choose-granularity", "threads=-1"): "invalid option 'threads': expected an integer from 0 to 4294967295 but got '-1'",

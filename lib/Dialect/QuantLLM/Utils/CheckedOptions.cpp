@@ -20,6 +20,7 @@
 
 #include <deque>
 #include <optional>
+#include <utility>
 
 using namespace mlir;
 using namespace quant_llm;
@@ -201,6 +202,7 @@ std::string CheckedOptions::findFault(StringRef owner, StringRef text) const {
             (names.empty() ? "no options" : listAlternatives(names)))
         .str();
   }
+  std::vector<const GivenValue *> earlier(entries.size());
   for (const GivenValue &value : recorders.given) {
     const Entry &entry = entries[value.index];
     auto fail = [&](const Twine &message) {
@@ -226,6 +228,10 @@ std::string CheckedOptions::findFault(StringRef owner, StringRef text) const {
       (void)check(given);
     if (!fault.empty())
       return fault;
+    const GivenValue *other = std::exchange(earlier[value.index], &value);
+    if (other && !entry.isList)
+      return fail("one value but got '" + escape(other->text.value_or("")) +
+                  "' and '" + escape(given) + "'");
   }
   return "";
 }
