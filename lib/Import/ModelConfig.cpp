@@ -12,7 +12,6 @@
 #include "quant-llm/Support/Numbers.h"
 
 #include <cmath>
-#include <cstdio>
 
 using namespace quant_llm;
 
