@@ -281,6 +281,22 @@ def DecomposeWeights
   let dependentDialects = ["::quant_llm::QuantLLMDialect"];
 }
 
+def ExpandMath : CheckedPass<"quant-llm-expand-math", "::mlir::func::FuncOp"> {
+  let summary = "Prepare what upstream's lowerings of math lack or get wrong";
+  let description = [{
+    `math.clampf`, `isinf` and `isnormal` on numbers and vectors become arithmetic and comparisons. Powers with an integer
+    exponent are left to `convert-math-to-funcs` after their types are ones that it computes well: exponents have at least 32 bits, and
+    powers of f16, bf16 and f32 are computed in f64, so that neither a product nor its reciprocal overflows where the result does not. Conversions
+    from f64 to f16 and bf16 go through f32, rounded to odd there, so that the result is rounded once; they would be calls that
+    no library has.
+
+    Example (`test/Conversion/QuantLLMToCPU/expand-math.mlir`).
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",
+  ];
+}
+
 def FuseElementwise : CheckedPass<"quant-llm-fuse-elementwise"> {
   let summary = "Fuse pointwise linalg ops into their only consumer";
   let description = [{
@@ -340,7 +356,7 @@ def InsertChecks : CheckedPass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
     of `__quant_llm_require`, whose first argument is negative if all is well. If the condition is a
     comparison of integers, the message ends with what was expected and what was got. Divisions and
     remainders of integers are checked as well where the divisor may be zero, or may be -1 when the
-    least number is divided, and shifts where the amount may reach the width; such ops on tensors become linalg ops. If one is in a map,
+    least number is divided, negative powers of the integer 0, and shifts where the amount may reach the width; such ops on tensors become linalg ops. If one is in a map,
     the affine dialect is lowered before. The steps of scf loops must be positive. Promises that arithmetic
     does not overflow, or meets no infinity or NaN, are dropped, since checks of the result could be optimized away. For the
     same reason `arith.fptosi` and `arith.fptoui` get a result for every number: that of the nearest integer which the type has, and 0 of a NaN
@@ -349,7 +365,7 @@ def InsertChecks : CheckedPass<"quant-llm-insert-checks", "::mlir::ModuleOp"> {
     Refused is what no check in front of it could make safe: ops of the dialects llvm, omp and ub, memref
     ops that make views of nothing known or have a lifetime of their own (reinterpret_cast, view,
     alloca, ...), vector ops on tensors and buffers, accesses to them in the bodies of other ops, but
-    for tensor.extract, and calls of functions that are only declared. A function that
+    for tensor.extract, calls of functions that are only declared, scalable vectors, and arithmetic on floats that LLVM has no code for. A function that
     calls itself, by any way, is refused as well, and so are calls more than a thousand deep: the stack
     is finite.
 

@@ -31,6 +31,7 @@
 #include "mlir/Dialect/Index/IR/IndexOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -211,23 +212,31 @@ private:
   /// Conversions of numbers that the result has no room for are undefined.
   static bool isConversion(Operation *op) {
     return isa<arith::FPToSIOp, arith::FPToUIOp>(op) &&
-           isa<Float16Type, BFloat16Type, Float32Type, Float64Type, Float80Type,
-               Float128Type>(getElementTypeOrSelf(op->getOperand(0).getType()));
+           isa<Float16Type, BFloat16Type, Float32Type, Float64Type,
+               Float80Type>(getElementTypeOrSelf(op->getOperand(0).getType()));
   }
+
+  /// A negative power of the integer 0 is a division by it.
+  static bool isPower(Operation *op) { return isa<math::IPowIOp>(op); }
 
   static unsigned getWidth(Type type) {
     type = getElementTypeOrSelf(type);
     return type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
   }
 
-  /// Whether an op is a division, a shift or a conversion that is undefined for
-  /// some operands.
+  /// Whether an op is a division, a shift, a power or a conversion that is
+  /// undefined for some operands.
   static bool mayBeUndefined(Operation *op) {
     if (isConversion(op))
       return true;
+    APInt constant;
+    if (isPower(op))
+      return (!matchPattern(op->getOperand(0), m_ConstantInt(&constant)) ||
+              constant.isZero()) &&
+             (!matchPattern(op->getOperand(1), m_ConstantInt(&constant)) ||
+              constant.isNegative());
     if (!isDivision(op) && !isShift(op))
       return false;
-    APInt constant;
     if (!matchPattern(op->getOperand(1), m_ConstantInt(&constant)))
       return true;
     if (isShift(op))
@@ -331,15 +340,18 @@ private:
         continue;
       }
       if (isa<ShapedType>(op->getResult(0).getType()))
-        return op->emitOpError("expected a division, a shift or a conversion "
-                               "to an integer of numbers or ranked tensors, "
-                               "which can be checked, but got one of ")
+        return op->emitOpError("expected a division, a shift, a power or a "
+                               "conversion to an integer of numbers or ranked "
+                               "tensors, which can be checked, but got one of ")
                << type;
       if (op->getParentOfType<LinearOpInterface>())
         return op->emitOpError(
             isShift(op)
                 ? "expected an amount in an epilogue to be a constant below "
                   "the width, since it cannot be checked there"
+            : isPower(op)
+                ? "expected an exponent in an epilogue to be a constant that "
+                  "is not negative, since it cannot be checked there"
                 : "expected a divisor in an epilogue to be a constant, other "
                   "than zero, since it cannot be checked there");
       guardDivision(op);
@@ -465,6 +477,12 @@ private:
                                     divisor, constant(APInt(bits, bits)));
       message = "expected an amount below the width of " +
                 std::to_string(bits) + " bits";
+    } else if (isPower(op)) {
+      wrong = arith::AndIOp::create(
+          builder, loc, equal(dividend, APInt::getZero(bits)),
+          arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::slt,
+                                divisor, constant(APInt::getZero(bits))));
+      message = "expected an exponent that is not negative of the base 0";
     } else {
       wrong = equal(divisor, APInt::getZero(bits));
       message = "expected a divisor other than zero";
@@ -478,12 +496,17 @@ private:
       message += ", and not the least number divided by -1,";
     }
     message += (" in " + op->getName().getStringRef()).str();
-    if (!op->getParentOfType<linalg::LinalgOp>())
-      return fail(builder, loc, wrong, message);
-    // A kernel goes on after a fault.
-    Value yes = arith::ConstantIntOp::create(builder, loc, 1, /*width=*/1);
-    require(builder, loc, arith::XOrIOp::create(builder, loc, wrong, yes),
-            message);
+    if (!op->getParentOfType<linalg::LinalgOp>()) {
+      fail(builder, loc, wrong, message);
+      // Other ops that may divide by zero are not moved in front of the check.
+      if (!isPower(op))
+        return;
+    } else {
+      // A kernel goes on after a fault.
+      Value yes = arith::ConstantIntOp::create(builder, loc, 1, /*width=*/1);
+      require(builder, loc, arith::XOrIOp::create(builder, loc, wrong, yes),
+              message);
+    }
     op->setOperand(1,
                    arith::SelectOp::create(builder, loc, wrong,
                                            constant(APInt(bits, 1)), divisor));

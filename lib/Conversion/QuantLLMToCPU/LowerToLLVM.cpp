@@ -113,6 +113,7 @@ void buildLowerToLLVMPipeline(OpPassManager &pm,
                               const LowerToLLVMOptions &options) {
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
+  pm.addNestedPass<func::FuncOp>(createExpandMath());
   pm.addNestedPass<func::FuncOp>(
       createApproximateMath({options.approximateMath}));
   pm.addNestedPass<func::FuncOp>(createConvertVectorToSCFPass(
@@ -128,6 +129,11 @@ void buildLowerToLLVMPipeline(OpPassManager &pm,
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());
   pm.addPass(createSCFToControlFlowPass());
+  // Powers whose exponent is an integer: LLVM has code for f32 and f64 with an
+  // exponent of i32, and it calls a library that a process may lack.
+  ConvertMathToFuncsOptions powerOptions;
+  powerOptions.minWidthOfFPowIExponent = 1;
+  pm.addPass(createConvertMathToFuncs(powerOptions));
   ConvertVectorToLLVMPassOptions vectorOptions;
   vectorOptions.reassociateFPReductions = true;
   vectorOptions.x86Vector = llvm::Triple(llvm::sys::getProcessTriple()).isX86();

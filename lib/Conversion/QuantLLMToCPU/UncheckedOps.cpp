@@ -87,17 +87,13 @@ static bool isDefined(func::FuncOp function) {
 }
 
 /// Whether an element of a vector is named by a number that is known only at
-/// run time, where no check of it can be: in the body of another op, or in a
-/// vector whose size is not known.
+/// run time, where no check of it can be: in the body of another op.
 static bool hasUncheckedPosition(Operation *op) {
-  VectorType type;
-  if (auto extract = dyn_cast<vector::ExtractOp>(op);
-      extract && extract.hasDynamicPosition())
-    type = extract.getSourceVectorType();
-  else if (auto insert = dyn_cast<vector::InsertOp>(op);
-           insert && insert.hasDynamicPosition())
-    type = insert.getDestVectorType();
-  return type && (type.isScalable() || op->getParentOfType<linalg::LinalgOp>());
+  auto extract = dyn_cast<vector::ExtractOp>(op);
+  auto insert = dyn_cast<vector::InsertOp>(op);
+  return ((extract && extract.hasDynamicPosition()) ||
+          (insert && insert.hasDynamicPosition())) &&
+         op->getParentOfType<linalg::LinalgOp>();
 }
 
 /// Whether an element of a vector is named that upstream leaves undefined, -1.
@@ -113,22 +109,8 @@ static bool hasUndefinedPosition(Operation *op) {
          llvm::is_contained(shuffle.getMask(), vector::ShuffleOp::kPoisonIndex);
 }
 
-/// What is written instead of an op that nothing lowers; empty for others.
-static StringRef findSubstitute(Operation *op) {
-  if (isa<math::ClampFOp>(op))
-    return "arith.maximumf and arith.minimumf";
-  if (isa<math::IPowIOp>(op))
-    return "math.fpowi on floats, or arith.muli in a loop";
-  if (isa<math::IsInfOp>(op))
-    return "arith.cmpf of its math.absf with an infinity";
-  if (isa<math::IsNormalOp>(op))
-    return "arith.cmpf of its math.absf with the least normal number and an "
-           "infinity";
-  return "";
-}
-
-/// A type of floats that the arithmetic of `op` is on and that LLVM has not;
-/// null if there is none.
+/// A type of floats that the arithmetic of `op` is on and that LLVM has not, or
+/// has by calls of a library (f128); null if there is none.
 static Type findFloatWithoutCode(Operation *op) {
   if (!isa_and_nonnull<arith::ArithDialect, math::MathDialect>(
           op->getDialect()) ||
@@ -136,7 +118,8 @@ static Type findFloatWithoutCode(Operation *op) {
     return {};
   auto hasNoCode = [](Type type) {
     auto element = dyn_cast<mlir::FloatType>(getElementTypeOrSelf(type));
-    return element && (element.getWidth() < 16 || isa<FloatTF32Type>(element));
+    return element && (element.getWidth() < 16 ||
+                       isa<FloatTF32Type, Float128Type>(element));
   };
   for (TypeRange types :
        {TypeRange(op->getOperandTypes()), TypeRange(op->getResultTypes())})
@@ -146,9 +129,9 @@ static Type findFloatWithoutCode(Operation *op) {
   return {};
 }
 
-/// Whether a slice begins, by an offset that is known, in front of what it is
+/// Whether a slice begins, by offsets that are known, in front of what it is
 /// of, or so far behind that the position is that of no number in memory and
-/// may be negative as one of 64 bits. The first such offset.
+/// may be negative as one of 64 bits. The first offset with which it does.
 static std::optional<int64_t> findWrongOffset(Operation *op) {
   auto slice = dyn_cast<OffsetSizeAndStrideOpInterface>(op);
   if (!slice)
@@ -166,9 +149,10 @@ static std::optional<int64_t> findWrongOffset(Operation *op) {
     return std::nullopt;
   SmallVector<OpFoldResult> offsets = slice.getMixedOffsets();
   SmallVector<int64_t> strides;
-  int64_t ignored;
+  int64_t first = 0;
   auto buffer = dyn_cast<MemRefType>(type);
-  if (!buffer || failed(buffer.getStridesAndOffset(strides, ignored))) {
+  if (!buffer || failed(buffer.getStridesAndOffset(strides, first))) {
+    first = 0;
     strides.assign(offsets.size(), 1);
     for (size_t i = offsets.size(); i-- > 1;)
       if (llvm::MulOverflow(strides[i],
@@ -178,12 +162,21 @@ static std::optional<int64_t> findWrongOffset(Operation *op) {
                             strides[i - 1]))
         strides[i - 1] = std::numeric_limits<int64_t>::max();
   }
+  // Of what is not known, nothing is computed before the check.
+  uint64_t farthest = 0;
+  if (!ShapedType::isDynamic(first))
+    farthest = llvm::AbsoluteValue(first);
   for (auto [offset, stride] : llvm::zip_equal(offsets, strides)) {
     std::optional<int64_t> value = getConstantIntValue(offset);
-    // Of a stride that is not known, nothing is computed before the check.
-    int64_t factor =
-        ShapedType::isDynamic(stride) ? 1 : std::max<int64_t>(1, stride);
-    if (value && (*value < 0 || *value > kMostPosition / factor))
+    if (!value)
+      continue;
+    if (*value < 0)
+      return value;
+    uint64_t factor = ShapedType::isDynamic(stride)
+                          ? 1
+                          : std::max<uint64_t>(1, llvm::AbsoluteValue(stride));
+    farthest = llvm::SaturatingMultiplyAdd(uint64_t(*value), factor, farthest);
+    if (*value > 0 && farthest > kMostPosition)
       return value;
   }
   return std::nullopt;
@@ -222,14 +215,12 @@ static std::string findFault(Operation *op, SymbolTable &symbols) {
     return "expected offsets of slices that are not negative, and in a tensor "
            "that fits into memory, but got " +
            std::to_string(*offset);
-  if (StringRef substitute = findSubstitute(op); !substitute.empty())
-    return ("expected an op that there is code for; write " + substitute).str();
   if (Type type = findFloatWithoutCode(op)) {
     std::string text;
     llvm::raw_string_ostream(text)
-        << "expected floats of 16 bits or more but got '" << type
+        << "expected f16, bf16, f32 or f64 but got '" << type
         << "', for which there is no arithmetic; weights and activations of "
-           "such numbers are those of quant_llm ops, others are decoded from "
+           "small floats are those of quant_llm ops, others are decoded from "
            "their bits (arith.bitcast)";
     return text;
   }
@@ -266,12 +257,15 @@ static std::string findFault(Operation *op, SymbolTable &symbols) {
       touchesTensorOrBuffer(op))
     return "expected no access to tensors and buffers as vectors, which cannot "
            "be checked; write loops or linalg ops, which become vector code";
+  if (isa<vector::VectorScaleOp>(op))
+    return "expected a number of elements that is fixed, since the processors "
+           "that code is made for have no scalable vectors; write a constant";
   if (hasUndefinedPosition(op))
     return "expected positions of elements of a vector but got -1, for which "
            "the result is undefined";
   if (hasUncheckedPosition(op))
-    return "expected constant positions in a vector of unknown size, or in the "
-           "body of another op, where they cannot be checked";
+    return "expected constant positions in a vector in the body of another op, "
+           "where they cannot be checked";
   if (isa<CallOpInterface>(op) || isa<func::ConstantOp, DispatchOp>(op))
     for (NamedAttribute attribute : op->getAttrs())
       if (auto symbol = dyn_cast<FlatSymbolRefAttr>(attribute.getValue()))
@@ -284,14 +278,44 @@ static std::string findFault(Operation *op, SymbolTable &symbols) {
   return "";
 }
 
+/// The types of `op` and of the arguments of its blocks, and its attributes.
+static WalkResult walkTypes(Operation *op, AttrTypeWalker &walker) {
+  auto walk = [&](auto types) {
+    for (Type type : types)
+      if (walker.walk(type).wasInterrupted())
+        return true;
+    return false;
+  };
+  if (walk(op->getOperandTypes()) || walk(op->getResultTypes()))
+    return WalkResult::interrupt();
+  for (Region &region : op->getRegions())
+    for (Block &block : region)
+      if (walk(block.getArgumentTypes()))
+        return WalkResult::interrupt();
+  return walker.walk(op->getAttrDictionary());
+}
+
 LogicalResult quant_llm::refuseUncheckedOps(ModuleOp module) {
   SymbolTable symbols(module);
+  // The processors here have no such vectors, and LLVM ends the process.
+  VectorType scalable;
+  AttrTypeWalker walker;
+  walker.addWalk([&](VectorType type) {
+    if (!type.isScalable())
+      return WalkResult::advance();
+    scalable = type;
+    return WalkResult::interrupt();
+  });
   WalkResult walked =
       module.walk<WalkOrder::PreOrder>([&](Operation *op) -> WalkResult {
         if (op != module && op->hasTrait<OpTrait::SymbolTable>())
           return op->emitOpError(
               "expected functions at the top level of the module, where they "
               "can be checked");
+        if (op != module && walkTypes(op, walker).wasInterrupted())
+          return op->emitOpError("expected vectors of a fixed number of "
+                                 "elements but got ")
+                 << scalable << "; write the number without brackets";
         std::string fault = findFault(op, symbols);
         if (!fault.empty())
           return op->emitOpError(fault);

@@ -26,6 +26,8 @@
 #include "llvm/Bitcode/BitcodeReader.h"
 #include "llvm/Bitcode/BitcodeWriter.h"
 #include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
+#include "llvm/IR/DiagnosticInfo.h"
+#include "llvm/IR/DiagnosticPrinter.h"
 #include "llvm/IR/IRBuilder.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
@@ -35,6 +37,7 @@
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Support/raw_ostream.h"
 #include "llvm/Target/TargetMachine.h"
+#include "llvm/Transforms/Utils/Cloning.h"
 #include "llvm/Transforms/Utils/SplitModule.h"
 
 #include <dlfcn.h>
@@ -254,8 +257,50 @@ static void defineAllocation(llvm::Module &module) {
   define(kFreeFunction, kReleaseFunction);
 }
 
+/// Inlines functions that may be dropped where they are not used, which those
+/// for powers are: the part that has one may not be the part that calls it, and
+/// constant exponents make short code of it.
+static void inlineGenerated(llvm::Module &module) {
+  for (llvm::Function &function : llvm::make_early_inc_range(module)) {
+    if (!function.hasLinkOnceLinkage())
+      continue;
+    function.setLinkage(llvm::GlobalValue::InternalLinkage);
+    for (llvm::User *user : llvm::make_early_inc_range(function.users())) {
+      llvm::InlineFunctionInfo info;
+      if (auto *call = dyn_cast<llvm::CallBase>(user))
+        llvm::InlineFunction(*call, info);
+    }
+    if (function.use_empty())
+      function.eraseFromParent();
+  }
+}
+
+namespace {
+
+/// Collects the errors of LLVM's code generation. Without a handler, the first
+/// one would end the process.
+struct ErrorCollector : public llvm::DiagnosticHandler {
+  bool handleDiagnostics(const llvm::DiagnosticInfo &info) override {
+    if (info.getSeverity() != llvm::DS_Error)
+      return false; // warnings and remarks go their usual way
+    if (!text.empty())
+      text += "\n";
+    llvm::raw_string_ostream os(text);
+    llvm::DiagnosticPrinterRawOStream printer(os);
+    info.print(printer);
+    return true;
+  }
+
+  std::string text;
+};
+
+} // namespace
+
 static Result<std::string> compileToObject(llvm::Module &module,
                                            unsigned optLevel) {
+  auto handler = std::make_unique<ErrorCollector>();
+  const std::string &errors = handler->text;
+  module.getContext().setDiagnosticHandler(std::move(handler));
   auto machine = createTargetMachine(optLevel);
   if (!machine.ok())
     return machine.status();
@@ -291,6 +336,8 @@ static Result<std::string> compileToObject(llvm::Module &module,
                                       llvm::CodeGenFileType::ObjectFile))
     return Status::error("cannot emit an object for this processor");
   codegen.run(module);
+  if (!errors.empty())
+    return Status::error("cannot compile for this processor: " + errors);
   return std::string(object.data(), object.size());
 }
 
@@ -479,6 +526,7 @@ Result<CompiledModule> cpu::compileModule(
   for (const FunctionSignature &signature : result.functions)
     addEntry(*llvmModule, signature.name);
   defineAllocation(*llvmModule);
+  inlineGenerated(*llvmModule);
 
   unsigned parts = std::min(resolveThreadCount(options.threads), 8u);
   Status compiled = compileInParallel(std::move(llvmModule), options.optLevel,

@@ -15,6 +15,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "quant-llm/Dialect/QuantLLM/Utils/MathForms.h"
 #include "quant-llm/Target/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -394,14 +395,16 @@ static bool isNativeForAll(Operation *op) {
 /// Ops of which there is one for f32 and f64.
 static bool isNative(Operation *op) {
   return isNativeForAll(op) ||
-         isa<math::CeilOp, math::FloorOp, math::IsFiniteOp, math::IsInfOp,
-             math::IsNaNOp, math::IsNormalOp, math::RoundEvenOp, math::RoundOp,
-             math::RsqrtOp, math::SqrtOp, math::TruncOp>(op);
+         isa<math::CeilOp, math::FloorOp, math::IsFiniteOp, math::IsNaNOp,
+             math::RoundEvenOp, math::RoundOp, math::RsqrtOp, math::SqrtOp,
+             math::TruncOp>(op);
 }
 
 SmallVector<Value> ExpandGPUMathPass::compute(Operation *op,
                                               ValueRange operands,
                                               OpBuilder &builder) {
+  if (Value form = createMathForm(builder, op, operands))
+    return {form};
   Location loc = op->getLoc();
   Builder f(builder, loc, builder.getF32Type());
   Builder d(builder, loc, builder.getF64Type());
@@ -429,12 +432,6 @@ SmallVector<Value> ExpandGPUMathPass::compute(Operation *op,
           .Case([&](math::TanhOp) { return f.tanh(x); })
           .Case([&](math::LogOp) { return f.log(x); })
           .Case([&](math::ErfOp) { return f.erf(x); })
-          .Case([&](math::ClampFOp) {
-            // As the op: the bounds are applied as minimum and maximum.
-            Value low = arith::MaximumFOp::create(builder, loc, x, operands[1]);
-            return arith::MinimumFOp::create(builder, loc, low, operands[2])
-                .getResult();
-          })
           .Case([&](math::ErfcOp) { return narrow(d.erfc64(wide(0))); })
           .Case([&](math::Log1pOp) { return narrow(d.log1p64(wide(0))); })
           .Case([&](math::Log2Op) {
@@ -524,6 +521,11 @@ LogicalResult ExpandGPUMathPass::expand(Operation *op, IRRewriter &rewriter) {
   bool isWide = llvm::any_of(op->getOperandTypes(), isNarrow);
   if (isNative(op) && !isWide)
     return success();
+  if (!isWide)
+    if (Value form = createMathForm(rewriter, op, op->getOperands())) {
+      rewriter.replaceOp(op, form);
+      return success();
+    }
   SmallVector<Value> results;
   if (llvm::all_of(op->getOperandTypes(), isScalar)) {
     SmallVector<Value> operands;

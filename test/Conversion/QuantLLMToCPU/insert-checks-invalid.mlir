@@ -203,7 +203,7 @@ func.func @lane(%x: tensor<4xindex>, %v: vector<4xf32>, %y: tensor<4xf32>) -> te
   %0 = linalg.generic {indexing_maps = [affine_map<(d0) -> (d0)>, affine_map<(d0) -> (d0)>], iterator_types = ["parallel"]}
       ins(%x : tensor<4xindex>) outs(%y : tensor<4xf32>) {
   ^bb0(%i: index, %o: f32):
-    // expected-error @below {{expected constant positions in a vector of unknown size, or in the body of another op, where they cannot be checked}}
+    // expected-error @below {{expected constant positions in a vector in the body of another op, where they cannot be checked}}
     %e = vector.extract %v[%i] : f32 from vector<4xf32>
     linalg.yield %e : f32
   } -> tensor<4xf32>
@@ -212,10 +212,36 @@ func.func @lane(%x: tensor<4xindex>, %v: vector<4xf32>, %y: tensor<4xf32>) -> te
 
 // -----
 
-func.func @scalable(%v: vector<[4]xf32>, %x: f32, %i: index) -> vector<[4]xf32> {
-  // expected-error @below {{expected constant positions in a vector of unknown size}}
-  %0 = vector.insert %x, %v[%i] : f32 into vector<[4]xf32>
-  return %0 : vector<[4]xf32>
+// expected-error @below {{'func.func' op expected vectors of a fixed number of elements but got 'vector<[4]xf32>'; write the number without brackets}}
+func.func private @scalable_argument(%v: vector<[4]xf32>)
+
+// -----
+
+func.func @scalable(%x: f32) -> f32 {
+  // expected-error @below {{expected vectors of a fixed number of elements but got 'vector<2x[4]xf32>'}}
+  %0 = vector.broadcast %x : f32 to vector<2x[4]xf32>
+  %1 = vector.extract %0[0, 0] : f32 from vector<2x[4]xf32>
+  return %1 : f32
+}
+
+// -----
+
+func.func @scalable_block(%x: f32) -> f32 {
+  // expected-error @below {{expected vectors of a fixed number of elements but got 'vector<[4]xf32>'}}
+  %0 = scf.execute_region -> f32 {
+    scf.yield %x : f32
+  ^bb1(%v: vector<[4]xf32>):
+    scf.yield %x : f32
+  }
+  return %0 : f32
+}
+
+// -----
+
+func.func @scale() -> index {
+  // expected-error @below {{expected a number of elements that is fixed}}
+  %0 = vector.vscale
+  return %0 : index
 }
 
 // -----
@@ -302,40 +328,48 @@ func.func @negative_offset(%a: tensor<?x16xf32>) -> tensor<2x2xf32> {
 
 // -----
 
-func.func @integer_power(%a: tensor<4xi64>) -> tensor<4xi64> {
-  // expected-error @+1 {{'math.ipowi' op expected an op that there is code for; write math.fpowi on floats, or arith.muli in a loop}}
-  %0 = math.ipowi %a, %a : tensor<4xi64>
-  return %0 : tensor<4xi64>
+// Each product is small enough, but not the sum.
+func.func @far_offsets(%a: tensor<?x?x?x?x?xf32>) -> tensor<1x1x1x1x1xf32> {
+  // expected-error @+1 {{expected offsets of slices that are not negative, and in a tensor that fits into memory, but got 2305843009213693952}}
+  %0 = tensor.extract_slice %a[2305843009213693952, 2305843009213693952, 2305843009213693952, 2305843009213693952, 2305843009213693952] [1, 1, 1, 1, 1] [1, 1, 1, 1, 1] : tensor<?x?x?x?x?xf32> to tensor<1x1x1x1x1xf32>
+  return %0 : tensor<1x1x1x1x1xf32>
 }
 
 // -----
 
-func.func @clamp(%a: f32) -> f32 {
-  // expected-error @+1 {{write arith.maximumf and arith.minimumf}}
-  %0 = math.clampf %a to [%a, %a] : f32
-  return %0 : f32
+func.func @far_backwards(%a: memref<?xf32, strided<[-4096], offset: ?>>, %b: memref<1xf32>) {
+  // expected-error @+1 {{but got 2251799813685248}}
+  %0 = memref.subview %a[2251799813685248] [1] [1] : memref<?xf32, strided<[-4096], offset: ?>> to memref<1xf32, strided<[-4096], offset: ?>>
+  memref.copy %0, %b : memref<1xf32, strided<[-4096], offset: ?>> to memref<1xf32>
+  return
 }
 
 // -----
 
-func.func @is_infinite(%a: f32) -> i1 {
-  // expected-error @+1 {{write arith.cmpf of its math.absf with an infinity}}
-  %0 = math.isinf %a : f32
-  return %0 : i1
+func.func @vector_power(%a: vector<4xi64>) -> vector<4xi64> {
+  // expected-error @+1 {{expected a division, a shift, a power or a conversion to an integer of numbers or ranked tensors, which can be checked, but got one of 'vector<4xi64>'}}
+  %0 = math.ipowi %a, %a : vector<4xi64>
+  return %0 : vector<4xi64>
 }
 
 // -----
 
-func.func @is_normal(%a: f32) -> i1 {
-  // expected-error @+1 {{write arith.cmpf of its math.absf with the least normal number and an infinity}}
-  %0 = math.isnormal %a : f32
-  return %0 : i1
+func.func @epilogue_power(%x: tensor<?x8xf32>, %w: tensor<4x8xf32>) -> tensor<?x4xf32> {
+  %0 = quant_llm.linear %x, %w epilogue {
+  ^bb0(%a: f32):
+    %i = arith.fptosi %a : f32 to i32
+    // expected-error @+1 {{expected an exponent in an epilogue to be a constant that is not negative, since it cannot be checked there}}
+    %p = math.ipowi %i, %i : i32
+    %f = arith.sitofp %p : i32 to f32
+    quant_llm.yield %f : f32
+  } : (tensor<?x8xf32>, tensor<4x8xf32>) -> tensor<?x4xf32>
+  return %0 : tensor<?x4xf32>
 }
 
 // -----
 
 func.func @small_floats(%a: tensor<4xf8E4M3FN>) -> tensor<4xf8E4M3FN> {
-  // expected-error @+1 {{'arith.addf' op expected floats of 16 bits or more but got 'f8E4M3FN', for which there is no arithmetic; weights and activations of such numbers are those of quant_llm ops, others are decoded from their bits (arith.bitcast)}}
+  // expected-error @+1 {{'arith.addf' op expected f16, bf16, f32 or f64 but got 'f8E4M3FN', for which there is no arithmetic; weights and activations of small floats are those of quant_llm ops, others are decoded from their bits (arith.bitcast)}}
   %0 = arith.addf %a, %a : tensor<4xf8E4M3FN>
   return %0 : tensor<4xf8E4M3FN>
 }
@@ -345,7 +379,7 @@ func.func @small_floats(%a: tensor<4xf8E4M3FN>) -> tensor<4xf8E4M3FN> {
 func.func @from_small_floats(%a: tensor<4xf8E5M2>, %d: tensor<4xf32>) -> tensor<4xf32> {
   %0 = linalg.generic {indexing_maps = [affine_map<(i) -> (i)>, affine_map<(i) -> (i)>], iterator_types = ["parallel"]} ins(%a : tensor<4xf8E5M2>) outs(%d : tensor<4xf32>) {
   ^bb0(%x: f8E5M2, %y: f32):
-    // expected-error @+1 {{expected floats of 16 bits or more but got 'f8E5M2'}}
+    // expected-error @+1 {{expected f16, bf16, f32 or f64 but got 'f8E5M2'}}
     %1 = arith.extf %x : f8E5M2 to f32
     linalg.yield %1 : f32
   } -> tensor<4xf32>
@@ -355,8 +389,17 @@ func.func @from_small_floats(%a: tensor<4xf8E5M2>, %d: tensor<4xf32>) -> tensor<
 // -----
 
 func.func @tf32(%a: f32) -> i1 {
-  // expected-error @+1 {{expected floats of 16 bits or more but got 'tf32'}}
+  // expected-error @+1 {{expected f16, bf16, f32 or f64 but got 'tf32'}}
   %0 = arith.truncf %a : f32 to tf32
   %1 = arith.cmpf olt, %0, %0 : tf32
   return %1 : i1
+}
+
+// -----
+
+func.func @f128(%a: f64) -> f64 {
+  // expected-error @+1 {{expected f16, bf16, f32 or f64 but got 'f128'}}
+  %0 = arith.extf %a : f64 to f128
+  %1 = arith.truncf %0 : f128 to f64
+  return %1 : f64
 }

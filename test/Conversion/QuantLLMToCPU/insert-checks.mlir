@@ -99,6 +99,24 @@ func.func @divide(%x: i32, %y: i32) -> (i32, i32, i32) {
   return %0, %1, %2 : i32, i32, i32
 }
 
+// A power has no effect, so that it may be moved in front of the check: it never divides by zero.
+// CHECK-LABEL: func.func @power
+// CHECK: %[[ZERO:.*]] = arith.cmpi eq, %arg0
+// CHECK: %[[NEGATIVE:.*]] = arith.cmpi slt, %arg1
+// CHECK: %[[WRONG:.*]] = arith.andi %[[ZERO]], %[[NEGATIVE]]
+// CHECK: scf.if %[[WRONG]]
+// CHECK: %[[EXPONENT:.*]] = arith.select %[[WRONG]], %{{.*}}, %arg1
+// CHECK: math.ipowi %arg0, %[[EXPONENT]]
+// CHECK-NOT: scf.if
+// CHECK: return
+func.func @power(%x: i32, %y: i32) -> (i32, i32, i32) {
+  %c2 = arith.constant 2 : i32
+  %0 = math.ipowi %x, %y : i32
+  %1 = math.ipowi %c2, %y : i32
+  %2 = math.ipowi %x, %c2 : i32
+  return %0, %1, %2 : i32, i32, i32
+}
+
 // Elementwise ops on tensors are compared like linalg ops, and pass extents on.
 // CHECK-LABEL: func.func @elementwise
 // CHECK-DAG: %[[N:.*]] = tensor.dim %arg0

@@ -20,7 +20,7 @@ llvm.func @f(%ok: i1) {
 // -----
 
 func.func @vectors(%x: vector<4xi32>, %y: vector<4xi32>) -> vector<4xi32> {
-  // expected-error @below {{expected a division, a shift or a conversion to an integer of numbers or ranked tensors, which can be checked, but got one of 'vector<4xi32>'}}
+  // expected-error @below {{expected a division, a shift, a power or a conversion to an integer of numbers or ranked tensors, which can be checked, but got one of 'vector<4xi32>'}}
   %0 = arith.divsi %x, %y : vector<4xi32>
   return %0 : vector<4xi32>
 }

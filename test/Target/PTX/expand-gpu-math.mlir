@@ -25,6 +25,26 @@ func.func @native(%a: f16, %b: bf16, %c: f32, %d: f64, %v: vector<2xf16>) -> (ve
 
 // -----
 
+// What is normal is that of the type, not of the wider one that is computed in.
+// CHECK-LABEL: func @classes
+// CHECK-NOT: math.is
+// CHECK: arith.constant 0x7F800000 : f32
+// CHECK: arith.cmpf oeq, %{{.*}} : f32
+// CHECK: arith.constant 2.22{{.*}}E-308 : f64
+// CHECK: arith.cmpf olt, %{{.*}} : f64
+// CHECK: arith.extf %{{.*}} : f16 to f32
+// CHECK: arith.constant 6.10{{.*}}E-5 : f32
+// CHECK-NOT: math.is
+// CHECK: return
+func.func @classes(%a: f32, %b: f64, %c: f16) -> (i1, i1, i1) {
+  %0 = math.isinf %a : f32
+  %1 = math.isnormal %b : f64
+  %2 = math.isnormal %c : f16
+  return %0, %1, %2 : i1, i1, i1
+}
+
+// -----
+
 // Nothing of math is left but instructions.
 // CHECK-LABEL: func @functions
 // CHECK-NOT: math.{{exp|tanh|erf|log|pow|sin|cos}}
