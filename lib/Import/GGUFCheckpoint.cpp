@@ -242,6 +242,12 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
       metadata.integer("attention.head_count_kv", config.numHeads);
   config.maxPositions = metadata.integer("context_length");
   config.rmsNormEps = metadata.number("attention.layer_norm_rms_epsilon");
+  if (metadata.status().ok())
+    if (Status status =
+            verifyEpsilon(*architecture + ".attention.layer_norm_rms_epsilon",
+                          config.rmsNormEps);
+        !status.ok())
+      metadata.refuse(status.message());
   config.ropeTheta = metadata.number("rope.freq_base", 10000.0);
   if (!metadata.status().ok())
     return metadata.status();
@@ -293,10 +299,31 @@ static Result<ModelConfig> readConfig(const GGUFFile &file,
     const GGUFValue *value = file.findMetadata(key);
     return value ? value->asInteger() : std::nullopt;
   };
-  config.bosToken = token("tokenizer.ggml.bos_token_id");
+  // A token that is no number of the vocabulary could never be looked up.
+  auto tokenOfVocabulary = [&](const char *key) {
+    std::optional<int64_t> number = token(key);
+    if (!number && file.findMetadata(key))
+      metadata.refuse(std::string("expected an integer for '") + key + "'");
+    else if (number)
+      if (Status status = verifyToken(key, *number, config.vocabSize);
+          !status.ok())
+        metadata.refuse(status.message());
+    return number;
+  };
+  config.bosToken = tokenOfVocabulary("tokenizer.ggml.bos_token_id");
   config.padToken = token("tokenizer.ggml.padding_token_id");
-  if (std::optional<int64_t> eos = token("tokenizer.ggml.eos_token_id"))
+  if (std::optional<int64_t> eos =
+          tokenOfVocabulary("tokenizer.ggml.eos_token_id"))
     config.eosTokens.push_back(*eos);
+  // Fewer tokens are usual: tables are padded to a multiple of some size.
+  if (const GGUFValue *value = file.findMetadata("tokenizer.ggml.tokens"))
+    if (std::optional<std::vector<GGUFValue>> tokens = value->asArray();
+        tokens && static_cast<int64_t>(tokens->size()) > config.vocabSize)
+      metadata.refuse("expected at most " + std::to_string(config.vocabSize) +
+                      " tokens in 'tokenizer.ggml.tokens', the rows of "
+                      "'token_embd.weight', but got " +
+                      std::to_string(tokens->size()) +
+                      "; the tokenizer is that of another model");
   if (!metadata.status().ok())
     return metadata.status();
   if (Status status = verifyModelConfig(config); !status.ok())

@@ -302,7 +302,18 @@ static Status readTokens(Reader &reader, ModelConfig &config) {
       config.eosTokens.push_back(reader.integer("eos_token_id", 0));
     }
   }
-  return reader.status();
+  if (!reader.status().ok())
+    return reader.status();
+  if (config.bosToken)
+    if (Status status =
+            verifyToken("bos_token_id", *config.bosToken, config.vocabSize);
+        !status.ok())
+      return status;
+  for (int64_t token : config.eosTokens)
+    if (Status status = verifyToken("eos_token_id", token, config.vocabSize);
+        !status.ok())
+      return status;
+  return Status::success();
 }
 
 Result<ModelConfig>
@@ -428,9 +439,9 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
     return status;
   if (Status status = checkSlidingWindow(root, reader, config); !status.ok())
     return status;
-  if (Status status = readTokens(reader, config); !status.ok())
-    return status;
   if (Status status = verifyModelConfig(config); !status.ok())
+    return status;
+  if (Status status = readTokens(reader, config); !status.ok())
     return status;
 
   if (warnings)

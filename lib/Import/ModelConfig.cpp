@@ -62,8 +62,9 @@ Status quant_llm::verifyModelConfig(const ModelConfig &config) {
     return Status::error(
         "expected an even head size for the rotary embedding but got " +
         std::to_string(config.headDim));
-  if (!std::isfinite(config.rmsNormEps) || config.rmsNormEps < 0)
-    return Status::error("expected a finite rms_norm_eps of at least 0");
+  if (Status status = verifyEpsilon("rms_norm_eps", config.rmsNormEps);
+      !status.ok())
+    return status;
   // At 1 all channels would turn alike, and below, later ones faster and
   // faster: a model with such a base was converted wrongly. The bases of models
   // for millions of positions are below 1e11.
@@ -89,6 +90,25 @@ Status quant_llm::verifyModelConfig(const ModelConfig &config) {
                            "at least 1");
   }
   return Status::success();
+}
+
+Status quant_llm::verifyEpsilon(std::string_view key, double epsilon) {
+  if (epsilon > 0 && epsilon < 1) // not of a NaN
+    return Status::success();
+  return Status::error("expected '" + std::string(key) +
+                       "' in (0, 1) but got " + formatShortest(epsilon) +
+                       "; correct it in the configuration of the model (most "
+                       "have 1e-05 or 1e-06)");
+}
+
+Status quant_llm::verifyToken(std::string_view key, int64_t token,
+                              int64_t vocabSize) {
+  if (token >= 0 && token < vocabSize)
+    return Status::success();
+  return Status::error("expected '" + std::string(key) + "' in [0, " +
+                       std::to_string(vocabSize) +
+                       "), the vocabulary of the model, but got " +
+                       std::to_string(token));
 }
 
 std::vector<TensorSpec> quant_llm::listTensors(const ModelConfig &config) {

@@ -69,6 +69,8 @@ def run_calibrate(arguments):
     else:
         text = read_text(arguments.text)
         tokens = _find_tokenizer(arguments.model).encode(text, special_tokens=False)
+        if tokens.size == 0:
+            raise QuantLLMError(f"'{arguments.text}': expected a text but it is empty")
         tokens = sample_tokens(tokens, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
     weights = arguments.token_weights
     if weights not in (None, *TOKEN_WEIGHTS):

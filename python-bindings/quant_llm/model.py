@@ -31,7 +31,7 @@ from ._safetensors import read_header
 from ._scheme import parse_scheme
 from .recipe import Recipe
 from .runtime import Engine
-from .tokenizer import MissingTokenizerError, StreamDecoder, Tokenizer, find_end_tokens, load_tokenizer
+from .tokenizer import MissingTokenizerError, StreamDecoder, Tokenizer, check_special_tokens, find_end_tokens, load_tokenizer
 
 # Files beside the weights that later steps need; the tokenizer has more than
 # one so that Transformers can load the directory, too.
@@ -506,6 +506,7 @@ class Model:
         self._cache_shape = function.arguments[1].shape
         self._cache_dtype = np.float32
         self.vocabulary_size = function.results[0].shape[-1]
+        check_special_tokens(config, self.vocabulary_size)
 
     @classmethod
     def load(cls, path, *, threads=0, reference=False, cache=True, need_tokenizer=False, progress=None, diagnostic=None):
@@ -551,11 +552,9 @@ class Model:
     def forward(self, tokens, cache=None):
         """The logits [tokens, vocabulary] of all `tokens`, which follow those in
         `cache` and are added to it (in place). Raises QuantLLMError."""
-        tokens = np.ascontiguousarray(_to_tokens(tokens))
+        tokens = np.ascontiguousarray(_to_tokens(tokens, self.vocabulary_size))
         if tokens.size == 0:
             raise QuantLLMError("expected a non-empty list of tokens but got none")
-        if tokens.min() < 0 or tokens.max() >= self.vocabulary_size:
-            raise QuantLLMError(f"expected tokens in [0, {self.vocabulary_size}) but got {int(tokens.min())} to {int(tokens.max())}")
         if not isinstance(cache, (Cache, type(None))):
             raise wrong_type("cache", "a Cache of new_cache() or None", cache)
         cache = self.new_cache(tokens.size) if cache is None else cache
@@ -577,7 +576,7 @@ class Model:
         whole window are dropped. A window has 1024 tokens by default, or as many
         as the model is for if these are fewer. `progress(done, total, perplexity)`
         is called after every window. Returns {"perplexity", "tokens", "seconds"}."""
-        tokens = _to_tokens(tokens)
+        tokens = _to_tokens(tokens, self.vocabulary_size)
         context = self.context
         window = check_integer(min(1024, context or 1024) if window is None else window, "window", 2)
         if context and window > context:
@@ -610,7 +609,7 @@ class Model:
         without an end token, and none beyond the `context`. `temperature` of 0 takes the likeliest token; else
         one is drawn among the `top_k` likeliest (0: all) that make up `top_p` of
         the probability. The same seed gives the same tokens."""
-        tokens = _to_tokens(tokens)
+        tokens = _to_tokens(tokens, self.vocabulary_size)
         max_tokens = check_integer(max_tokens, "max_tokens", 0, 2**31 - 1 - tokens.size)
         temperature = check_number(temperature, "temperature", 0, 100)
         top_k = check_integer(top_k, "top_k", 0)
@@ -651,13 +650,18 @@ class Model:
         return map(decoder.push, self.generate(tokens, **options))
 
 
-def _to_tokens(tokens):
-    """Numbers of tokens as an array of int64."""
+def _to_tokens(tokens, vocabulary_size):
+    """Numbers of tokens of a vocabulary as an array of int64."""
     given = np.asarray(tokens)
     if given.ndim != 1:
         raise QuantLLMError(f"expected a list of tokens but got shape {list(given.shape)}")
-    if given.size and given.dtype.kind not in "iu":
+    # NumPy has no type for numbers of 2^64 and more.
+    is_integer = given.dtype.kind in "iu" or all(type(token) is int for token in given)
+    if not is_integer:
         raise QuantLLMError(f"expected tokens as integers but got {given.dtype}")
+    # Before the conversion, which changes numbers of 2^63 and more.
+    if given.size and (given.min() < 0 or given.max() >= vocabulary_size):
+        raise QuantLLMError(f"expected tokens in [0, {vocabulary_size}) but got {int(given.min())} to {int(given.max())}")
     return given.astype(np.int64, copy=False)
 
 

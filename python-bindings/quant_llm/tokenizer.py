@@ -231,6 +231,16 @@ def find_end_tokens(config):
     return tokens
 
 
+def check_special_tokens(config, vocabulary_size):
+    """QuantLLMError if the dictionary of a config.json names tokens that are not in
+    the vocabulary of the model."""
+    bos = config.get("bos_token_id")
+    for key, tokens in (("bos_token_id", () if bos is None else (bos,)), ("eos_token_id", find_end_tokens(config))):
+        for token in tokens:
+            if not isinstance(token, int) or not 0 <= token < vocabulary_size:
+                raise QuantLLMError(f"config.json: expected '{key}' in [0, {vocabulary_size}), the vocabulary of the model, but got {json.dumps(token)}")
+
+
 def load_tokenizer(directory):
     """The tokenizer of a model directory, or None if it has none."""
     path = os.path.join(directory, "tokenizer.json")

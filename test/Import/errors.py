@@ -59,6 +59,9 @@ OPTIONS = {
     "heads": (dict(num_key_value_heads=3), "multiple of the number of key-value heads but got 4 and 3"),
     "negative": (dict(num_hidden_layers=-1), "expected a number of layers from 1 to 4096 but got -1"),
     "many-layers": (dict(num_hidden_layers=4096), "expected a tensor 'model.layers.2."),
+    "epsilon": (dict(rms_norm_eps=1e30), "expected 'rms_norm_eps' in (0, 1) but got 1"),
+    "bos": (dict(bos_token_id=32), "expected 'bos_token_id' in [0, 32), the vocabulary of the model, but got 32"),
+    "eos": (dict(eos_token_id=[2, -7]), "expected 'eos_token_id' in [0, 32), the vocabulary of the model, but got -7"),
     "text": (dict(vocab_size="32"), "expected an integer for 'vocab_size' but got \"32\""),
 }
 

@@ -84,7 +84,7 @@ def test_errors(tmp_path):
         assert os.listdir(tmp_path) in (["short.txt"], ["short.txt", "w.npy"], ["w.npy", "short.txt"])
 
     short.write_text("")
-    fails("expected a text but it is empty", MODEL, "--text", str(short))
+    fails(f"'{short}': expected a text but it is empty", MODEL, "--text", str(short))
     short.write_text("Once upon a time there was a cat.")
     fails("expected at least 65536 tokens for 128 samples of 512 but the text has", MODEL, "--text", str(short))
     fails("cannot read", MODEL, "--text", str(tmp_path / "none"))

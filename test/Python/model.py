@@ -119,6 +119,8 @@ def test_sampling_follows_the_distribution():
     [
         (lambda m: m.new_cache(-1), QuantLLMError, "capacity: expected an integer from 0 to 2147483647 but got -1"),
         (lambda m: m.new_cache("x"), TypeError, "capacity: expected an integer but got str"),
+        (lambda m: m.forward(np.array([3, 2**63], np.uint64)), QuantLLMError, r"expected tokens in \[0, \d+\) but got 3 to 9223372036854775808"),
+        (lambda m: m.perplexity([3, 2**64]), QuantLLMError, r"expected tokens in \[0, \d+\) but got 3 to 18446744073709551616"),
         (lambda m: m.forward([1], cache=4), TypeError, "cache: expected a Cache of new_cache.. or None but got int"),
         (lambda m: m.perplexity([1] * 9, window=1), QuantLLMError, "window: expected an integer from 2 to .* but got 1"),
         (lambda m: m.perplexity([1] * 9, window=2.5), TypeError, "window: expected an integer but got float"),

@@ -11,7 +11,7 @@ import json
 import pytest
 import tokenizers
 from quant_llm import QuantLLMError
-from quant_llm.tokenizer import StreamDecoder, Tokenizer, find_end_tokens
+from quant_llm.tokenizer import StreamDecoder, Tokenizer, check_special_tokens, find_end_tokens
 
 TEXT = "Once upon a time,  there were 1234 caf\u00e9s\n\n\tand 2 don't \U0001f600 <s>it</s>."
 
@@ -176,3 +176,11 @@ def test_end_tokens():
     assert find_end_tokens({}) == ()
     assert find_end_tokens({"eos_token_id": 2}) == (2,)
     assert find_end_tokens({"eos_token_id": [2, 3]}) == (2, 3)
+
+
+@pytest.mark.parametrize("key, value, got", [("bos_token_id", 8, "8"), ("bos_token_id", "<s>", '"<s>"'), ("eos_token_id", -7, "-7"), ("eos_token_id", [2, 99], "99")])
+def test_special_tokens_are_of_the_vocabulary(key, value, got):
+    check_special_tokens({"bos_token_id": None}, 8)
+    check_special_tokens({"bos_token_id": 7, "eos_token_id": [0, 7]}, 8)
+    with pytest.raises(QuantLLMError, match=rf"config.json: expected '{key}' in \[0, 8\), the vocabulary of the model, but got {got}"):
+        check_special_tokens({key: value}, 8)

@@ -94,6 +94,13 @@ Result<std::string> writeHuggingFaceConfig(const ModelConfig &config,
 /// for their products not to overflow.
 Status verifyModelConfig(const ModelConfig &config);
 
+/// Checks that `epsilon`, the value of the option `key`, is in (0, 1): the root
+/// of a mean square of 0 is divided by otherwise, or nothing is normalized.
+Status verifyEpsilon(std::string_view key, double epsilon);
+
+/// Checks that `token`, the value of the option `key`, is in the vocabulary.
+Status verifyToken(std::string_view key, int64_t token, int64_t vocabSize);
+
 /// The tensors of the model in the order of use. For tied embeddings only the
 /// embedding table is listed.
 std::vector<TensorSpec> listTensors(const ModelConfig &config);

@@ -16,6 +16,7 @@
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Numerics/Element.h"
+#include "quant-llm/Support/Numbers.h"
 #include "quant-llm/Support/Progress.h"
 
 #include "mlir/IR/BuiltinOps.h"
@@ -175,7 +176,8 @@ LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
   granularity.alpha = alpha;
   if (!(alpha > 0.0 && alpha <= 2.0))
     return emitOptionError(context, "alpha")
-           << "expected a number in (0, 2] but got " << alpha;
+           << "expected a number in (0, 2] but got "
+           << formatShortest<double>(alpha);
   // docs/FineQuant.md has the measurements behind the defaults.
   granularity.sizes = {256, 128, 64};
   if (!sizes.empty())

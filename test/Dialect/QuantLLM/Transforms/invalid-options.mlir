@@ -20,7 +20,9 @@
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='block=0,64' 2>&1 | FileCheck %s --check-prefix=SCHEME
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='alpha=0' 2>&1 | FileCheck %s --check-prefix=ALPHA
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='alpha=nan' 2>&1 | FileCheck %s --check-prefix=ALPHA
+// RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='alpha=2.0000001' 2>&1 | FileCheck %s --check-prefix=DIGITS
 // ALPHA: error: quant-llm-choose-granularity: invalid option 'alpha': expected a number in (0, 2] but got
+// DIGITS: error: quant-llm-choose-granularity: invalid option 'alpha': expected a number in (0, 2] but got 2.0000001{{$}}
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='sizes=64,-1' 2>&1 | FileCheck %s --check-prefix=SIZES
 // SIZES: error: quant-llm-choose-granularity: invalid option 'sizes': expected positive group sizes but got -1
 // RUN: not quant-opt %t/model.mlir -quant-llm-choose-granularity='block=1,64 alpha=0.5' 2>&1 | FileCheck %s --check-prefix=UNUSED -DNAME=alpha
