@@ -88,6 +88,7 @@ struct InsertChecks : public quant_llm::impl::InsertChecksBase<InsertChecks> {
         failed(refuseUncheckedOps(module)) || failed(refuseRecursion(module)))
       return signalPassFailure();
     dropPromises(module);
+    keepExtents(module);
     if (failed(guardDivisions(module)) || failed(guardSteps(module)))
       return signalPassFailure();
     SmallVector<Operation *> ops;
@@ -393,6 +394,24 @@ private:
         });
     rewriter.replaceOp(op, generic);
     return scalar;
+  }
+
+  /// Upstream folds these of a value with itself to a constant of the same
+  /// type, which no memory can be laid out for if extents are dynamic. Ops on
+  /// scalars fold to scalars.
+  void keepExtents(ModuleOp module) {
+    IRRewriter rewriter(&getContext());
+    SmallVector<Operation *> ops;
+    for (auto function : module.getOps<func::FuncOp>())
+      function.walk([&](Operation *op) {
+        if (!isa<arith::XOrIOp, arith::CmpIOp>(op))
+          return;
+        auto type = dyn_cast<RankedTensorType>(op->getResult(0).getType());
+        if (type && !type.hasStaticShape())
+          ops.push_back(op);
+      });
+    for (Operation *op : ops)
+      writeAsGeneric(rewriter, op);
   }
 
   /// That of the op around what was the body of a named op.

@@ -25,7 +25,13 @@
 #include "mlir/IR/Matchers.h"
 
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/MC/MCSubtargetInfo.h"
+#include "llvm/MC/TargetRegistry.h"
+#include "llvm/Support/TargetSelect.h"
 #include "llvm/TargetParser/Host.h"
+#include "llvm/TargetParser/Triple.h"
+
+#include <memory>
 
 namespace quant_llm {
 #define GEN_PASS_DEF_CONVERTQUANTLLMTOCPU
@@ -34,6 +40,25 @@ namespace quant_llm {
 
 using namespace mlir;
 using namespace quant_llm;
+
+/// Whether a processor of the kind that code is made for has a feature of this
+/// name.
+static bool isFeature(StringRef name) {
+  static const std::unique_ptr<llvm::MCSubtargetInfo> subtarget =
+      []() -> std::unique_ptr<llvm::MCSubtargetInfo> {
+    llvm::InitializeNativeTarget();
+    llvm::Triple triple(llvm::sys::getProcessTriple());
+    std::string error;
+    const llvm::Target *target =
+        llvm::TargetRegistry::lookupTarget(triple, error);
+    return std::unique_ptr<llvm::MCSubtargetInfo>(
+        target ? target->createMCSubtargetInfo(triple, "", "") : nullptr);
+  }();
+  return !subtarget || llvm::any_of(subtarget->getAllProcessorFeatures(),
+                                    [&](const llvm::SubtargetFeatureKV &known) {
+                                      return name == known.Key;
+                                    });
+}
 
 namespace {
 
@@ -53,6 +78,14 @@ struct ConvertQuantLLMToCPU
         if (!isEnabled && !feature.consume_front("-")) {
           emitOptionError("features",
                           "expected names with + or - before them but got '" +
+                              feature + "'");
+          return signalPassFailure();
+        }
+        if (!isFeature(feature)) {
+          emitOptionError("features",
+                          "expected features of processors of this machine's "
+                          "kind, in the names that llc -mattr=help lists, but "
+                          "got '" +
                               feature + "'");
           return signalPassFailure();
         }

@@ -193,6 +193,13 @@ static std::string findFault(Operation *op, SymbolTable &symbols) {
   if (isa_and_nonnull<ub::UBDialect>(op->getDialect()))
     return "expected defined values; an op with constant operands for which it "
            "is undefined folds to this";
+  if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
+    auto type = dyn_cast<ShapedType>(constant.getType());
+    if (type && !type.hasStaticShape())
+      return "expected a constant of a fixed shape; one of a dynamic shape is "
+             "what a pass made of arith.xori or arith.cmpi of a tensor with "
+             "itself: run that pass later, or write linalg.fill";
+  }
   if (auto dim = dyn_cast<ShapedDimOpInterface>(op)) {
     auto type = dyn_cast<ShapedType>(dim.getShapedValue().getType());
     std::optional<int64_t> index = getConstantIntValue(dim.getDimension());

@@ -5,8 +5,10 @@
 // RUN: quant-opt %s --convert-quant-llm-to-cpu="features=+avx2,+avx512f" | FileCheck %s --check-prefix=WIDE
 // RUN: quant-opt %s --convert-quant-llm-to-cpu="features=+avx2" | FileCheck %s --check-prefix=NARROW
 // RUN: not quant-opt %s --convert-quant-llm-to-cpu="features=+avx2,avx512f" 2>&1 | FileCheck %s --check-prefix=SIGN
+// RUN: not quant-opt %s --convert-quant-llm-to-cpu="features=+avx2,-nope" 2>&1 | FileCheck %s --check-prefix=UNKNOWN
 
 // SIGN: convert-quant-llm-to-cpu: invalid option 'features': expected names with + or - before them but got 'avx512f'
+// UNKNOWN: convert-quant-llm-to-cpu: invalid option 'features': expected features of processors of this machine's kind, in the names that llc -mattr=help lists, but got 'nope'
 // FEATURES: expected a processor with avx512f for vector-bits=512 of convert-quant-llm-to-cpu; choose 128 or 256
 // WIDE: vector<16xf32>
 // NARROW-NOT: vector<16xf32>

@@ -16,6 +16,8 @@
 
 #include <utility>
 
+#include "llvm/ADT/StringExtras.h"
+
 using namespace mlir;
 using namespace quant_llm;
 
@@ -165,7 +167,7 @@ FailureOr<ElementAttr> ElementAttr::parseBare(AsmParser &parser) {
       return make(named.kind, named.bits, {});
 
   if (name == "codebook") {
-    uint64_t bits = 0;
+    APInt bits;
     SmallVector<float> values;
     auto parseValue = [&]() -> ParseResult {
       APFloat value(APFloat::IEEEsingle());
@@ -174,15 +176,25 @@ FailureOr<ElementAttr> ElementAttr::parseBare(AsmParser &parser) {
       values.push_back(value.convertToFloat());
       return success();
     };
-    if (parser.parseLess() || parser.parseInteger(bits) ||
-        parser.parseComma() ||
+    if (parser.parseLess())
+      return failure();
+    SMLoc bitsLoc = parser.getCurrentLocation();
+    OptionalParseResult parsed = parser.parseOptionalInteger(bits);
+    if (!parsed.has_value())
+      return parser.emitError(bitsLoc, "expected the bits of a codebook");
+    if (failed(*parsed))
+      return failure();
+    // Of verify(), which has no room for any other number.
+    if (bits.slt(1) || bits.sgt(8))
+      return parser.emitError(bitsLoc,
+                              "expected an element of 1 to 8 bits but got ")
+             << llvm::toString(bits, 10, /*Signed=*/true);
+    if (parser.parseComma() ||
         parser.parseCommaSeparatedList(AsmParser::Delimiter::Square,
                                        parseValue) ||
         parser.parseGreater())
       return failure();
-    // A width that does not fit is out of the bounds of verify() as well.
-    unsigned width = bits > 64 ? 64 : bits;
-    return make(ElementKind::Codebook, width,
+    return make(ElementKind::Codebook, bits.getZExtValue(),
                 DenseF32ArrayAttr::get(context, values));
   }
 

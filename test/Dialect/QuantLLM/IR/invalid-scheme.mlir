@@ -6,6 +6,16 @@ module attributes {test.e = #quant_llm.element<int9>} {}
 
 // -----
 
+// expected-error @below {{expected an element of 1 to 8 bits but got -1}}
+module attributes {test.e = #quant_llm.element<codebook<-1, [1.0]>>} {}
+
+// -----
+
+// expected-error @below {{expected an element of 1 to 8 bits but got 18446744073709551616}}
+module attributes {test.e = #quant_llm.element<codebook<18446744073709551616, [1.0]>>} {}
+
+// -----
+
 // QL-ELEMENT-C1
 // expected-error @below {{expected an element of 1 to 8 bits but got 0}}
 module attributes {test.e = #quant_llm.element<uint0>} {}
@@ -39,7 +49,7 @@ module attributes {test.e = #quant_llm.element<codebook<2, [0.0, 1.0, 2.0]>>} {}
 // -----
 
 // QL-ELEMENT-C1
-// expected-error @below {{expected an element of 1 to 8 bits but got 64}}
+// expected-error @below {{expected an element of 1 to 8 bits but got 4294967296}}
 module attributes {test.e = #quant_llm.element<codebook<4294967296, [0.0]>>} {}
 
 // -----
