@@ -171,9 +171,9 @@ def test_full_disk(checkout, script, option):
 @pytest.mark.parametrize("script", ["quickstart.sh", "setup.sh"])
 def test_build_directory(checkout, script):
     write_program(checkout / "bin" / "ptxas", "exit 0\n")
-    for given, expected in (("out/b c", checkout / "out/b c"), ("../elsewhere", checkout.parent / "elsewhere"), ("/abs/olute", "/abs/olute"), ("", checkout / "build")):
+    for given, expected in (("out/b c", checkout / "out/b c"), ("../elsewhere", checkout.parent / "elsewhere"), (checkout.parent / "abs/olute", checkout.parent / "abs/olute"), ("", checkout / "build")):
         arguments = USUAL if script == "quickstart.sh" else ()
-        status, _, err = run(checkout, *arguments, script=script, QUANT_LLM_BUILD_DIR=given)
+        status, _, err = run(checkout, *arguments, script=script, QUANT_LLM_BUILD_DIR=str(given))
         assert (status, err) == (0, "")
         assert (checkout / "site" / "quant_llm_build.pth").read_text() == f"{expected}/python_packages\n"
         assert f"-B {expected} " in (checkout / "cmake").read_text()
@@ -218,7 +218,7 @@ def test_shared_memory(checkout):
 def test_nothing_is_kept_outside_the_checkout(checkout, tmp_path):
     write_program(checkout / "bin" / "cmake", f'echo "$QUANT_LLM_CACHE_DIR:$PIP_CACHE_DIR" > "{checkout}/caches"\n')
     home = {"HOME": str(tmp_path / "home"), "QUANT_LLM_CACHE_DIR": "", "PIP_CACHE_DIR": ""}
-    for more, expected in (({}, f"{checkout}/.cache/quant-llm:{checkout}/.cache/pip"), ({"QUANT_LLM_CACHE_DIR": "/a", "PIP_CACHE_DIR": "/b"}, "/a:/b")):
+    for more, expected in (({}, f"{checkout}/.cache/quant-llm:{checkout}/.cache/pip"), ({"QUANT_LLM_CACHE_DIR": f"{tmp_path}/a", "PIP_CACHE_DIR": f"{tmp_path}/b"}, f"{tmp_path}/a:{tmp_path}/b")):
         assert run(checkout, *USUAL, **(home | more))[0] == 0
         assert (checkout / "caches").read_text() == expected + "\n"
 
