@@ -10,7 +10,7 @@
 
 #include "Context.h"
 
-#include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/ParsePipeline.h"
 #include "quant-llm/Support/AtomicFile.h"
 
 #include "mlir/Pass/PassManager.h"
@@ -30,11 +30,14 @@ static Result<OpPassManager> parsePipeline(StringRef text) {
                             ? text.str()
                             : ("builtin.module(" + text + ")").str();
   std::string message;
-  llvm::raw_string_ostream os(message);
-  FailureOr<OpPassManager> pipeline = parsePassPipeline(wrapped, os);
-  if (failed(pipeline))
+  FailureOr<OpPassManager> pipeline;
+  if (failed(buildPipeline(wrapped, message, [&](std::string &errors) {
+        llvm::raw_string_ostream os(errors);
+        pipeline = parsePassPipeline(wrapped, os);
+        return LogicalResult(pipeline);
+      })))
     return Status::error("invalid pass pipeline '" + text.str() +
-                         "': " + summarizePipelineErrors(message, wrapped));
+                         "': " + message);
   return std::move(*pipeline);
 }
 

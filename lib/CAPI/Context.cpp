@@ -8,8 +8,9 @@
 
 #include "Context.h"
 
+#include "quant-llm/Dialect/QuantLLM/Utils/ParsePipeline.h"
+#include "quant-llm/Parser/ParseSafely.h"
 #include "quant-llm/Support/AtomicFile.h"
-#include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Support/Progress.h"
 
 #include "mlir/Bytecode/BytecodeWriter.h"
@@ -114,22 +115,25 @@ CollectingContext::~CollectingContext() = default;
 
 OwningOpRef<ModuleOp> CollectingContext::parse(const char *source, size_t size,
                                                const char *name) {
-  if (Status status = checkSource(std::string_view(source, size));
-      !status.ok()) {
-    emitError(FileLineColLoc::get(&context, name ? name : "<memory>", 0, 0))
-        << status.message();
-    return nullptr;
-  }
   llvm::SourceMgr sourceManager;
   // The parser wants a NUL after the last byte, which callers may lack.
   sourceManager.AddNewSourceBuffer(
       llvm::MemoryBuffer::getMemBufferCopy(llvm::StringRef(source, size),
                                            name ? name : "<memory>"),
       llvm::SMLoc());
-  return parseSourceFile<ModuleOp>(sourceManager, &context);
+  OwningOpRef<ModuleOp> module;
+  Status status = parseSafely(std::string_view(source, size), [&] {
+    module = parseSourceFile<ModuleOp>(sourceManager, &context);
+  });
+  if (!status.ok())
+    emitError(FileLineColLoc::get(&context, name ? name : "<memory>", 0, 0))
+        << status.message();
+  return module;
 }
 
 LogicalResult CollectingContext::run(PassManager &pm, ModuleOp module) {
+  if (std::string fault = findUnknownAnchor(pm, &context); !fault.empty())
+    return emitError(UnknownLoc::get(&context)) << fault;
   if (!handlers.progress)
     return pm.run(module);
   ProgressScope scope([this](const Progress &progress) {

@@ -12,7 +12,9 @@
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/ParsePipeline.h"
 #include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Parser/ParseSafely.h"
 #include "quant-llm/Pipelines/Pipelines.h"
 #include "quant-llm/Runtime/CPU/CpuEngine.h"
 #include "quant-llm/Runtime/CPU/Npy.h"
@@ -23,9 +25,11 @@
 #include "mlir/IR/Remarks.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
-#include "mlir/Pass/PassRegistry.h"
+#include "mlir/Support/FileUtilities.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/SourceMgr.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <algorithm>
@@ -104,9 +108,8 @@ struct VerifyEquivalence
     // text is reported when the pass runs.
     OpPassManager nested(ModuleOp::getOperationName());
     std::string ignored;
-    llvm::raw_string_ostream stream(ignored);
     if (!pipeline.empty() &&
-        succeeded(parsePassPipeline(pipeline, nested, stream)))
+        succeeded(parsePipeline(pipeline, nested, ignored)))
       nested.getDependentDialects(registry);
   }
 
@@ -120,6 +123,7 @@ private:
     return getOperation().emitError() << kPassName << ": ";
   }
   LogicalResult run();
+  OwningOpRef<ModuleOp> parseReference(MLIRContext *context);
   FailureOr<Candidate> load(function_ref<OwningOpRef<ModuleOp>(MLIRContext *)>);
   FailureOr<Candidate> loadCopy(ModuleOp module);
   FailureOr<std::vector<Tensor>> makeArguments(const FunctionSignature &type,
@@ -183,6 +187,25 @@ FailureOr<Candidate> VerifyEquivalence::loadCopy(ModuleOp module) {
   return load([&](MLIRContext *context) {
     return parseSourceString<ModuleOp>(*text, context);
   });
+}
+
+OwningOpRef<ModuleOp> VerifyEquivalence::parseReference(MLIRContext *context) {
+  OwningOpRef<ModuleOp> module;
+  std::string message;
+  std::unique_ptr<llvm::MemoryBuffer> input =
+      openInputFile(reference, &message);
+  if (!input) {
+    emitError(UnknownLoc::get(context)) << message;
+    return module;
+  }
+  llvm::SourceMgr sources;
+  StringRef source = input->getBuffer();
+  sources.AddNewSourceBuffer(std::move(input), llvm::SMLoc());
+  Status status = parseSafely(
+      source, [&] { module = parseSourceFile<ModuleOp>(sources, context); });
+  if (!status.ok())
+    emitError(UnknownLoc::get(context)) << status.message();
+  return module;
 }
 
 /// Numbers as a widened function takes them.
@@ -407,9 +430,8 @@ LogicalResult VerifyEquivalence::run() {
            << double(bound);
   FailureOr<Candidate> before;
   if (!reference.empty()) {
-    before = load([&](MLIRContext *context) {
-      return parseSourceFile<ModuleOp>(reference, context);
-    });
+    before =
+        load([&](MLIRContext *context) { return parseReference(context); });
     if (failed(before))
       return failure();
   } else {
@@ -418,10 +440,11 @@ LogicalResult VerifyEquivalence::run() {
       return failure();
     OpPassManager nested(ModuleOp::getOperationName());
     std::string message;
-    llvm::raw_string_ostream stream(message);
-    if (failed(parsePassPipeline(pipeline, nested, stream)))
-      return emitOptionError("pipeline",
-                             summarizePipelineErrors(message, pipeline));
+    if (failed(parsePipeline(pipeline, nested, message)))
+      return emitOptionError("pipeline", message);
+    if (message = findUnknownAnchor(nested, module.getContext());
+        !message.empty())
+      return emitOptionError("pipeline", message);
     if (failed(runPipeline(nested, module)))
       return failure();
   }

@@ -11,6 +11,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Pipelines/Pipelines.h"
+
+#include "quant-llm/Dialect/QuantLLM/Utils/ParsePipeline.h"
 #include "quant-llm/Pipelines/Recipes.h"
 
 #include "mlir/Pass/PassManager.h"
@@ -61,8 +63,8 @@ addRecipe(const Recipe &recipe, OpPassManager &pm, StringRef text,
     message = options.checkedOptions.findFault(name, text);
   if (!message.empty())
     return emitError(message);
-  llvm::raw_string_ostream os(message);
-  if (failed(options.parseFromString(text, os)))
+  if (llvm::raw_string_ostream os(message);
+      failed(options.parseFromString(text, os)))
     return emitError(message);
   auto fail = [&](const Twine &error) {
     return emitError(name + ": " + error);
@@ -85,8 +87,8 @@ addRecipe(const Recipe &recipe, OpPassManager &pm, StringRef text,
   Result<std::string> pipeline = recipe.render(values);
   if (!pipeline.ok())
     return fail(pipeline.message());
-  if (failed(parsePassPipeline(*pipeline, pm, os)))
-    return emitError(summarizePipelineErrors(message, *pipeline));
+  if (failed(parsePipeline(*pipeline, pm, message)))
+    return emitError(message);
   return success();
 }
 

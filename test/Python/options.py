@@ -112,6 +112,11 @@ def test_pipelines_that_are_none(capfd):
         ("cse{x='a\nb'}", "failed to add `cse` with options `x='a\\nb'`: no such option x"),
         ("cse{x=1}", "failed to add `cse` with options `x=1`: no such option x"),
         ("func.func(cse{x=1})", "failed to add `cse` with options `x=1`: no such option x"),
+        # LLVM writes what is wrong with values of MLIR's own passes to standard error.
+        ("canonicalize{max-iterations=abc}", "failed to add `canonicalize` with options `max-iterations=abc`: invalid option 'max-iterations': 'abc' value invalid for long argument!"),
+        ("canonicalize{region-simplify=zzz}", "failed to add `canonicalize` with options `region-simplify=zzz`: invalid option 'region-simplify': Cannot find option named 'zzz'!"),
+        ("cse,builtin.module(canonicalize{top-down=maybe})", "failed to add `canonicalize` with options `top-down=maybe`: invalid option 'top-down': 'maybe' is invalid value for boolean argument! Try 0 or 1"),
+        ("inline{op-pipelines=func.func(nope)}", "'nope' does not refer to a registered pass or pass pipeline, at the beginning of 'nope'"),
     ):
         with pytest.raises(quant_llm.QuantLLMError) as info:
             quant_llm.run_pipeline(EMPTY, pipeline)
@@ -198,6 +203,23 @@ def test_options_that_are_examined_when_the_pass_runs(pipeline):
         quant_llm.run_pipeline(EMPTY, pipeline)
     assert message in str(info.value)
     assert f"error: {message}" in quant_opt(f"--{name}={options}" if options else f"--{name}").stderr
+
+
+def test_anchors_that_do_not_exist(capfd):
+    for pipeline, anchor in (
+        ("nosuch.op(cse)", "nosuch.op"),
+        ("cse,builtin.module(func.func(cse),func.fun(cse{}))", "func.fun"),
+        ("quant-llm-verify-equivalence{pipeline=nosuch.op(cse)}", "nosuch.op"),
+    ):
+        message = f"expected an operation for passes to run on but got '{anchor}(...)', which does not exist"
+        with pytest.raises(quant_llm.QuantLLMError, match=re.escape(message)):
+            quant_llm.run_pipeline(b"func.func @f(%x: f32) -> f32 { return %x : f32 }", pipeline)
+    run = quant_opt("--pass-pipeline=builtin.module(nosuch.op(cse))")
+    assert run.returncode != 0 and "error: expected an operation for passes to run on but got 'nosuch.op(...)'" in run.stderr
+    assert not quant_opt("--pass-pipeline=builtin.module(nosuch.op(cse))", "--allow-unregistered-dialect").stderr
+    for pipeline in ("any(cse)", "func.func(cse),gpu.module(gpu.func(cse))", "composite-fixed-point-pass{name=a(b pipeline='any(cse)'}"):
+        quant_llm.run_pipeline(EMPTY, pipeline)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("pipeline", [

@@ -11,10 +11,11 @@
 
 #include "quant-llm/Conversion/QuantLLMToCPU/Bufferization.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/ParsePipeline.h"
 #include "quant-llm/InitAllDialects.h"
 #include "quant-llm/InitAllPasses.h"
+#include "quant-llm/Parser/ParseSafely.h"
 #include "quant-llm/Support/AtomicFile.h"
-#include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Support/Parallel.h"
 
 #include "mlir/InitAllDialects.h"
@@ -22,6 +23,8 @@
 #include "mlir/InitAllPasses.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Support/FileUtilities.h"
+#include "mlir/Support/ToolUtilities.h"
+#include "mlir/Tools/ParseUtilities.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
@@ -29,6 +32,7 @@
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/PrettyStackTrace.h"
 #include "llvm/Support/Process.h"
+#include "llvm/Support/SourceMgr.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <cstdio>
@@ -85,22 +89,56 @@ static LogicalResult addPasses(PassManager &pm, const MlirOptMainConfig &config,
         [input](Diagnostic &diagnostic) {
           return reportUnlocated(diagnostic, input);
         });
-  std::string errors;
-  {
-    ScopedDiagnosticHandler handler(
-        pm.getContext(),
-        [&](Diagnostic &diagnostic) { errors += diagnostic.str() + "\n"; });
-    if (succeeded(config.setupPassPipeline(pm)))
+  std::string message;
+  LogicalResult built =
+      quant_llm::buildPipeline(pipeline, message, [&](std::string &errors) {
+        ScopedDiagnosticHandler handler(
+            pm.getContext(),
+            [&](Diagnostic &diagnostic) { errors += diagnostic.str() + "\n"; });
+        return config.setupPassPipeline(pm);
+      });
+  if (succeeded(built)) {
+    message = quant_llm::findUnknownAnchor(pm, pm.getContext());
+    if (message.empty())
       return success();
   }
-  // Parsers of LLVM have said themselves what is wrong with values.
-  std::string message = quant_llm::summarizePipelineErrors(errors, pipeline);
   llvm::errs() << "quant-opt: error: "
                << (message.empty() ? "the passes and options of the command "
                                      "line are wrong"
                                    : message)
                << "; 'quant-opt --help' lists all\n";
   return failure();
+}
+
+/// Whether MLIR's parser survives the input, as MlirOptMain will give it; what
+/// it has to say is said then.
+static quant_llm::Status checkParses(const llvm::MemoryBuffer &input,
+                                     const DialectRegistry &registry,
+                                     const MlirOptMainConfig &config) {
+  quant_llm::Status status = quant_llm::Status::success();
+  auto parsePiece = [&](std::unique_ptr<llvm::MemoryBuffer> piece,
+                        raw_ostream &) {
+    // One thread, because only its faults are caught.
+    MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+    context.allowUnregisteredDialects(config.shouldAllowUnregisteredDialects());
+    ScopedDiagnosticHandler silent(&context,
+                                   [](Diagnostic &) { return success(); });
+    StringRef source = piece->getBuffer();
+    auto sources = std::make_shared<llvm::SourceMgr>();
+    sources->AddNewSourceBuffer(std::move(piece), llvm::SMLoc());
+    status = quant_llm::parseSafely(source, [&] {
+      (void)parseSourceFileForTool(
+          sources, ParserConfig(&context, config.shouldVerifyOnParsing()),
+          !config.shouldUseExplicitModule());
+    });
+    return success(status.ok());
+  };
+  llvm::raw_null_ostream ignored;
+  (void)splitAndProcessBuffer(
+      llvm::MemoryBuffer::getMemBuffer(input.getMemBufferRef(),
+                                       /*RequiresNullTerminator=*/false),
+      parsePiece, ignored, config.inputSplitMarker());
+  return status;
 }
 
 /// MlirOptMain with a look at the input before MLIR reads it.
@@ -123,7 +161,7 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   auto input = openInputFile(inputName, &message);
   if (!input)
     return fail(message);
-  quant_llm::Status status = quant_llm::checkSource(input->getBuffer());
+  quant_llm::Status status = checkParses(*input, registry, config);
   if (!status.ok()) {
     llvm::errs() << inputName << ": error: " << status.message() << "\n";
     return failure();

@@ -11,8 +11,8 @@
 #include "../OutputText.h"
 
 #include "quant-llm/InitAllDialects.h"
+#include "quant-llm/Parser/ParseSafely.h"
 #include "quant-llm/Support/AtomicFile.h"
-#include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Target/PTX.h"
 #include "quant-llm/Target/Passes.h"
 #include "quant-llm/Target/Torch.h"
@@ -139,19 +139,19 @@ translate(const std::shared_ptr<llvm::SourceMgr> &sources, MLIRContext *context,
           llvm::function_ref<LogicalResult(ModuleOp)> use) {
   const llvm::MemoryBuffer *input =
       sources->getMemoryBuffer(sources->getMainFileID());
-  quant_llm::Status status = quant_llm::checkSource(input->getBuffer());
-  if (!status.ok()) {
-    llvm::errs() << input->getBufferIdentifier()
-                 << ": error: " << status.message() << "\n";
-    return failure();
-  }
   DialectRegistry registry;
   registerAllDialects(registry);
   registerAllExtensions(registry);
   quant_llm::registerAllDialects(registry);
   quant_llm::registerPTXTranslation(registry);
   context->appendDialectRegistry(registry);
-  OwningOpRef<ModuleOp> module = parseSourceFile<ModuleOp>(sources, context);
+  OwningOpRef<ModuleOp> module;
+  quant_llm::Status status = quant_llm::parseSafely(input->getBuffer(), [&] {
+    module = parseSourceFile<ModuleOp>(sources, context);
+  });
+  if (!status.ok())
+    llvm::errs() << input->getBufferIdentifier()
+                 << ": error: " << status.message() << "\n";
   return module ? use(*module) : failure();
 }
 

@@ -9,7 +9,8 @@
 // The reader of MLIR 22.1 trusts much of what it reads: counts size its tables,
 // and attributes are built without being verified. The parser of text recurses
 // without bound. A damaged file would end the process (docs/UpstreamIssues.md),
-// so whoever gives MLIR a buffer checks that with checkSource() before.
+// so whoever gives MLIR a buffer does that by parseSafely() (Parser/), which
+// begins with checkSource().
 //
 //===----------------------------------------------------------------------===//
 

@@ -26,6 +26,7 @@
 
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/SmallBitVector.h"
 #include "llvm/Support/MathExtras.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -182,6 +183,78 @@ static std::optional<int64_t> findWrongOffset(Operation *op) {
   return std::nullopt;
 }
 
+/// The type of a value, or of what it was before its extents were forgotten.
+static ShapedType getKnownType(Value value) {
+  while (auto cast = value.getDefiningOp<tensor::CastOp>())
+    value = cast.getSource();
+  return cast<ShapedType>(value.getType());
+}
+
+/// What is wrong with sizes that are known, of slices and of tensors that are
+/// padded or get another shape, for which patterns of upstream build buffers
+/// that do not exist. Empty if nothing is.
+static std::string findWrongSize(Operation *op) {
+  auto write = [](const char *what, int64_t is) {
+    return std::string("expected ") + what + " but got " + std::to_string(is);
+  };
+  auto findNegative = [&](ArrayRef<OpFoldResult> sizes, const char *what) {
+    for (OpFoldResult size : sizes)
+      if (std::optional<int64_t> value = getConstantIntValue(size);
+          value && (*value < 0 || *value > kMostPosition))
+        return write(what, *value);
+    return std::string();
+  };
+  if (auto pad = dyn_cast<tensor::PadOp>(op)) {
+    SmallVector<OpFoldResult> widths = pad.getMixedLowPad();
+    llvm::append_range(widths, pad.getMixedHighPad());
+    return findNegative(widths, "paddings that are not negative, and of a "
+                                "tensor that fits into memory,");
+  }
+  static constexpr const char *kSizes =
+      "sizes that are not negative, and of a tensor that fits into memory,";
+  if (auto expand = dyn_cast<tensor::ExpandShapeOp>(op))
+    return findNegative(expand.getMixedOutputShape(), kSizes);
+  if (auto expand = dyn_cast<memref::ExpandShapeOp>(op))
+    return findNegative(expand.getMixedOutputShape(), kSizes);
+  auto slice = dyn_cast<OffsetSizeAndStrideOpInterface>(op);
+  if (!slice)
+    return "";
+  SmallVector<OpFoldResult> sizes = slice.getMixedSizes();
+  if (std::string fault = findNegative(sizes, kSizes); !fault.empty())
+    return fault;
+  auto compare = [&](ShapedType whole, ShapedType part,
+                     const llvm::SmallBitVector &dropped) {
+    for (int64_t i = 0, j = 0, e = sizes.size(); i < e; ++i) {
+      std::optional<int64_t> size = getConstantIntValue(sizes[i]);
+      if (size && !whole.isDynamicDim(i) && *size > whole.getDimSize(i))
+        return write(("a slice of at most " +
+                      std::to_string(whole.getDimSize(i)) + " in dimension " +
+                      std::to_string(i))
+                         .c_str(),
+                     *size);
+      if (!part || dropped.test(i))
+        continue;
+      if (size && !part.isDynamicDim(j) && *size != part.getDimSize(j))
+        return write(("a slice of " + std::to_string(part.getDimSize(j)) +
+                      " in dimension " + std::to_string(i) +
+                      ", the size of what is inserted,")
+                         .c_str(),
+                     *size);
+      ++j;
+    }
+    return std::string();
+  };
+  if (auto extract = dyn_cast<tensor::ExtractSliceOp>(op))
+    return compare(getKnownType(extract.getSource()), {}, {});
+  if (auto insert = dyn_cast<tensor::InsertSliceOp>(op))
+    return compare(getKnownType(insert.getDest()),
+                   getKnownType(insert.getSource()), insert.getDroppedDims());
+  if (auto insert = dyn_cast<tensor::ParallelInsertSliceOp>(op))
+    return compare(insert.getDestType(), getKnownType(insert.getSource()),
+                   insert.getDroppedDims());
+  return "";
+}
+
 /// What is wrong with `op`; empty if nothing is.
 static std::string findFault(Operation *op, SymbolTable &symbols) {
   StringRef dialect = op->getName().getDialectNamespace();
@@ -222,6 +295,8 @@ static std::string findFault(Operation *op, SymbolTable &symbols) {
     return "expected offsets of slices that are not negative, and in a tensor "
            "that fits into memory, but got " +
            std::to_string(*offset);
+  if (std::string fault = findWrongSize(op); !fault.empty())
+    return fault;
   if (Type type = findFloatWithoutCode(op)) {
     std::string text;
     llvm::raw_string_ostream(text)

@@ -10,8 +10,8 @@
 
 #include "quant-llm/Conversion/QuantLLMToCPU/RuntimeFunctions.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
+#include "quant-llm/Parser/ParseSafely.h"
 #include "quant-llm/Pipelines/Pipelines.h"
-#include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Support/Parallel.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -428,14 +428,16 @@ Result<CompiledModule> cpu::compileModule(
   context.printOpOnDiagnostic(false);
   DiagnosticCollector diagnostics(&context);
 
-  if (Status status = checkSource(source); !status.ok())
-    return status.withContext("'" + bufferName + "'");
   llvm::SourceMgr sources;
   sources.AddNewSourceBuffer(
       llvm::MemoryBuffer::getMemBufferCopy(
           StringRef(source.data(), source.size()), bufferName),
       llvm::SMLoc());
-  OwningOpRef<ModuleOp> module = parseSourceFile<ModuleOp>(sources, &context);
+  OwningOpRef<ModuleOp> module;
+  Status status = parseSafely(
+      source, [&] { module = parseSourceFile<ModuleOp>(sources, &context); });
+  if (!status.ok())
+    return status.withContext("'" + bufferName + "'");
   if (!module)
     return Status::error(diagnostics.take("cannot parse '" + bufferName + "'"));
 

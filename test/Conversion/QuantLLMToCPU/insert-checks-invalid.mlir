@@ -403,3 +403,57 @@ func.func @f128(%a: f64) -> f64 {
   %1 = arith.truncf %0 : f128 to f64
   return %1 : f64
 }
+
+// -----
+
+// Sizes for which patterns of upstream make buffers that do not exist.
+
+func.func @pad(%a: tensor<?xf32>) -> tensor<?xf32> {
+  %low = arith.constant -5 : index
+  %high = arith.constant 1 : index
+  %zero = arith.constant 0.0 : f32
+  // expected-error @+1 {{expected paddings that are not negative, and of a tensor that fits into memory, but got -5}}
+  %0 = tensor.pad %a low[%low] high[%high] {
+  ^bb0(%i: index):
+    tensor.yield %zero : f32
+  } : tensor<?xf32> to tensor<?xf32>
+  return %0 : tensor<?xf32>
+}
+
+// -----
+
+func.func @expand(%a: tensor<?xf32>, %n: index) -> tensor<?x?xf32> {
+  %size = arith.constant 0x7fffffffffffffff : index
+  // expected-error @+1 {{expected sizes that are not negative, and of a tensor that fits into memory, but got 9223372036854775807}}
+  %0 = tensor.expand_shape %a [[0, 1]] output_shape [%n, %size] : tensor<?xf32> into tensor<?x?xf32>
+  return %0 : tensor<?x?xf32>
+}
+
+// -----
+
+func.func @extract(%a: tensor<4x8xf32>, %i: index) -> tensor<?x8xf32> {
+  %size = arith.constant 5 : index
+  // expected-error @+1 {{expected a slice of at most 4 in dimension 0 but got 5}}
+  %0 = tensor.extract_slice %a[%i, 0] [%size, 8] [1, 1] : tensor<4x8xf32> to tensor<?x8xf32>
+  return %0 : tensor<?x8xf32>
+}
+
+// -----
+
+func.func @insert(%a: tensor<16xi64>, %i: index) -> tensor<16xi64> {
+  %size = arith.constant 3 : index
+  %cast = tensor.cast %a : tensor<16xi64> to tensor<?xi64>
+  // expected-error @+1 {{expected a slice of 16 in dimension 0, the size of what is inserted, but got 3}}
+  %0 = tensor.insert_slice %cast into %a[%i] [%size] [1] : tensor<?xi64> into tensor<16xi64>
+  return %0 : tensor<16xi64>
+}
+
+// -----
+
+func.func @reduced(%a: tensor<8xf32>, %b: tensor<4x8xf32>, %i: index) -> tensor<4x8xf32> {
+  %size = arith.constant 7 : index
+  %cast = tensor.cast %a : tensor<8xf32> to tensor<?xf32>
+  // expected-error @+1 {{expected a slice of 8 in dimension 1, the size of what is inserted, but got 7}}
+  %0 = tensor.insert_slice %cast into %b[%i, 0] [1, %size] [1, 1] : tensor<?xf32> into tensor<4x8xf32>
+  return %0 : tensor<4x8xf32>
+}

@@ -8,6 +8,7 @@
 
 #include "quant-llm/Dialect/QuantLLM/Utils/CheckedOptions.h"
 
+#include "quant-llm/Dialect/QuantLLM/Utils/EscapeText.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ListAlternatives.h"
 
 #include "mlir/IR/BuiltinOps.h"
@@ -15,7 +16,6 @@
 #include "llvm/ADT/APInt.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
-#include "llvm/Support/Regex.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <deque>
@@ -62,22 +62,6 @@ bool quant_llm::isOptionError(Diagnostic &diagnostic) {
                    DiagnosticArgument::DiagnosticArgumentKind::String &&
                argument.getAsString() == kOptionError;
       });
-}
-
-/// Without line breaks and other control characters: messages have one line.
-static std::string escape(StringRef text) {
-  std::string escaped;
-  for (char c : text) {
-    if (c == '\n')
-      escaped += "\\n";
-    else if (c == '\t')
-      escaped += "\\t";
-    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
-      escaped += "\\x" + llvm::toHex(StringRef(&c, 1), /*LowerCase=*/true);
-    else
-      escaped += c;
-  }
-  return escaped;
 }
 
 //===----------------------------------------------------------------------===//
@@ -198,7 +182,7 @@ std::string CheckedOptions::findFault(StringRef owner, StringRef text) const {
     SmallVector<StringRef> names;
     for (const Entry &entry : entries)
       names.push_back(entry.option->ArgStr);
-    return (owner + ": unknown option '" + escape(name) + "': expected " +
+    return (owner + ": unknown option '" + escapeText(name) + "': expected " +
             (names.empty() ? "no options" : listAlternatives(names)))
         .str();
   }
@@ -217,7 +201,7 @@ std::string CheckedOptions::findFault(StringRef owner, StringRef text) const {
     auto check = [&](StringRef part) {
       std::string expected = entry.rule(part);
       if (!expected.empty())
-        fault = fail(expected + " but got '" + escape(part) + "'");
+        fault = fail(expected + " but got '" + escapeText(part) + "'");
       return success(fault.empty());
     };
     StringRef given = value.text ? StringRef(*value.text) : StringRef();
@@ -230,14 +214,14 @@ std::string CheckedOptions::findFault(StringRef owner, StringRef text) const {
       return fault;
     const GivenValue *other = std::exchange(earlier[value.index], &value);
     if (other && !entry.isList)
-      return fail("one value but got '" + escape(other->text.value_or("")) +
-                  "' and '" + escape(given) + "'");
+      return fail("one value but got '" + escapeText(other->text.value_or("")) +
+                  "' and '" + escapeText(given) + "'");
   }
   return "";
 }
 
 //===----------------------------------------------------------------------===//
-// Errors of pipelines
+// Places of pipelines
 //===----------------------------------------------------------------------===//
 
 std::string quant_llm::findWrongAnchor(StringRef owner, OpPassManager &pm) {
@@ -248,64 +232,4 @@ std::string quant_llm::findWrongAnchor(StringRef owner, OpPassManager &pm) {
   return (owner + ": expected a place in builtin.module(...) but got " +
           anchor + "(...)")
       .str();
-}
-
-/// What would close all that is open at the end of a pipeline.
-static std::string findMissingEnd(StringRef text) {
-  std::string closing;
-  for (size_t i = 0; i < text.size(); ++i) {
-    char c = text[i];
-    if (c == '(' || c == '{')
-      closing.insert(closing.begin(), c == '(' ? ')' : '}');
-    else if (!closing.empty() && c == closing.front())
-      closing.erase(closing.begin());
-    else if ((c == '\'' || c == '"') && StringRef(closing).contains('}'))
-      i = std::min(text.find(c, i + 1), text.size() - 1);
-  }
-  return closing;
-}
-
-std::string quant_llm::summarizePipelineErrors(StringRef errors,
-                                               StringRef text) {
-  // Of a pipeline that does not end, MLIR says that it does not begin.
-  if (errors.starts_with("expected pass pipeline to be wrapped"))
-    if (std::string missing = findMissingEnd(text); !missing.empty())
-      return "expected a closing '" + missing + "' at the end of the pipeline";
-  SmallVector<StringRef> lines;
-  errors.split(lines, '\n');
-  std::string message, refused;
-  bool isOfUpstream = false;
-  const llvm::Regex syntax(
-      "^MLIR Textual PassPipeline Parser:[0-9]+:([0-9]+): error: (.*)$");
-  for (size_t i = 0; i < lines.size(); ++i) {
-    if (SmallVector<StringRef> parts; syntax.match(lines[i], &parts)) {
-      // Then comes that line of the pipeline, or of a part of it.
-      size_t column = 1;
-      (void)parts[1].getAsInteger(10, column);
-      StringRef rest = i + 1 < lines.size() ? lines[i + 1] : StringRef();
-      rest = rest.drop_front(std::min(rest.size(), column - 1)).trim();
-      return parts[2].str() +
-             (rest.empty() ? ", at the end"
-                           : ", at the beginning of '" + rest.str() + "'");
-    }
-    StringRef line = lines[i].trim();
-    if (line.starts_with("failed to add `")) {
-      // The name of a pass and its options as they are written, which may have
-      // line breaks.
-      std::string whole = line.str();
-      while (!StringRef(whole).ends_with("`") && i + 1 < lines.size())
-        whole += "\n" + lines[++i].rtrim().str();
-      // Of the innermost list of passes first.
-      if (refused.empty())
-        refused = escape(whole);
-      continue;
-    }
-    isOfUpstream |= line.consume_front("<Pass-Options-Parser>: ");
-    if (!line.empty())
-      message += (message.empty() ? "" : "\n") + line.str();
-  }
-  // Our passes say themselves which pass refuses its options.
-  if (message.empty() || refused.empty() || !isOfUpstream)
-    return message.empty() ? refused : message;
-  return refused + ": " + message;
 }

@@ -227,12 +227,6 @@ struct CheckedPipelineRegistration {
   }
 };
 
-/// What MLIR says of the textual pipeline `text` (empty if it is not known)
-/// that it cannot build, in one message: what is wrong, without what only
-/// follows from it.
-std::string summarizePipelineErrors(llvm::StringRef errors,
-                                    llvm::StringRef text = "");
-
 } // namespace quant_llm
 
 #endif // QUANT_LLM_DIALECT_QUANTLLM_UTILS_CHECKEDOPTIONS_H
