@@ -82,7 +82,8 @@ quantLLMEngineGetNumResults(const QuantLLMEngine *engine, const char *function,
 
 /* Calls a function. `results` has room for `resultCapacity` tensors, at least
  * as many as the function has results (quantLLMEngineGetNumResults). After an
- * error the contents of arguments passed in place are unspecified. */
+ * error the contents of arguments passed in place are unspecified; they share
+ * no memory with other arguments. */
 QUANT_LLM_C_EXPORTED QuantLLMStatus
 quantLLMEngineInvoke(QuantLLMEngine *engine, const char *function,
                      const QuantLLMArgument *arguments, size_t numArguments,

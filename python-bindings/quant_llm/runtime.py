@@ -117,7 +117,8 @@ class Engine:
         element type; numbers and lists are converted.
 
         `in_place` names arguments (by position) that may be overwritten where a
-        result is their new value; that result is the same array.
+        result is their new value; that result is the same array. They must be
+        arrays that share no memory with the others.
         """
         signature = self.functions.get(check_text(function, "function"))
         if signature is None:
@@ -128,6 +129,8 @@ class Engine:
         passed, flags = [], []
         for position, (argument, expected) in enumerate(zip(arguments, signature.arguments)):
             if not isinstance(argument, np.ndarray):
+                if position in in_place:
+                    raise QuantLLMError(f"'{function}': argument {position}: expected a NumPy array to be updated in place but got {type(argument).__name__}")
                 argument = _convert(argument, expected, f"'{function}': argument {position}")
             dtype = _SAFETENSORS.get(argument.dtype.name)
             if dtype is None or not argument.dtype.isnative:
@@ -137,6 +140,12 @@ class Engine:
             flat = np.ascontiguousarray(argument).reshape(-1).view(np.uint8)
             passed.append((dtype, list(argument.shape), flat))
             flags.append(position in in_place)
+        for position in in_place:
+            for other, (_, _, data) in enumerate(passed):
+                if other != position and np.may_share_memory(passed[position][2], data):
+                    raise QuantLLMError(
+                        f"'{function}': arguments {position} and {other}: expected arrays that share no memory, since argument {position} is updated in place; copy one"
+                    )
         results = self._engine.invoke(function, passed, flags)
         converted = []
         for (dtype, shape, data), alias in zip(results, signature.aliases):

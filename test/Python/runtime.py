@@ -5,6 +5,7 @@
 # RUN: %pytest %s
 """Compiled modules on NumPy arrays: results, in-place arguments, errors."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -222,6 +223,113 @@ def test_in_place_needs_a_writable_array(engine):
     cache = np.zeros(8, np.float32)[::2]
     with pytest.raises(QuantLLMError, match="argument 0: expected a contiguous, writable array"):
         engine.invoke("put", cache, np.ones(1, np.float32), 0, in_place=(0,))
+    with pytest.raises(QuantLLMError, match="argument 0: expected a NumPy array to be updated in place but got list"):
+        engine.invoke("put", [0.0, 0.0], np.ones(1, np.float32), 0, in_place=(0,))
+
+
+def test_in_place_needs_memory_of_its_own(engine):
+    cache = np.zeros(4, np.float32)
+    for row in (cache[3:], cache):
+        with pytest.raises(QuantLLMError, match="arguments 0 and 1: expected arrays that share no memory, since argument 0 is updated in place; copy one"):
+            engine.invoke("put", cache, row, 0, in_place=(0,))
+    np.testing.assert_array_equal(cache, 0)
+    both = np.zeros(8, np.float32)
+    engine.invoke("put", both[:4], both[4:5], 0, in_place=(0,))
+
+
+NAMES = """
+func.func @sinf(%a: tensor<?xf32>) -> tensor<?xf32> {
+  %r = math.sin %a : tensor<?xf32>
+  return %r : tensor<?xf32>
+}
+func.func @cosf(%a: f32) -> f32 {
+  %c = arith.constant 100.0 : f32
+  return %c : f32
+}
+func.func private @powf(%a: f32, %b: f32) -> f32 {
+  return %a : f32
+}
+func.func @exp(%a: f64) -> f64 {
+  return %a : f64
+}
+memref.global "private" constant @memcpy : memref<2xf32> = dense<[3.0, 4.0]>
+func.func @h(%a: f32, %b: f64, %t: tensor<4096xf32>) -> (f32, f32, f32, f64, f32, tensor<4096xf32>) {
+  %c1 = arith.constant 1 : index
+  %cos = math.cos %a : f32
+  %pow = math.powf %a, %a : f32
+  %own = call @powf(%a, %a) : (f32, f32) -> f32
+  %exp = call @exp(%b) : (f64) -> f64
+  %global = memref.get_global @memcpy : memref<2xf32>
+  %four = memref.load %global[%c1] : memref<2xf32>
+  return %cos, %pow, %own, %exp, %four, %t : f32, f32, f32, f64, f32, tensor<4096xf32>
+}
+"""
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_functions_with_names_of_the_c_library(reference):
+    engine = Engine(NAMES.encode(), cache=False, reference=reference)
+    assert list(engine.functions) == ["sinf", "cosf", "exp", "h"]
+    angles = np.linspace(-3, 3, 7, dtype=np.float32)
+    np.testing.assert_allclose(engine.invoke("sinf", angles)[0], np.sin(angles), rtol=1e-5, atol=1e-6)
+    assert engine.invoke("cosf", 0.5)[0] == 100
+    big = np.arange(4096, dtype=np.float32)
+    *numbers, same = engine.invoke("h", 0.5, 2.0, big)
+    np.testing.assert_allclose(numbers, [np.cos(0.5), 0.5**0.5, 0.5, 2.0, 4.0], rtol=1e-6)
+    np.testing.assert_array_equal(same, big)
+
+
+COUNTERS = """
+func.func @index(%from: index, %to: index, %by: index) -> index {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  %n = scf.for %i = %from to %to step %by iter_args(%s = %zero) -> index {
+    %t = arith.addi %s, %one : index
+    scf.yield %t : index
+  }
+  return %n : index
+}
+func.func @short(%from: i8, %to: i8, %by: i8) -> i32 {
+  %one = arith.constant 1 : i32
+  %zero = arith.constant 0 : i32
+  %n = scf.for %i = %from to %to step %by iter_args(%s = %zero) -> i32 : i8 {
+    %t = arith.addi %s, %one : i32
+    scf.yield %t : i32
+  }
+  return %n : i32
+}
+func.func @unsigned(%from: i8, %to: i8, %by: i8) -> i32 {
+  %one = arith.constant 1 : i32
+  %zero = arith.constant 0 : i32
+  %n = scf.for unsigned %i = %from to %to step %by iter_args(%s = %zero) -> i32 : i8 {
+    %t = arith.addi %s, %one : i32
+    scf.yield %t : i32
+  }
+  return %n : i32
+}
+"""
+
+
+def test_counters_that_pass_the_end():
+    """A counter is compared with what Python's integers say."""
+    engine = Engine(COUNTERS.encode(), cache=False)
+    most = 2**63 - 1
+    cases = [("index", most, *case) for case in [(0, most, 5 * 10**18), (0, most, most), (most - 10, most, 4), (most - 8, most, 4), (5, 5, most), (7, 5, most), (-most, most, most), (0, 10, 3)]]
+    values = (-128, -127, -1, 0, 1, 5, 120, 126, 127)
+    cases += [("short", 127, *case) for case in itertools.product(values, values, (1, 2, 3, 100, 127))]
+    cases += [("unsigned", 255, *case) for case in itertools.product((0, 1, 127, 128, 250, 255), (0, 1, 128, 254, 255), (1, 2, 3, 100, 127))]
+    refused = 0
+    for name, largest, begin, end, step in cases:
+        numbers = range(begin, end, step)
+        wrap = lambda v: v - 256 if name == "unsigned" and v > 127 else v
+        call = lambda: engine.invoke(name, *(np.int64(v) if name == "index" else np.int8(wrap(v)) for v in (begin, end, step)))[0]
+        if len(numbers) and numbers[-1] + step > largest:
+            refused += 1
+            with pytest.raises(QuantLLMError, match="expected a counter of scf.for that does not pass the largest number of its type"):
+                call()
+        else:
+            assert call() == len(numbers), (name, begin, end, step)
+    assert 50 < refused < len(cases) - 50
 
 
 @pytest.mark.parametrize(

@@ -590,8 +590,59 @@ private:
         fail(builder, loc, wrong,
              "expected a positive step of " + loop->getName().getStringRef());
       }
+      guardEnd(loop, *steps);
     }
     return success();
+  }
+
+  /// A counter that passes the largest number of its type begins again.
+  void guardEnd(LoopLikeOpInterface loop, ArrayRef<OpFoldResult> steps) {
+    auto forOp = dyn_cast<scf::ForOp>(*loop);
+    bool isUnsigned = forOp && forOp.getUnsignedCmp();
+    std::optional<SmallVector<OpFoldResult>> lower = loop.getLoopLowerBounds(),
+                                             upper = loop.getLoopUpperBounds();
+    // The functions of other ops cannot be left.
+    if (!lower || !upper || loop->getParentOfType<linalg::LinalgOp>() ||
+        loop->getParentOfType<LinearOpInterface>())
+      return;
+    OpBuilder builder(loop);
+    Location loc = loop.getLoc();
+    for (auto [from, to, by] : llvm::zip_equal(*lower, *upper, steps)) {
+      if (isConstantIntValue(by, 1))
+        continue;
+      auto value = [&](OpFoldResult v) {
+        return getValueOrCreateConstantIndexOp(builder, loc, v);
+      };
+      Value begin = value(from), end = value(to), step = value(by);
+      Type type = begin.getType();
+      unsigned width = type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
+      auto constant = [&](const APInt &number) {
+        return arith::ConstantOp::create(builder, loc,
+                                         builder.getIntegerAttr(type, number));
+      };
+      Value one = constant(APInt(width, 1));
+      Value most = constant(isUnsigned ? APInt::getMaxValue(width)
+                                       : APInt::getSignedMaxValue(width));
+      // With a last number in front of `end`, none of this overflows.
+      Value isEmpty = arith::CmpIOp::create(
+          builder, loc,
+          isUnsigned ? arith::CmpIPredicate::uge : arith::CmpIPredicate::sge,
+          begin, end);
+      Value inner = arith::SubIOp::create(builder, loc, end, one);
+      Value span = arith::SubIOp::create(builder, loc, inner, begin);
+      Value rest = arith::RemUIOp::create(builder, loc, span, step);
+      Value last = arith::SubIOp::create(builder, loc, inner, rest);
+      Value room = arith::SubIOp::create(builder, loc, most, last);
+      Value passes = arith::CmpIOp::create(
+          builder, loc, arith::CmpIPredicate::ugt, step, room);
+      Value wrong = arith::SelectOp::create(
+          builder, loc, isEmpty,
+          arith::ConstantOp::create(builder, loc, builder.getBoolAttr(false)),
+          passes);
+      fail(builder, loc, wrong,
+           "expected a counter of " + loop->getName().getStringRef() +
+               " that does not pass the largest number of its type");
+    }
   }
 
   //===--------------------------------------------------------------------===//

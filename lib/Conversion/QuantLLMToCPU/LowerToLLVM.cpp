@@ -32,6 +32,7 @@
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 #include "mlir/Transforms/Passes.h"
 
+#include "llvm/Analysis/TargetLibraryInfo.h"
 #include "llvm/TargetParser/Host.h"
 #include "llvm/TargetParser/Triple.h"
 
@@ -40,6 +41,7 @@ using namespace mlir;
 namespace quant_llm {
 
 #define GEN_PASS_DEF_APPROXIMATEMATH
+#define GEN_PASS_DEF_CHECKLIBRARYNAMES
 #define GEN_PASS_DEF_GUARDPARALLEL
 #include "quant-llm/Conversion/Passes.h.inc"
 
@@ -66,6 +68,26 @@ struct ApproximateMath
     arith::populateExpandBFloat16Patterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
+  }
+};
+
+struct CheckLibraryNames
+    : public quant_llm::impl::CheckLibraryNamesBase<CheckLibraryNames> {
+  using CheckLibraryNamesBase::CheckLibraryNamesBase;
+
+  void runOnOperation() override {
+    llvm::Triple triple(llvm::sys::getProcessTriple());
+    llvm::TargetLibraryInfoImpl library(triple);
+    for (Operation &op : *getOperation().getBody()) {
+      auto symbol = dyn_cast<SymbolOpInterface>(op);
+      llvm::LibFunc function;
+      if (!symbol || symbol.isDeclaration() ||
+          !library.getLibFunc(symbol.getName(), function))
+        continue;
+      op.emitOpError("expected another name, since code calls the function '")
+          << symbol.getName() << "' of the C library";
+      return signalPassFailure();
+    }
   }
 };
 
@@ -111,6 +133,7 @@ struct GuardParallel
 
 void buildLowerToLLVMPipeline(OpPassManager &pm,
                               const LowerToLLVMOptions &options) {
+  pm.addPass(createCheckLibraryNames());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
   pm.addNestedPass<func::FuncOp>(createExpandMath());

@@ -16,13 +16,17 @@
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/IR/AttrTypeSubElements.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
+#include "mlir/IR/SymbolTable.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Target/LLVMIR/Export.h"
 
+#include "llvm/ADT/StringSet.h"
 #include "llvm/Bitcode/BitcodeReader.h"
 #include "llvm/Bitcode/BitcodeWriter.h"
 #include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
@@ -199,10 +203,40 @@ createTargetMachine(unsigned optLevel) {
   return std::move(*machine);
 }
 
+/// No function of a library has a name with this end.
+static constexpr const char *kOwnNameSuffix = ".code";
+
+/// Renames what the module defines, and its parameters: code calls functions of
+/// libraries by their names (`sinf`, `memcpy`), and LLVM knows what these
+/// compute.
+static void giveOwnNames(ModuleOp module, ParameterBindings &parameters) {
+  llvm::StringSet<> defined;
+  for (ParameterBinding &parameter : parameters) {
+    defined.insert(parameter.symbol);
+    parameter.symbol += kOwnNameSuffix;
+  }
+  for (auto symbol : module.getOps<SymbolOpInterface>())
+    if (!symbol.isDeclaration() && isa<func::FuncOp, memref::GlobalOp>(*symbol))
+      defined.insert(symbol.getName());
+  AttrTypeReplacer replacer;
+  replacer.addReplacement([&](FlatSymbolRefAttr reference) -> Attribute {
+    if (!defined.contains(reference.getValue()))
+      return reference;
+    return FlatSymbolRefAttr::get(StringAttr::get(
+        reference.getContext(), reference.getValue() + kOwnNameSuffix));
+  });
+  replacer.recursivelyReplaceElementsIn(module);
+  for (auto symbol : module.getOps<SymbolOpInterface>())
+    if (defined.contains(symbol.getName()))
+      symbol.setName((symbol.getName() + kOwnNameSuffix).str());
+}
+
 /// Adds the function that the engine calls: it unpacks an array of pointers
-/// into the arguments of the C interface of `function`.
-static void addEntry(llvm::Module &module, const std::string &function) {
-  llvm::Function *callee = module.getFunction("_mlir_ciface_" + function);
+/// into the arguments of the C interface of `symbol`, which is `function` in
+/// the source.
+static void addEntry(llvm::Module &module, const std::string &function,
+                     const std::string &symbol) {
+  llvm::Function *callee = module.getFunction("_mlir_ciface_" + symbol);
   if (!callee)
     return;
   llvm::LLVMContext &context = module.getContext();
@@ -512,6 +546,7 @@ Result<CompiledModule> cpu::compileModule(
   result.kernels = collectStrings(*module, kProfiledKernelsAttrName);
   result.checks = collectStrings(*module, kChecksAttrName);
 
+  giveOwnNames(*module, result.parameters);
   PassManager lowering(&context);
   buildCpuLLVMPipeline(lowering, pipelineOptions);
   if (failed(lowering.run(*module)))
@@ -526,7 +561,7 @@ Result<CompiledModule> cpu::compileModule(
         diagnostics.take("cannot translate '" + bufferName + "' to LLVM IR"));
   module = nullptr;
   for (const FunctionSignature &signature : result.functions)
-    addEntry(*llvmModule, signature.name);
+    addEntry(*llvmModule, signature.name, signature.name + kOwnNameSuffix);
   defineAllocation(*llvmModule);
   inlineGenerated(*llvmModule);
 

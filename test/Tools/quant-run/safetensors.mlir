@@ -71,7 +71,8 @@
 #mn = affine_map<(m, n) -> (m, n)>
 
 quant_llm.archive @weights "in.safetensors"
-quant_llm.parameter @w from @weights : tensor<3x3xf32>
+// The name of a function that code calls is no harm.
+quant_llm.parameter @memcpy from @weights key "w" : tensor<3x3xf32>
 
 func.func @split(%x: tensor<2x3xf32>, %n: tensor<2xi64>) -> (tensor<2x3xbf16>, tensor<2xi64>, tensor<2x3xf32>) {
   %e = tensor.empty() : tensor<2x3xbf16>
@@ -87,7 +88,7 @@ func.func @split(%x: tensor<2x3xf32>, %n: tensor<2xi64>) -> (tensor<2x3xbf16>, t
 }
 
 func.func @product(%x: tensor<2x3xf32>) -> tensor<2x3xf32> {
-  %w = quant_llm.get_parameter @w : tensor<3x3xf32>
+  %w = quant_llm.get_parameter @memcpy : tensor<3x3xf32>
   %0 = quant_llm.linear %x, %w : (tensor<2x3xf32>, tensor<3x3xf32>) -> tensor<2x3xf32>
   return %0 : tensor<2x3xf32>
 }

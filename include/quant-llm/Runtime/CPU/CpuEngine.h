@@ -106,7 +106,7 @@ public:
   /// Calls a function. Arguments are checked against the signature; a failed
   /// check inside the function (extents that do not fit together, an index out
   /// of range) is an error as well, after which arguments passed `inPlace` have
-  /// unspecified contents.
+  /// unspecified contents. These share no memory with other arguments.
   Result<std::vector<Tensor>> invoke(std::string_view function,
                                      const std::vector<Argument> &arguments);
 

@@ -1,0 +1,32 @@
+// RUN: quant-opt %s --split-input-file --verify-diagnostics --quant-llm-check-library-names
+// RUN: quant-opt %s --split-input-file --verify-diagnostics --quant-llm-to-cpu
+
+// expected-error @+1 {{expected another name, since code calls the function 'cosf' of the C library}}
+func.func @cosf(%x: f32) -> f32 {
+  %0 = math.sin %x : f32
+  return %0 : f32
+}
+
+// -----
+
+// expected-error @+1 {{expected another name, since code calls the function 'memcpy' of the C library}}
+func.func private @memcpy(%x: f32) -> f32 {
+  return %x : f32
+}
+
+func.func @f(%x: f32) -> f32 {
+  %0 = call @memcpy(%x) : (f32) -> f32
+  return %0 : f32
+}
+
+// -----
+
+// expected-error @+1 {{expected another name, since code calls the function 'exp' of the C library}}
+memref.global @exp : memref<4xf32> = dense<1.0>
+
+// -----
+
+func.func @cos_f(%x: f32) -> f32 {
+  %0 = math.sin %x : f32
+  return %0 : f32
+}
