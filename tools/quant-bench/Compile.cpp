@@ -136,14 +136,13 @@ static std::string getModule(const Case &given, const Scheme &scheme,
     types += ", " + weight;
   }
   std::string region, regionOperands, regionTypes;
+  int numOperands = 0;
   for (const Epilogue::Step &step : epilogue.steps) {
     bool isBias = step.kind == Epilogue::Kind::Bias;
     if (!isBias && step.kind != Epilogue::Kind::Residual)
       continue;
     std::string comma = regionOperands.empty() ? "" : ", ";
-    std::string operand =
-        "%e" + std::to_string(std::count(regionOperands.begin(),
-                                         regionOperands.end(), '%'));
+    std::string operand = "%e" + std::to_string(numOperands++);
     std::string type =
         isBias ? "tensor<" + rows + "x" + given.activation + ">" : y;
     arguments += ", " + operand + ": " + type;

@@ -39,15 +39,17 @@ private:
   uint64_t state;
 };
 
-float load16(TensorType type, uint16_t bits) {
+} // namespace
+
+static float load16(TensorType type, uint16_t bits) {
   return type == TensorType::BF16 ? bf16ToFloat(bits) : f16ToFloat(bits);
 }
 
-uint16_t store16(TensorType type, float value) {
+static uint16_t store16(TensorType type, float value) {
   return type == TensorType::BF16 ? floatToBF16(value) : floatToF16(value);
 }
 
-float load(TensorType type, const uint8_t *from, int64_t index) {
+static float load(TensorType type, const uint8_t *from, int64_t index) {
   if (type == TensorType::F32) {
     float value;
     std::memcpy(&value, from + 4 * index, sizeof(value));
@@ -59,8 +61,8 @@ float load(TensorType type, const uint8_t *from, int64_t index) {
 }
 
 /// Numbers, about normal.
-std::vector<uint8_t> makeNumbers(int64_t count, TensorType type,
-                                 Random &random) {
+static std::vector<uint8_t> makeNumbers(int64_t count, TensorType type,
+                                        Random &random) {
   size_t width = static_cast<size_t>(getByteWidth(type));
   std::vector<uint8_t> bytes(static_cast<size_t>(count) * width);
   for (size_t at = 0; at < bytes.size(); at += width) {
@@ -80,7 +82,8 @@ std::vector<uint8_t> makeNumbers(int64_t count, TensorType type,
 }
 
 /// Up to `wanted` of [0, count), both ends among them.
-std::vector<int64_t> choose(int64_t count, int64_t wanted, Random &random) {
+static std::vector<int64_t> choose(int64_t count, int64_t wanted,
+                                   Random &random) {
   std::vector<int64_t> chosen;
   if (count <= wanted) {
     for (int64_t i = 0; i < count; ++i)
@@ -96,13 +99,11 @@ std::vector<int64_t> choose(int64_t count, int64_t wanted, Random &random) {
   return chosen;
 }
 
-std::string number(double value) {
+static std::string number(double value) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.3g", value);
   return text;
 }
-
-} // namespace
 
 std::vector<int32_t> bench::routeTokens(int64_t experts, int64_t m,
                                         uint64_t seed) {
@@ -245,6 +246,7 @@ Status Reference::compare(const Input &input, const std::vector<uint8_t> &y,
   // Some elements exactly, beside the product of rounded weights.
   std::vector<int64_t> tokens = choose(m, 32, random);
   std::vector<int64_t> rows = choose(n, 128, random);
+  double unit = activation == TensorType::BF16 ? 0x1p-8 : 0x1p-11;
   double error = 0, denseError = 0, norm = 0;
   std::vector<std::vector<float>> inputs;
   for (int64_t token : tokens) {
@@ -275,10 +277,13 @@ Status Reference::compare(const Input &input, const std::vector<uint8_t> &y,
           sum += a * static_cast<double>(w[i]);
           denseSum += a * static_cast<double>(rounded[static_cast<size_t>(i)]);
         }
-        // An epilogue of its own finds a product of the activation type.
-        if (!formula.isIdentity())
-          denseSum = load16(activation,
-                            store16(activation, static_cast<float>(denseSum)));
+        // An epilogue of its own finds a product of the activation type. One
+        // that overflows would say nothing of how exact a kernel can be.
+        if (!formula.isIdentity()) {
+          float product = static_cast<float>(denseSum);
+          float stored = load16(activation, store16(activation, product));
+          denseSum = std::isfinite(stored) ? stored : product;
+        }
         sums[j * tokens.size() + t] = sum;
         denseSums[j * tokens.size() + t] = denseSum;
       }
@@ -291,8 +296,12 @@ Status Reference::compare(const Input &input, const std::vector<uint8_t> &y,
         dense[t] =
             load16(output, store16(output, static_cast<float>(dense[t])));
       double got = load(output, y.data(), tokens[t] * n + row);
+      double denseDifference = dense[t] - exact[t];
+      // Nor does an overflow of the epilogue.
+      if (!std::isfinite(denseDifference))
+        denseDifference = unit * exact[t];
       error += (got - exact[t]) * (got - exact[t]);
-      denseError += (dense[t] - exact[t]) * (dense[t] - exact[t]);
+      denseError += denseDifference * denseDifference;
       norm += exact[t] * exact[t];
     }
   }
@@ -301,7 +310,6 @@ Status Reference::compare(const Input &input, const std::vector<uint8_t> &y,
   double allowed = 2 * std::sqrt(denseError) / norm;
   // Of a few elements the ratio means little; an f32 product of exact weights
   // has no error that one could compare with.
-  double unit = activation == TensorType::BF16 ? 0x1p-8 : 0x1p-11;
   if (rows.size() * tokens.size() < 1024)
     allowed = std::max(allowed, 2 * unit);
   allowed = std::max(allowed, 1e-6);

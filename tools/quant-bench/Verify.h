@@ -9,7 +9,8 @@
 #ifndef QUANT_LLM_TOOLS_QUANTBENCH_VERIFY_H
 #define QUANT_LLM_TOOLS_QUANTBENCH_VERIFY_H
 
-#include "quant-llm/Runtime/CUDA/EpilogueFormula.h"
+#include "EpilogueFormula.h"
+
 #include "quant-llm/Runtime/CUDA/Module.h"
 
 #include <cstdint>
@@ -35,7 +36,7 @@ public:
   static Result<Reference> create(const cuda::Artifact &artifact,
                                   size_t linear);
 
-  const cuda::EpilogueFormula &getFormula() const { return formula; }
+  const EpilogueFormula &getFormula() const { return formula; }
 
   /// Random numbers for m tokens; `offsets` are moved into it.
   Input makeInput(int64_t m, uint64_t seed, std::vector<int32_t> offsets) const;
@@ -43,10 +44,10 @@ public:
   /// Compares y with float64 products. Some elements are compared one by one:
   /// `relativeError` is that of these, in the Frobenius norm, and must not
   /// exceed twice that of the product of weights rounded to the activation
-  /// type. All others take part in projections of y on random signs: an error
-  /// of any element shows. An epilogue is no linear function that one could
-  /// project: with one, all elements are compared with f32 products. Elements
-  /// that are not finite are errors.
+  /// type (in f32 where that overflows). All others take part in projections of
+  /// y on random signs: an error of any element shows. An epilogue is no linear
+  /// function that one could project: with one, all elements are compared with
+  /// f32 products. Elements that are not finite are errors.
   Status compare(const Input &input, const std::vector<uint8_t> &y,
                  uint64_t seed, double &relativeError) const;
 
@@ -76,7 +77,7 @@ private:
   TensorType activation = TensorType::F16;
   TensorType output = TensorType::F16;
   std::vector<EpilogueOperand> operands;
-  cuda::EpilogueFormula formula;
+  EpilogueFormula formula;
   /// One, or two of a gated pair.
   std::vector<std::vector<float>> weights;
   /// Bit v of element n is the sign of element n of random vector v; W^T times

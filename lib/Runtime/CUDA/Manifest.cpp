@@ -16,10 +16,8 @@
 #include "quant-llm/Support/Rounding.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <set>
-#include <tuple>
 
 using namespace quant_llm;
 using namespace quant_llm::cuda;
@@ -33,7 +31,6 @@ static constexpr int64_t maxShared = 1 << 20;
 static constexpr int64_t maxCluster = 16;
 static constexpr int64_t maxExtent = INT32_MAX;
 static constexpr int64_t maxWorkspace = int64_t(1) << 40;
-static constexpr size_t maxFormula = 4096;
 static constexpr int64_t maxGridX = INT32_MAX;
 static constexpr int64_t maxGridY = 65535;
 
@@ -284,90 +281,6 @@ static Status verifyArguments(const LinearDescription &linear,
   return Status::success();
 }
 
-/// "sum0", "epilogue1", or the number of an earlier step.
-static std::optional<FormulaArgument>
-parseFormulaArgument(const json &value, size_t numSteps,
-                     const LinearDescription &linear) {
-  FormulaArgument made;
-  if (value.is_number_integer()) {
-    if (value < 0 || value >= numSteps)
-      return std::nullopt;
-    made.index = value.get<size_t>();
-    return made;
-  }
-  if (!value.is_string())
-    return std::nullopt;
-  std::string text = value.get<std::string>();
-  const std::tuple<const char *, FormulaArgument::Kind, size_t> names[] = {
-      {"sum", FormulaArgument::Kind::Sum, linear.weights.size()},
-      {"epilogue", FormulaArgument::Kind::Operand, linear.epilogue.size()}};
-  for (const auto &[name, kind, count] : names)
-    for (made.index = 0; made.index < count; ++made.index)
-      if (text == name + std::to_string(made.index)) {
-        made.kind = kind;
-        return made;
-      }
-  return std::nullopt;
-}
-
-/// A number, or one of those that JSON does not have.
-static std::optional<double> parseConstant(const json &value) {
-  if (value.is_number())
-    return value.get<double>();
-  for (const auto &[name, number] :
-       {std::pair("inf", INFINITY), {"-inf", -INFINITY}, {"nan", NAN}})
-    if (value == name)
-      return number;
-  return std::nullopt;
-}
-
-static Status readFormula(JsonFields &fields, const std::string &where,
-                          LinearDescription &linear) {
-  std::vector<const json *> steps = fields.arrayOr("formula");
-  if (steps.size() > maxFormula)
-    fields.fail("expected at most " + std::to_string(maxFormula) +
-                " steps of the formula but got " +
-                std::to_string(steps.size()));
-  if (!fields.ok())
-    return fields.status();
-  for (size_t i = 0; i < steps.size(); ++i) {
-    JsonFields step(*steps[i],
-                    where + ": step " + std::to_string(i) + " of the formula");
-    FormulaStep made;
-    made.op = step.text("op");
-    made.predicate = step.textOr("predicate", "");
-    for (const json *argument : step.arrayOr("args")) {
-      std::optional<FormulaArgument> parsed =
-          parseFormulaArgument(*argument, i, linear);
-      if (parsed)
-        made.arguments.push_back(*parsed);
-      else
-        step.fail(
-            "expected sumI of a weight, epilogueI of an operand or the "
-            "number of an earlier step but got " +
-            argument->dump(-1, ' ', false, json::error_handler_t::replace));
-    }
-    if (const json *constant = step.find("value")) {
-      if (std::optional<double> number = parseConstant(*constant))
-        made.value = *number;
-      else
-        step.fail(
-            "expected 'value' to be a number, inf, -inf or nan but got " +
-            constant->dump(-1, ' ', false, json::error_handler_t::replace));
-    }
-    bool isLast = i + 1 == steps.size(), yields = made.op == "quant_llm.yield";
-    if (step.ok() &&
-        (isLast != yields || (yields && made.arguments.size() != 1)))
-      step.fail("expected the last step, and no other, to be quant_llm.yield "
-                "of one number but got '" +
-                made.op + "'");
-    if (!step.ok())
-      return step.status();
-    linear.formula.push_back(std::move(made));
-  }
-  return Status::success();
-}
-
 static Result<LinearDescription>
 readLinear(const json &value, size_t index, const Manifest &manifest,
            const std::map<std::string, size_t> &kernelIndex) {
@@ -425,8 +338,9 @@ readLinear(const json &value, size_t index, const Manifest &manifest,
       return operand.status();
     linear.epilogue.push_back(made);
   }
-  if (Status read = readFormula(fields, where, linear); !read.ok())
-    return read;
+  if (const json *formula = fields.find("formula"))
+    linear.formula =
+        formula->dump(-1, ' ', false, json::error_handler_t::replace);
   if (const json *packed = fields.find("packed")) {
     JsonFields files(*packed, where + ": packed");
     linear.archive = readFileName(files, "archive");

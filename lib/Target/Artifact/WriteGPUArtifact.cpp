@@ -73,9 +73,21 @@ static std::optional<json> toJson(Attribute attribute) {
   return std::nullopt;
 }
 
-/// What the epilogue computes, step by step; nothing for one with ops that are
-/// more than a function of numbers.
-static std::optional<json> getFormula(LinearOpInterface op) {
+/// The value of a constant; null for one that is no number of the formula.
+static json getConstant(arith::ConstantOp constant) {
+  if (auto number = dyn_cast<FloatAttr>(constant.getValue())) {
+    double value = number.getValueAsDouble();
+    // JSON has finite numbers only.
+    if (std::isfinite(value))
+      return value;
+    return std::isnan(value) ? "nan" : value < 0 ? "-inf" : "inf";
+  }
+  return toJson(constant.getValue()).value_or(nullptr);
+}
+
+/// What the epilogue computes, step by step. Ops are written whatever they are:
+/// it is for the reader to say which of them it knows.
+static json getFormula(LinearOpInterface op) {
   Block &body = op.getEpilogue().front();
   DenseMap<Value, json> names;
   size_t numWeights = op.getWeights().size();
@@ -87,28 +99,16 @@ static std::optional<json> getFormula(LinearOpInterface op) {
   }
   json formula = json::array();
   for (Operation &step : body) {
-    bool isLast = &step == body.getTerminator();
-    if (step.getNumRegions() != 0 || (!isLast && step.getNumResults() != 1))
-      return std::nullopt;
     json entry = {{"op", step.getName().getStringRef().str()}};
     for (Value operand : step.getOperands())
       entry["args"].push_back(names.lookup(operand));
-    if (auto constant = dyn_cast<arith::ConstantOp>(step)) {
-      auto number = dyn_cast<FloatAttr>(constant.getValue());
-      if (!number)
-        return std::nullopt;
-      double value = number.getValueAsDouble();
-      // JSON has finite numbers only.
-      if (std::isfinite(value))
-        entry["value"] = value;
-      else
-        entry["value"] = std::isnan(value) ? "nan" : value < 0 ? "-inf" : "inf";
-    }
+    if (auto constant = dyn_cast<arith::ConstantOp>(step))
+      entry["value"] = getConstant(constant);
     if (auto compare = dyn_cast<arith::CmpFOp>(step))
       entry["predicate"] =
           arith::stringifyCmpFPredicate(compare.getPredicate()).str();
-    if (!isLast)
-      names[step.getResult(0)] = formula.size();
+    for (Value result : step.getResults())
+      names[result] = formula.size();
     formula.push_back(std::move(entry));
   }
   return formula;
@@ -271,8 +271,7 @@ WriteGPUArtifactPass::describeLinear(LinearOpInterface op,
               {"packed", {{"archive", archiveFile}, {"keys", keys}}},
               {"variants", variants}};
   if (op.hasEpilogue())
-    if (std::optional<json> formula = getFormula(op))
-      linear["formula"] = std::move(*formula);
+    linear["formula"] = getFormula(op);
   if (problem->isGrouped()) {
     linear["kind"] = "grouped_linear";
     linear["experts"] = problem->experts;

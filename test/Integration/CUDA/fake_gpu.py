@@ -204,7 +204,7 @@ EPILOGUES = {
     "gate": [*RELU, {"op": "arith.mulf", "args": [1, "sum1"]}, {"op": "quant_llm.yield", "args": [2]}],
     "gate_of_the_other": [{"op": "arith.constant", "value": 0}, {"op": "arith.maximumf", "args": ["sum1", 0]}, {"op": "arith.mulf", "args": ["sum0", 1]}, {"op": "quant_llm.yield", "args": [2]}],
     "bias_unknown": [{"op": "math.surprise", "args": ["sum0"]}, {"op": "quant_llm.yield", "args": [0]}],
-    "bias_untold": [],
+    "bias_untold": None,
 }
 
 
@@ -235,7 +235,9 @@ def write_artifact(directory, n=72, k=200, group=32, kernel_group=32, experts=0,
     if experts:
         linear.update({"kind": "grouped_linear", "experts": experts, "offsets": "i32"})
     if epilogue:
-        linear.update({"epilogue": [{"type": "f16"}] * biased, "formula": EPILOGUES[epilogue]})
+        linear["epilogue"] = [{"type": "f16"}] * biased
+        if EPILOGUES[epilogue] is not None:
+            linear["formula"] = EPILOGUES[epilogue]
     linear.update({"packed": {"archive": "packed.safetensors", "keys": keys}, "variants": [{"tokens": [1, 100], "kernel": "product"}]})
     with open(os.path.join(directory, "manifest.json"), "w") as file:
         json.dump({"schema": "quant_llm.manifest/1", "chip": "sm_90a", "kernels": [kernel], "linears": [linear]}, file)

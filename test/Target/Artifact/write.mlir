@@ -19,7 +19,7 @@ quant_llm.parameter @up from @p key "layer.up" : !packed
 
 // Keys are sorted; the kernels come in the order of their names.
 // PTX: .visible .entry linear_128x64_int4_multistage_16x8(
-// HASH: 2
+// HASH: 3
 // CHECK: "chip": "sm_80"
 // CHECK: "kernels": [
 // CHECK: "args": [
@@ -94,9 +94,7 @@ func.func @argument(%x: tensor<?x64xf16>, %w: !weight) -> tensor<?x128xf16> {
 // CHECK: "weights": [
 // CHECK-NEXT: "gate",
 // CHECK-NEXT: "up"
-// The same weights again have another name.
-// CHECK: "name": "gate+up#2",
-// CHECK: "schema": "quant_llm.manifest/1"
+// The same weights again have another name, below.
 func.func @gated(%x: tensor<?x64xf16>, %b: tensor<128xbf16>, %r: tensor<?x128xf32>) -> (tensor<?x128xf32>, tensor<?x128xf32>) {
   %g = quant_llm.get_parameter @gate : !packed
   %u = quant_llm.get_parameter @up : !packed
@@ -117,4 +115,33 @@ func.func @gated(%x: tensor<?x64xf16>, %b: tensor<128xbf16>, %r: tensor<?x128xf3
     quant_llm.yield %3 : f32
   } : (tensor<?x64xf16>, !packed, !packed) -> tensor<?x128xf32>
   return %y, %z : tensor<?x128xf32>, tensor<?x128xf32>
+}
+
+// Ops are written whatever they are: it is the reader who may not know them.
+// CHECK: "name": "gate+up#2",
+// CHECK: "formula": [
+// CHECK-NEXT: {
+// CHECK-NEXT: "op": "arith.constant",
+// CHECK-NEXT: "value": 3
+// CHECK: "args": [
+// CHECK-NEXT: 0
+// CHECK-NEXT: ],
+// CHECK-NEXT: "op": "arith.sitofp"
+// CHECK: "op": "arith.cmpf",
+// CHECK-NEXT: "predicate": "ord"
+// CHECK: "op": "arith.select"
+// CHECK: "op": "quant_llm.yield"
+// CHECK: "name": "gate",
+// CHECK: "schema": "quant_llm.manifest/1"
+func.func @integers(%x: tensor<?x64xf16>) -> tensor<?x128xf32> {
+  %g = quant_llm.get_parameter @gate : !packed
+  %y = quant_llm.linear %x, %g {kernels = [#config]} epilogue {
+  ^bb0(%p: f32):
+    %c = arith.constant 3 : i32
+    %f = arith.sitofp %c : i32 to f32
+    %o = arith.cmpf ord, %p, %f : f32
+    %s = arith.select %o, %p, %f : f32
+    quant_llm.yield %s : f32
+  } : (tensor<?x64xf16>, !packed) -> tensor<?x128xf32>
+  return %y : tensor<?x128xf32>
 }

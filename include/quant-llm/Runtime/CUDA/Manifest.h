@@ -99,28 +99,6 @@ struct LinearVariant {
   size_t kernel = 0;
 };
 
-/// Where a step of a formula takes a number from.
-struct FormulaArgument {
-  enum class Kind {
-    Step,    ///< the result of the earlier step `index`
-    Sum,     ///< the sum over k, of weight `index`
-    Operand, ///< of the epilogue
-  };
-  Kind kind = Kind::Step;
-  size_t index = 0;
-};
-
-/// An op of an epilogue by its name in the IR. The last one of a formula is
-/// quant_llm.yield.
-struct FormulaStep {
-  std::string op;
-  std::vector<FormulaArgument> arguments;
-  /// Of arith.constant.
-  double value = 0;
-  /// Of arith.cmpf.
-  std::string predicate;
-};
-
 /// y = epilogue(x * W^T): one or two weights of one shape and scheme. With
 /// experts, tokens are sorted by expert, n are the outputs of one, and a weight
 /// has the rows of all.
@@ -137,9 +115,10 @@ struct LinearDescription {
   TensorType output = TensorType::F16;
   std::vector<std::string> weights;
   std::vector<EpilogueOperand> epilogue;
-  /// What the epilogue computes, for those who check it. None: the sum itself,
-  /// or an older manifest does not say.
-  std::vector<FormulaStep> formula;
+  /// What the epilogue computes, for those who check it: JSON as it is in the
+  /// manifest, unread. Empty: the sum itself, or an older manifest does not
+  /// say.
+  std::string formula;
   /// File of the packed weights and their keys in it, one for each weight. No
   /// keys: whoever launches the linear brings the weights.
   std::string archive;

@@ -11,8 +11,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef QUANT_LLM_RUNTIME_CUDA_EPILOGUEFORMULA_H
-#define QUANT_LLM_RUNTIME_CUDA_EPILOGUEFORMULA_H
+#ifndef QUANT_LLM_TOOLS_QUANTBENCH_EPILOGUEFORMULA_H
+#define QUANT_LLM_TOOLS_QUANTBENCH_EPILOGUEFORMULA_H
 
 #include "quant-llm/Runtime/CUDA/Manifest.h"
 #include "quant-llm/Support/Status.h"
@@ -21,16 +21,36 @@
 #include <string>
 #include <vector>
 
-namespace quant_llm {
-namespace cuda {
+namespace quant_llm::bench {
 
 /// The epilogue of a linear as a function of real numbers: conversions of type
 /// do not round.
 class EpilogueFormula {
 public:
-  /// An error for an epilogue that the manifest does not describe, and for ops
-  /// that are not known here.
-  static Result<EpilogueFormula> create(const LinearDescription &linear);
+  /// Where a step takes a number from.
+  struct Argument {
+    enum class Kind {
+      Step,    ///< the result of the earlier step `index`
+      Sum,     ///< the sum over k, of weight `index`
+      Operand, ///< of the epilogue
+    };
+    Kind kind = Kind::Step;
+    size_t index = 0;
+  };
+
+  /// An op by its name in the IR.
+  struct Step {
+    std::string op;
+    std::vector<Argument> arguments;
+    /// Of arith.constant.
+    double value = 0;
+    /// Of arith.cmpf.
+    std::string predicate;
+  };
+
+  /// An error for an epilogue that the manifest does not describe, or describes
+  /// wrongly, and for ops whose meaning is not known here.
+  static Result<EpilogueFormula> create(const cuda::LinearDescription &linear);
 
   /// Whether the result is the sum itself.
   bool isIdentity() const { return steps.empty(); }
@@ -45,10 +65,10 @@ public:
                 double *results) const;
 
 private:
-  std::vector<FormulaStep> steps;
+  /// The last one is quant_llm.yield.
+  std::vector<Step> steps;
 };
 
-} // namespace cuda
-} // namespace quant_llm
+} // namespace quant_llm::bench
 
-#endif // QUANT_LLM_RUNTIME_CUDA_EPILOGUEFORMULA_H
+#endif // QUANT_LLM_TOOLS_QUANTBENCH_EPILOGUEFORMULA_H

@@ -6,33 +6,37 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "TestArtifact.h"
+#include "../../Runtime/CUDA/TestArtifact.h"
 
-#include "quant-llm/Runtime/CUDA/EpilogueFormula.h"
+#include "EpilogueFormula.h"
 
 #include <cmath>
 #include <limits>
 
 using namespace quant_llm;
+using namespace quant_llm::bench;
 using namespace quant_llm::cuda;
 using namespace quant_llm::test;
 using nlohmann::json;
 
-/// The pair of the test artifact, with the steps as its formula.
-static Result<LinearDescription> readPair(const json &steps) {
+/// A linear of the test artifact, with a formula that is not looked at when a
+/// manifest is read.
+static LinearDescription readLinear(size_t index, const json &formula) {
   TestArtifact artifact;
-  artifact.manifest["linears"][0]["formula"] = steps;
+  artifact.manifest["linears"][index]["formula"] = formula;
   Result<Manifest> manifest = parseManifest(artifact.manifest.dump());
-  if (!manifest.ok())
-    return manifest.status();
-  return manifest->linears[0];
+  EXPECT_TRUE(manifest.ok()) << manifest.message();
+  return manifest->linears[index];
+}
+
+/// Of the pair.
+static Result<EpilogueFormula> readFormula(const json &formula) {
+  return EpilogueFormula::create(readLinear(0, formula));
 }
 
 static double apply(const json &steps, double sum0, double sum1,
                     double operand0) {
-  Result<LinearDescription> linear = readPair(steps);
-  EXPECT_TRUE(linear.ok()) << linear.message();
-  Result<EpilogueFormula> formula = EpilogueFormula::create(*linear);
+  Result<EpilogueFormula> formula = readFormula(steps);
   EXPECT_TRUE(formula.ok()) << formula.message();
   double other = 1000;
   double result = NAN;
@@ -64,6 +68,14 @@ TEST(EpilogueFormulaTest, Ops) {
   EXPECT_EQ(unary("math.tanh", 0.5), std::tanh(0.5));
   EXPECT_EQ(unary("math.rsqrt", 4), 0.5);
   EXPECT_EQ(unary("math.floor", -1.5), -2);
+  EXPECT_EQ(unary("math.round", 2.5), 3);
+  EXPECT_EQ(unary("math.roundeven", 2.5), 2);
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (double x : {1.0, infinity, nan}) {
+    EXPECT_EQ(unary("math.isfinite", x), x == 1);
+    EXPECT_EQ(unary("math.isinf", x), x == infinity);
+    EXPECT_EQ(unary("math.isnan", x), x != x);
+  }
   auto binary = [](const char *op, double x, double y) {
     return apply({step(op, {"sum0", "sum1"}), step("quant_llm.yield", {0})}, x,
                  y, 0);
@@ -72,6 +84,7 @@ TEST(EpilogueFormulaTest, Ops) {
   EXPECT_EQ(binary("arith.subf", 3, 4), -1);
   EXPECT_EQ(binary("arith.mulf", 3, 4), 12);
   EXPECT_EQ(binary("arith.divf", 3, 4), 0.75);
+  EXPECT_EQ(binary("arith.remf", -7, 4), -3);
   EXPECT_EQ(binary("math.powf", 3, 4), 81);
   EXPECT_EQ(binary("math.copysign", 3, -4), -3);
   EXPECT_EQ(binary("arith.maximumf", 3, 4), 4);
@@ -84,6 +97,11 @@ TEST(EpilogueFormulaTest, Ops) {
                    step("quant_llm.yield", {0})},
                   3, 4, 5),
             17);
+  for (double x : {-7.0, 3.5, 7.0})
+    EXPECT_EQ(apply({step("math.clampf", {"sum0", "sum1", "epilogue0"}),
+                     step("quant_llm.yield", {0})},
+                    x, -2, 5),
+              std::fmin(std::fmax(x, -2), 5));
   EXPECT_EQ(apply({{{"op", "arith.constant"}, {"value", "-inf"}},
                    step("quant_llm.yield", {0})},
                   3, 4, 5),
@@ -107,7 +125,11 @@ TEST(EpilogueFormulaTest, Comparisons) {
                            {"uge", false, true, true, true},
                            {"ult", true, false, false, true},
                            {"ule", true, true, false, true},
-                           {"une", true, false, true, true}}) {
+                           {"une", true, false, true, true},
+                           {"ord", true, true, true, false},
+                           {"uno", false, false, false, true},
+                           {"true", true, true, true, true},
+                           {"false", false, false, false, false}}) {
     // 1 or 2: of selection by the comparison.
     json steps = {compare(test.predicate),
                   {{"op", "arith.constant"}, {"value", 1}},
@@ -132,9 +154,7 @@ TEST(EpilogueFormulaTest, ManyElements) {
                 step("arith.mulf", {4, "sum1"}),
                 step("arith.addf", {5, "epilogue1"}),
                 step("quant_llm.yield", {6})};
-  Result<LinearDescription> linear = readPair(steps);
-  ASSERT_TRUE(linear.ok()) << linear.message();
-  Result<EpilogueFormula> formula = EpilogueFormula::create(*linear);
+  Result<EpilogueFormula> formula = readFormula(steps);
   ASSERT_TRUE(formula.ok()) << formula.message();
   EXPECT_FALSE(formula->isIdentity());
   EXPECT_EQ(formula->getSummary(), "negf, exp, addf, divf, mulf, addf");
@@ -165,14 +185,36 @@ TEST(EpilogueFormulaTest, NoEpilogue) {
   EXPECT_EQ(results[2], 3);
   // A pair without a formula.
   expectError(EpilogueFormula::create(manifest->linears[0]).status(),
-              "expected the manifest to say what the epilogue computes");
+              "expected the manifest to say what the epilogue computes "
+              "('formula'); compile the artifact again");
+}
+
+TEST(EpilogueFormulaTest, ConversionsAreNoEpilogue) {
+  const json converted = {step("arith.truncf", {"sum0"}),
+                          step("arith.extf", {0}),
+                          step("quant_llm.yield", {1})};
+  const json negated = {step("arith.negf", {"sum0"}), step("arith.truncf", {0}),
+                        step("quant_llm.yield", {1})};
+  auto isIdentity = [](size_t linear, const json &steps) {
+    Result<EpilogueFormula> formula =
+        EpilogueFormula::create(readLinear(linear, steps));
+    EXPECT_TRUE(formula.ok()) << formula.message();
+    return formula->isIdentity();
+  };
+  EXPECT_TRUE(isIdentity(2, converted));
+  EXPECT_TRUE(isIdentity(2, json::array({step("quant_llm.yield", {"sum0"})})));
+  EXPECT_FALSE(isIdentity(2, negated));
+  // Of two weights there is a choice.
+  EXPECT_FALSE(isIdentity(0, converted));
+  // An operand is no sum.
+  EXPECT_FALSE(
+      isIdentity(0, json::array({step("quant_llm.yield", {"epilogue0"})})));
 }
 
 TEST(EpilogueFormulaTest, Errors) {
   const json yield = step("quant_llm.yield", {0});
   const std::pair<json, const char *> rejected[] = {
-      {json::array({1}),
-       "linear 'gate_up': step 0 of the formula: expected an object"},
+      {json::array({1}), "step 0 of the formula: expected an object"},
       {json::array({yield}),
        "expected sumI of a weight, epilogueI of an operand or the "
        "number of an earlier step but got 0"},
@@ -182,32 +224,36 @@ TEST(EpilogueFormulaTest, Errors) {
       {{step("arith.negf", {-1}), yield}, "but got -1"},
       {{step("arith.negf", {1}), yield}, "but got 1"},
       {{step("arith.negf", {0.5}), yield}, "but got 0.5"},
+      {{step("arith.negf", json::array({nullptr})), yield}, "but got null"},
       {json::array({step("arith.negf", {"sum0"})}),
-       "expected the last step, and no other, to be quant_llm.yield of one "
-       "number but got 'arith.negf'"},
-      {{step("quant_llm.yield", {"sum0"}), yield},
-       "step 0 of the formula: expected the last step"},
+       "expected the last step of the formula, and no other, to be "
+       "quant_llm.yield but got 'arith.negf'"},
+      {{step("quant_llm.yield", {"sum0"}), yield}, "but got 'quant_llm.yield'"},
       {json::array({step("quant_llm.yield", {"sum0", "sum1"})}),
-       "of one number"},
-      {json::array({step("quant_llm.yield", json::array())}), "of one number"},
+       "expected 1 argument of 'quant_llm.yield' but got 2"},
+      {json::array({step("quant_llm.yield", json::array())}), "but got 0"},
       {{{{"op", "arith.constant"}, {"value", "many"}}, yield},
        "expected 'value' to be a number, inf, -inf or nan but got \"many\""},
+      {{{{"op", "arith.constant"}, {"value", nullptr}}, yield}, "but got null"},
+      {{{{"op", "arith.constant"}}, yield}, "'value'"},
       {json::array({json::object()}), "expected a field 'op'"},
+      {json::array(), "expected 'formula' to end with quant_llm.yield but it "
+                      "has no steps"},
+      {json::object(),
+       "expected 'formula' to be an array of steps but got object"},
       {json(std::vector<json>(4097, step("arith.negf", {"sum0"}))),
        "expected at most 4096 steps of the formula but got 4097"},
+      {{step("math.surprise", {"sum0"}), yield},
+       "step 0 of the formula: expected an op whose meaning is known here but "
+       "got 'math.surprise'"},
+      {{step("arith.addf", {"sum0"}), yield},
+       "expected 2 arguments of 'arith.addf' but got 1"},
+      {{step("arith.constant", {"sum0"}), yield},
+       "expected 0 arguments of 'arith.constant' but got 1"},
+      {{compare("maybe"), yield},
+       "expected a predicate whose meaning is known here but got 'maybe'"},
+      {{step("arith.cmpf", {"sum0", "sum1"}), yield}, "'predicate'"},
   };
   for (const auto &[steps, message] : rejected)
-    expectError(readPair(steps).status(), message);
-  // What can be read but has no meaning here.
-  const std::pair<json, const char *> unknown[] = {
-      {step("math.surprise", {"sum0"}), "'math.surprise' of 1 arguments"},
-      {step("arith.addf", {"sum0"}), "'arith.addf' of 1 arguments"},
-      {step("arith.constant", {"sum0"}), "'arith.constant' of 1 arguments"},
-      {compare("maybe"), "'arith.cmpf' of 2 arguments"},
-  };
-  for (const auto &[first, message] : unknown) {
-    Result<LinearDescription> linear = readPair({first, yield});
-    ASSERT_TRUE(linear.ok()) << linear.message();
-    expectError(EpilogueFormula::create(*linear).status(), message);
-  }
+    expectError(readFormula(steps).status(), message);
 }
