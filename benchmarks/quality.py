@@ -6,7 +6,7 @@
 
   quality.py MODEL --calibration-text FILE --text NAME=FILE[:WINDOWS]... --output DIR [--entries FILE.json] [--only REGEX]
              [--seeds 0,1] [--samples 128] [--length 512] [--device cpu|cuda] [--jobs 1] [--threads N] [--peer-python PYTHON]
-             [--results PAGE.md]
+             [--keep-older] [--results PAGE.md]
 
 MODEL is anything that quant-llm reads; for other packages it has to be a Hugging Face directory. What is measured
 is in quality_entries.json: recipes, with their options and widths, and methods of other packages (quality_peers.py),
@@ -15,7 +15,8 @@ same tokens. quality_judge.py has the perplexities: our models through the PyTor
 those of others through Transformers, the original through both.
 
 Each measurement is kept in DIR/entries, so that the same command goes on where it was interrupted, and another
---only or a longer list adds to it. DIR then has quality.json (all there is to know), quality.svg and quality.md; the
+--only or a longer list adds to it. What another build of the project measured is measured again, as is what another
+version of the scripts measured; with --keep-older it stays, and the table marks it. DIR then has quality.json (all there is to know), quality.svg and quality.md; the
 table takes the place of what is between the marks `quality.py` of PAGE.md. A text ending in .tokens or .tokens.txt
 is one of WikiText's files: its cut into words is undone.
 """
@@ -34,6 +35,7 @@ import sys
 
 import measured_process
 import numpy as np
+import quant_llm
 from quant_llm import QuantLLMError, __version__, cli, model as models, recipe as recipes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -60,6 +62,7 @@ def parse(arguments=None):
     parser.add_argument("--jobs", type=cli.positive, default=1, help="measurements at a time; their seconds then say little")
     parser.add_argument("--threads", type=cli.positive, default=None, help="of each of them")
     parser.add_argument("--peer-python", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--keep-older", action="store_true", help="keep what another build of the project, or other scripts, measured")
     parser.add_argument("--results", metavar="PAGE.md")
     arguments = parser.parse_args(arguments)
     try:
@@ -165,6 +168,7 @@ class Benchmark:
         self.directory = os.path.abspath(arguments.output)
         self.environment = dict(os.environ, **({"OMP_NUM_THREADS": str(arguments.threads)} if arguments.threads else {}))
         self.machine = describe_machine(arguments.device, arguments.jobs)
+        self.codes = {peer: digest_code(peer) for peer in (False, True)}
         for name in ("entries", "calibration", "work"):
             os.makedirs(os.path.join(self.directory, name), exist_ok=True)
 
@@ -231,9 +235,10 @@ class Benchmark:
         """Makes a calibration file, unless there is one with all that is asked for;
         what it took."""
         tokens, weights, dtype, seed = key
-        wanted = {"statistics": sorted(statistics), "digest": self.digests[seed] if tokens == "text" else [self.arguments.samples, self.arguments.length, seed]}
+        wanted = {"statistics": sorted(statistics), "digest": self.digests[seed] if tokens == "text" else [self.arguments.samples, self.arguments.length, seed], "code": self.codes[False]}
         record = read_json(path + ".json")
-        if record and record["wanted"]["digest"] == wanted["digest"] and set(record["wanted"]["statistics"]) >= statistics and os.path.exists(path):
+        same = record and all(record["wanted"].get(name) == wanted[name] for name in ("digest", *([] if self.arguments.keep_older else ["code"])))
+        if same and set(record["wanted"]["statistics"]) >= statistics and os.path.exists(path):
             return record
         command = [sys.executable, "-m", "quant_llm", "calibrate", self.arguments.model, "-o", path, "--statistics", ",".join(wanted["statistics"])]
         command += ["--seed", str(seed), "--dtype", dtype, "--device", self.arguments.device]
@@ -256,14 +261,29 @@ class Benchmark:
             configuration["sample"] = self.digests[one["seed"]]
         if "recipe" in one:
             configuration["recipe_digest"] = digest_recipe(recipes.load(one["recipe"]))
+        configuration["code"] = self.codes["peer" in one]
         return configuration
+
+    def get_kept(self, one):
+        """The record of an earlier run that still holds, or None. One of another build,
+        where these are kept, has "older" set."""
+        record = read_json(self.path("entries", one["id"] + ".json"))
+        if not record:
+            return None
+        configuration, found = self.configure(one), record.get("configuration", {})
+        if found == configuration:
+            return record
+        without_code = lambda values: {name: value for name, value in values.items() if name != "code"}
+        if self.arguments.keep_older and "perplexity" in record and without_code(found) == without_code(configuration):
+            return {**record, "older": True}
+        return None
 
     def measure(self, one, calibrations):
         """The record of a measurement, which may be a kept one."""
         path = self.path("entries", one["id"] + ".json")
         configuration = self.configure(one)
-        kept = read_json(path)
-        if kept and kept.get("configuration") == configuration and "perplexity" in kept:
+        kept = self.get_kept(one)
+        if kept and "perplexity" in kept:
             return kept
         record = {"id": one["id"], "name": one["name"], "group": one["group"], "bits": one["bits"], "seed": one["seed"], "configuration": configuration, "machine": self.machine}
         work = self.path("work", one["id"])
@@ -349,6 +369,24 @@ def digest_recipe(recipe):
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
+def digest_code(peer):
+    """Of all that a result of ours, or of another package, comes from: scripts, and for
+    ours the Python package and the libraries of the project that are loaded."""
+    files = [os.path.join(HERE, name) for name in (["quality_judge.py", "quality_peers.py"] if peer else ["quality_judge.py"])]
+    if not peer:
+        root = os.path.dirname(os.path.abspath(quant_llm.__file__))
+        for directory, _, names in os.walk(root):
+            files += [os.path.join(directory, name) for name in names if name.endswith(".py") or ".so" in name]
+        with open("/proc/self/maps", encoding="utf-8") as file:
+            files += {line.split()[-1] for line in file if "libQuantLLM" in line}
+    # A library may be in the package and loaded, and the order of files is that of the disk.
+    digests = {}
+    for path in sorted(set(map(os.path.realpath, files))):
+        with open(path, "rb") as file:
+            digests[os.path.basename(path), hashlib.sha256(file.read()).hexdigest()] = None
+    return hashlib.sha256(json.dumps(sorted(digests)).encode()).hexdigest()
+
+
 def describe_record(record):
     if "perplexity" in record:
         return f"{record['id']}: {record['bits_per_weight']:.3f} bits, " + ", ".join(f"{name} {value:.3f}" for name, value in record["perplexity"].items())
@@ -393,6 +431,21 @@ def summarize(records):
     return list(rows.values())
 
 
+def resolve_bars(bars, rows):
+    """Bars with perplexities: one that is a part of another row's has the mean of its
+    seeds, and is left out where that row is not there."""
+    result = []
+    for bar in bars:
+        if "perplexity" not in bar:
+            name, bits, part = (bar["part_of"][key] for key in ("name", "bits", "part"))
+            found = next((row for row in rows if (row["name"], row["bits"]) == (name, bits)), None)
+            if not found:
+                continue
+            bar = {**bar, "perplexity": {text: part * sum(values) / len(values) for text, values in found["perplexity"].items()}}
+        result.append(bar)
+    return result
+
+
 def render_table(records, bars):
     rows = summarize(records)
     texts = list(dict.fromkeys(name for row in rows for name in row["perplexity"]))
@@ -405,15 +458,21 @@ def render_table(records, bars):
         peaks = [step["peak_mib"] for step in steps if "peak_mib" in step]
         cells += [f"{seconds:.0f}" if steps else "", f"{max(peaks):.0f}" if peaks else ""]
         width = "" if row["bits"] is None else f", {row['bits']} bits"
-        lines.append(f"| {row['group']}: {row['name']}{width} | {row['bits_per_weight']:.3f} | {' | '.join(cells)} |" if row["name"] != row["group"] else f"| {row['name']} | {row['bits_per_weight']:.3f} | {' | '.join(cells)} |")
+        mark = " †" if any(record.get("older") for record in row["records"]) else ""
+        title = (f"{row['group']}: {row['name']}" if row["name"] != row["group"] else row["name"]) + width + mark
+        lines.append(f"| {title} | {row['bits_per_weight']:.3f} | {' | '.join(cells)} |")
     lines += ["", "Two values are those of two seeds of the calibration sample. Seconds are those of calibration and quantization together, MiB the larger peak of the two."]
+    if any(record.get("older") for record in records if "perplexity" in record):
+        lines[-1] += " †: a value of it at least is by an earlier build of the project, or earlier scripts."
     met = []
-    for bar in bars:
+    for bar in resolve_bars(bars, rows):
         best = [row for row in rows if row["group"] == bar["group"] and row["bits"] == bar["bits"] and row["bits_per_weight"] <= bar["bits_per_weight"] and all("recipe" in record["configuration"] for record in row["records"])]
         best = [row for row in best if set(bar["perplexity"]) <= set(row["perplexity"])]
-        wanted = " / ".join(f"{value:g}" for value in bar["perplexity"].values())
+        wanted = " / ".join(f"{value:g}" if "part_of" not in bar else f"{value:.2f}" for value in bar["perplexity"].values())
         width = "" if bar["bits"] is None else f", {bar['bits']} bits"
         title = f"{bar['group']}{width}, at most {bar['bits_per_weight']:g} bits in all"
+        if other := bar.get("part_of"):
+            title += f", {100 * (1 - other['part']):.0f} % below {other['name']} with {other['bits']} bits"
         if best:
             excess = lambda row: max(max(row["perplexity"][name]) / value for name, value in bar["perplexity"].items())
             row = min(best, key=excess)
@@ -421,7 +480,7 @@ def render_table(records, bars):
             reached = " / ".join(f"{max(row['perplexity'][name]):.2f}" for name in bar["perplexity"])
             met.append(f"| {title} | {wanted} | {row['name']}: {reached} | {verdict} |")
     if met:
-        lines += ["", "| bar | " + " / ".join(bars[0]["perplexity"]) + " | best recipe, its worse seed | |", "|---|---|---|---|", *met]
+        lines += ["", "| bar | " + " / ".join(texts) + " | best recipe, its worse seed | |", "|---|---|---|---|", *met]
     skipped = [record for record in records if "skipped" in record or "error" in record]
     if skipped:
         lines += ["", "Not measured:", *(f"* {describe_record(record)}" for record in skipped)]
@@ -504,8 +563,7 @@ def main(arguments):
     everything = argparse.Namespace(**{**vars(arguments), "only": re.compile("")})
     merged = []
     for one in expand(entries, everything):
-        record = by_id.get(one["id"]) or read_json(benchmark.path("entries", one["id"] + ".json"))
-        if record and record["configuration"] == benchmark.configure(one):
+        if record := by_id.get(one["id"]) or benchmark.get_kept(one):
             merged.append(record)
     write_json(
         benchmark.path("quality.json"),

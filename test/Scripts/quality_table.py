@@ -92,6 +92,60 @@ def test_measures_and_goes_on(command, tmp_path):
     assert third.returncode == 0 and sorted(third.stdout.splitlines()) == sorted(second.stdout.splitlines())
 
 
+def test_results_of_another_build(command, tmp_path):
+    """They are measured again, or kept and marked."""
+    def remember(**change):
+        record = json.loads(entry.read_text())
+        record["configuration"].update(change)
+        record["perplexity"]["stories"] = 123.25
+        entry.write_text(json.dumps(record))
+
+    command = [*command, "--only", "rtn", "--output", tmp_path / "out"]
+    command = list(map(str, command))
+    entry = tmp_path / "out" / "entries" / "rtn-w2.json"
+    assert run(command).returncode == 0
+    code = json.loads(entry.read_text())["configuration"]["code"]
+    remember()
+    result = run(command)
+    assert result.returncode == 0 and "stories 123.250" in result.stdout
+    remember(code="another")
+    result = run(command, "--keep-older")
+    assert result.returncode == 0 and "stories 123.250" in result.stdout
+    table = (tmp_path / "out" / "quality.md").read_text()
+    assert "| data-free: rtn, 2 bits † |" in table and "†: a value of it at least is by an earlier build" in table
+    # Of other options it is never kept.
+    remember(code="another", group=8)
+    for more in ([], ["--keep-older"]):
+        result = run(command, *more)
+        assert result.returncode == 0 and "stories 123.250" not in result.stdout
+        assert json.loads(entry.read_text())["configuration"]["code"] == code
+        remember(code="another", **({} if more else {"group": 8}))
+    result = run(command)
+    assert result.returncode == 0 and "stories 123.250" not in result.stdout
+    assert "†" not in (tmp_path / "out" / "quality.md").read_text()
+
+
+def test_digest_of_code(monkeypatch, tmp_path):
+    """It changes with a file of the package or of the scripts, and not with their place."""
+    ours, others = quality.digest_code(False), quality.digest_code(True)
+    assert ours != others and (ours, others) == (quality.digest_code(False), quality.digest_code(True))
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    for name in ("quality_judge.py", "quality_peers.py"):
+        (scripts / name).write_bytes((BENCHMARKS / name).read_bytes())
+    monkeypatch.setattr(quality, "HERE", str(scripts))
+    assert (ours, others) == (quality.digest_code(False), quality.digest_code(True))
+    (scripts / "quality_peers.py").write_text("pass")
+    assert ours == quality.digest_code(False) and others != quality.digest_code(True)
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(quality.quant_llm, "__file__", str(package / "__init__.py"))
+    first = quality.digest_code(False)
+    (package / "model.py").write_text("")
+    assert quality.digest_code(False) != first
+
+
 def test_plot():
     pytest.importorskip("matplotlib")
     records = [
@@ -113,6 +167,12 @@ def test_bars():
     assert "| y: 10.00 / 20.00 | met |" in quality.render_table(records, [bar])
     # The worse of two seeds counts.
     assert "| x: 9.00 / 21.00 | missed by 5.0 % |" in quality.render_table([*records, record("y", 4.25, 10.0, 22.0, recipe="y")], [bar])
+    # A part of what another method has, the mean of its seeds.
+    compared = {"group": "g", "bits": 4, "bits_per_weight": 4.25, "part_of": {"name": "wide", "bits": 4, "part": 0.9}}
+    wide = [record("wide", 4.5, 10.0, 24.0, recipe="w"), record("wide", 4.5, 12.0, 26.0, recipe="w")]
+    table = quality.render_table([records[1], *wide], [compared])
+    assert "| g, 4 bits, at most 4.25 bits in all, 10 % below wide with 4 bits | 9.90 / 22.50 | y: 10.00 / 20.00 | missed by 1.0 % |" in table
+    assert "10 % below" not in quality.render_table([records[1]], [compared])
 
 
 def test_words_of_wikitext():
