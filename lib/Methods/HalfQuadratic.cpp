@@ -85,7 +85,7 @@ void Block::solve(const HalfQuadraticOptions &options, uint8_t *stored) {
   float scale = grid.getScale(cell);
   if (scale == 0.0f)
     return;
-  float best = options.alignToZero ? alignToZero(stored) : grid.getZero(cell);
+  float best = alignToZero(stored);
   std::vector<float> values;
   double least = computeMeanError(best, values);
   double beta = options.beta;

@@ -634,7 +634,8 @@ def QuantizeWeights : CheckedPass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     `method` is how codes are chosen, and zeros in one case, on the grid that a scheme gives:
     - `nearest`: each weight is rounded by itself;
     - `hqq`: half-quadratic quantization (Badri and Shaji, 2023): zeros, which must be floats, that make a
-      robust norm of the error small; the search begins where the weight 0 has a code;
+      robust norm of the error small; the search begins where the weight 0 has a code, so that the errors
+      of a block may be larger than those of `nearest`;
     - `gptq` (arXiv:2210.17323): column by column, the error of each spread over the columns that follow;
     - `quantease` (arXiv:2309.01885): cyclic coordinate descent on the error of the outputs;
     - `easyquant` (arXiv:2403.02775): scales by gradient descent on the squared error, without data; for schemes
