@@ -81,14 +81,17 @@ quantLLMBufferGetData(const QuantLLMBuffer *buffer);
 QUANT_LLM_C_EXPORTED size_t quantLLMBufferGetSize(const QuantLLMBuffer *buffer);
 QUANT_LLM_C_EXPORTED void quantLLMBufferDestroy(QuantLLMBuffer *buffer);
 
-/* How long work reports. Both handlers are called while the function that was
- * given them runs, one call at a time; either may be NULL. */
+/* How long work reports. The handlers are called while the function that was
+ * given them runs, one call at a time; each may be NULL. */
 typedef struct QuantLLMHandlers {
   /* `done` of `total` units of the stage are done; `item` is the last one. */
   void (*progress)(void *userData, const char *stage, const char *item,
                    uint64_t done, uint64_t total);
   /* Remarks and warnings of work that succeeds; errors become the error. */
   void (*diagnostic)(void *userData, const QuantLLMDiagnostic *diagnostic);
+  /* Asked again and again, and before files appear. If it returns another
+   * number than 0, the function fails and leaves no files. */
+  int (*shouldStop)(void *userData);
   void *userData;
 } QuantLLMHandlers;
 

@@ -74,7 +74,7 @@ QuantLLMStatus quantLLMCompile(const char *source, size_t sourceSize,
     std::unique_ptr<QuantLLMBuffer> owned(printed);
     if (!outcome.status.ok())
       return outcome;
-    if (Status kept = files.commit(); !kept.ok())
+    if (Status kept = context.commit(files); !kept.ok())
       return kept;
     *module = owned.release();
     return {};

@@ -134,13 +134,24 @@ OwningOpRef<ModuleOp> CollectingContext::parse(const char *source, size_t size,
 LogicalResult CollectingContext::run(PassManager &pm, ModuleOp module) {
   if (std::string fault = findUnknownAnchor(pm, &context); !fault.empty())
     return emitError(UnknownLoc::get(&context)) << fault;
-  if (!handlers.progress)
-    return pm.run(module);
-  ProgressScope scope([this](const Progress &progress) {
-    handlers.progress(handlers.userData, progress.stage.c_str(),
-                      progress.item.c_str(), progress.done, progress.total);
-  });
+  ProgressListener listener;
+  if (handlers.progress)
+    listener = [this](const Progress &progress) {
+      handlers.progress(handlers.userData, progress.stage.c_str(),
+                        progress.item.c_str(), progress.done, progress.total);
+    };
+  ProgressScope scope(std::move(listener), [this] { return shouldStop(); });
   return pm.run(module);
+}
+
+bool CollectingContext::shouldStop() const {
+  return handlers.shouldStop && handlers.shouldStop(handlers.userData) != 0;
+}
+
+Status CollectingContext::commit(FileTransaction &files) const {
+  if (shouldStop())
+    return Status::error("stopped by the caller");
+  return files.commit();
 }
 
 LogicalResult CollectingContext::initialize(OpPassManager pipeline) {

@@ -28,6 +28,8 @@ class PassManager;
 
 namespace quant_llm {
 
+class FileTransaction;
+
 /// The dialects that modules of the project are written in.
 void registerEveryDialect(mlir::DialectRegistry &registry);
 /// The passes and pipelines that a textual pipeline may name; only the first
@@ -49,6 +51,10 @@ public:
                                           const char *name);
   /// Runs a pass manager with progress announced to the caller.
   mlir::LogicalResult run(mlir::PassManager &pm, mlir::ModuleOp module);
+  /// Lets files appear, unless the caller wants no more of them.
+  Status commit(FileTransaction &files) const;
+  /// Whether the caller wants no more of the work.
+  bool shouldStop() const;
   /// Lets the passes of a pipeline for modules look at their options; none is
   /// run.
   mlir::LogicalResult initialize(mlir::OpPassManager pipeline);

@@ -44,19 +44,24 @@ QuantLLMStatus quantLLMImportModel(const char *input, const char *output,
     ImportOptions converted;
     converted.blockType =
         chosen.blocksAsF32 ? StorageType::F32 : StorageType::F16;
-    if (handlers.progress)
-      converted.progress = [&](uint64_t done, uint64_t total) {
+    CollectingContext context(handlers);
+    converted.progress = [&](uint64_t done, uint64_t total) {
+      if (handlers.progress)
         handlers.progress(handlers.userData, "converting weights", "", done,
                           total);
-      };
+      return context.shouldStop() ? Status::error("stopped by the caller")
+                                  : Status::success();
+    };
     if (handlers.diagnostic)
       converted.warn = [&](const std::string &message) {
         QuantLLMDiagnostic diagnostic = {QUANT_LLM_WARNING, input,
                                          message.c_str()};
         handlers.diagnostic(handlers.userData, &diagnostic);
       };
-    CollectingContext context(handlers);
+    FileTransaction files;
     Status status = importModel(*context.get(), input, output, converted);
+    if (status.ok())
+      status = context.commit(files);
     if (status.ok())
       return {};
     Outcome outcome = context.failure(status.message());
@@ -145,7 +150,7 @@ QuantLLMStatus quantLLMQuantizeModel(const char *input, const char *output,
                              "' failed");
     if (Status status = writeText(*module, path); !status.ok())
       return status;
-    if (Status status = files.commit(); !status.ok())
+    if (Status status = context.commit(files); !status.ok())
       return status;
     return {};
   });

@@ -579,7 +579,8 @@ quant_llm::convertWeights(const Checkpoint &checkpoint, const std::string &path,
         return status;
       done += buffer.size();
       if (progress)
-        progress(done, total);
+        if (Status status = progress(done, total); !status.ok())
+          return status;
     }
     checkpoint.archive->release(*info);
   }

@@ -12,18 +12,22 @@
 
 namespace quant_llm {
 
-static thread_local const ProgressListener *currentListener = nullptr;
+static thread_local const ProgressScope *currentScope = nullptr;
 
-ProgressScope::ProgressScope(ProgressListener listener)
-    : listener(std::move(listener)), outer(currentListener) {
-  currentListener = &this->listener;
+ProgressScope::ProgressScope(ProgressListener listener, StopRequest shouldStop)
+    : listener(std::move(listener)), shouldStop(std::move(shouldStop)),
+      outer(currentScope) {
+  currentScope = this;
 }
 
-ProgressScope::~ProgressScope() { currentListener = outer; }
+ProgressScope::~ProgressScope() { currentScope = outer; }
 
-void announceProgress(const Progress &progress) {
-  if (currentListener && *currentListener)
-    (*currentListener)(progress);
+Status announceProgress(const Progress &progress) {
+  if (currentScope && currentScope->listener)
+    currentScope->listener(progress);
+  if (currentScope && currentScope->shouldStop && currentScope->shouldStop())
+    return Status::error("stopped by the caller during " + progress.stage);
+  return Status::success();
 }
 
 } // namespace quant_llm

@@ -56,7 +56,8 @@ def run_pipeline(source, pipeline, *, name=None, bytecode=False, progress=None, 
     `source` is MLIR text (str or bytes) or bytecode (bytes). `name` stands for
     its file in messages; relative paths of archives are relative to its
     directory. `progress(stage, item, done, total)` is called now and then, and
-    `diagnostic(Diagnostic)` for every remark and warning. Returns str, or
+    `diagnostic(Diagnostic)` for every remark and warning. What they raise, and
+    KeyboardInterrupt, ends the work, which leaves no files. Returns str, or
     bytes if `bytecode`. Raises QuantLLMError.
     """
     result = _compiler().compile(

@@ -107,7 +107,7 @@ void call(Function function) {
 
 /// The handlers of the C API for two callables of Python, each maybe None. What
 /// a callable raises cannot pass through the C API; it is kept and raised after
-/// the call.
+/// the call, which it ends.
 class Handlers {
 public:
   Handlers(nb::object progress, nb::object diagnostic)
@@ -124,6 +124,15 @@ public:
           handlers->progress(toText(stage), toText(item), done, total);
         });
       };
+    // Work ends by what a callable raises, and by what a signal does, Ctrl-C.
+    handlers.shouldStop = [](void *self) -> int {
+      auto *handlers = static_cast<Handlers *>(self);
+      handlers->guarded([] {
+        if (PyErr_CheckSignals() != 0)
+          throw nb::python_error();
+      });
+      return handlers->raised != nullptr;
+    };
     if (!diagnostic.is_none())
       handlers.diagnostic = [](void *self, const QuantLLMDiagnostic *value) {
         auto *handlers = static_cast<Handlers *>(self);
@@ -133,12 +142,24 @@ public:
     return handlers;
   }
 
+  /// call() with these handlers.
+  template <typename Function>
+  void call(Function function) {
+    try {
+      ::call(function);
+    } catch (...) {
+      // What was raised first, and ended the call.
+      rethrow();
+      throw;
+    }
+    rethrow();
+  }
+
+private:
   void rethrow() {
     if (raised)
       std::rethrow_exception(std::exchange(raised, nullptr));
   }
-
-private:
   template <typename Function>
   void guarded(Function function) {
     nb::gil_scoped_acquire acquire;
@@ -177,12 +198,10 @@ nb::bytes compile(nb::bytes source, std::optional<std::string> name,
   const char *data = source.c_str();
   size_t size = source.size();
   QuantLLMBuffer *module = nullptr;
-  call([&](QuantLLMError **error) {
+  handlers.call([&](QuantLLMError **error) {
     return quantLLMCompile(data, size, &options, &module, error);
   });
-  Buffer owned(module);
-  handlers.rethrow();
-  return toBytes(owned);
+  return toBytes(Buffer(module));
 }
 
 void importModel(const std::string &input, const std::string &output,
@@ -191,10 +210,9 @@ void importModel(const std::string &input, const std::string &output,
   QuantLLMImportOptions options = {};
   options.blocksAsF32 = blocksAsF32;
   options.handlers = handlers.get();
-  call([&](QuantLLMError **error) {
+  handlers.call([&](QuantLLMError **error) {
     return quantLLMImportModel(input.c_str(), output.c_str(), &options, error);
   });
-  handlers.rethrow();
 }
 
 void quantizeModel(const std::string &input, const std::string &output,
@@ -206,11 +224,10 @@ void quantizeModel(const std::string &input, const std::string &output,
   options.recipe = recipe.c_str();
   options.options = pipelineOptions.c_str();
   options.handlers = handlers.get();
-  call([&](QuantLLMError **error) {
+  handlers.call([&](QuantLLMError **error) {
     return quantLLMQuantizeModel(input.c_str(), output.c_str(), &options,
                                  error);
   });
-  handlers.rethrow();
 }
 
 void checkQuantizeOptions(const std::string &recipe,

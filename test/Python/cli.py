@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 
-import gguf
 import numpy as np
 import pytest
 import quant_llm
@@ -793,26 +792,8 @@ def test_model_without_tokenizer(capsys, hf_model, tmp_path, command):
     assert "(Transformers makes one of 'tokenizer.model': AutoTokenizer.from_pretrained(directory).save_pretrained(directory))" in err
 
 
-def write_gguf(path):
-    """A model without tokenizer: one layer, 16 tokens."""
-    writer = gguf.GGUFWriter(path, "llama")
-    for key, value in [("block_count", 1), ("context_length", 64), ("embedding_length", 16), ("feed_forward_length", 24), ("attention.head_count", 2)]:
-        writer.add_uint32("llama." + key, value)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
-    shapes = {"token_embd": (16, 16), "output_norm": (16,)}
-    shapes |= {f"blk.0.{name}": (16, 16) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
-    shapes |= {"blk.0.ffn_gate": (24, 16), "blk.0.ffn_up": (24, 16), "blk.0.ffn_down": (16, 24), "blk.0.attn_norm": (16,), "blk.0.ffn_norm": (16,)}
-    for name, shape in shapes.items():
-        writer.add_tensor(name + ".weight", np.ones(shape, np.float32 if len(shape) == 1 else np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def test_gguf_without_tokenizer(capsys, tmp_path, monkeypatch):
-    source, output = tmp_path / "tiny.gguf", tmp_path / "out"
-    write_gguf(str(source))
+def test_gguf_without_tokenizer(capsys, gguf_model, tmp_path, monkeypatch):
+    source, output = gguf_model, tmp_path / "out"
     reason = f"{source}: expected a tokenizer but there is no key 'tokenizer.ggml.model'"
     said, original = [], model.import_model
 

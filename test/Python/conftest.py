@@ -6,6 +6,8 @@
 import os
 import sys
 
+import gguf
+import numpy as np
 import pytest
 import tokenizers
 
@@ -45,3 +47,23 @@ def directory(tmp_path_factory):
     from oracle import make_model  # takes seconds, for Transformers
 
     return make_model(str(tmp_path_factory.mktemp("models") / "model"), "llama", num_hidden_layers=2)
+
+
+@pytest.fixture(scope="session")
+def gguf_model(tmp_path_factory):
+    """A GGUF file without tokenizer: one layer, 16 tokens."""
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    writer = gguf.GGUFWriter(str(path), "llama")
+    for key, value in [("block_count", 1), ("context_length", 64), ("embedding_length", 16), ("feed_forward_length", 24), ("attention.head_count", 2)]:
+        writer.add_uint32("llama." + key, value)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    shapes = {"token_embd": (16, 16), "output_norm": (16,)}
+    shapes |= {f"blk.0.{name}": (16, 16) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
+    shapes |= {"blk.0.ffn_gate": (24, 16), "blk.0.ffn_up": (24, 16), "blk.0.ffn_down": (16, 24), "blk.0.attn_norm": (16,), "blk.0.ffn_norm": (16,)}
+    for name, shape in shapes.items():
+        writer.add_tensor(name + ".weight", np.ones(shape, np.float32 if len(shape) == 1 else np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

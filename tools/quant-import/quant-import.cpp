@@ -154,6 +154,7 @@ int main(int argc, char **argv) {
     line.emplace();
     options.progress = [&](uint64_t done, uint64_t total) {
       (*line)(done, total);
+      return Status::success();
     };
   }
   mlir::MLIRContext context;

@@ -67,8 +67,8 @@ struct Checkpoint {
 Result<Checkpoint> openCheckpoint(const std::string &path,
                                   StorageType blockType = StorageType::F16);
 
-/// Called with the bytes done and the bytes in all.
-using ProgressCallback = std::function<void(uint64_t done, uint64_t total)>;
+/// Called with the bytes done and the bytes in all. An error ends the work.
+using ProgressCallback = std::function<Status(uint64_t done, uint64_t total)>;
 
 /// Writes the tensors of a GGUF checkpoint as safetensors with Hugging Face
 /// names and row order. Memory is bounded by a fixed buffer. The file is

@@ -16,6 +16,8 @@
 #ifndef QUANT_LLM_SUPPORT_PROGRESS_H
 #define QUANT_LLM_SUPPORT_PROGRESS_H
 
+#include "quant-llm/Support/Status.h"
+
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -35,23 +37,31 @@ struct Progress {
 
 using ProgressListener = std::function<void(const Progress &)>;
 
+/// Whether the work is to be given up.
+using StopRequest = std::function<bool()>;
+
 /// While an object of this class lives, work that this thread starts is
-/// announced to `listener`, on this thread. Scopes nest; the innermost one
-/// listens.
+/// announced to `listener`, on this thread, and asks `shouldStop`; either may
+/// be empty. Scopes nest; the innermost one listens.
 class ProgressScope {
 public:
-  explicit ProgressScope(ProgressListener listener);
+  explicit ProgressScope(ProgressListener listener,
+                         StopRequest shouldStop = {});
   ~ProgressScope();
   ProgressScope(const ProgressScope &) = delete;
   ProgressScope &operator=(const ProgressScope &) = delete;
 
 private:
+  friend Status announceProgress(const Progress &progress);
+
   ProgressListener listener;
-  const ProgressListener *outer;
+  StopRequest shouldStop;
+  const ProgressScope *outer;
 };
 
-/// Announces progress to the innermost listener of this thread, if any.
-void announceProgress(const Progress &progress);
+/// Announces progress to the innermost listener of this thread, if any. An
+/// error if the work is to be given up.
+Status announceProgress(const Progress &progress);
 
 } // namespace quant_llm
 

@@ -6,13 +6,13 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "AnnounceProgress.h"
 #include "Report.h"
 #include "SchemeSearch.h"
 
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Methods/BitAllocation.h"
 #include "quant-llm/Numerics/Element.h"
-#include "quant-llm/Support/Progress.h"
 
 #include "llvm/ADT/SetVector.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -209,7 +209,8 @@ LogicalResult AllocateBits::run() {
       option.error = error;
     items.push_back(table.options);
     progress.done += weights.getNumWeights();
-    announceProgress(progress);
+    if (failed(announce(getOperation(), progress)))
+      return failure();
   }
   Result<quant_llm::BitAllocation> found =
       quant_llm::allocateBits(items, bytes);

@@ -12,6 +12,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "AnnounceProgress.h"
 #include "Report.h"
 
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
@@ -21,7 +22,6 @@
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Methods/ChannelScales.h"
 #include "quant-llm/Support/Parallel.h"
-#include "quant-llm/Support/Progress.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
@@ -504,8 +504,9 @@ LogicalResult ChooseChannelScales::choose() {
     if (isSearch() && failed(measureErrors(site, trials, errors[index])))
       return failure();
     // The last step is what follows.
-    if (++progress.done != progress.total)
-      announceProgress(progress);
+    if (++progress.done != progress.total &&
+        failed(announce(getOperation(), progress)))
+      return failure();
   }
   // NaN and infinity are no better than anything.
   auto findBest = [](const std::vector<double> &values) {
@@ -544,8 +545,7 @@ LogicalResult ChooseChannelScales::choose() {
     }
   }
   progress.done = progress.total;
-  announceProgress(progress);
-  return success();
+  return announce(getOperation(), progress);
 }
 
 static llvm::json::Value finiteOrNull(double value) {

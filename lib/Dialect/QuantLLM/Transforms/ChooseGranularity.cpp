@@ -12,12 +12,13 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "AnnounceProgress.h"
+
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Numerics/Element.h"
 #include "quant-llm/Support/Numbers.h"
-#include "quant-llm/Support/Progress.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Remarks.h"
@@ -334,8 +335,9 @@ LogicalResult ChooseGranularity::run() {
     progress.item = parameter.getSymName().str();
     progress.done +=
         cast<RankedTensorType>(parameter.getType()).getNumElements();
-    if (ok || progress.done != progress.total)
-      announceProgress(progress);
+    if ((ok || progress.done != progress.total) &&
+        failed(announce(parameter, progress)))
+      return failure();
   }
   if (!ok)
     return failure();

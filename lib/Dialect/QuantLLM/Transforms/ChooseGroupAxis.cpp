@@ -6,11 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "AnnounceProgress.h"
 #include "Report.h"
 #include "SchemeSearch.h"
 
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
-#include "quant-llm/Support/Progress.h"
 
 #include "mlir/IR/Remarks.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -84,8 +84,9 @@ LogicalResult ChooseGroupAxis::run() {
                       SchemeAttr::fromNumerics(&getContext(), outputs)};
     if (failed(search.measure(weights, choice.schemes, choice.errors)))
       return failure();
-    if (progress.done != progress.total)
-      announceProgress(progress);
+    if (progress.done != progress.total &&
+        failed(announce(getOperation(), progress)))
+      return failure();
   }
   if (choices.empty())
     return search.fail() << "no scheme has groups along the inputs, [1, g], to "
@@ -119,7 +120,8 @@ LogicalResult ChooseGroupAxis::run() {
       return search.fail() << status.message();
   }
   progress.done = progress.total;
-  announceProgress(progress);
+  if (failed(announce(getOperation(), progress)))
+    return failure();
   for (Choice &choice : choices) {
     const bool turned = isTurned(choice);
     std::string reason =

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "AnnounceProgress.h"
 #include "NewArchive.h"
 #include "TransformEvaluator.h"
 #include "TransformStatistics.h"
@@ -16,7 +17,6 @@
 #include "quant-llm/Formats/Fingerprint.h"
 #include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Support/AtomicFile.h"
-#include "quant-llm/Support/Progress.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Iterators.h"
@@ -313,7 +313,7 @@ LogicalResult MaterializeTransforms::write(ParameterArchives &archives,
   auto advance = [&](const std::string &item, uint64_t bytes) {
     progress.item = item;
     progress.done += bytes;
-    announceProgress(progress);
+    return announce(getOperation(), progress);
   };
   for (const Computed &entry : computed) {
     Value root = entry.roots.front();
@@ -336,7 +336,8 @@ LogicalResult MaterializeTransforms::write(ParameterArchives &archives,
     info.data = bytes.data();
     info.bytes = bytes.size();
     fingerprint.add(entry.name, info);
-    advance(entry.name, bytes.size());
+    if (failed(advance(entry.name, bytes.size())))
+      return failure();
   }
   for (const CopiedParameter &copy : copied)
     if (failed(newArchive.append(copy, archives, advance)))

@@ -183,9 +183,9 @@ LogicalResult NewArchive::append(StringRef name, const void *data,
   return success();
 }
 
-LogicalResult
-NewArchive::append(const CopiedParameter &copy, ParameterArchives &archives,
-                   function_ref<void(const std::string &, uint64_t)> advance) {
+LogicalResult NewArchive::append(
+    const CopiedParameter &copy, ParameterArchives &archives,
+    function_ref<LogicalResult(const std::string &, uint64_t)> advance) {
   ParameterOp parameter = copy.parameter;
   for (auto [info, name] : llvm::zip_equal(copy.infos, copy.keys)) {
     Result<TensorBuffer> buffer = loadTensor(info, /*alignment=*/1);
@@ -195,7 +195,8 @@ NewArchive::append(const CopiedParameter &copy, ParameterArchives &archives,
     if (failed(append(name, buffer->data, buffer->bytes)))
       return failure();
     archives.release(parameter, info);
-    advance(name, buffer->bytes);
+    if (failed(advance(name, buffer->bytes)))
+      return failure();
   }
   return success();
 }

@@ -134,7 +134,8 @@ public:
   /// the bytes of each.
   llvm::LogicalResult
   append(const CopiedParameter &copy, ParameterArchives &archives,
-         llvm::function_ref<void(const std::string &, uint64_t)> advance);
+         llvm::function_ref<llvm::LogicalResult(const std::string &, uint64_t)>
+             advance);
   /// Makes the file visible, and the report, if one was asked for.
   llvm::LogicalResult finish(llvm::function_ref<std::string()> makeReport);
 

@@ -10,13 +10,13 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "AnnounceProgress.h"
 #include "NewArchive.h"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 #include "quant-llm/Packing/FragmentLayout.h"
-#include "quant-llm/Support/Progress.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Remarks.h"
@@ -226,7 +226,8 @@ LogicalResult Prepack::write(ParameterArchives &archives,
       progress.done += getByteSize(info.dtype, info.shape).value_or(0);
       archives.release(entry.parameter, info);
     }
-    announceProgress(progress);
+    if (failed(announce(entry.parameter, progress)))
+      return failure();
   }
   for (auto &[key, entry] : packed)
     if (failed(newArchive.append((entry.key + ".") + kOutputScale.str(),

@@ -10,6 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "AnnounceProgress.h"
 #include "NewArchive.h"
 #include "Report.h"
 
@@ -25,7 +26,6 @@
 #include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Numerics/Metrics.h"
 #include "quant-llm/Support/Parallel.h"
-#include "quant-llm/Support/Progress.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Remarks.h"
@@ -654,14 +654,14 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
   auto advance = [&](ParameterOp op, uint64_t bytes) {
     progress.item = op.getSymName().str();
     progress.done += bytes;
-    announceProgress(progress);
+    return announce(op, progress);
   };
 
   // In the order of the declarations.
   for (const CopiedParameter &copy : copied)
     if (failed(newArchive.append(copy, archives,
                                  [&](const std::string &, uint64_t bytes) {
-                                   advance(copy.parameter, bytes);
+                                   return advance(copy.parameter, bytes);
                                  })))
       return failure();
   for (auto &[key, entry] : quantized) {
@@ -700,7 +700,9 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
         << Arg("relative error", entry.errors.relativeFrobenius)
         << Arg("bits per weight",
                getBitsPerWeight(scheme, entry.type.getN(), entry.type.getK()));
-    advance(parameter, *getByteSize(entry.info.dtype, entry.info.shape));
+    if (failed(advance(parameter,
+                       *getByteSize(entry.info.dtype, entry.info.shape))))
+      return failure();
   }
   return success();
 }
