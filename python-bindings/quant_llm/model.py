@@ -29,7 +29,7 @@ from ._check import check_flag, check_handler, check_integer, check_number, chec
 from ._errors import Diagnostic, QuantLLMError
 from ._safetensors import read_header
 from ._scheme import parse_scheme
-from .recipe import Recipe
+from .recipe import Recipe, load as load_recipe
 from .runtime import Engine
 from .tokenizer import MissingTokenizerError, StreamDecoder, Tokenizer, check_special_tokens, find_end_tokens, load_tokenizer
 
@@ -143,6 +143,9 @@ complete = []
 def replace_directory(new, path):
     """Puts the directory `new` in the place of `path`. The old one is removed when
     the new one is there, never before."""
+    for directory in (new, path):
+        if not os.path.isdir(directory):
+            raise QuantLLMError(f"cannot put '{new}' in the place of '{path}': expected a directory but '{directory}' is none")
     if _exchange(new, path):
         return  # the old one is where the new one was: a temporary directory
     # Not below a temporary directory, which is removed whatever happens.
@@ -339,19 +342,21 @@ def _copy_companions(source, directory):
 def quantize_directory(source, output, *, recipe="finequant", options="", calibration=None, replace=False, progress=None, diagnostic=None):
     """Quantizes a model (anything that classify() knows) to a directory of ours
     that needs no other file. `recipe` is one that quant_llm.recipe.load() gives,
-    with a dict as `options` and a calibration file if it needs one (or a function
-    that makes one when all else is checked); or the name of a pipeline `quant-llm-<recipe>`, with its options as text. Returns the
-    report as a dict."""
+    or what that takes, with a dict as `options` and a calibration file if it needs
+    one (or a function that makes one when all else is checked). With text as
+    `options` and no `calibration`, it is the name of a pipeline
+    `quant-llm-<recipe>` and these are its options. Returns the report as a dict."""
+    if not isinstance(recipe, Recipe):
+        check_text(recipe, "recipe")
+        if not isinstance(options, str) or calibration is not None or "/" in recipe or "." in recipe:
+            recipe = load_recipe(recipe)
     is_recipe = isinstance(recipe, Recipe)
     if is_recipe:
         options = recipe.check_options(options or {})
         if not callable(calibration):
             calibration = _check_calibration(recipe, calibration, diagnostic)
     else:
-        check_text(recipe, "recipe")
         check_text(options, "options")
-        if calibration is not None:
-            raise QuantLLMError("calibration: expected none beside options of a pipeline, which name the file themselves")
     check_handler(progress, "progress")
     check_handler(diagnostic, "diagnostic")
     kind = classify(source)
@@ -555,14 +560,38 @@ class Model:
         tokens = np.ascontiguousarray(_to_tokens(tokens, self.vocabulary_size))
         if tokens.size == 0:
             raise QuantLLMError("expected a non-empty list of tokens but got none")
-        if not isinstance(cache, (Cache, type(None))):
-            raise wrong_type("cache", "a Cache of new_cache() or None", cache)
+        length = 0 if cache is None else self._check_cache(cache)
+        end = length + tokens.size
+        if (context := self.context) is not None and end > context:
+            raise QuantLLMError(f"tokens: expected at most {context}, those in the cache included, as the model is for no more (max_position_embeddings), but got {end}")
         cache = self.new_cache(tokens.size) if cache is None else cache
-        if cache.length + tokens.size > cache.capacity:
-            raise QuantLLMError(f"expected at most {cache.capacity} tokens in the cache but got {cache.length + tokens.size}")
-        logits, _, _ = self.engine.invoke("forward", tokens, cache.key, cache.value, np.int64(cache.length), in_place=(1, 2))
-        cache.length += tokens.size
+        if end > cache.capacity:
+            raise QuantLLMError(f"expected at most {cache.capacity} tokens in the cache but got {end}")
+        logits, _, _ = self.engine.invoke("forward", tokens, cache.key, cache.value, np.int64(length), in_place=(1, 2))
+        cache.length = end
         return logits
+
+    def _check_cache(self, cache):
+        """How many tokens there are in a cache, whose parts anybody can set."""
+        if not isinstance(cache, Cache):
+            raise wrong_type("cache", "a Cache of new_cache() or None", cache)
+        layers, heads, _, width = self._cache_shape
+        for name in ("key", "value"):
+            array = getattr(cache, name)
+            if not isinstance(array, np.ndarray):
+                raise wrong_type(f"cache.{name}", "an array of new_cache()", array)
+            expected = (layers, heads, *cache.key.shape[2:3], width)
+            if array.shape != expected or array.dtype != self._cache_dtype:
+                room = "capacity" if name == "key" else expected[2]
+                raise QuantLLMError(
+                    f"cache.{name}: expected {np.dtype(self._cache_dtype)} of shape [{layers}, {heads}, {room}, {width}] "
+                    f"but got {array.dtype} of shape {list(array.shape)}; take a new_cache() of this model"
+                )
+            if not (array.flags.c_contiguous and array.flags.writeable):
+                raise QuantLLMError(f"cache.{name}: expected a contiguous, writable array; take a copy of it")
+        if np.may_share_memory(cache.key, cache.value):
+            raise QuantLLMError("cache: expected keys and values that share no memory; copy one")
+        return check_integer(cache.length, "cache.length", 0, cache.capacity)
 
     def require_tokenizer(self):
         if self.tokenizer is None:
@@ -665,6 +694,22 @@ def _to_tokens(tokens, vocabulary_size):
     return given.astype(np.int64, copy=False)
 
 
+def _to_logits(logits):
+    """Finite numbers as an array of float64."""
+    try:
+        given = np.asarray(logits)
+        if given.dtype.kind not in "iufV":  # V: types that NumPy lacks, such as bfloat16
+            raise TypeError
+        numbers = given.astype(np.float64)
+    except (TypeError, ValueError):
+        raise wrong_type("logits", "a list of numbers", logits) from None
+    if numbers.ndim != 1 or numbers.size == 0:
+        raise QuantLLMError(f"logits: expected a non-empty list of numbers but got shape {list(numbers.shape)}")
+    if damaged := numbers.size - np.count_nonzero(np.isfinite(numbers)):
+        raise QuantLLMError(f"logits: expected finite numbers but {damaged} of {numbers.size} are infinite or NaN")
+    return numbers
+
+
 def _exp(value):
     return math.exp(min(value, 700.0))
 
@@ -684,11 +729,16 @@ def _negative_log_likelihood(logits, targets):
 
 
 def sample(logits, temperature, top_k, top_p, random):
-    """Draws a token; see Model.generate()."""
+    """Draws a token with a generator of NumPy; see Model.generate()."""
+    scaled = _to_logits(logits)
+    temperature = check_number(temperature, "temperature", 0, 100)
+    top_k = check_integer(top_k, "top_k", 0)
+    top_p = check_number(top_p, "top_p", 0, 1, open_low=True)
     if temperature == 0:
-        return int(np.argmax(logits))
+        return int(np.argmax(scaled))
+    if not isinstance(random, np.random.Generator):
+        raise wrong_type("random", "a numpy.random.Generator", random)
     # The highest is 0, so that what overflows at a low temperature is never drawn.
-    scaled = logits.astype(np.float64)
     with np.errstate(over="ignore"):
         scaled = (scaled - scaled.max()) / temperature
     order = np.argsort(-scaled, kind="stable")

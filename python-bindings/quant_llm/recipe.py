@@ -13,6 +13,7 @@ import numbers
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +68,7 @@ class Recipe:
         """Raises QuantLLMError unless `values` are values of options, as they are in
         Python or as texts, and TypeError for what has no such text. Returns them as
         texts."""
-        texts = {name: to_text(value, name) for name, value in values.items()}
+        texts = _to_texts(values)
         _compiler().check_recipe(self._to_json(), json.dumps(texts))
         return texts
 
@@ -86,7 +87,7 @@ class Recipe:
     def render(self, values, **files):
         """The pass pipeline as text, with these options and names of files. An option
         of a pass that gets an empty text is left out."""
-        texts = {name: to_text(value, name) for name, value in values.items()}
+        texts = _to_texts(values)
         texts |= {name: check_path(value, name) for name, value in files.items()}
         return _compiler().render_recipe(self._to_json(), json.dumps(texts)).decode()
 
@@ -99,6 +100,12 @@ class Recipe:
             for name, option in self.options.items()
         ]
         return json.dumps({"name": self.name, "summary": self.summary, "pipeline": self.pipeline, "options": options, "calibration": self.calibration is not None})
+
+
+def _to_texts(values):
+    if not isinstance(values, Mapping):
+        raise wrong_type("options", "a dict of names and values", values)
+    return {check_text(name, "name of an option"): to_text(value, name) for name, value in values.items()}
 
 
 def to_text(value, name):
@@ -122,7 +129,7 @@ def names():
 
 def load(recipe):
     """A recipe by its name, or that of a file, whose name has a dot or a slash."""
-    recipe = os.fspath(recipe)
+    recipe = check_path(recipe, "recipe")
     is_file = "/" in recipe or "." in recipe
     path = recipe if is_file else os.path.join(DIRECTORY, recipe + ".toml")
     try:

@@ -5,11 +5,12 @@
 
 import json
 from collections import namedtuple
+from collections.abc import Iterable
 
 import numpy as np
 
 from . import _quant_llm
-from ._check import check_flag, check_integer, check_path, check_text, check_threads
+from ._check import check_flag, check_integer, check_path, check_text, check_threads, wrong_type
 from ._errors import QuantLLMError
 
 # Names of element types in safetensors and in NumPy (those of the second group
@@ -61,8 +62,9 @@ def _convert(argument, expected, where):
         # are floating-point ones.
         if given.size and (kinds[0] < 0 or 0 <= kinds[1] < kinds[0] and kinds != (2, 1)):
             raise TypeError
-        converted = np.asarray(argument, dtype=dtype)
-        if dtype.kind in "iu" and not np.array_equal(converted, given):
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted = np.asarray(argument, dtype=dtype)
+        if not np.array_equal(converted, given) if dtype.kind in "iu" else not np.array_equal(np.isfinite(converted), np.isfinite(given)):
             raise OverflowError
         return converted
     except (TypeError, ValueError, OverflowError):
@@ -125,6 +127,8 @@ class Engine:
             raise QuantLLMError(f"expected a function among {', '.join(self.functions) or 'none'} but got '{function}'")
         if len(arguments) != len(signature.arguments):
             raise QuantLLMError(f"'{function}': expected {len(signature.arguments)} arguments but got {len(arguments)}")
+        if not isinstance(in_place, Iterable):
+            raise wrong_type(f"'{function}': in_place", "a list of positions of arguments", in_place)
         in_place = {check_integer(i, f"'{function}': in_place", 0, len(arguments) - 1) for i in in_place}
         passed, flags = [], []
         for position, (argument, expected) in enumerate(zip(arguments, signature.arguments)):

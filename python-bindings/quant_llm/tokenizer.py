@@ -10,6 +10,7 @@ SentencePiece BPE of Llama 2.
 
 import json
 import os
+from collections.abc import Mapping
 
 import numpy as np
 import tokenizers
@@ -44,6 +45,8 @@ class Tokenizer:
     """Encodes text to token numbers and decodes token numbers to text."""
 
     def __init__(self, backend):
+        if not isinstance(backend, tokenizers.Tokenizer):
+            raise wrong_type("backend", "a Tokenizer of the package tokenizers", backend)
         self.backend = backend
 
     @classmethod
@@ -61,6 +64,8 @@ class Tokenizer:
     @classmethod
     def from_gguf_metadata(cls, metadata, source="GGUF metadata"):
         """Builds the tokenizer that the metadata of a GGUF file describe."""
+        if not isinstance(metadata, Mapping):
+            raise wrong_type("metadata", "a dict of read_gguf_metadata()", metadata)
         kind = metadata.get("tokenizer.ggml.model")
         if kind is None:
             raise MissingTokenizerError(f"{source}: expected a tokenizer but there is no key 'tokenizer.ggml.model'")

@@ -18,7 +18,7 @@ import pytest
 import tiny_checkpoint  # found by conftest.py
 from conftest import write_tokenizer
 from quant_llm import QuantLLMError, cli
-from quant_llm.model import Model, import_directory, quantize_directory, sample
+from quant_llm.model import Model, import_directory, quantize_directory, replace_directory, sample
 from quant_llm.tokenizer import find_end_tokens
 
 TEXT = "the cat sat on the mat a dog ran to the hat " * 30
@@ -145,8 +145,17 @@ def test_sampling_follows_the_distribution():
         (lambda m: Model.load("x\0y"), QuantLLMError, "path: expected no NUL"),
         (lambda m: Model.load(b"caf\xe9"), QuantLLMError, "path: expected UTF-8 but got .* at character 3"),
         (lambda m: quantize_directory("x", "y", recipe=None), TypeError, r"recipe: expected text \(str\) but got NoneType"),
-        (lambda m: quantize_directory("x", "y", options={}), TypeError, r"options: expected text \(str\) but got dict"),
+        (lambda m: quantize_directory("x", "y", options=5), TypeError, "options: expected a dict of names and values but got int"),
+        (lambda m: quantize_directory("x", "y", recipe="magic", options={}), QuantLLMError, "there is no recipe 'magic'; expected adadim, "),
         (lambda m: quantize_directory("x", "y", progress="bar"), TypeError, "progress: expected a function or None but got str"),
+        (lambda m: m.forward([1] * 129), QuantLLMError, "tokens: expected at most 128, .*, as the model is for no more .*, but got 129"),
+        (lambda m: sample([], 1, 0, 1, None), QuantLLMError, r"logits: expected a non-empty list of numbers but got shape \[0\]"),
+        (lambda m: sample(["x"], 1, 0, 1, None), TypeError, "logits: expected a list of numbers but got list"),
+        (lambda m: sample([math.nan, 1, math.inf], 0, 0, 1, None), QuantLLMError, "logits: expected finite numbers but 2 of 3 are infinite or NaN"),
+        (lambda m: sample([0, 1], 1, 0, 1, None), TypeError, "random: expected a numpy.random.Generator but got NoneType"),
+        (lambda m: sample([0, 1], -1, 0, 1, None), QuantLLMError, "temperature: expected a number in"),
+        (lambda m: sample([0, 1], 1, -1, 1, None), QuantLLMError, "top_k: expected an integer from 0"),
+        (lambda m: replace_directory("none", "nor/this"), QuantLLMError, "cannot put 'none' in the place of 'nor/this': expected a directory but 'none' is none"),
         (lambda m: import_directory("x", "y", diagnostic=1), TypeError, "diagnostic: expected a function or None but got int"),
     ],
 )
@@ -178,6 +187,35 @@ def test_full_cache(model):
     model.forward([1, 2, 3], cache)
     with pytest.raises(QuantLLMError, match="expected at most 4 tokens in the cache but got 5"):
         model.forward([1, 2], cache)
+
+
+@pytest.mark.parametrize(
+    "name, value, error, message",
+    [
+        ("length", 1.5, TypeError, "cache.length: expected an integer but got float"),
+        ("length", -1, QuantLLMError, "cache.length: expected an integer from 0 to 8 but got -1"),
+        ("length", 9, QuantLLMError, "cache.length: expected an integer from 0 to 8 but got 9"),
+        ("key", [1.0], TypeError, "cache.key: expected an array of new_cache.. but got list"),
+        ("key", np.float32(1), TypeError, "cache.key: expected an array of new_cache.. but got float32"),
+        ("key", np.zeros((2, 2, 8, 5), np.float32), QuantLLMError, r"cache.key: expected float32 of shape \[2, 2, capacity, 4\] but got float32 of shape \[2, 2, 8, 5\]"),
+        ("key", np.zeros((2, 2), np.float32), QuantLLMError, "cache.key: expected float32 of shape .* but got float32 of shape"),
+        ("value", np.zeros((2, 2, 7, 4), np.float32), QuantLLMError, r"cache.value: expected float32 of shape \[2, 2, 8, 4\] but got float32 of shape \[2, 2, 7, 4\]"),
+        ("value", np.zeros((2, 2, 8, 4)), QuantLLMError, "cache.value: expected float32 of .* but got float64 of .*; take a new_cache"),
+        ("value", np.zeros((2, 2, 4, 8), np.float32).swapaxes(2, 3), QuantLLMError, "cache.value: expected a contiguous, writable array"),
+    ],
+)
+def test_cache_that_was_changed(model, name, value, error, message):
+    cache = model.new_cache(8)
+    setattr(cache, name, value)
+    with pytest.raises(error, match=f"^{message}"):
+        model.forward([1], cache)
+
+
+def test_cache_of_shared_memory(model):
+    cache = model.new_cache(8)
+    cache.key = cache.value
+    with pytest.raises(QuantLLMError, match="^cache: expected keys and values that share no memory; copy one"):
+        model.forward([1], cache)
 
 
 def test_short_text(model):

@@ -218,6 +218,8 @@ def test_values_that_are_no_options():
     for value in (None, ["a"], b"x", ("a",), {"a": 1}, object()):
         with pytest.raises(TypeError, match=f"^exclude: expected text, a number, true or false but got {type(value).__name__}$"):
             recipe.load("rtn").check_options({"exclude": value})
+    with pytest.raises(TypeError, match="^name of an option: expected text .* but got int"):
+        recipe.load("rtn").check_options({3: "a"})
     with pytest.raises(QuantLLMError, match="^exclude: expected no NUL"):
         recipe.load("rtn").check_options({"exclude": "a\0"})
     assert recipe.load("rtn").check_options({"group": np.int64(32)}) == {"group": "32"}
@@ -267,6 +269,20 @@ def test_no_such_recipe(tmp_path):
         recipe.load("magic")
     with pytest.raises(QuantLLMError, match="there is no recipe file"):
         recipe.load(tmp_path / "none.toml")
+    with pytest.raises(TypeError, match=r"^recipe: expected a path \(str, bytes or os.PathLike\) but got int"):
+        recipe.load(3)
+    with pytest.raises(QuantLLMError, match="^recipe: expected no NUL"):
+        recipe.load("rtn\0")
+
+
+@pytest.mark.parametrize("name", ["awq", os.path.join(recipe.DIRECTORY, "awq.toml")])
+def test_recipes_by_name(directory, files, tmp_path, name):
+    loaded = recipe.load("awq")
+    options = {"group": 16}
+    expected = model.quantize_directory(directory, tmp_path / "loaded", recipe=loaded, options=options, calibration=files[loaded.calibration.token_weights])
+    assert model.quantize_directory(directory, tmp_path / "named", recipe=name, options=options, calibration=files[loaded.calibration.token_weights]) == expected
+    with pytest.raises(TypeError, match="^options: expected a dict of names and values but got str"):
+        model.quantize_directory(directory, tmp_path / "q", recipe=name, options="group=16", calibration=files[None])
 
 
 def test_wrong_calibration(directory, files, tmp_path):

@@ -179,6 +179,7 @@ def test_calls_from_threads(engine):
         ("add", (None, [1]), "argument 0: expected an array of F32 but got None"),
         ("add", ([[1], [2, 3]], [1]), "argument 0: expected an array of F32 but got .*"),
         ("add", ([1j], [1]), "argument 0: expected an array of F32 but got .*"),
+        ("add", ([1e39], [1]), r"argument 0: expected an array of F32 but got \[1e\+39\]"),
         ("put", ([0.0], [1.0], 0.5), "argument 2: expected an array of I64 but got 0.5"),
         ("put", ([0.0], [1.0], 2**63), f"argument 2: expected an array of I64 but got {2**63}"),
         ("put", ([0.0], [1.0], np.uint64(2**63)), f"argument 2: expected an array of I64 but got .*{2**63}"),
@@ -194,6 +195,8 @@ def test_numbers_and_lists(engine):
     np.testing.assert_array_equal(result, np.array([1.5, 3], np.float32))
     (result,) = engine.invoke("put", [0.0] * 3, [7], np.uint8(1))
     np.testing.assert_array_equal(result, [0, 7, 0])
+    (result,) = engine.invoke("add", [np.inf, 1e-50], [1, 0])
+    np.testing.assert_array_equal(result, [np.inf, 0])
     (result,) = engine.invoke("add", [], [])
     assert result.shape == (0,)
 
@@ -204,6 +207,7 @@ def test_numbers_and_lists(engine):
         (lambda e: e.invoke(5), TypeError, r"function: expected text \(str\) but got int"),
         (lambda e: e.invoke("put", [0.0], [1.0], 0, in_place=(3,)), QuantLLMError, "'put': in_place: expected an integer from 0 to 2 but got 3"),
         (lambda e: e.invoke("put", [0.0], [1.0], 0, in_place="0"), TypeError, "'put': in_place: expected an integer but got str"),
+        (lambda e: e.invoke("put", [0.0], [1.0], 0, in_place=None), TypeError, "'put': in_place: expected a list of positions of arguments but got NoneType"),
         (lambda e: Engine(5), TypeError, r"source: expected a path \(str, bytes or os.PathLike\) but got int"),
         (lambda e: Engine(MODULE, threads="2"), TypeError, "threads: expected an integer but got str"),
         (lambda e: Engine(MODULE, threads=-1), QuantLLMError, "threads: expected an integer from 0 to 4096 but got -1"),

@@ -172,6 +172,13 @@ def test_bad_files(tmp_path):
         Tokenizer.from_file(tmp_path / "bad.json")
 
 
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match="^metadata: expected a dict of read_gguf_metadata.. but got int"):
+        Tokenizer.from_gguf_metadata(3)
+    with pytest.raises(TypeError, match="^backend: expected a Tokenizer of the package tokenizers but got NoneType"):
+        Tokenizer(None)
+
+
 def test_end_tokens():
     assert find_end_tokens({}) == ()
     assert find_end_tokens({"eos_token_id": 2}) == (2,)
