@@ -170,14 +170,19 @@ static void planMemory(WgmmaPlan &plan, const KernelProblem &problem,
 
 /// Registers come in multiples of 8 for all threads at launch; afterwards the
 /// warpgroups exchange them.
-static void planRegisters(WgmmaPlan &plan, const KernelConfig &config) {
+static void planRegisters(WgmmaPlan &plan, const KernelProblem &problem,
+                          const KernelConfig &config) {
   constexpr int64_t registersPerSM = 65536, granule = 8, most = 255;
   int64_t groups = plan.consumers + 1;
   plan.threads = 128 * groups;
   int64_t fitting =
       registersPerSM / (config.ctasPerSM * plan.threads) / granule * granule;
   plan.launchRegisters = std::min(fitting, most);
-  constexpr int64_t producer = 40;
+  // With parts of tiles to keep track of, and a last tile that has not all
+  // blocks of rows, the thread that copies spilled with 40 (10944 x 4096, tiles
+  // of 256 x 128).
+  bool isRagged = problem.n % config.rowTile != 0;
+  int64_t producer = plan.streams && isRagged ? 56 : 40;
   int64_t consumer =
       (fitting * groups - producer) / plan.consumers / granule * granule;
   if (fitting > most || consumer <= plan.launchRegisters)
@@ -265,6 +270,6 @@ Result<WgmmaPlan> quant_llm::planWgmma(const KernelProblem &problem,
     return status;
   planProgram(plan, config);
   planMemory(plan, problem, config);
-  planRegisters(plan, config);
+  planRegisters(plan, problem, config);
   return plan;
 }

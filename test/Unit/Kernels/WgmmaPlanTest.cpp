@@ -313,6 +313,25 @@ TEST(WgmmaPlan, StreamK) {
   EXPECT_EQ(plan->mostDealt, getMostDealt(8));
 }
 
+TEST(WgmmaPlan, RegistersOfStreamKWithRaggedRows) {
+  KernelProblem problem = makeProblem();
+  KernelConfig config = makeConfig(128, 4);
+  config.rowTile = 256;
+  config.warpsRows = 2;
+  auto expectRegisters = [&](int64_t n, int64_t producer, int64_t consumer) {
+    problem.n = n;
+    Result<WgmmaPlan> plan = planWgmma(problem, config);
+    ASSERT_TRUE(plan.ok()) << plan.message();
+    EXPECT_EQ(plan->producerRegisters, producer) << n;
+    EXPECT_EQ(plan->consumerRegisters, consumer) << n;
+  };
+  expectRegisters(11008, 40, 232);
+  expectRegisters(10944, 40, 232);
+  config.split = kStreamK;
+  expectRegisters(11008, 40, 232);
+  expectRegisters(10944, 56, 224);
+}
+
 TEST(WgmmaPlan, Registers) {
   for (int64_t warpgroups : {1, 2, 3, 4})
     for (int64_t ctas : {1, 2, -1}) {
