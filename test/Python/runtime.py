@@ -302,6 +302,18 @@ func.func @short(%from: i8, %to: i8, %by: i8) -> i32 {
   }
   return %n : i32
 }
+func.func @wide(%n: i64) -> i64 {
+  %from = arith.constant -1 : i128
+  %by = arith.constant 3 : i128
+  %to = arith.extsi %n : i64 to i128
+  %one = arith.constant 1 : i64
+  %zero = arith.constant 0 : i64
+  %k = scf.for %i = %from to %to step %by iter_args(%s = %zero) -> i64 : i128 {
+    %t = arith.addi %s, %one : i64
+    scf.yield %t : i64
+  }
+  return %k : i64
+}
 func.func @unsigned(%from: i8, %to: i8, %by: i8) -> i32 {
   %one = arith.constant 1 : i32
   %zero = arith.constant 0 : i32
@@ -334,6 +346,7 @@ def test_counters_that_pass_the_end():
         else:
             assert call() == len(numbers), (name, begin, end, step)
     assert 50 < refused < len(cases) - 50
+    assert [engine.invoke("wide", np.int64(n))[0] for n in (-5, 0, 9)] == [0, 1, 4]
 
 
 @pytest.mark.parametrize(

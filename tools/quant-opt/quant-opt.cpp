@@ -118,6 +118,9 @@ static quant_llm::Status checkParses(const llvm::MemoryBuffer &input,
   quant_llm::Status status = quant_llm::Status::success();
   auto parsePiece = [&](std::unique_ptr<llvm::MemoryBuffer> piece,
                         raw_ostream &) {
+    // The pieces behind one that fails come all the same.
+    if (!status.ok())
+      return failure();
     // One thread, because only its faults are caught.
     MLIRContext context(registry, MLIRContext::Threading::DISABLED);
     context.allowUnregisteredDialects(config.shouldAllowUnregisteredDialects());

@@ -623,15 +623,20 @@ private:
       Value one = constant(APInt(width, 1));
       Value most = constant(isUnsigned ? APInt::getMaxValue(width)
                                        : APInt::getSignedMaxValue(width));
-      // With a last number in front of `end`, none of this overflows.
+      // With a last number in front of `end`, none of this overflows. Wide
+      // remainders are calls of a library; near the end of such types, steps
+      // are refused that would just fit.
       Value isEmpty = arith::CmpIOp::create(
           builder, loc,
           isUnsigned ? arith::CmpIPredicate::uge : arith::CmpIPredicate::sge,
           begin, end);
       Value inner = arith::SubIOp::create(builder, loc, end, one);
-      Value span = arith::SubIOp::create(builder, loc, inner, begin);
-      Value rest = arith::RemUIOp::create(builder, loc, span, step);
-      Value last = arith::SubIOp::create(builder, loc, inner, rest);
+      Value last = inner;
+      if (width <= 64) {
+        Value span = arith::SubIOp::create(builder, loc, inner, begin);
+        Value rest = arith::RemUIOp::create(builder, loc, span, step);
+        last = arith::SubIOp::create(builder, loc, inner, rest);
+      }
       Value room = arith::SubIOp::create(builder, loc, most, last);
       Value passes = arith::CmpIOp::create(
           builder, loc, arith::CmpIPredicate::ugt, step, room);

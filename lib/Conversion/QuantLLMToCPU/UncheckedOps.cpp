@@ -185,8 +185,11 @@ static std::optional<int64_t> findWrongOffset(Operation *op) {
 
 /// The type of a value, or of what it was before its extents were forgotten.
 static ShapedType getKnownType(Value value) {
-  while (auto cast = value.getDefiningOp<tensor::CastOp>())
+  while (auto cast = value.getDefiningOp<tensor::CastOp>()) {
+    if (!isa<RankedTensorType>(cast.getSource().getType()))
+      break;
     value = cast.getSource();
+  }
   return cast<ShapedType>(value.getType());
 }
 
