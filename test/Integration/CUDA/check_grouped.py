@@ -195,6 +195,8 @@ def worker(options):
         y = torch.empty((m, problem.n), device="cuda", dtype=problem.output)
         width = problem.output.itemsize
         grouped, loops, keep, launches = [], [], [], 0
+        workspace = torch.zeros(16, dtype=torch.uint8, device="cuda")
+        workspaces = [workspace]
         for copy in range(copies):
             runtime = GroupedRuntime(options.library, directory)
             separate = Runtime(options.library, loop) if has_loop else None
@@ -208,7 +210,11 @@ def worker(options):
                 for expert, count in enumerate(counts):
                     if count and has_loop:
                         at = separate.plan(expert, count)
-                        own.append(separate.prepare(at, (x.data_ptr() + 2 * begin * problem.k, 2 * count * problem.k), (y.data_ptr() + width * begin * problem.n, width * count * problem.n), (None, 0), []))
+                        # One after the other, they share what a workspace they need; zeroed once (docs/GPURuntime.md).
+                        if at.workspace_bytes > workspace.nbytes:
+                            workspace = torch.zeros(at.workspace_bytes, dtype=torch.uint8, device="cuda")
+                            workspaces.append(workspace)
+                        own.append(separate.prepare(at, (x.data_ptr() + 2 * begin * problem.k, 2 * count * problem.k), (y.data_ptr() + width * begin * problem.n, width * count * problem.n), (workspace.data_ptr(), workspace.nbytes), []))
                     begin += count
                 launches += len(own)
                 loops.append(lambda stream, own=own: [launch(stream) for launch in own])
