@@ -67,9 +67,8 @@ static constexpr double overlapExponent = 3.42;
 
 static double ceilDiv(double a, double b) { return std::ceil(a / b); }
 
-/// Instructions for the fragment of operand A of a step, counted in the machine
-/// code of kernels of all element formats.
-static double getFragmentInstructions(const KernelProblem &problem) {
+/// Counted in the machine code of kernels of all element formats.
+double quant_llm::getDecodingInstructions(const KernelProblem &problem) {
   const ElementFormat &element = problem.scheme.element;
   double count = hasPairTable(problem.scheme)    ? 19
                  : getTableBytes(problem.scheme) ? 25
@@ -103,7 +102,7 @@ int64_t quant_llm::getFewTokensRegisters(const KernelProblem &problem,
   // codes and scales by strip, addresses.
   int64_t sums = 4 * std::max<int64_t>(strips * tokenTiles, 4);
   int64_t decoding = static_cast<int64_t>(
-      std::max(0.0, getFragmentInstructions(problem) - 10.5));
+      std::max(0.0, getDecodingInstructions(problem) - 10.5));
   return sums + 4 * tokenTiles + 28 * strips + 20 + decoding;
 }
 
@@ -180,7 +179,7 @@ FewTokensCost quant_llm::estimateFewTokens(const KernelProblem &problem,
 
   // Instructions of a CTA for a stage, and the time of a warp for it. Warps are
   // shared out to schedulers, some of which get one more.
-  double fragment = getFragmentInstructions(problem);
+  double fragment = getDecodingInstructions(problem);
   double steps = kStepsPerUnit * strips * weights;
   double warps = config.warpsRows * config.warpsK * atATime;
   double uneven = ceilDiv(warps, schedulers) * schedulers / warps;

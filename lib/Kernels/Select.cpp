@@ -86,6 +86,13 @@ constexpr int64_t wgmmaSplits[] = {1, 2, 3, 4, 6, 8, kStreamK};
 constexpr double wgmmaProductsPerCycle = 2048;
 constexpr double wgmmaBytesPerCycle = 20;
 constexpr double wgmmaOverlapExponent = 1.5;
+/// The fit is to int4, whose instructions to make weights of codes are in the
+/// efficiencies. Formats with more of them take longer, by this many cycles of
+/// a scheduler for each (10 formats of two shapes with tiles of 256 x 128:
+/// docs/KernelConfig.md); the more tokens a tile has, the less it matters. With
+/// up to 64 tokens, which are bound by memory, it was not measured.
+constexpr double wgmmaFittedDecoding = 10.5, wgmmaDecodingCycles = 1.7;
+constexpr double schedulers = 4;
 /// Cycles of a launch until the first product; of a tile beside its main loop,
 /// and if its sums meet; of the exchange of a cluster of as many sums as a tile
 /// of 128 x 128 has.
@@ -435,7 +442,13 @@ double Selector::getWgmmaCycles(const KernelConfig &config, double efficiency,
   int64_t units = ceilDiv(ceilDiv(problem.k, kUnitColumns), split);
   double rows = double(config.rowTile) * problem.numWeights;
   double area = rows * config.tokenTile;
-  double unit = area * kUnitColumns / (wgmmaProductsPerCycle * efficiency);
+  double decoding = 0;
+  if (tokens > mostFewTokens)
+    decoding =
+        std::max(getDecodingInstructions(problem) - wgmmaFittedDecoding, 0.0) *
+        wgmmaDecodingCycles / schedulers;
+  double unit = area * kUnitColumns / (wgmmaProductsPerCycle * efficiency) +
+                rows / kStripRows * kStepsPerUnit * decoding;
   double tile = unit * units;
   if (config.warpsK * split > 1)
     tile += wgmmaMeeting +

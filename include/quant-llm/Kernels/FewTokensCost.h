@@ -41,6 +41,10 @@ struct FewTokensCost {
   const char *bound = "";
 };
 
+/// Instructions of a warp that make operand A of a step of a strip, 16 x 16
+/// weights, out of their codes.
+double getDecodingInstructions(const KernelProblem &problem);
+
 /// Registers that a thread needs without spilling, as the compiler was seen to
 /// use them.
 int64_t getFewTokensRegisters(const KernelProblem &problem,

@@ -9,6 +9,7 @@
 #include "quant-llm/Kernels/StreamK.h"
 
 #include "quant-llm/Kernels/Tuning.h"
+#include "quant-llm/Numerics/Element.h"
 
 #include <gtest/gtest.h>
 
@@ -243,4 +244,28 @@ TEST(SelectTest, TilesAreDealtOutWhereNoneFill) {
   // Two units: an exchange takes longer than a tile.
   for (int64_t tokens : {256, 512, 1024, 4096})
     EXPECT_NE(chosenFor(4096, 256, tokens).split, kStreamK);
+}
+
+TEST(SelectTest, TokensOfTilesByInstructionsOfTheFormat) {
+  Result<ChipLimits> chip = getChipLimits("sm_90a");
+  ASSERT_TRUE(chip.ok());
+  auto tokenTile = [&](const char *text, int64_t tokens) {
+    Result<Scheme> scheme = parseScheme(text);
+    EXPECT_TRUE(scheme.ok()) << scheme.message();
+    KernelProblem problem;
+    problem.scheme = *scheme;
+    problem.n = problem.k = 4096;
+    for (const KernelConfig &config : selectKernels(problem, *chip, nullptr))
+      if (config.minTokens <= tokens && tokens <= config.maxTokens)
+        return config.tokenTile;
+    ADD_FAILURE() << text;
+    return int64_t(0);
+  };
+  // Weights that take many instructions are used for twice as many tokens.
+  for (int64_t tokens : {1024, 4096}) {
+    EXPECT_EQ(tokenTile("int4, block = [1, 128], scale = f16", tokens), 128);
+    EXPECT_EQ(tokenTile("nf4, block = [1, 64], scale = f16", tokens), 256);
+    EXPECT_EQ(tokenTile("f4E2M1FN, block = [1, 32], scale = f8E8M0FNU", tokens),
+              256);
+  }
 }
