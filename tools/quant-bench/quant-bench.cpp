@@ -359,9 +359,12 @@ Status Bench::measure(const cuda::Module &module, const cuda::Plan &plan,
   if (!status.ok())
     return status;
   if (options.verifyOnly) {
-    std::printf("%s, m = %lld: verified, relative error %.2e\n",
+    std::string epilogue = reference->getFormula().getSummary();
+    if (!epilogue.empty())
+      epilogue = " with its epilogue (" + epilogue + ")";
+    std::printf("%s, m = %lld: verified%s, relative error %.2e\n",
                 linear.name.c_str(), static_cast<long long>(plan.m),
-                relativeError);
+                epilogue.c_str(), relativeError);
     return Status::success();
   }
 
