@@ -89,10 +89,10 @@ typedef struct QuantLLMHandlers {
                    uint64_t done, uint64_t total);
   /* Remarks and warnings of work that succeeds; errors become the error. */
   void (*diagnostic)(void *userData, const QuantLLMDiagnostic *diagnostic);
-  /* Asked again and again, and before files appear. If it returns another
-   * number than 0, the function fails and leaves no files. */
-  int (*shouldStop)(void *userData);
   void *userData;
+  /* Asked where progress is told, and before files appear. If it returns
+   * another number than 0, the function fails and leaves no files. */
+  int (*shouldStop)(void *userData);
 } QuantLLMHandlers;
 
 /* The version of quant-llm, such as "0.1.0". */

@@ -148,9 +148,14 @@ bool CollectingContext::shouldStop() const {
   return handlers.shouldStop && handlers.shouldStop(handlers.userData) != 0;
 }
 
+Status CollectingContext::checkStop() const {
+  return shouldStop() ? Status::error("stopped by the caller")
+                      : Status::success();
+}
+
 Status CollectingContext::commit(FileTransaction &files) const {
-  if (shouldStop())
-    return Status::error("stopped by the caller");
+  if (Status status = checkStop(); !status.ok())
+    return status;
   return files.commit();
 }
 

@@ -53,8 +53,8 @@ public:
   mlir::LogicalResult run(mlir::PassManager &pm, mlir::ModuleOp module);
   /// Lets files appear, unless the caller wants no more of them.
   Status commit(FileTransaction &files) const;
-  /// Whether the caller wants no more of the work.
-  bool shouldStop() const;
+  /// An error if the caller wants no more of the work.
+  Status checkStop() const;
   /// Lets the passes of a pipeline for modules look at their options; none is
   /// run.
   mlir::LogicalResult initialize(mlir::OpPassManager pipeline);
@@ -66,6 +66,8 @@ public:
   Outcome failure(const std::string &fallback);
 
 private:
+  bool shouldStop() const;
+
   std::unique_ptr<llvm::ThreadPoolInterface> threads; // outlives the context
   mlir::MLIRContext context;
   QuantLLMHandlers handlers;

@@ -49,8 +49,7 @@ QuantLLMStatus quantLLMImportModel(const char *input, const char *output,
       if (handlers.progress)
         handlers.progress(handlers.userData, "converting weights", "", done,
                           total);
-      return context.shouldStop() ? Status::error("stopped by the caller")
-                                  : Status::success();
+      return context.checkStop();
     };
     if (handlers.diagnostic)
       converted.warn = [&](const std::string &message) {

@@ -44,6 +44,14 @@ unsigned RecoveryScope::users = 0;
 
 } // namespace
 
+bool quant_llm::mayFaultParser(std::string_view source) {
+  for (const char *name : {"linalg.elementwise", "linalg.batch_matmul",
+                           "linalg.batch_reduce_matmul"})
+    if (source.find(name) != source.npos)
+      return true;
+  return false;
+}
+
 Status quant_llm::parseSafely(std::string_view source,
                               llvm::function_ref<void()> parse) {
   if (Status status = checkSource(source); !status.ok())

@@ -22,12 +22,16 @@ ProgressScope::ProgressScope(ProgressListener listener, StopRequest shouldStop)
 
 ProgressScope::~ProgressScope() { currentScope = outer; }
 
-Status announceProgress(const Progress &progress) {
-  if (currentScope && currentScope->listener)
-    currentScope->listener(progress);
-  if (currentScope && currentScope->shouldStop && currentScope->shouldStop())
+Status ProgressScope::announce(const Progress &progress) const {
+  if (listener)
+    listener(progress);
+  if (shouldStop && shouldStop())
     return Status::error("stopped by the caller during " + progress.stage);
   return Status::success();
+}
+
+Status announceProgress(const Progress &progress) {
+  return currentScope ? currentScope->announce(progress) : Status::success();
 }
 
 } // namespace quant_llm

@@ -57,7 +57,8 @@ def run_pipeline(source, pipeline, *, name=None, bytecode=False, progress=None, 
     its file in messages; relative paths of archives are relative to its
     directory. `progress(stage, item, done, total)` is called now and then, and
     `diagnostic(Diagnostic)` for every remark and warning. What they raise, and
-    KeyboardInterrupt, ends the work, which leaves no files. Returns str, or
+    KeyboardInterrupt, ends the work at the next call of `progress`, or before
+    files appear: none is left. Returns str, or
     bytes if `bytecode`. Raises QuantLLMError.
     """
     result = _compiler().compile(

@@ -695,7 +695,8 @@ def _to_tokens(tokens, vocabulary_size):
 
 
 def _to_logits(logits):
-    """Finite numbers as an array of float64."""
+    """An array of float64 of numbers with a largest, which is finite; -inf is
+    what masks a token."""
     try:
         given = np.asarray(logits)
         if given.dtype.kind not in "iufV":  # V: types that NumPy lacks, such as bfloat16
@@ -705,8 +706,10 @@ def _to_logits(logits):
         raise wrong_type("logits", "a list of numbers", logits) from None
     if numbers.ndim != 1 or numbers.size == 0:
         raise QuantLLMError(f"logits: expected a non-empty list of numbers but got shape {list(numbers.shape)}")
-    if damaged := numbers.size - np.count_nonzero(np.isfinite(numbers)):
-        raise QuantLLMError(f"logits: expected finite numbers but {damaged} of {numbers.size} are infinite or NaN")
+    if damaged := np.count_nonzero(np.isnan(numbers) | (numbers == np.inf)):
+        raise QuantLLMError(f"logits: expected finite numbers or -inf but {damaged} of {numbers.size} are inf or NaN")
+    if not np.isfinite(numbers.max()):
+        raise QuantLLMError("logits: expected a finite number but all are -inf")
     return numbers
 
 

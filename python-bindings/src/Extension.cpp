@@ -197,11 +197,14 @@ nb::bytes compile(nb::bytes source, std::optional<std::string> name,
   options.handlers = handlers.get();
   const char *data = source.c_str();
   size_t size = source.size();
-  QuantLLMBuffer *module = nullptr;
+  Buffer module;
   handlers.call([&](QuantLLMError **error) {
-    return quantLLMCompile(data, size, &options, &module, error);
+    QuantLLMBuffer *made = nullptr;
+    QuantLLMStatus status = quantLLMCompile(data, size, &options, &made, error);
+    module.reset(made);
+    return status;
   });
-  return toBytes(Buffer(module));
+  return toBytes(module);
 }
 
 void importModel(const std::string &input, const std::string &output,

@@ -40,6 +40,8 @@ static void compile(const char *title, const char *source,
   quantLLMBufferDestroy(module);
 }
 
+static int stop(void *userData) { return ++*(int *)userData; }
+
 static void testCompile(void) {
   static const char *good = "func.func @f(%a: i32) -> i32 {\n"
                             "  %0 = arith.addi %a, %a : i32\n"
@@ -51,8 +53,14 @@ static void testCompile(void) {
   QuantLLMBuffer *bytecode = NULL;
   QuantLLMBuffer *again = NULL;
   QuantLLMError *error = NULL;
+  int asked = 0;
   memset(&options, 0, sizeof options);
 
+  options.handlers.shouldStop = stop;
+  options.handlers.userData = &asked;
+  compile("stopped", good, &options);
+  printf("asked %d\n", asked);
+  memset(&options, 0, sizeof options);
   options.pipeline = "cse";
   compile("pipeline", good, &options);
   options.pipeline = "builtin.module(func.func(cse))";

@@ -110,6 +110,7 @@ def test_sampling_follows_the_distribution():
         share = np.bincount(drawn, minlength=allowed)[:allowed] / 4000
         np.testing.assert_allclose(share, expected, atol=0.03)
     assert sample(logits, 0.0, 0, 1.0, random) == 0
+    assert {sample([-np.inf, 1.0, -np.inf, 1.0], 1.0, 0, 1.0, random) for _ in range(50)} == {1, 3}
     assert sample(np.array([0.0, 1.0, 1.0]), 0.0, 0, 1.0, random) == 1
     assert sample(np.array([1e30, 3e38, 2e38], np.float32), 1e-300, 0, 1.0, random) == 1
 
@@ -151,7 +152,8 @@ def test_sampling_follows_the_distribution():
         (lambda m: m.forward([1] * 129), QuantLLMError, "tokens: expected at most 128, .*, as the model is for no more .*, but got 129"),
         (lambda m: sample([], 1, 0, 1, None), QuantLLMError, r"logits: expected a non-empty list of numbers but got shape \[0\]"),
         (lambda m: sample(["x"], 1, 0, 1, None), TypeError, "logits: expected a list of numbers but got list"),
-        (lambda m: sample([math.nan, 1, math.inf], 0, 0, 1, None), QuantLLMError, "logits: expected finite numbers but 2 of 3 are infinite or NaN"),
+        (lambda m: sample([math.nan, 1, math.inf], 0, 0, 1, None), QuantLLMError, "logits: expected finite numbers or -inf but 2 of 3 are inf or NaN"),
+        (lambda m: sample([-math.inf, -math.inf], 0, 0, 1, None), QuantLLMError, "logits: expected a finite number but all are -inf"),
         (lambda m: sample([0, 1], 1, 0, 1, None), TypeError, "random: expected a numpy.random.Generator but got NoneType"),
         (lambda m: sample([0, 1], -1, 0, 1, None), QuantLLMError, "temperature: expected a number in"),
         (lambda m: sample([0, 1], 1, -1, 1, None), QuantLLMError, "top_k: expected an integer from 0"),

@@ -333,7 +333,7 @@ def test_counters_that_pass_the_end():
     cases = [("index", most, *case) for case in [(0, most, 5 * 10**18), (0, most, most), (most - 10, most, 4), (most - 8, most, 4), (5, 5, most), (7, 5, most), (-most, most, most), (0, 10, 3)]]
     values = (-128, -127, -1, 0, 1, 5, 120, 126, 127)
     cases += [("short", 127, *case) for case in itertools.product(values, values, (1, 2, 3, 100, 127))]
-    cases += [("unsigned", 255, *case) for case in itertools.product((0, 1, 127, 128, 250, 255), (0, 1, 128, 254, 255), (1, 2, 3, 100, 127))]
+    cases += [("unsigned", 255, *case) for case in itertools.product((0, 1, 127, 128, 250, 255), (0, 1, 128, 254, 255), (1, 2, 3, 100, 127, 128, 200, 255))]
     refused = 0
     for name, largest, begin, end, step in cases:
         numbers = range(begin, end, step)

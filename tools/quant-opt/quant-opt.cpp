@@ -16,6 +16,7 @@
 #include "quant-llm/InitAllPasses.h"
 #include "quant-llm/Parser/ParseSafely.h"
 #include "quant-llm/Support/AtomicFile.h"
+#include "quant-llm/Support/Bytecode.h"
 #include "quant-llm/Support/Parallel.h"
 
 #include "mlir/InitAllDialects.h"
@@ -127,6 +128,11 @@ static quant_llm::Status checkParses(const llvm::MemoryBuffer &input,
     ScopedDiagnosticHandler silent(&context,
                                    [](Diagnostic &) { return success(); });
     StringRef source = piece->getBuffer();
+    // Parsing twice takes time.
+    if (!quant_llm::mayFaultParser(source)) {
+      status = quant_llm::checkSource(source);
+      return success(status.ok());
+    }
     auto sources = std::make_shared<llvm::SourceMgr>();
     sources->AddNewSourceBuffer(std::move(piece), llvm::SMLoc());
     status = quant_llm::parseSafely(source, [&] {

@@ -318,14 +318,14 @@ def FuseElementwise : CheckedPass<"quant-llm-fuse-elementwise"> {
 def CheckLibraryNames : CheckedPass<"quant-llm-check-library-names", "::mlir::ModuleOp"> {
   let summary = "Refuse functions that take the place of the C library's";
   let description = [{
-    Refuses functions with a body, and buffers, whose name is that of a function of the C library.
-    Code calls these where an op of `math` has no instructions (`math.sin` of f32: `sinf`), and LLVM
-    knows what they compute; a function of the module would be called instead, also by itself.
+    Refuses functions with a body, and buffers, whose name is that of a function of the C library
+    that code calls: where an op of `math` has no instructions (`math.sin` of f32: `sinf`), and to
+    copy. A function of the module would be called instead, also by itself.
     `quant-run` and the engines of C++ and Python give such functions other names before.
 
     Example (`test/Conversion/QuantLLMToCPU/check-library-names.mlir`):
     ```mlir
-    // error: expected another name, since code calls the function 'cosf' of the C library
+    // error: expected another name than that of the function 'cosf' of the C library, which code calls
     func.func @cosf(%x: f32) -> f32 {
       %0 = math.sin %x : f32
       return %0 : f32

@@ -28,6 +28,10 @@ namespace quant_llm {
 /// other threads go to those that were there.
 Status parseSafely(std::string_view source, llvm::function_ref<void()> parse);
 
+/// Whether `source` has an operation for which MLIR's parser is known to end
+/// the process, or the name of one in a string or a comment.
+bool mayFaultParser(std::string_view source);
+
 } // namespace quant_llm
 
 #endif // QUANT_LLM_PARSER_PARSESAFELY_H

@@ -51,9 +51,9 @@ public:
   ProgressScope(const ProgressScope &) = delete;
   ProgressScope &operator=(const ProgressScope &) = delete;
 
-private:
-  friend Status announceProgress(const Progress &progress);
+  Status announce(const Progress &progress) const;
 
+private:
   ProgressListener listener;
   StopRequest shouldStop;
   const ProgressScope *outer;

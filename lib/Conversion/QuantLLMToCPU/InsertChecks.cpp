@@ -573,9 +573,11 @@ private:
         continue;
       OpBuilder builder(loop);
       Location loc = loop.getLoc();
+      auto forOp = dyn_cast<scf::ForOp>(*loop);
+      const bool isUnsigned = forOp && forOp.getUnsignedCmp();
       for (OpFoldResult step : *steps) {
         auto known = getConstantIntValue(step);
-        if (known && *known > 0)
+        if (known && (isUnsigned ? *known != 0 : *known > 0))
           continue;
         if (loop->getParentOfType<linalg::LinalgOp>() ||
             loop->getParentOfType<LinearOpInterface>())
@@ -585,20 +587,20 @@ private:
         Value value = getValueOrCreateConstantIndexOp(builder, loc, step);
         auto one = builder.getIntegerAttr(value.getType(), 1);
         Value wrong = arith::CmpIOp::create(
-            builder, loc, arith::CmpIPredicate::slt, value,
-            arith::ConstantOp::create(builder, loc, one));
+            builder, loc,
+            isUnsigned ? arith::CmpIPredicate::ult : arith::CmpIPredicate::slt,
+            value, arith::ConstantOp::create(builder, loc, one));
         fail(builder, loc, wrong,
              "expected a positive step of " + loop->getName().getStringRef());
       }
-      guardEnd(loop, *steps);
+      guardEnd(loop, *steps, isUnsigned);
     }
     return success();
   }
 
   /// A counter that passes the largest number of its type begins again.
-  void guardEnd(LoopLikeOpInterface loop, ArrayRef<OpFoldResult> steps) {
-    auto forOp = dyn_cast<scf::ForOp>(*loop);
-    bool isUnsigned = forOp && forOp.getUnsignedCmp();
+  void guardEnd(LoopLikeOpInterface loop, ArrayRef<OpFoldResult> steps,
+                bool isUnsigned) {
     std::optional<SmallVector<OpFoldResult>> lower = loop.getLoopLowerBounds(),
                                              upper = loop.getLoopUpperBounds();
     // The functions of other ops cannot be left.

@@ -231,12 +231,16 @@ static void giveOwnNames(ModuleOp module, ParameterBindings &parameters) {
       symbol.setName((symbol.getName() + kOwnNameSuffix).str());
 }
 
+/// The names that MLIR gives the C interfaces of functions.
+static constexpr llvm::StringLiteral kInterfacePrefix = "_mlir_ciface_";
+
 /// Adds the function that the engine calls: it unpacks an array of pointers
 /// into the arguments of the C interface of `symbol`, which is `function` in
 /// the source.
 static void addEntry(llvm::Module &module, const std::string &function,
                      const std::string &symbol) {
-  llvm::Function *callee = module.getFunction("_mlir_ciface_" + symbol);
+  llvm::Function *callee =
+      module.getFunction((kInterfacePrefix + symbol).str());
   if (!callee)
     return;
   llvm::LLVMContext &context = module.getContext();
@@ -481,7 +485,8 @@ Result<CompiledModule> cpu::compileModule(
     if (!symbol || symbol.isDeclaration())
       continue;
     StringRef name = symbol.getName();
-    if (name.starts_with(kRuntimePrefix) || name == kAllocFunction ||
+    if (name.starts_with(kRuntimePrefix) ||
+        name.starts_with(kInterfacePrefix) || name == kAllocFunction ||
         name == kFreeFunction) {
       op.emitError("expected a symbol that does not belong to the runtime but "
                    "got '")

@@ -940,7 +940,7 @@ func.func @part(%n: index) -> memref<?xf32> {
 TEST(CpuEngineTest, NamesOfTheRuntimeAreReserved) {
   for (const char *name :
        {"__quant_llm_fail_check", "__quant_llm_call_f", "__quant_llm_allocate",
-        "_mlir_memref_to_llvm_aligned_alloc"}) {
+        "_mlir_memref_to_llvm_aligned_alloc", "_mlir_ciface_f"}) {
     std::string text = "func.func @" + std::string(name) +
                        "(%x: i64) { return }\nfunc.func @f() { return }";
     EXPECT_NE(compile(text.c_str()).message().find("belong to the runtime"),

@@ -25,9 +25,11 @@
 namespace quant_llm {
 
 /// Runs `build`, which parses a pipeline and appends what MLIR says to the
-/// string, with what is written to llvm::errs() meanwhile. If that fails,
-/// `message` is what is wrong with the textual pipeline `text` (empty if it is
-/// not known), in one sentence, without what only follows from it.
+/// string, with what is written to llvm::errs() meanwhile. No other thread may
+/// write to that stream, which is not for several threads at a time in LLVM. If
+/// that fails, `message` is what is wrong with the textual pipeline `text`
+/// (empty if it is not known), in one sentence, without what only follows from
+/// it.
 llvm::LogicalResult
 buildPipeline(llvm::StringRef text, std::string &message,
               llvm::function_ref<llvm::LogicalResult(std::string &)> build);
