@@ -378,10 +378,11 @@ TEST(ModelConfig, AnyValueForAnyOptionIsReadOrRefused) {
         json config = makeConfig(type);
         config[key] = value;
         Result<ModelConfig> result = parse(config);
-        if (!result.ok())
+        if (!result.ok()) {
           EXPECT_FALSE(result.message().empty());
-        else if (result->numLayers < 100)
+        } else if (result->numLayers < 100) {
           EXPECT_FALSE(listTensors(*result).empty());
+        }
       }
 }
 

@@ -229,10 +229,11 @@ TEST(LinearKernel, EmitsRegistersAndOneSourceOfThreads) {
       prefetch += name == "memref.prefetch";
       // The register tile: 8 rows of two vectors.
       tiles += name == "scf.for" && op->getNumResults() == 16;
-      if (isa<memref::AllocOp>(op) && op->getParentOfType<scf::ParallelOp>())
+      if (isa<memref::AllocOp>(op) && op->getParentOfType<scf::ParallelOp>()) {
         EXPECT_TRUE(llvm::any_of(
             op->getUsers(),
             llvm::IsaPred<memref::ExtractAlignedPointerAsIndexOp>));
+      }
       for (Type type : op->getResultTypes())
         if (auto vector = dyn_cast<VectorType>(type)) {
           EXPECT_EQ(vector.getRank(), 1);

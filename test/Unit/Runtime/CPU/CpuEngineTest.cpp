@@ -796,9 +796,10 @@ func.func @forall(%n: index, %step: index) -> tensor<8xf32> {
     for (const char *function : {"for", "narrow", "parallel", "forall"}) {
       auto results = (*engine)->invoke(function, {index(7), index(2)});
       ASSERT_TRUE(results.ok()) << function << ": " << results.message();
-      if (function != std::string("forall"))
+      if (function != std::string("forall")) {
         EXPECT_EQ(*static_cast<const int64_t *>((*results)[0].data()), 4)
             << function;
+      }
       for (int64_t step : {0, -1}) {
         std::string message =
             (*engine)->invoke(function, {index(7), index(step)}).message();
