@@ -207,14 +207,20 @@ static Status readRope(const json &root, Reader &reader, ModelConfig &config) {
 
   const char *key = "rope_scaling";
   const json *rope = reader.find(key);
+  auto checkObject = [&] {
+    if (rope && !rope->is_object())
+      reader.fail(key, "an object", Reader::describe(*rope));
+    return reader.status();
+  };
+  if (Status status = checkObject(); !status.ok())
+    return status;
   if (!rope || rope->empty()) {
     key = "rope_parameters";
     rope = reader.find(key);
+    if (Status status = checkObject(); !status.ok())
+      return status;
   }
   if (rope && !rope->empty()) {
-    if (!rope->is_object())
-      return Status::error(std::string("expected an object for '") + key +
-                           "' but got " + Reader::describe(*rope));
     for (const auto &item : rope->items())
       if (item.value().is_object())
         return Status::error(
@@ -385,6 +391,10 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
   }
   config.headDim = reader.integer("head_dim", headDim);
 
+  // Transformers has no default for null here.
+  for (const char *key : {"rms_norm_eps", "hidden_act"})
+    if (auto it = root.find(key); it != root.end() && it->is_null())
+      reader.fail(key, "a value", "null");
   config.rmsNormEps = reader.number("rms_norm_eps", 1e-6);
   const std::string activation = reader.text("hidden_act", "silu");
   if (activation == "silu" || activation == "swish")

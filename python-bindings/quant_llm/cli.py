@@ -15,6 +15,7 @@ import json
 import os
 import re
 import signal
+import stat
 import sys
 import threading
 import traceback
@@ -272,6 +273,9 @@ def read_text(path):
                 raise QuantLLMError("cannot read standard input: it is closed")
             return sys.stdin.buffer.read().decode("utf-8")
         with open(path, "rb") as file:
+            # A pipe ends, a device may not.
+            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+                raise QuantLLMError(f"'{path}': expected a file of text but got a device")
             return file.read().decode("utf-8")
     except OSError as error:
         raise QuantLLMError(f"cannot read '{path}': {error.strerror}") from None

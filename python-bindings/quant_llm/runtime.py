@@ -116,7 +116,8 @@ class Engine:
     def invoke(self, function, *arguments, in_place=()):
         """Calls a function with arrays (or numbers, for scalars) and returns a
         tuple of arrays. Nothing is copied that is contiguous and has the right
-        element type; numbers and lists are converted.
+        element type; numbers and lists are converted. The function runs to its
+        end: signals wait for it.
 
         `in_place` names arguments (by position) that may be overwritten where a
         result is their new value; that result is the same array. They must be

@@ -792,6 +792,11 @@ def test_model_without_tokenizer(capsys, hf_model, tmp_path, command):
     assert "(Transformers makes one of 'tokenizer.model': AutoTokenizer.from_pretrained(directory).save_pretrained(directory))" in err
 
 
+def test_text_of_a_device(capsys, hf_model):
+    status, out, err = run(capsys, "eval", hf_model, "--text", "/dev/zero")
+    assert (status, out, err) == (2, "", "quant-llm: error: '/dev/zero': expected a file of text but got a device\n")
+
+
 def test_gguf_without_tokenizer(capsys, gguf_model, tmp_path, monkeypatch):
     source, output = gguf_model, tmp_path / "out"
     reason = f"{source}: expected a tokenizer but there is no key 'tokenizer.ggml.model'"

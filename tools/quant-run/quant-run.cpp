@@ -15,8 +15,10 @@
 #include "quant-llm/Support/MappedFile.h"
 #include "quant-llm/Support/Parallel.h"
 
+#include "llvm/ADT/APFloat.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/Error.h"
 #include "llvm/Support/Format.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/raw_ostream.h"
@@ -177,14 +179,23 @@ static Result<Tensor> makeScalar(const std::string &text, DType type) {
   Result<Tensor> tensor = Tensor::allocate(type, {});
   if (!tensor.ok())
     return tensor;
-  if (type == DType::F32 || type == DType::F64) {
-    double value = 0;
-    if (llvm::StringRef(text).getAsDouble(value))
+  const llvm::fltSemantics *semantics =
+      type == DType::F64    ? &llvm::APFloat::IEEEdouble()
+      : type == DType::F32  ? &llvm::APFloat::IEEEsingle()
+      : type == DType::F16  ? &llvm::APFloat::IEEEhalf()
+      : type == DType::BF16 ? &llvm::APFloat::BFloat()
+                            : nullptr;
+  if (semantics) {
+    llvm::APFloat value(*semantics);
+    auto read =
+        value.convertFromString(text, llvm::APFloat::rmNearestTiesToEven);
+    if (llvm::errorToBool(read.takeError()))
       return wrong("a number");
-    if (type == DType::F64)
-      *static_cast<double *>(tensor->data()) = value;
-    else
-      *static_cast<float *>(tensor->data()) = static_cast<float>(value);
+    // What is written as infinity is no overflow.
+    if (*read & llvm::APFloat::opOverflow)
+      return wrong("a number that fits");
+    const uint64_t bits = value.bitcastToAPInt().getZExtValue();
+    std::memcpy(tensor->data(), &bits, getByteWidth(type));
     return tensor;
   }
   unsigned bits = getBitWidth(type);

@@ -17,7 +17,7 @@
 // RUN: not quant-run %s -f sub --no-cache 2>&1 | FileCheck %s --check-prefix=NAME
 // NAME: quant-run: error: there is no function 'sub' that can be called; expected one of: add, scale
 // RUN: not quant-run %s --no-cache 2>&1 | FileCheck %s --check-prefix=CHOOSE
-// CHOOSE: quant-run: error: the module has 2 functions that can be called; choose one with --function
+// CHOOSE: quant-run: error: the module has 3 functions that can be called; choose one with --function
 // RUN: not quant-run %s -f add --no-cache --input zeros:3x5 --input %t/a.npy 2>&1 | FileCheck %s --check-prefix=SHAPE
 // SHAPE: quant-run: error: function 'add': argument 0: expected f32 [?, 4] but got f32 [3, 5]
 // RUN: not quant-run %t/missing.mlir 2>&1 | FileCheck %s --check-prefix=MISSING
@@ -30,6 +30,14 @@
 // RUN: quant-run %s -f scale --no-cache --input zeros:2 --input 3.5 --print --repeat 3 | FileCheck %s --check-prefix=TIME
 // TIME: time in ms of 3 runs: min {{[0-9.]+}}, median {{[0-9.]+}}, max {{[0-9.]+}}
 // TIME: result 0: f32 [2] = 3.5, 3.5
+// Numbers of every type of floats; what does not fit is no infinity.
+// RUN: quant-run %s -f half --no-cache --input 1.5 --input -2.25 --print | FileCheck %s --check-prefix=HALF
+// HALF: = -0.75
+// RUN: not quant-run %s -f half --no-cache --input 70000 --input 1 2>&1 | FileCheck %s --check-prefix=FITS
+// RUN: not quant-run %s -f half --no-cache --input 1 --input 1e39 2>&1 | FileCheck %s --check-prefix=FITS
+// FITS: quant-run: error: input {{[01]}}: expected a number that fits for an argument of type {{f16 but got '70000'|bf16 but got '1e39'}}
+// RUN: quant-run %s -f half --no-cache --input inf --input 1 --print | FileCheck %s --check-prefix=INF
+// INF: = inf
 
 #map = affine_map<(d0, d1) -> (d0, d1)>
 #row = affine_map<(d0) -> (d0)>
@@ -57,4 +65,11 @@ func.func @scale(%a: tensor<2xf32>, %s: f32) -> tensor<2xf32> {
     linalg.yield %u : f32
   } -> tensor<2xf32>
   return %r : tensor<2xf32>
+}
+
+func.func @half(%a: f16, %b: bf16) -> f32 {
+  %0 = arith.extf %a : f16 to f32
+  %1 = arith.extf %b : bf16 to f32
+  %2 = arith.addf %0, %1 : f32
+  return %2 : f32
 }
