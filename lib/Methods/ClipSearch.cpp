@@ -16,6 +16,7 @@
 
 #include "quant-llm/Methods/Grid.h"
 #include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Numerics/NestedScales.h"
 #include "quant-llm/Numerics/Packing.h"
 #include "quant-llm/Support/Parallel.h"
 
@@ -70,6 +71,8 @@ private:
   Scheme base;
   BlockGrid blocks;
   std::vector<Range> ranges;
+  /// The stored scales of the whole ranges, if they have a scheme.
+  QuantizedMatrix wholeScales;
   /// Of every block the best ratios, and their error.
   std::vector<Ratios> best;
   std::vector<double> least;
@@ -146,8 +149,31 @@ Range ClipSearch::clip(Range range, Ratios ratios) const {
           middle + (range.high - middle) * ratios.high};
 }
 
+/// Replaces the codes of `stored` by the nearest ones of `matrix`.
+static Status encodeAgain(const MatrixView &matrix, const Scheme &scheme,
+                          QuantizedMatrix &stored, int threads) {
+  Result<Grid> grid = Grid::get(stored.view(), scheme);
+  if (!grid.ok())
+    return grid.status();
+  int64_t rowBytes = packedRowBytes(matrix.k, scheme.element.bits);
+  parallelFor(matrix.n, threads, [&](int64_t begin, int64_t end) {
+    std::vector<float> row(static_cast<size_t>(matrix.k));
+    std::vector<uint8_t> codes(row.size());
+    for (int64_t n = begin; n < end; ++n) {
+      loadRow(matrix, n, 0, matrix.k, row.data());
+      for (size_t i = 0; i < row.size(); ++i)
+        codes[i] = grid->round(n, static_cast<int64_t>(i), row[i]).code;
+      packRow(codes.data(), matrix.k, scheme.element.bits,
+              stored.codes.data() + n * rowBytes);
+    }
+  });
+  return Status::success();
+}
+
 /// Scales and zeros of the ranges times `ratios` of the blocks; codes of the
-/// clamped elements.
+/// clamped elements. Scales with a scheme of their own are stored under the
+/// scales of the whole ranges: those of a trial, in which all blocks of a row
+/// shrink, would be others than those that are kept, where some do.
 Result<QuantizedMatrix>
 ClipSearch::quantizeWith(const std::vector<Ratios> &ratios) {
   std::vector<float> values(static_cast<size_t>(matrix.n * matrix.k));
@@ -167,8 +193,17 @@ ClipSearch::quantizeWith(const std::vector<Ratios> &ratios) {
           }
         }
       });
-  return quantize({values.data(), SourceType::F32, matrix.n, matrix.k}, base,
-                  tensorName, threads);
+  MatrixView clamped{values.data(), SourceType::F32, matrix.n, matrix.k};
+  if (!base.scaleScheme)
+    return quantize(clamped, base, tensorName, threads);
+  auto storeScales = [&](const MatrixView &scales) -> Result<QuantizedMatrix> {
+    QuantizedMatrix stored = wholeScales;
+    if (Status status = encodeAgain(scales, *base.scaleScheme, stored, threads);
+        !status.ok())
+      return status;
+    return stored;
+  };
+  return quantizeWithScales(clamped, base, storeScales, tensorName, threads);
 }
 
 /// Adds the errors of every block under the scales and zeros of `grid`.
@@ -222,27 +257,6 @@ void ClipSearch::addErrors(const Grid &grid,
   });
 }
 
-/// Replaces the codes of `stored` by the nearest ones of `matrix`.
-static Status encodeAgain(const MatrixView &matrix, const Scheme &scheme,
-                          QuantizedMatrix &stored, int threads) {
-  Result<Grid> grid = Grid::get(stored.view(), scheme);
-  if (!grid.ok())
-    return grid.status();
-  int64_t rowBytes = packedRowBytes(matrix.k, scheme.element.bits);
-  parallelFor(matrix.n, threads, [&](int64_t begin, int64_t end) {
-    std::vector<float> row(static_cast<size_t>(matrix.k));
-    std::vector<uint8_t> codes(row.size());
-    for (int64_t n = begin; n < end; ++n) {
-      loadRow(matrix, n, 0, matrix.k, row.data());
-      for (size_t i = 0; i < row.size(); ++i)
-        codes[i] = grid->round(n, static_cast<int64_t>(i), row[i]).code;
-      packRow(codes.data(), matrix.k, scheme.element.bits,
-              stored.codes.data() + n * rowBytes);
-    }
-  });
-  return Status::success();
-}
-
 /// Keeps the ratios of the blocks where they are better than the best ones.
 Status ClipSearch::measure(const std::vector<Ratios> &trial) {
   Result<QuantizedMatrix> stored = quantizeWith(trial);
@@ -266,6 +280,12 @@ Result<QuantizedMatrix> ClipSearch::run(const ClipOptions &options) {
   Result<QuantizedMatrix> stored = quantize(matrix, base, tensorName, threads);
   if (!stored.ok())
     return stored;
+  if (base.scaleScheme) {
+    wholeScales.n = blocks.gridN;
+    wholeScales.k = blocks.gridK;
+    wholeScales.codes = stored->scaleCodes;
+    wholeScales.scales = stored->scales;
+  }
   computeRanges();
   best.assign(ranges.size(), {});
   least.assign(ranges.size(), HUGE_VAL);

@@ -9,6 +9,7 @@
 #include "quant-llm/Numerics/GroupQuantizer.h"
 
 #include "quant-llm/Numerics/Float.h"
+#include "quant-llm/Numerics/NestedScales.h"
 #include "quant-llm/Numerics/Packing.h"
 #include "quant-llm/Support/Parallel.h"
 
@@ -686,9 +687,11 @@ namespace {
 class Quantizer {
 public:
   Quantizer(const MatrixView &matrix, const Scheme &scheme, Element source,
-            const std::string &tensorName, int threads)
+            const StoreScales &storeScales, const std::string &tensorName,
+            int threads)
       : matrix(matrix), scheme(scheme), element(std::move(source)),
-        coder(scheme, element), tensorName(tensorName), threads(threads),
+        coder(scheme, element), storeScales(storeScales),
+        tensorName(tensorName), threads(threads),
         grid(getBlockGrid(scheme, matrix.n, matrix.k)) {}
 
   Result<QuantizedMatrix> run();
@@ -713,6 +716,7 @@ private:
   const Scheme &scheme;
   Element element;
   BlockCoder coder;
+  const StoreScales &storeScales;
   const std::string &tensorName;
   int threads;
   BlockGrid grid;
@@ -935,8 +939,7 @@ Status Quantizer::quantizeAnyBlocks(QuantizedMatrix &result) {
       scales[cell] = static_cast<float>(
           coder.computeScale(getRange(lows[cell], highs[cell]), clips[cell]));
     MatrixView view{scales.data(), SourceType::F32, grid.gridN, grid.gridK};
-    Result<QuantizedMatrix> inner =
-        quantize(view, *scheme.scaleScheme, "scales", threads);
+    Result<QuantizedMatrix> inner = storeScales(view);
     if (!inner.ok())
       return inner.status().withContext("tensor '" + tensorName + "'");
     status = dequantize(*inner, *scheme.scaleScheme, scales.data(), threads);
@@ -998,10 +1001,10 @@ Result<QuantizedMatrix> Quantizer::run() {
   return result;
 }
 
-Result<QuantizedMatrix> quant_llm::quantize(const MatrixView &matrix,
-                                            const Scheme &scheme,
-                                            const std::string &tensorName,
-                                            int threads) {
+Result<QuantizedMatrix>
+quant_llm::quantizeWithScales(const MatrixView &matrix, const Scheme &scheme,
+                              const StoreScales &storeScales,
+                              const std::string &tensorName, int threads) {
   Status status = verifyScheme(scheme, matrix.n, matrix.k);
   if (!status.ok())
     return status.withContext("tensor '" + tensorName + "'");
@@ -1011,7 +1014,19 @@ Result<QuantizedMatrix> quant_llm::quantize(const MatrixView &matrix,
   Result<Element> element = Element::get(scheme.element);
   if (!element.ok())
     return element.status();
-  return Quantizer(matrix, scheme, element.take(), tensorName, threads).run();
+  return Quantizer(matrix, scheme, element.take(), storeScales, tensorName,
+                   threads)
+      .run();
+}
+
+Result<QuantizedMatrix> quant_llm::quantize(const MatrixView &matrix,
+                                            const Scheme &scheme,
+                                            const std::string &tensorName,
+                                            int threads) {
+  auto storeByRule = [&](const MatrixView &scales) {
+    return quantize(scales, *scheme.scaleScheme, "scales", threads);
+  };
+  return quantizeWithScales(matrix, scheme, storeByRule, tensorName, threads);
 }
 
 //===----------------------------------------------------------------------===//

@@ -18,7 +18,8 @@
 //
 // The ranges that are tried are those of the scheme's rule (docs/Spec.md
 // section 3; minmax or absmax in the place of mse) times c = 1 - i / grid for
-// i = 0, 1, ... as long as c > 1 - shrink. Ties: the largest c.
+// i = 0, 1, ... as long as c > 1 - shrink. Ties: the largest c. Scales with a
+// scheme of their own are stored under its scales for c = 1, for every c.
 //
 // EasyQuant (Tang et al., arXiv:2403.02775) descends without data along the
 // gradient of the plain squared error with respect to the scale of a block,

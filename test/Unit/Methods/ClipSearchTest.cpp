@@ -221,6 +221,65 @@ INSTANTIATE_TEST_SUITE_P(
                                      ", rule = mse"),
                      testing::Values('c', 'h'), testing::Bool()));
 
+// What is measured for a range is what is stored if it is the best one,
+// whatever the other blocks of the row have.
+TEST(ClipSearchTest, ScalesUnderAScaleAreThoseThatWereMeasured) {
+  Scheme scheme =
+      parse("uint3, block = [1, 16], scale = scheme<f8E4M3FN, block = [1, -1], "
+            "scale = f16>, zero = int, rounding = half_even");
+  Problem problem(40, 96, 8);
+  ClipOptions options;
+  options.grid = 20;
+  options.shrink = 0.6;
+  Result<QuantizedMatrix> found = quantizeClipped(
+      problem.view(), scheme, problem.getImportance('c'), options, "w", 2);
+  Result<QuantizedMatrix> whole = quantize(problem.view(), scheme, "w", 1);
+  ASSERT_TRUE(found.ok() && whole.ok()) << found.message();
+  EXPECT_EQ(found->scales, whole->scales);
+  QuantizedView scales;
+  BlockGrid blocks = getBlockGrid(scheme, problem.n, problem.k);
+  scales.n = blocks.gridN;
+  scales.k = blocks.gridK;
+  scales.codes = whole->view().scaleCodes;
+  scales.scales = whole->view().scales;
+  Result<Grid> scaleGrid = Grid::get(scales, *scheme.scaleScheme);
+  ASSERT_TRUE(scaleGrid.ok()) << scaleGrid.message();
+  std::vector<float> values = getValues(*found, scheme);
+  int clipped = 0;
+  for (int64_t row = 0; row < problem.n; ++row)
+    for (int64_t block = 0; block < blocks.gridK; ++block) {
+      const float *weights =
+          problem.weights.data() + row * problem.k + block * blocks.blockK;
+      auto [least, most] = std::minmax_element(weights, weights + 16);
+      float low = std::min(*least, 0.0f), high = std::max(*most, 0.0f);
+      double best = HUGE_VAL;
+      int bestStep = 0;
+      for (int i = 0; i < 12; ++i) {
+        auto ratio = static_cast<float>(1.0 - i / 20.0);
+        float scale =
+            scaleGrid->round(row, block, (high * ratio - low * ratio) / 7.0f)
+                .value;
+        float zero = std::clamp(std::nearbyint(-low * ratio / scale), 0.f, 7.f);
+        std::vector<float> tried = problem.weights;
+        for (int64_t j = 0; j < 16; ++j)
+          tried[static_cast<size_t>(weights - problem.weights.data() + j)] =
+              scale *
+              (std::clamp(std::nearbyint(weights[j] / scale + zero), 0.f, 7.f) -
+               zero);
+        double error = problem.getError(tried, 'c', row, 1, block * 16, 16);
+        if (error < best) {
+          best = error;
+          bestStep = i;
+        }
+      }
+      clipped += bestStep > 0;
+      EXPECT_NEAR(problem.getError(values, 'c', row, 1, block * 16, 16), best,
+                  1e-4 * best + 1e-9)
+          << "block " << block << " of row " << row;
+    }
+  EXPECT_GT(clipped, problem.n);
+}
+
 TEST(ClipSearchTest, EqualImportanceIsRuleMse) {
   // The grid of rule mse: 33 ratios from 1 to 8/40.
   Problem problem(20, 64, 2);
