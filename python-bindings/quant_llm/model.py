@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -192,12 +193,17 @@ _temporary = set()
 
 @contextlib.contextmanager
 def _temporary_directory(prefix="quant-llm-", parent=None):
+    parent = parent or tempfile.gettempdir()
+    # Known before it is there, since an interrupt may come right after it is made,
+    # and not made when the command line has begun to remove what is known.
+    directory = os.path.join(parent, prefix + secrets.token_hex(8))
     try:
-        directory = tempfile.mkdtemp(prefix=prefix, dir=parent)
-    except OSError as error:
-        raise QuantLLMError(f"cannot create a directory in '{parent or tempfile.gettempdir()}': {error.strerror}") from None
-    _temporary.add(directory)
-    try:
+        try:
+            with committing:
+                _temporary.add(directory)
+                os.mkdir(directory, 0o700)
+        except OSError as error:
+            raise QuantLLMError(f"cannot create a directory in '{parent}': {error.strerror}") from None
         yield directory
     finally:
         remove_tree(directory)

@@ -683,6 +683,27 @@ def test_interrupt_of_an_import_by_a_command(hf_model, tmp_path, imported):
     assert result.stderr == "\nquant-llm: interrupted, the same command goes on from the last saved block\n"
 
 
+def test_interrupt_when_the_directory_is_made(hf_model, tmp_path):
+    program = """
+import os, sys, time
+from quant_llm import cli
+original = os.mkdir
+def slow(path, *rest, **options):
+    original(path, *rest, **options)
+    print("made", path, flush=True)
+    time.sleep(0.5)
+os.mkdir = slow
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", program, "import", str(hf_model), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=accept_signals)
+    assert f"made {tmp_path}/.out." in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "\nquant-llm: interrupted, nothing was written\n")
+    assert os.listdir(tmp_path) == []
+
+
 def test_interrupt_at_any_moment(hf_model, tmp_path):
     # As early as a shell that was told to hold it back until Python can take it.
     hold_back = ["env", "--block-signal=INT"]
