@@ -283,25 +283,22 @@ def test_functions_with_names_of_the_c_library(reference):
     np.testing.assert_array_equal(same, big)
 
 
-COUNTERS = """
-func.func @index(%from: index, %to: index, %by: index) -> index {
-  %one = arith.constant 1 : index
-  %zero = arith.constant 0 : index
-  %n = scf.for %i = %from to %to step %by iter_args(%s = %zero) -> index {
-    %t = arith.addi %s, %one : index
-    scf.yield %t : index
-  }
-  return %n : index
-}
-func.func @short(%from: i8, %to: i8, %by: i8) -> i32 {
-  %one = arith.constant 1 : i32
-  %zero = arith.constant 0 : i32
-  %n = scf.for %i = %from to %to step %by iter_args(%s = %zero) -> i32 : i8 {
-    %t = arith.addi %s, %one : i32
-    scf.yield %t : i32
-  }
-  return %n : i32
-}
+def write_counter(name, counter, keyword=""):
+    """A function that counts the turns of a loop."""
+    return f"""
+func.func @{name}(%from: {counter}, %to: {counter}, %by: {counter}) -> i64 {{
+  %one = arith.constant 1 : i64
+  %zero = arith.constant 0 : i64
+  %n = scf.for {keyword} %i = %from to %to step %by iter_args(%s = %zero) -> i64 : {counter} {{
+    %t = arith.addi %s, %one : i64
+    scf.yield %t : i64
+  }}
+  return %n : i64
+}}
+"""
+
+
+WIDE = """
 func.func @wide(%n: i64) -> i64 {
   %from = arith.constant -1 : i128
   %by = arith.constant 3 : i128
@@ -314,16 +311,8 @@ func.func @wide(%n: i64) -> i64 {
   }
   return %k : i64
 }
-func.func @unsigned(%from: i8, %to: i8, %by: i8) -> i32 {
-  %one = arith.constant 1 : i32
-  %zero = arith.constant 0 : i32
-  %n = scf.for unsigned %i = %from to %to step %by iter_args(%s = %zero) -> i32 : i8 {
-    %t = arith.addi %s, %one : i32
-    scf.yield %t : i32
-  }
-  return %n : i32
-}
 """
+COUNTERS = write_counter("index", "index") + write_counter("short", "i8") + write_counter("unsigned", "i8", "unsigned") + WIDE
 
 
 def test_counters_that_pass_the_end():
