@@ -201,7 +201,8 @@ static const char *const kKnownKeys[] = {
 /// Reads the rotary embedding as Transformers does: `rope_scaling` (the older
 /// key) replaces `rope_parameters`, and a base frequency inside wins over the
 /// one beside it.
-static Status readRope(const json &root, Reader &reader, ModelConfig &config) {
+static Status readRope(const json &root, Reader &reader, ModelConfig &config,
+                       std::vector<std::string> *warnings) {
   config.ropeTheta = reader.number("rope_theta", 10000.0);
   double rotary = reader.number("partial_rotary_factor", 1.0);
 
@@ -247,6 +248,20 @@ static Status readRope(const json &root, Reader &reader, ModelConfig &config) {
     }
     if (!nested.status().ok())
       return nested.status();
+    std::vector<std::string_view> known = {
+        "rope_theta", "partial_rotary_factor", "rope_type", "type"};
+    if (config.ropeScaling.kind == RopeScaling::Kind::Llama3)
+      known.insert(known.end(),
+                   {"factor", "low_freq_factor", "high_freq_factor",
+                    "original_max_position_embeddings"});
+    for (const auto &item : rope->items())
+      if (warnings &&
+          std::find(known.begin(), known.end(), item.key()) == known.end())
+        warnings->push_back("option " + Reader::describe(json(item.key())) +
+                            " in '" + key +
+                            "' is ignored, as Transformers ignores it for rope "
+                            "type '" +
+                            type + "'");
   }
   if (rotary != 1.0)
     return Status::error(
@@ -445,7 +460,7 @@ quant_llm::parseHuggingFaceConfig(std::string_view text,
   if (!reader.status().ok())
     return reader.status();
 
-  if (Status status = readRope(root, reader, config); !status.ok())
+  if (Status status = readRope(root, reader, config, warnings); !status.ok())
     return status;
   if (Status status = checkSlidingWindow(root, reader, config); !status.ok())
     return status;

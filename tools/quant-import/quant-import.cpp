@@ -7,6 +7,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../CommandLine.h"
 #include "../Diagnostics.h"
 #include "../NamedValueParser.h"
 
@@ -119,7 +120,10 @@ int main(int argc, char **argv) {
   installInterruptCleanup();
   cl::HideUnrelatedOptions(category);
   cl::extrahelp moreHelp(examples);
-  cl::ParseCommandLineOptions(argc, argv, overview);
+  if (!readCommandLine("quant-import",
+                       llvm::ArrayRef(argv, static_cast<size_t>(argc)),
+                       overview))
+    return 1;
 
   if (Status setting = checkThreadSetting(); !setting.ok())
     return fail(setting.message());

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../CommandLine.h"
 #include "../Diagnostics.h"
 #include "../OutputText.h"
 
@@ -26,6 +27,8 @@
 #include "mlir/Support/FileUtilities.h"
 #include "mlir/Support/ToolUtilities.h"
 #include "mlir/Tools/ParseUtilities.h"
+#include "mlir/Tools/Plugins/DialectPlugin.h"
+#include "mlir/Tools/Plugins/PassPlugin.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
@@ -34,6 +37,7 @@
 #include "llvm/Support/PrettyStackTrace.h"
 #include "llvm/Support/Process.h"
 #include "llvm/Support/SourceMgr.h"
+#include "llvm/Support/ToolOutputFile.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <cstdio>
@@ -66,30 +70,54 @@ static LogicalResult reportUnlocated(Diagnostic &diagnostic, StringRef input) {
   return success();
 }
 
-/// The text of --pass-pipeline; empty without it.
-static StringRef findPipeline(ArrayRef<char *> arguments) {
+/// The values of an option in the command line, in order.
+static SmallVector<StringRef> findValues(ArrayRef<char *> arguments,
+                                         StringRef option) {
+  SmallVector<StringRef> values;
   for (size_t i = 1; i < arguments.size(); ++i) {
     StringRef argument = arguments[i];
-    if (!argument.consume_front("--pass-pipeline") &&
-        !argument.consume_front("-pass-pipeline"))
+    if (!argument.consume_front("-"))
+      continue;
+    argument.consume_front("-");
+    if (!argument.consume_front(option))
       continue;
     if (argument.consume_front("="))
-      return argument;
-    if (argument.empty() && i + 1 < arguments.size())
-      return arguments[i + 1];
+      values.push_back(argument);
+    else if (argument.empty() && i + 1 < arguments.size())
+      values.push_back(arguments[++i]);
+  }
+  return values;
+}
+
+/// What is wrong with the options of a pass that is asked for by its name,
+/// where MLIR does not say which; empty if nothing is.
+static std::string findRefusedPass(ArrayRef<char *> arguments) {
+  for (StringRef argument : arguments.drop_front()) {
+    auto [name, options] = argument.ltrim('-').split('=');
+    if (!argument.starts_with("-") || options.empty() ||
+        (!PassInfo::lookup(name) && !PassPipelineInfo::lookup(name)))
+      continue;
+    OpPassManager pm(ModuleOp::getOperationName(),
+                     OpPassManager::Nesting::Implicit);
+    std::string message;
+    if (failed(quant_llm::parsePipeline((name + "{" + options + "}").str(), pm,
+                                        message)))
+      return message;
   }
   return "";
 }
 
 /// Adds the passes that the command line asks for, for the module in `input`.
 static LogicalResult addPasses(PassManager &pm, const MlirOptMainConfig &config,
-                               StringRef pipeline, StringRef input) {
+                               ArrayRef<char *> arguments, StringRef input) {
   // Tests look at locations.
   if (!config.shouldVerifyDiagnostics())
     pm.getContext()->getDiagEngine().registerHandler(
         [input](Diagnostic &diagnostic) {
           return reportUnlocated(diagnostic, input);
         });
+  SmallVector<StringRef> pipelines = findValues(arguments, "pass-pipeline");
+  StringRef pipeline = pipelines.empty() ? StringRef() : pipelines.back();
   std::string message;
   LogicalResult built =
       quant_llm::buildPipeline(pipeline, message, [&](std::string &errors) {
@@ -102,6 +130,8 @@ static LogicalResult addPasses(PassManager &pm, const MlirOptMainConfig &config,
     message = quant_llm::findUnknownAnchor(pm, pm.getContext());
     if (message.empty())
       return success();
+  } else if (std::string named = findRefusedPass(arguments); !named.empty()) {
+    message = named;
   }
   llvm::errs() << "quant-opt: error: "
                << (message.empty() ? "the passes and options of the command "
@@ -150,23 +180,51 @@ static quant_llm::Status checkParses(const llvm::MemoryBuffer &input,
   return status;
 }
 
+/// Whether there are the plugins without which MLIR goes on after a message.
+static quant_llm::Status checkPlugins(ArrayRef<char *> arguments) {
+  auto check = [&](StringRef option, auto load) {
+    for (StringRef file : findValues(arguments, option))
+      if (auto plugin = load(file.str()); !plugin)
+        return quant_llm::Status::error(
+            ("--" + option + ": " + llvm::toString(plugin.takeError()) +
+             "; expected a plugin of MLIR " LLVM_VERSION_STRING)
+                .str());
+    return quant_llm::Status::success();
+  };
+  quant_llm::Status status = check("load-dialect-plugin", DialectPlugin::load);
+  return status.ok() ? check("load-pass-plugin", PassPlugin::load) : status;
+}
+
 /// MlirOptMain with a look at the input before MLIR reads it.
 static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
+  auto fail = [&](const llvm::Twine &message) {
+    llvm::errs() << "quant-opt: error: " << message << "\n";
+    return failure();
+  };
   SmallVector<char *> arguments = quant_llm::addDiagnosticDefaults(argc, argv);
-  auto [inputName, outputName] = registerAndParseCLIOptions(
-      static_cast<int>(arguments.size()), arguments.data(),
-      "quant-llm modular optimizer driver\n", registry);
+  if (quant_llm::Status status = checkPlugins(arguments); !status.ok())
+    return fail(status.message());
+  std::string header =
+      registerCLIOptions("quant-llm modular optimizer driver\n", registry);
+  llvm::cl::opt<std::string> inputName(llvm::cl::Positional,
+                                       llvm::cl::desc("<input file>"),
+                                       llvm::cl::init("-"));
+  llvm::cl::opt<std::string> outputName("o", llvm::cl::desc("Output file"),
+                                        llvm::cl::value_desc("file"),
+                                        llvm::cl::init("-"));
+  if (!quant_llm::readCommandLine("quant-opt", arguments, header))
+    return failure();
   MlirOptMainConfig config = MlirOptMainConfig::createFromCLOptions();
+  // The same holds for this file.
+  std::string message;
+  if (StringRef log = config.getDebugConfig().getLogActionsTo();
+      !log.empty() && !openOutputFile(log, &message))
+    return fail("--log-actions-to: " + message);
   if (config.shouldShowDialects() || config.shouldListPasses())
     return MlirOptMain(argc, argv, inputName, outputName, registry);
   if (inputName == "-" &&
       llvm::sys::Process::FileDescriptorIsDisplayed(fileno(stdin)))
     llvm::errs() << "(reading from the terminal; end with ctrl-d)\n";
-  auto fail = [&](const llvm::Twine &message) {
-    llvm::errs() << "quant-opt: error: " << message << "\n";
-    return failure();
-  };
-  std::string message;
   auto input = openInputFile(inputName, &message);
   if (!input)
     return fail(message);
@@ -178,7 +236,7 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   MlirOptMainConfig given = config;
   config.setPassPipelineSetupFn(
       [&, input = StringRef(inputName)](PassManager &pm) {
-        return addPasses(pm, given, findPipeline(arguments), input);
+        return addPasses(pm, given, arguments, input);
       });
   std::string text;
   llvm::raw_string_ostream stream(text);

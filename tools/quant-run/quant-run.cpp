@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../CommandLine.h"
 #include "../Diagnostics.h"
 
 #include "quant-llm/Formats/Safetensors.h"
@@ -48,8 +49,7 @@ namespace {
 /// own, one of them called `threads`, which must be gone by then.
 struct Options {
   cl::OptionCategory category{"Options of quant-run"};
-  cl::opt<std::string> inputFile{cl::Positional, cl::Required,
-                                 cl::desc("<module.mlir | ->"),
+  cl::opt<std::string> inputFile{cl::Positional, cl::desc("<module.mlir | ->"),
                                  cl::cat(category)};
   cl::opt<std::string> functionName{
       "function", cl::desc("Function to run; by default the only one"),
@@ -518,13 +518,15 @@ int main(int argc, char **argv) {
   cl::AddExtraVersionPrinter([](llvm::raw_ostream &os) {
     os << "quant-llm " QUANT_LLM_VERSION " on LLVM " LLVM_VERSION_STRING "\n";
   });
-  // With a stream for errors, wrong usage is left to us; 1 means a difference.
-  if (!cl::ParseCommandLineOptions(
-          argc, argv,
+  // 1 means a difference.
+  if (!readCommandLine(
+          "quant-run", llvm::ArrayRef(argv, static_cast<size_t>(argc)),
           "Runs a function of an MLIR module on the CPU, times it and compares "
-          "its results.\n",
-          &llvm::errs()))
+          "its results.\n"))
     return 2;
+  if (!options->inputFile.getNumOccurrences())
+    return fail("expected a module to run but got none; give its file, or - "
+                "for standard input");
   if (options->threads == 0)
     if (Status setting = checkThreadSetting(); !setting.ok())
       return fail(setting.message());

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../CommandLine.h"
 #include "../Diagnostics.h"
 #include "../NamedValueParser.h"
 #include "../OutputText.h"
@@ -238,10 +239,10 @@ int main(int argc, char **argv) {
   registerMLIRContextCLOptions();
   registerTranslationCLOptions();
   SmallVector<char *> arguments = quant_llm::addDiagnosticDefaults(argc, argv);
-  llvm::cl::ParseCommandLineOptions(static_cast<int>(arguments.size()),
-                                    arguments.data(),
-                                    "translation of quant-llm modules to PTX, "
-                                    "machine code and PyTorch source\n");
+  if (!quant_llm::readCommandLine("quant-translate", arguments,
+                                  "translation of quant-llm modules to PTX, "
+                                  "machine code and PyTorch source\n"))
+    return EXIT_FAILURE;
   // A file that is not complete is removed when the tool is interrupted.
   quant_llm::installInterruptCleanup();
   return failed(run(requested));

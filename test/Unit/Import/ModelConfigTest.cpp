@@ -408,6 +408,33 @@ TEST(ModelConfig, WarnsOfUnknownOptionsOnly) {
             std::string::npos);
 }
 
+TEST(ModelConfig, SettingsThatARopeTypeDoesNotTakeAreIgnoredWithAWarning) {
+  json config = makeConfig("llama");
+  config["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", 8.0},
+                            {"low_freq_factor", 1.0},
+                            {"high_freq_factor", 4.0},
+                            {"original_max_position_embeddings", 8192},
+                            {"rope_theta", 10000.0}};
+  std::vector<std::string> warnings;
+  ASSERT_TRUE(parse(config, &warnings).ok());
+  EXPECT_TRUE(warnings.empty());
+  config["rope_scaling"]["attention_factor"] = 2.0;
+  ASSERT_TRUE(parse(config, &warnings).ok());
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_EQ(warnings.front(),
+            "option \"attention_factor\" in 'rope_scaling' is ignored, as "
+            "Transformers ignores it for rope type 'llama3'");
+  warnings.clear();
+  config.erase("rope_scaling");
+  config["rope_parameters"] = {{"rope_type", "default"}, {"factor", 8.0}};
+  ASSERT_TRUE(parse(config, &warnings).ok());
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_EQ(warnings.front(),
+            "option \"factor\" in 'rope_parameters' is ignored, as "
+            "Transformers ignores it for rope type 'default'");
+}
+
 TEST(ModelConfig, TokenIds) {
   json config = makeConfig();
   config["bos_token_id"] = 1;

@@ -8,7 +8,11 @@
 
 #include "quant-llm/Dialect/QuantLLM/Utils/ParsePipeline.h"
 
+#include "StreamText.h"
+
 #include "quant-llm/Dialect/QuantLLM/Utils/EscapeText.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/ListAlternatives.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/OptionErrors.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OperationSupport.h"
@@ -16,12 +20,10 @@
 
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringExtras.h"
-#include "llvm/Config/abi-breaking.h"
 #include "llvm/Support/Regex.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <algorithm>
-#include <mutex>
 
 using namespace mlir;
 using namespace quant_llm;
@@ -45,20 +47,41 @@ static std::string findMissingEnd(StringRef text) {
   return closing;
 }
 
+/// That the pass or pipeline `pass` (empty if it is not known) has no option of
+/// that name.
+static std::string describeUnknownOption(StringRef pass, StringRef option) {
+  std::vector<OptionHelp> options = findPassOptions(pass);
+  SmallVector<StringRef> names;
+  for (const OptionHelp &help : options)
+    names.push_back(help.name);
+  return "unknown option '" + escapeText(option) + "': expected " +
+         (pass.empty()    ? "an option of the pass"
+          : names.empty() ? "none"
+                          : listAlternatives(names));
+}
+
+/// What LLVM says of the value of an option of that pass or pipeline.
+static std::string describeOption(StringRef pass, StringRef option,
+                                  StringRef error) {
+  std::vector<OptionHelp> options = findPassOptions(pass);
+  auto found = llvm::find_if(
+      options, [&](const OptionHelp &help) { return help.name == option; });
+  return "invalid option '" + option.str() + "': " +
+         describeValueError(error, found == options.end() ? nullptr : &*found);
+}
+
 /// What MLIR says of the textual pipeline `text`, in one message.
 static std::string summarizeErrors(StringRef errors, StringRef text) {
   // Of a pipeline that does not end, MLIR says that it does not begin.
   if (errors.starts_with("expected pass pipeline to be wrapped"))
     if (std::string missing = findMissingEnd(text); !missing.empty())
       return "expected a closing '" + missing + "' at the end of the pipeline";
-  SmallVector<StringRef> lines;
+  SmallVector<StringRef> lines, said;
   errors.split(lines, '\n');
-  std::string message, refused;
-  bool isOfUpstream = false;
+  // The pass that is refused, and that with its options.
+  std::string pass, refused;
   const llvm::Regex syntax(
       "^MLIR Textual PassPipeline Parser:[0-9]+:([0-9]+): error: (.*)$");
-  // What LLVM's parsers write to standard error, after the program's name.
-  const llvm::Regex value("^[^ ]*: for the --?([^ ]+) option: (.*)$");
   for (size_t i = 0; i < lines.size(); ++i) {
     if (SmallVector<StringRef> parts; syntax.match(lines[i], &parts)) {
       // Then comes that line of the pipeline, or of a part of it.
@@ -78,74 +101,35 @@ static std::string summarizeErrors(StringRef errors, StringRef text) {
       while (!StringRef(whole).ends_with("`") && i + 1 < lines.size())
         whole += "\n" + lines[++i].rtrim().str();
       // Of the innermost list of passes first.
-      if (refused.empty())
+      if (refused.empty()) {
         refused = escapeText(whole);
+        pass = line.split('`').second.split('`').first.str();
+      }
       continue;
     }
-    isOfUpstream |= line.consume_front("<Pass-Options-Parser>: ");
-    std::string aboutValue;
-    if (SmallVector<StringRef> parts; value.match(line, &parts)) {
-      isOfUpstream = true;
-      aboutValue = ("invalid option '" + parts[1] + "': " + parts[2]).str();
-      line = aboutValue;
-    }
     if (!line.empty())
-      message += (message.empty() ? "" : "\n") + line.str();
+      said.push_back(line);
+  }
+  // What LLVM's parsers write to standard error, after the program's name.
+  const llvm::Regex value("^[^ ]*: for the --?([^ ]+) option: (.*)$");
+  std::string message;
+  bool isOfUpstream = false;
+  for (StringRef line : said) {
+    std::string reworded;
+    bool isOfParser = line.consume_front("<Pass-Options-Parser>: ");
+    if (SmallVector<StringRef> parts; value.match(line, &parts))
+      reworded = describeOption(pass, parts[1], parts[2]);
+    else if (isOfParser && line.consume_front("no such option "))
+      reworded = describeUnknownOption(pass, line);
+    isOfUpstream |= isOfParser || !reworded.empty();
+    message += (message.empty() ? "" : "\n") +
+               (reworded.empty() ? line.str() : reworded);
   }
   // Our passes say themselves which pass refuses its options.
-  if (message.empty() || refused.empty() || !isOfUpstream)
+  if (message.empty() || pass.empty() || !isOfUpstream)
     return message.empty() ? refused : message;
-  return refused + ": " + message;
+  return pass + ": " + message;
 }
-
-namespace {
-
-/// Keeps what is written to llvm::errs() until take().
-class ErrorStreamText {
-public:
-  ErrorStreamText() : lock(mutex), sizeBefore(llvm::errs().GetBufferSize()) {
-    llvm::errs().flush();
-    setBuffer();
-  }
-  ErrorStreamText(const ErrorStreamText &) = delete;
-  ErrorStreamText &operator=(const ErrorStreamText &) = delete;
-  ~ErrorStreamText() {
-    if (sizeBefore)
-      llvm::errs().SetBufferSize(sizeBefore);
-    else
-      llvm::errs().SetUnbuffered();
-  }
-
-  std::string take() {
-    std::string text(buffer, llvm::errs().GetNumBytesInBuffer());
-#if LLVM_ENABLE_ABI_BREAKING_CHECKS
-    // LLVM with assertions does not let go of what is in a buffer.
-    llvm::errs().flush();
-#else
-    setBuffer();
-#endif
-    return text;
-  }
-
-private:
-  /// The function that gives a stream another buffer is for classes of streams.
-  struct Access : llvm::raw_ostream {
-    using raw_ostream::SetBuffer;
-  };
-  void setBuffer() {
-    (llvm::errs().*&Access::SetBuffer)(buffer, sizeof(buffer));
-  }
-
-  static std::mutex mutex;
-  std::lock_guard<std::mutex> lock;
-  size_t sizeBefore;
-  // Longer texts are written.
-  char buffer[1 << 14];
-};
-
-std::mutex ErrorStreamText::mutex;
-
-} // namespace
 
 LogicalResult
 quant_llm::buildPipeline(StringRef text, std::string &message,
@@ -157,7 +141,7 @@ quant_llm::buildPipeline(StringRef text, std::string &message,
   if (isKept) {
     result = build(errors);
   } else {
-    ErrorStreamText stream;
+    StreamText stream(llvm::errs());
     isKept = true;
     result = build(errors);
     isKept = false;
