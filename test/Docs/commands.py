@@ -74,7 +74,7 @@ def test_scripts(script):
     assert status("bash", ROOT / "scripts" / script, "--help") == 0
 
 
-@pytest.mark.parametrize("script", ["granularity_sweep.py", "plot_granularity.py", "quality.py", "quality_cost.py"])  # those that need no PyTorch
+@pytest.mark.parametrize("script", ["granularity_sweep.py", "plot_granularity.py", "quality.py", "quality_cost.py", "quantization_rate.py"])  # those that need no PyTorch
 def test_benchmarks(script):
     assert status(sys.executable, ROOT / "benchmarks" / script, "--no-such-option") == documented("benchmarks/*.py", "wrong usage")
 
