@@ -280,16 +280,29 @@ WriteGPUArtifactPass::describeLinear(LinearOpInterface op,
   return linear;
 }
 
+/// The most linears that an error lists.
+static constexpr size_t kMostNotes = 8;
+
+/// Why a linear has no kernels. What no kernel can do is the same for all
+/// chips, so that it does not take a known one.
+static std::string explainMissing(LinearOpInterface op, StringRef chip) {
+  Result<ChipLimits> limits = getChipLimits(chip.str());
+  return explainMissingKernels(op,
+                               limits.ok() ? *limits : *getChipLimits("sm_80"));
+}
+
 LogicalResult WriteGPUArtifactPass::write() {
   names.clear();
   ModuleOp module = getOperation();
   if (output.empty())
     return emitOptionError("output",
                            "expected the directory to write but got none");
-  SmallVector<LinearOpInterface> linears;
+  SmallVector<LinearOpInterface> linears, missing;
   module.walk([&](LinearOpInterface op) {
     if (op.getKernelSymbolsAttr())
       linears.push_back(op);
+    else if (op.isQuantized())
+      missing.push_back(op);
   });
   SymbolTableCollection tables;
   gpu::BinaryOp binary;
@@ -304,11 +317,18 @@ LogicalResult WriteGPUArtifactPass::write() {
         return op.emitOpError("expected all kernels in one gpu.binary");
       binary = holder;
     }
-  if (!binary)
-    return emitError(module.getLoc(),
-                     "expected at least one linear with kernels; run "
-                     "quant-llm-select-kernels and convert-quant-llm-to-gpu "
-                     "before");
+  if (!binary) {
+    auto diag = emitError(module.getLoc(),
+                          "expected at least one linear with kernels but got ");
+    if (missing.empty())
+      return diag << "no quantized one; run quant-llm-quantize or "
+                     "quant-llm-prepack before";
+    diag << "none";
+    for (LinearOpInterface op : ArrayRef(missing).take_front(kMostNotes))
+      diag.attachNote(op.getLoc())
+          << "this one has none: " << explainMissing(op, "");
+    return diag;
+  }
   auto object = cast<gpu::ObjectAttr>(binary.getObjects()[0]);
   auto target = dyn_cast<NVVM::NVVMTargetAttr>(object.getTarget());
   bool isBinary = object.getFormat() == gpu::CompilationTarget::Binary;
@@ -316,6 +336,11 @@ LogicalResult WriteGPUArtifactPass::write() {
       (!isBinary && object.getFormat() != gpu::CompilationTarget::Assembly))
     return emitError(binary.getLoc(), "expected a gpu.binary with PTX or "
                                       "machine code for a #nvvm.target");
+  // A model would run without them only as far as they are not needed.
+  for (LinearOpInterface op : missing)
+    emitWarning(op.getLoc())
+        << "'" << op->getName()
+        << "' is not in the artifact: " << explainMissing(op, target.getChip());
 
   if (std::error_code error = llvm::sys::fs::create_directories(output))
     return emitError(module.getLoc(), "cannot make the directory '")

@@ -57,6 +57,21 @@ Result<KernelProblem> quant_llm::getKernelProblem(LinearOpInterface op) {
   return problem;
 }
 
+std::string quant_llm::explainMissingKernels(LinearOpInterface op,
+                                             const ChipLimits &chip) {
+  if (op.getKernelsAttr())
+    return "its kernels are not built; run convert-quant-llm-to-gpu and "
+           "quant-llm-gpu-to-ptx before";
+  Result<KernelProblem> problem = getKernelProblem(op);
+  if (!problem.ok())
+    return problem.message();
+  if (!selectKernels(*problem, chip, /*reasons=*/nullptr).empty())
+    return "its kernels are not chosen; run quant-llm-select-kernels, "
+           "convert-quant-llm-to-gpu and quant-llm-gpu-to-ptx before";
+  Status status = verifyKernel(*problem, KernelConfig(), chip);
+  return status.ok() ? "no family of kernels can compute it" : status.message();
+}
+
 FailureOr<KernelProblem> quant_llm::getProblemOfKernels(LinearOpInterface op) {
   Result<KernelProblem> problem = getKernelProblem(op);
   if (!problem.ok())

@@ -19,7 +19,12 @@ namespace quant_llm {
 /// schemes. Further rules are those of verifyKernel.
 Result<KernelProblem> getKernelProblem(LinearOpInterface op);
 
-/// The same of a linear that has kernels, for which the error is its own.
+/// Why a linear has no built kernels for the chip, and what to do if anything
+/// can be done.
+std::string explainMissingKernels(LinearOpInterface op, const ChipLimits &chip);
+
+/// What getKernelProblem() is of a linear that has kernels, for which the error
+/// is its own.
 llvm::FailureOr<KernelProblem> getProblemOfKernels(LinearOpInterface op);
 
 /// Whether all kernels of a linear can be built for the chip; if not, an error
