@@ -20,6 +20,7 @@
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/Path.h"
 #include "llvm/Support/Regex.h"
 
 #include <limits>
@@ -146,6 +147,8 @@ std::string quant_llm::describeValueError(StringRef error,
     return expect(listAlternatives(
         SmallVector<StringRef>(help->values.begin(), help->values.end())));
   }
+  if (error == "may not occur within a group!")
+    return "expected a space or '=' behind it";
   if (error == "requires a value!")
     return "expected a value but got none";
   return error.str();
@@ -155,36 +158,41 @@ std::string quant_llm::describeValueError(StringRef error,
 // Command lines
 //===----------------------------------------------------------------------===//
 
-/// What is wrong with a command line of which LLVM says `text`.
-static std::string describeUsageError(StringRef text) {
-  // Of several faults the first is said, with what LLVM adds to it in the next
-  // line. Each begins with the name of the program, which may be anything.
-  auto [line, rest] = text.split('\n');
-  StringRef next = rest.split('\n').first;
-  static const Regex ofValue("for the --?([^ ]+) option: (.*)$");
-  static const Regex unknown("Unknown command line argument '(.*)'\\.  Try: '");
-  static const Regex similar("Did you mean '(.*)'\\?$");
-  static const Regex most("Can specify at most ([0-9]+) positional argument");
-  SmallVector<StringRef> parts;
-  if (ofValue.match(line, &parts)) {
-    OptionHelp help = findOption(parts[1]);
-    return ("--" + parts[1] + ": " + describeValueError(parts[2], &help)).str();
-  }
-  if (unknown.match(line, &parts)) {
-    StringRef given = parts[1];
+/// What is wrong with a command line of which LLVM says `text`; every fault
+/// begins with `prefix`. The first is said, with what is added to it.
+static std::string describeUsageError(StringRef text, StringRef prefix) {
+  text.consume_front(prefix);
+  // What was given may have line breaks.
+  if (text.consume_front("Unknown command line argument '")) {
+    auto [given, rest] = text.split("'.  Try: '");
     std::string message =
         "expected an option that exists but got '" + escapeText(given) + "'";
     // LLVM names the nearest of all, however far that is.
-    if (similar.match(next, &parts) &&
-        given.edit_distance(parts[1]) <= given.size() / 4)
-      message += "; did you mean '" + parts[1].str() + "'?";
+    rest = rest.split('\n').second;
+    if (rest.consume_front(prefix) && rest.consume_front("Did you mean '")) {
+      StringRef similar = rest.split("'?").first;
+      if (given.edit_distance(similar) <= given.size() / 4)
+        message += "; did you mean '" + escapeText(similar) + "'?";
+    }
     return message;
   }
-  if (most.match(next, &parts))
+  static const Regex most("^Too many positional arguments specified!\nCan "
+                          "specify at most ([0-9]+) positional argument");
+  static const Regex ofValue("^for the (--?)([^ ]+) option: ");
+  SmallVector<StringRef> parts;
+  if (most.match(text, &parts))
     return ("expected at most " + parts[1] + " argument" +
             (parts[1] == "1" ? "" : "s") + " without dashes but got more")
         .str();
-  return line.str();
+  if (ofValue.match(text, &parts)) {
+    OptionHelp help = findOption(parts[2]);
+    // The next fault, if there is one, begins in a line of its own.
+    StringRef error = text.drop_front(parts[0].size());
+    error = error.substr(0, error.find(("\n" + prefix).str())).rtrim('\n');
+    return (parts[1] + parts[2] + ": " + describeValueError(error, &help))
+        .str();
+  }
+  return text.split('\n').first.str();
 }
 
 bool quant_llm::parseCommandLine(ArrayRef<char *> arguments, StringRef overview,
@@ -202,6 +210,7 @@ bool quant_llm::parseCommandLine(ArrayRef<char *> arguments, StringRef overview,
   if (isRight)
     errs() << written;
   else
-    message = describeUsageError(written + text);
+    message = describeUsageError(
+        written + text, (sys::path::filename(arguments.front()) + ": ").str());
   return isRight;
 }
