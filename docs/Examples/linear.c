@@ -23,8 +23,11 @@ static void checkDriver(CUresult code) {
 
 /* linear ARTIFACT NAME M: a layer on m rows of numbers. */
 int main(int argc, char **argv) {
-  if (argc != 4) {
-    fprintf(stderr, "usage: %s ARTIFACT NAME M\n", argv[0]);
+  /* 0 rows are legal as well, and launch nothing. */
+  int m = argc == 4 ? atoi(argv[3]) : 0;
+  if (m < 1) {
+    fprintf(stderr, "usage: %s ARTIFACT NAME M (M rows, at least 1)\n",
+            argv[0]);
     return 2;
   }
   QuantLLMCudaArtifact *artifact;
@@ -36,7 +39,7 @@ int main(int argc, char **argv) {
   check(quantLLMCudaArtifactFindLinear(artifact, argv[2], &index));
   check(quantLLMCudaArtifactGetLinear(artifact, index, &layer));
   check(quantLLMCudaModuleCreate(artifact, NULL, &module)); /* on device 0 */
-  check(quantLLMCudaModulePlan(module, index, atoi(argv[3]), &plan));
+  check(quantLLMCudaModulePlan(module, index, m, &plan));
 
   /* Memory of the device's primary context, as the CUDA runtime has it. */
   CUdevice device;

@@ -20,8 +20,11 @@ static void check(const CudaStatus &status) {
 
 // linear ARTIFACT NAME M: a layer on m rows of numbers.
 int main(int argc, char **argv) {
-  if (argc != 4) {
-    std::fprintf(stderr, "usage: %s ARTIFACT NAME M\n", argv[0]);
+  // 0 rows are legal as well, and launch nothing.
+  int m = argc == 4 ? std::atoi(argv[3]) : 0;
+  if (m < 1) {
+    std::fprintf(stderr, "usage: %s ARTIFACT NAME M (M rows, at least 1)\n",
+                 argv[0]);
     return 2;
   }
   std::shared_ptr<const Artifact> artifact;
@@ -33,7 +36,7 @@ int main(int argc, char **argv) {
   while (index < linears.size() && linears[index].name != argv[2])
     ++index;
   Plan plan;
-  check(module->plan(index, std::atoi(argv[3]), plan));
+  check(module->plan(index, m, plan));
 
   // The driver that the module has loaded; any memory of the device will do.
   const Driver &driver = module->getDevice().getDriver();

@@ -9,8 +9,9 @@ import sys
 
 from quant_llm import gpu
 
-if len(sys.argv) != 4:
-    sys.exit("usage: linear.py ARTIFACT NAME M")
+# 0 rows are legal as well, and launch nothing.
+if len(sys.argv) != 4 or not sys.argv[3].isdecimal() or int(sys.argv[3]) < 1:
+    sys.exit("usage: linear.py ARTIFACT NAME M (M rows, at least 1)")
 path, name, m = sys.argv[1:]
 artifact = gpu.Artifact(path)  # needs no GPU
 layer = artifact.find(name)

@@ -111,7 +111,7 @@ Result<std::vector<TuningEntry>> quant_llm::parseTuning(std::string_view text) {
     entry.scheme = fields.text("scheme");
     entry.n = fields.integer("n", 1, maxNumber);
     entry.k = fields.integer("k", 1, maxNumber);
-    entry.weights = fields.integerOr("weights", 1, 1, maxNumber);
+    entry.weights = fields.integerOr("weights", 1, 1, 2);
     entry.experts = fields.integerOr("experts", 0, 1, maxNumber);
     std::vector<const json *> kernels = fields.array("kernels");
     if (Status status = fields.rejectOthers(); !status.ok())

@@ -230,6 +230,8 @@ void quant_llm::installInterruptCleanup() {
       continue; // for instance SIGHUP under nohup
     ::sigaction(handledSignals[i], &action, nullptr);
   }
+  // What exceeds a limit of the size of files is an error of writing.
+  ::signal(SIGXFSZ, SIG_IGN);
 }
 
 //===----------------------------------------------------------------------===//

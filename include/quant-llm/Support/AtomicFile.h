@@ -153,7 +153,8 @@ Status writeFileAtomically(const std::string &path, const void *data,
 /// back the files of every FileTransaction, then lets the signal take its
 /// previous course (by default the end of the process by that signal). From
 /// then on no file can be begun or completed. Ignored signals stay ignored.
-/// Calling it again does nothing.
+/// SIGXFSZ becomes one of them: a file larger than the process may write is an
+/// error of writing. Calling it again does nothing.
 void installInterruptCleanup();
 
 /// What such a signal does with the files, for a process that is about to end

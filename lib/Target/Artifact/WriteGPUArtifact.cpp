@@ -21,6 +21,7 @@
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
@@ -297,6 +298,12 @@ LogicalResult WriteGPUArtifactPass::write() {
   if (output.empty())
     return emitOptionError("output",
                            "expected the directory to write but got none");
+  // As the readers of manifests want it.
+  if (packed.empty() || StringRef(packed).starts_with("/") ||
+      llvm::is_contained(llvm::split(StringRef(packed), '/'), ".."))
+    return emitOptionError(
+        "packed",
+        "expected a file below the output directory but got '" + packed + "'");
   SmallVector<LinearOpInterface> linears, missing;
   module.walk([&](LinearOpInterface op) {
     if (op.getKernelSymbolsAttr())
@@ -342,6 +349,10 @@ LogicalResult WriteGPUArtifactPass::write() {
         << "'" << op->getName()
         << "' is not in the artifact: " << explainMissing(op, target.getChip());
 
+  // An empty directory is no use.
+  llvm::scope_exit removeEmpty([&] { llvm::sys::fs::remove(output); });
+  if (llvm::sys::fs::exists(output))
+    removeEmpty.release();
   if (std::error_code error = llvm::sys::fs::create_directories(output))
     return emitError(module.getLoc(), "cannot make the directory '")
            << output << "': " << error.message();
@@ -372,5 +383,6 @@ LogicalResult WriteGPUArtifactPass::write() {
     return failure();
   if (Status status = files.commit(); !status.ok())
     return emitError(module.getLoc(), status.message());
+  removeEmpty.release();
   return success();
 }

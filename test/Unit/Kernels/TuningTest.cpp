@@ -105,6 +105,8 @@ TEST(TuningTest, Refuses) {
           "entry 0: expected 'n' to be an integer from 1 to 1073741824 but "
           "got -64");
   refused(R"("n": 64)", R"("n": 64.5)", "but got 64.5");
+  refused(R"("n": 64)", R"("weights": 3, "n": 64)",
+          "entry 0: expected 'weights' to be an integer from 1 to 2 but got 3");
   refused(R"("k": 128)", R"("k": 128, "m": 1)",
           "entry 0: expected no field 'm'");
   refused("multistage", "multi",

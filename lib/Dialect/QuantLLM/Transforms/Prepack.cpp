@@ -69,7 +69,7 @@ LogicalResult Prepack::collect() {
   packed.clear();
   SymbolTableCollection tables;
   auto layout = FragmentLayoutAttr::get(&getContext());
-  bool ok = true;
+  bool ok = true, arePacked = false;
   getOperation()->walk([&](LinearOpInterface linear) {
     // No kernel takes one weight packed and the other one not.
     bool allPacked = llvm::all_of(linear.getWeights(), [&](Value weight) {
@@ -80,8 +80,10 @@ LogicalResult Prepack::collect() {
       return;
     for (Value weight : linear.getWeights()) {
       auto type = cast<WeightType>(weight.getType());
-      if (type.getLayout())
+      if (type.getLayout()) {
+        arePacked = true;
         continue;
+      }
       ParameterOp parameter = getParameterOf(weight, &tables);
       Packed &entry = packed[parameter];
       if (!entry.parameter) {
@@ -100,8 +102,10 @@ LogicalResult Prepack::collect() {
   if (packed.empty())
     return getOperation().emitError()
            << kPassName
-           << ": no linear has a parameter in canonical storage as its weight; "
-              "run quant-llm-quantize first";
+           << (arePacked ? ": no linear has a weight left to pack; "
+                           "leave the pass out"
+                         : ": no linear has a parameter in canonical storage "
+                           "as its weight; run quant-llm-quantize first");
   findOtherUses(getOperation(), [&](ParameterOp parameter) -> MovedWeight * {
     auto entry = packed.find(parameter);
     return entry == packed.end() ? nullptr : &entry->second;

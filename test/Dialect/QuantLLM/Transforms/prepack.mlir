@@ -30,7 +30,7 @@
 // DIR: quant_llm.archive @quantized "q.safetensors"
 // DIR: quant_llm.archive @fragments "out/x.safetensors"
 // RUN: not quant-opt %t/x.mlir -quant-llm-prepack='output=%t/y.safetensors' 2>&1 | FileCheck %s --check-prefix=TWICE
-// TWICE: error: quant-llm-prepack: no linear has a parameter in canonical storage as its weight; run quant-llm-quantize first
+// TWICE: error: quant-llm-prepack: no linear has a weight left to pack; leave the pass out
 
 // Choices are remarks.
 // RUN: quant-opt %t/q.mlir -quant-llm-prepack='output=%t/r.safetensors' --remarks-filter='quant-llm-prepack' -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
