@@ -7,11 +7,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from typing import NamedTuple
 
-from . import _compiler, _safetensors, describe_module, run_pipeline
-from ._check import check_path
+from . import _compiler, _safetensors, describe_module, recipe as recipes, run_pipeline
+from ._check import check_path, check_text
 from ._errors import QuantLLMError
 from ._scheme import parse_scheme
 
@@ -138,6 +139,23 @@ def _note_bias(linear, bias):
 _DTYPES = {"f16": ("F16", 2), "bf16": ("BF16", 2), "f32": ("F32", 4)}
 
 
+# Passes that change nothing but weights, so that one at a time will do.
+_WEIGHT_PASSES = {"convert-linalg-to-quant-llm", "quant-llm-verify-stage", "quant-llm-choose-granularity", "quant-llm-quantize", "quant-llm-fuse-epilogues", "quant-llm-finequant"}
+
+
+def find_recipe(recipe):
+    """The Recipe of that name or file for weights alone; None for what names none."""
+    check_text(recipe, "recipe")
+    if recipe not in recipes.names() and not recipe.endswith(".toml"):
+        return None
+    found = recipes.load(recipe)
+    passes = set(re.split(r"[\s,()]+", re.sub(r"\{[^{}]*\}", "", found.pipeline).strip())) - {"builtin.module"}
+    if found.calibration is not None or not passes <= _WEIGHT_PASSES:
+        reason = "reads a calibration file" if found.calibration is not None else f"changes more than weights ({', '.join(sorted(passes - _WEIGHT_PASSES))})"
+        raise QuantLLMError(f"expected a recipe for weights alone but '{found.name}' {reason}; run `quant-llm quantize MODEL -o DIR --recipe {found.name}` and load_quantized(model, DIR)")
+    return found
+
+
 def finequant_options(recipe, options):
     """(the options of quant-llm-finequant, a scheme): one of both is None.
     `recipe` is an element such as int4, or a whole scheme."""
@@ -152,7 +170,8 @@ def quantize_weights(weights, directory, recipe, options=None, *, progress=None,
     """Quantizes dense weights and packs them: `weights` are (name, type, shape,
     function that returns the bytes). Returns the path of the archive of packed
     weights and a list of PackedWeight."""
-    options, scheme = finequant_options(recipe, options)
+    found = find_recipe(recipe)
+    options, scheme = (found.check_options(options or {}), None) if found else finequant_options(recipe, options)
     dense = os.path.join(directory, "dense.safetensors")
     entries = [(name, _DTYPES[kind][0], shape, math.prod(shape) * _DTYPES[kind][1], data) for name, kind, shape, data in weights]
     _safetensors.write(dense, entries)
@@ -162,10 +181,12 @@ def quantize_weights(weights, directory, recipe, options=None, *, progress=None,
         text += f"quant_llm.parameter {symbol} from @dense : {weight}\n"
         attributes = f" {{scheme = {scheme.attribute}}}" if scheme else ""
         text += linear_text(f"linear{i}", Problem("", n, k, "f32", "f32", False), weight, attributes=attributes, body=f"  %w = quant_llm.get_parameter {symbol} : {weight}\n")
-    quantize = "quant-llm-quantize" if scheme else "quant-llm-finequant"
     codes, packed = os.path.join(directory, "codes.safetensors"), os.path.join(directory, "packed.safetensors")
-    options = options_of({**(options or {}), "output": codes})
-    result = run_pipeline(text, f"builtin.module({quantize}{{{options}}},quant-llm-prepack{{{options_of({'output': packed})}}})", name=os.path.join(directory, "weights.mlir"), progress=progress, diagnostic=diagnostic)
+    if found:
+        quantize = found.render(options, output=codes, report=os.path.join(directory, "report.json"), scratch=directory, calibration="")
+    else:
+        quantize = f"{'quant-llm-quantize' if scheme else 'quant-llm-finequant'}{{{options_of({**(options or {}), 'output': codes})}}}"
+    result = run_pipeline(text, f"builtin.module({quantize},quant-llm-prepack{{{options_of({'output': packed})}}})", name=os.path.join(directory, "weights.mlir"), progress=progress, diagnostic=diagnostic)
     os.remove(dense)
     os.remove(codes)
     return packed, list_quantized(describe_module(result, name=os.path.join(directory, "weights.mlir")))

@@ -15,7 +15,7 @@ import weakref
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import NamedTuple
 
-from ._check import check_path
+from ._check import check_integer, check_path, wrong_type
 from ._errors import QuantLLMError
 
 __all__ = ["Artifact", "GPUError", "Linear", "Module", "Operand", "Plan", "Variant", "Weight", "load_library"]
@@ -207,6 +207,23 @@ def _to_bytes(path, name):
     return None if path is None else os.fsencode(check_path(path, name))
 
 
+def _to_integer(value, name, bits, signed=False):
+    """ctypes would cut off what does not fit."""
+    low = -(2 ** (bits - 1)) if signed else 0
+    try:
+        return check_integer(value, name, low, low + 2**bits - 1)
+    except QuantLLMError as error:
+        raise GPUError(str(error), "argument") from None
+
+
+def _to_buffer(value, name):
+    try:
+        address, size = value
+    except (TypeError, ValueError):
+        raise wrong_type(name, "a pair (address, bytes)", value) from None
+    return _Buffer(_to_integer(address or 0, f"address of {name}", 64), _to_integer(size, f"bytes of {name}", 64))
+
+
 class Artifact:
     """A directory that quant-llm-to-gpu wrote (or its manifest.json), checked.
     `archive` is the path of the packed weights if they are not where the
@@ -283,11 +300,13 @@ class Module:
     """
 
     def __init__(self, artifact, device=0, *, driver=None, weight_memory=None, without_weights=False):
+        if not isinstance(artifact, Artifact):
+            raise wrong_type("artifact", "an Artifact", artifact)
         self.artifact = artifact
-        self.device = device
+        self.device = _to_integer(device, "device", 32, signed=True)
         self._library = artifact._library
-        address, size = weight_memory or (None, 0)
-        options = _Options(device, _to_bytes(driver, "driver"), address, size, int(without_weights))
+        memory = _Buffer(None, 0) if weight_memory is None else _to_buffer(weight_memory, "weight_memory")
+        options = _Options(self.device, _to_bytes(driver, "driver"), memory.data, memory.bytes, int(without_weights))
         handle = c_void_p()
         self._library.call("quantLLMCudaModuleCreate", artifact._handle, ctypes.byref(options), ctypes.byref(handle))
         self._handle = handle
@@ -304,6 +323,7 @@ class Module:
         tokens."""
         if not isinstance(linear, Linear):
             linear = self.artifact.find(linear)
+        m = _to_integer(m, "m", 64, signed=True)
         raw = _Plan()
         self._library.call("quantLLMCudaModulePlan", self._handle, linear.index, m, ctypes.byref(raw))
         return Plan(linear, raw)
@@ -320,19 +340,23 @@ class Module:
         Neither allocates nor waits: the memory must live until the launch is
         done. Raises GPUError.
         """
+        if not isinstance(plan, Plan):
+            raise wrong_type("plan", "a Plan", plan)
+        stream = _to_integer(stream, "stream", 64)
+        epilogue = [_to_buffer(operand, "epilogue") for operand in epilogue]
         buffers = (_Buffer * len(epilogue))(*epilogue) if epilogue else None
-        operands = _Operands(_Buffer(*x), _Buffer(*y), _Buffer(*workspace), buffers, len(epilogue))
+        operands = _Operands(_to_buffer(x, "x"), _to_buffer(y, "y"), _to_buffer(workspace, "workspace"), buffers, len(epilogue))
         if offsets is not None:
             if weights is not None:
                 raise GPUError("expected the weights of the module for a grouped linear", "argument")
-            self._library.call("quantLLMCudaModuleLaunchGrouped", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands), ctypes.byref(_Buffer(*offsets)))
+            self._library.call("quantLLMCudaModuleLaunchGrouped", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands), ctypes.byref(_to_buffer(offsets, "offsets")))
             return
         if weights is None:
             self._library.call("quantLLMCudaModuleLaunch", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands))
             return
         given = (_Weight * len(weights))()
         for to, weight in zip(given, weights):
-            to.packed, to.packed_scales, to.packed_zeros = weight.packed, weight.packed_scales, weight.packed_zeros
+            to.packed, to.packed_scales, to.packed_zeros = (_to_buffer(part, "weights") for part in (weight.packed, weight.packed_scales, weight.packed_zeros))
             to.output_scale = weight.output_scale
         self._library.call("quantLLMCudaModuleLaunchWithWeights", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands), given, len(weights))
 

@@ -26,7 +26,7 @@ import torch
 from . import gpu
 from ._build import Problem, build_artifact, compile_kernels, compiler_identity, pack_model, quantize_weights
 from ._cache import DirectoryCache, default_directory, parse_size
-from ._check import check_path
+from ._check import check_path, wrong_type
 from ._errors import QuantLLMError
 from ._safetensors import read_header
 from ._scheme import parse_scheme
@@ -263,6 +263,8 @@ class _Store:
             path = os.path.join(cache.directory, key) if reason else cache.get(key, functools.partial(compile_kernels, problem, chip))
             try:
                 artifact = gpu.Artifact(path)
+                if artifact.chip != chip or len(artifact.linears) != 1 or not self.computes(artifact.linears[0], problem, path):
+                    raise gpu.GPUError(f"expected kernels of {name} for {chip} in '{path}' but got those of something else", "artifact")
                 cache.use(path)
                 return _Kernels(gpu.Module(artifact, _index_of(device), without_weights=True), artifact.linears[0])
             except gpu.GPUError as error:
@@ -490,6 +492,7 @@ class QuantLinear(torch.nn.Module):
 def prepare_kernels(model, dtype=torch.float16):
     """Loads (and, where needed, compiles) the kernels of all QuantLinear of a
     model for x of that type. Without it the first call does."""
+    _check_model(model)
     for module in model.modules():
         if isinstance(module, QuantLinear):
             module.prepare(dtype)
@@ -505,14 +508,20 @@ def quantize_model_(model, recipe="int4", *, options=None, include=None, exclude
 
     `recipe` is the element of FineQuant's quantization (docs/FineQuant.md), such
     as int4 or uint4, with `options` of the pipeline quant-llm-finequant (a
-    dict), or a whole scheme such as "int4, block = [1, 128], scale = f16".
+    dict), or a whole scheme such as "int4, block = [1, 128], scale = f16", or a
+    recipe that needs nothing but weights, such as "hqq", with its options
+    (docs/Recipes.md; for all others: `quant-llm quantize` and load_quantized).
     `include` and `exclude` are regular expressions that select modules by name.
     Modules that share their weight with others, such as the output head with
-    the embedding, stay as they are. Needs the compiler. Returns the model.
+    the embedding, and those that the recipe leaves out, by default a head of
+    its own, stay as they are. Needs the compiler. Returns the model.
     """
+    _check_model(model)
     chosen = [(name, module) for name, module in _named_linears(model, include, exclude)]
     if not chosen:
-        raise QuantLLMError("expected torch.nn.Linear modules to quantize but found none; look at include and exclude")
+        hint = "put the module into another, such as torch.nn.Sequential, in which it can be replaced" if isinstance(model, torch.nn.Linear) else "look at include and exclude"
+        raise QuantLLMError(f"expected torch.nn.Linear modules to quantize but found none; {hint}")
+    replaced = False
     with tempfile.TemporaryDirectory(prefix="quant-llm-") as scratch:
         while chosen:
             size, group = 0, []
@@ -527,9 +536,10 @@ def quantize_model_(model, recipe="int4", *, options=None, include=None, exclude
                 new = archive.make_linear(weight, weight.name, old.bias, "").to(old.weight.device)
                 # The file goes, and what is mapped from it with it.
                 new.load_state_dict({key: value.clone() for key, value in new.state_dict().items()}, assign=True)
-                _replace(model, weight.name, new.train(old.training))
-            if modules:
-                raise QuantLLMError(f"expected all weights to be quantized but not {', '.join(modules)}")
+                _replace(model, old, new.train(old.training))
+                replaced = True
+    if not replaced:
+        raise QuantLLMError("expected weights to quantize but the recipe leaves all of them out")
     return model
 
 
@@ -543,6 +553,7 @@ def load_quantized(model, path, *, strict=True, progress=None, diagnostic=None):
     refuses a directory with weights that the model does not have. Returns the
     model.
     """
+    _check_model(model)
     path = os.path.abspath(check_path(path))
     if os.path.isfile(os.path.join(path, "manifest.json")):
         _load_artifact(model, path, strict)
@@ -592,19 +603,19 @@ def _replace_all(model, weights, strict, copy):
             continue
         if (old.out_features, old.in_features) != (weight.n, weight.k):
             raise QuantLLMError(f"expected '{weight.name}' to be [{old.out_features}, {old.in_features}] but got [{weight.n}, {weight.k}]")
-        new.append((name, old, weight, key, archive, artifact))
+        new.append((old, weight, key, archive, artifact))
     if unknown and strict:
         raise QuantLLMError(f"expected the names of linear modules of the model but got {', '.join(repr(name) for name in unknown[:5])}{' and others' if len(unknown) > 5 else ''}; strict=False leaves them out")
     if not new:
         raise QuantLLMError("expected weights of linear modules of the model but found none")
-    for name, old, weight, key, archive, artifact in new:
+    for old, weight, key, archive, artifact in new:
         made = archive.make_linear(weight, key, old.bias, artifact)
         device = (old.weight if isinstance(old, torch.nn.Linear) else old.packed).device
         if device.type != "meta":
             made = made.to(device)
         if copy:
             made.load_state_dict({key: value.clone() for key, value in made.state_dict().items()}, assign=True)
-        _replace(model, name, made.train(old.training))
+        _replace(model, old, made.train(old.training))
 
 
 def _load_dense(model, path):
@@ -634,10 +645,14 @@ def _named_linears(model, include, exclude):
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             users.setdefault(id(parameter), set()).add(id(module))
-    for name, module in model.named_modules():
+    places = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        places.setdefault(module, []).append(name)
+    for module, names in places.items():
+        name = names[0]
         if type(module) is not torch.nn.Linear or not name or len(users[id(module.weight)]) > 1:
             continue
-        if (include and not include.search(name)) or (exclude and exclude.search(name)):
+        if (include and not any(map(include.search, names))) or (exclude and any(map(exclude.search, names))):
             continue
         if module.weight.dtype not in _NAMES or module.weight.device.type == "meta":
             raise QuantLLMError(f"expected a weight of float16, bfloat16 or float32 with memory but '{name}' has {str(module.weight.dtype).removeprefix('torch.')} on {module.weight.device}")
@@ -652,9 +667,17 @@ def _to_bytes(weight):
     return weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def _replace(model, name, module):
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+def _check_model(model):
+    if not isinstance(model, torch.nn.Module):
+        raise wrong_type("model", "a torch.nn.Module", model)
+
+
+def _replace(model, old, new):
+    """Everywhere: a module may be used in several places."""
+    for parent in model.modules():
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                setattr(parent, name, new)
 
 
 _ARCHIVE_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}

@@ -141,6 +141,26 @@ def test_errors(tmp_path, artifact):
     (copy / "kernels.cubin").write_bytes(b"other")
     fails(lambda: gpu.Artifact(copy), "artifact", "SHA-256")
     fails(lambda: gpu.Module(artifact, driver="libno-driver.so"), "unavailable", "libno-driver.so")
+    for wrong in (None, str(ARTIFACT)):
+        with pytest.raises(TypeError, match="artifact: expected an Artifact but got"):
+            gpu.Module(wrong)
+    # ctypes would make other numbers of these.
+    module = gpu.Module(artifact)
+    (linear,) = artifact.linears
+    fails(lambda: module.plan(linear, 2**64 + 5), "argument", "m: expected an integer from .* but got 18446744073709551621")
+    with pytest.raises(TypeError, match="m: expected an integer but got float"):
+        module.plan(linear, 1.5)
+    plan, x, y = module.plan(linear, 5), (256, 5 * linear.k * 2), (1 << 20, 5 * linear.n * 2)
+    fails(lambda: module.launch(plan, (256, -1), y), "argument", "bytes of x: expected an integer from 0 to 18446744073709551615 but got -1")
+    fails(lambda: module.launch(plan, x, (2**64, y[1])), "argument", "address of y: expected an integer from 0 to 18446744073709551615 but got 18446744073709551616")
+    for arguments, more, message in (
+        ((None, x, y), {}, "plan: expected a Plan but got NoneType"),
+        ((plan, None, y), {}, "x: expected a pair .address, bytes. but got NoneType"),
+        ((plan, x, y), {"stream": "s"}, "stream: expected an integer but got str"),
+        ((plan, x, y), {"workspace": 5}, "workspace: expected a pair .address, bytes. but got int"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            module.launch(*arguments, **more)
     fails(lambda: gpu.Module(artifact, 7), "unavailable", "expected a device below 1 .* but got 7")
     manifest = json.load(open(os.path.join(ARTIFACT, "manifest.json")))
     shutil.copy(os.path.join(ARTIFACT, "kernels.cubin"), copy)

@@ -257,6 +257,47 @@ def test_quantize_some():
     fails("expected a weight of float16, bfloat16 or float32", model=small_model().double())
 
 
+def test_modules_in_several_places():
+    shared = torch.nn.Linear(64, 64)
+    model = torch.nn.Sequential(shared, torch.nn.ReLU(), shared, torch.nn.Sequential(shared))
+    ql.quantize_model_(model, INT4, include="^3")
+    assert isinstance(model[0], ql.QuantLinear) and model[0] is model[2] and model[0] is model[3][0]
+
+
+def test_recipes_for_weights(hf_model):
+    weight = small_model()["first"].weight.detach().double()
+    errors = {}
+    for recipe, options in (("rtn", {"group": 32}), ("hqq", None), ("mse", None), ("easyquant", None), ("finequant", {"block": "1,32"})):
+        model = ql.quantize_model_(small_model(), recipe, options=options)
+        assert all(isinstance(model[name], ql.QuantLinear) for name in ("first", "second"))
+        errors[recipe] = relative(model["first"].dequantize(), weight)
+    assert "zero = f16" in ql.quantize_model_(small_model(), "hqq")["first"].scheme
+    assert max(errors.values()) < 0.2
+    # A head of its own stays, as the recipe has it.
+    model = ql.quantize_model_(torch.nn.ModuleDict({"lm_head": torch.nn.Linear(64, 32), "up": torch.nn.Linear(64, 32)}), "hqq")
+    assert type(model["lm_head"]) is torch.nn.Linear and isinstance(model["up"], ql.QuantLinear)
+    for recipe, message in (
+        ("gptq", "expected a recipe for weights alone but 'gptq' reads a calibration file; run `quant-llm quantize MODEL -o DIR --recipe gptq` and load_quantized"),
+        ("hadamard", "expected a recipe for weights alone but 'hadamard' changes more than weights .*quant-llm-insert-transforms"),
+        ("lorc", "low.rank"),
+        ("none.toml", "there is no recipe file 'none.toml'"),
+    ):
+        with pytest.raises(QuantLLMError, match=message):
+            ql.quantize_model_(small_model(), recipe)
+    with pytest.raises(QuantLLMError, match="groups"):
+        ql.quantize_model_(small_model(), "hqq", options={"groups": 32})
+
+
+def test_models_that_are_none():
+    with pytest.raises(QuantLLMError, match="found none; put the module into another, such as torch.nn.Sequential"):
+        ql.quantize_model_(torch.nn.Linear(64, 64), INT4)
+    for call in (ql.quantize_model_, ql.prepare_kernels, lambda model: ql.load_quantized(model, ".")):
+        with pytest.raises(TypeError, match="model: expected a torch.nn.Module but got NoneType"):
+            call(None)
+    with pytest.raises(TypeError, match="recipe: expected text"):
+        ql.quantize_model_(small_model(), 5)
+
+
 def test_groups_of_weights(monkeypatch):
     monkeypatch.setattr(ql, "_GROUP_BYTES", 1)
     model = ql.quantize_model_(small_model(), INT4)
@@ -460,6 +501,17 @@ def test_kernels_are_compiled_once(device, monkeypatch):
         file.write("damaged")
     launch(layer, x)
     assert len(calls) == 2
+    # So is one that is whole but of other kernels.
+    path = os.path.join(entry, "manifest.json")
+    for change in (lambda manifest: manifest["linears"].clear(), lambda manifest: manifest["linears"][0].update(n=64), lambda manifest: manifest.update(chip="sm_80")):
+        device.ready.clear()
+        with open(path) as file:
+            manifest = json.load(file)
+        change(manifest)
+        with open(path, "w") as file:
+            json.dump(manifest, file)
+        calls.clear()
+        assert launch(layer, x).shape == (5, 72) and len(calls) == 1
     # A compiler is not needed for what is there.
     device.ready.clear()
 
