@@ -23,6 +23,24 @@ static quant_llm::TensorType getTensorType(Type type) {
   return quant_llm::TensorType::F32;
 }
 
+/// A type in the epilogue that code for GPUs cannot have; null if there is
+/// none.
+static Type findForeignType(LinearOpInterface op) {
+  auto isForeign = [](Type type) {
+    if (auto integer = dyn_cast<IntegerType>(type))
+      return integer.getWidth() > 64;
+    return !type.isIndex() && !type.isF16() && !type.isBF16() &&
+           !type.isF32() && !type.isF64();
+  };
+  if (!op.hasEpilogue())
+    return Type();
+  for (Operation &inner : op.getEpilogue().front().without_terminator())
+    for (Type type : inner.getResultTypes())
+      if (isForeign(type))
+        return type;
+  return Type();
+}
+
 Result<KernelProblem> quant_llm::getKernelProblem(LinearOpInterface op) {
   if (!op.isQuantized())
     return Status::error("expected quantized weights but got dense ones");
@@ -33,6 +51,14 @@ Result<KernelProblem> quant_llm::getKernelProblem(LinearOpInterface op) {
   for (Type type : op.getWeights().getTypes())
     if (cast<WeightType>(type).getScheme() != first.getScheme())
       return Status::error("expected weights under one scheme");
+
+  if (Type type = findForeignType(op)) {
+    std::string name;
+    llvm::raw_string_ostream(name) << type;
+    return Status::error("expected an epilogue of f16, bf16, f32, f64, index "
+                         "and integers of at most 64 bits but got '" +
+                         name + "'");
+  }
 
   KernelProblem problem;
   problem.scheme = first.getScheme().toNumerics();

@@ -60,6 +60,19 @@ func.func @f32(%x: tensor<?x4096xf32>, %w: !weight) -> tensor<?x4096xf32> {
   return %y : tensor<?x4096xf32>
 }
 
+// CHECK-LABEL: func @narrow_floats
+// CHECK-NOT: kernels
+// REMARK: [Missed] no kernel {{.*}}expected an epilogue of f16, bf16, f32, f64, index and integers of at most 64 bits but got 'f8E4M3FN'
+func.func @narrow_floats(%x: tensor<?x4096xf16>, %w: !weight) -> tensor<?x4096xf16> {
+  %y = quant_llm.linear %x, %w epilogue {
+  ^bb0(%sum: f32):
+    %0 = arith.truncf %sum : f32 to f8E4M3FN
+    %1 = arith.extf %0 : f8E4M3FN to f16
+    quant_llm.yield %1 : f16
+  } : (tensor<?x4096xf16>, !weight) -> tensor<?x4096xf16>
+  return %y : tensor<?x4096xf16>
+}
+
 // CHECK-LABEL: func @blocks
 // CHECK-NOT: kernels
 // REMARK: [Missed] no kernel {{.*}}expected blocks of at least 16 columns
