@@ -310,6 +310,20 @@ def test_wrong_calibration(directory, files, tmp_path):
     assert any("is for token weights 'energy', but those of" in message for message in seen)
 
 
+def test_sensitivities(directory, files, tmp_path):
+    """All that the recipe offers work, if the file has what they need."""
+    loaded = recipe.load("allocate")
+    path = str(tmp_path / "fisher.safetensors")
+    calibrate(directory, TOKENS, path, statistics=["hessian", "fisher"], token_weights="energy")
+    options = {"group": 16, "budget": 6.0}
+    for sensitivity in loaded.options["sensitivity"].choices:
+        report = model.quantize_directory(directory, tmp_path / sensitivity, recipe=loaded, options={**options, "sensitivity": sensitivity}, calibration=path)
+        assert report["totals"]["bits_per_weight"] <= 6.0
+    with pytest.raises(QuantLLMError, match="has no statistic 'fisher' of '.*calibrate with --statistics fisher"):
+        model.quantize_directory(directory, tmp_path / "q", recipe=loaded, options={**options, "sensitivity": "fisher"}, calibration=files["energy"])
+    assert not (tmp_path / "q").exists()
+
+
 def test_command(directory, files, tmp_path, capsys):
     def run(*arguments):
         status = cli.main(["quantize", directory, "-o", str(tmp_path / "q"), "--force", *arguments])
