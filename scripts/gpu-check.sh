@@ -34,7 +34,7 @@ say() { printf '\n== [%s] %s\n' "$(date +%T)" "$*"; }
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 PYTHON="${QUANT_LLM_GPU_PYTHON:-python3}"
 CHIP="${QUANT_LLM_GPU_CHIP:-sm_90a}"
-MATRIX="${QUANT_LLM_GPU_MATRIX-schemes epilogues wide random:300:1 shapes}"
+MATRIX="${QUANT_LLM_GPU_MATRIX-schemes epilogues wide random:300:1 random:30:2 shapes}"
 LAYERS="${QUANT_LLM_GPU_LAYERS-layers}"
 GROUPED="${QUANT_LLM_GPU_GROUPED-smoke}"
 BENCH="${QUANT_LLM_GPU_BENCH-bench-short}"
@@ -68,7 +68,7 @@ pack() {
   [ -x "$build/bin/quant-bench" ] && [ -x "$build/bin/quant-opt" ] ||
     die "expected quant-bench and quant-opt in '$build/bin'; build first (scripts/setup.sh)"
   mkdir -p "$bundle/checks"
-  cp "$root"/test/Integration/CUDA/*.py "$bundle/checks/"
+  cp "$root"/test/Integration/CUDA/*.py "$root"/test/Integration/CUDA/*.test "$bundle/checks/"
   cp "$root/scripts/gpu-check.sh" "$bundle/"
   cp "$build/bin/quant-bench" "$bundle/"
   cp -L "$build/lib/libQuantLLMRuntime.so" "$bundle/"
@@ -170,6 +170,8 @@ run() {
   fi
   [ ! -d "$BUNDLE/python" ] || step torch env PYTHONPATH="$BUNDLE/python" QUANT_LLM_CACHE_DIR="$BUNDLE/cache" \
     "$PYTHON" "$BUNDLE/checks/check_torch.py"
+  directories "$BUNDLE/layers/smoke"
+  step verify "$BUNDLE/quant-bench" --verify-only --m 1,100 "${directories[@]}"
   # A reduced matrix: sanitizers are slow.
   if command -v compute-sanitizer > /dev/null; then
     mapfile -t directories < <(for name in smoke $LAYERS; do ls -d "$BUNDLE/layers/$name"/*/; done)

@@ -10,6 +10,8 @@
 
 #include "mlir/IR/IRMapping.h"
 
+#include <algorithm>
+
 using namespace mlir;
 using namespace quant_llm;
 
@@ -25,11 +27,25 @@ Type quant_llm::toMLIR(Builder &b, TensorType type) {
   return {};
 }
 
+/// Shared memory of which a multiprocessor has no room for more CTAs than the
+/// configuration says. A grid that starts while the one before it leaves finds
+/// some multiprocessors empty: if these took several CTAs where one is meant,
+/// they would have twice the work of others.
+static int64_t getLeastOverlapping(const KernelConfig &config,
+                                   const ChipLimits &chip) {
+  // The driver takes 1024 bytes beside those of a CTA.
+  constexpr int64_t kUnit = 1024;
+  int64_t units = chip.sharedBytesPerSM / kUnit;
+  int64_t tooMany = units / (config.ctasPerSM + 1);
+  return kUnit * std::min(tooMany, units / config.ctasPerSM - 1);
+}
+
 KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
                          const KernelProblem &problem,
-                         const KernelConfig &config, Region *epilogue,
-                         const LaunchShape &shape)
-    : b(b), problem(problem), config(config), epilogue(epilogue) {
+                         const KernelConfig &config, const ChipLimits &chip,
+                         Region *epilogue, const LaunchShape &shape)
+    : b(b), problem(problem), config(config), epilogue(epilogue),
+      overlaps(shape.overlaps) {
   MLIRContext *context = b.getContext();
   Type global = b.pointer(kGlobalSpace);
   SmallVector<Type> types;
@@ -79,9 +95,14 @@ KernelFrame::KernelFrame(PTXBuilder &b, gpu::GPUModuleOp module, StringRef name,
   int64_t cluster = std::max<int64_t>(config.split, 1);
   describe("cluster", b.getI32IntegerAttr(cluster));
   describe("ctas_per_sm", b.getI32IntegerAttr(config.ctasPerSM));
+  if (overlaps)
+    describe("dependent_launch", b.getI32IntegerAttr(1));
   describe("grid", b.getStringAttr(shape.persistent ? "persistent" : "tiles"));
   describe("row_tile", b.getI32IntegerAttr(config.rowTile));
-  describe("shared_bytes", b.getI32IntegerAttr(shape.sharedBytes));
+  int64_t sharedBytes = shape.sharedBytes;
+  if (overlaps)
+    sharedBytes = std::max(sharedBytes, getLeastOverlapping(config, chip));
+  describe("shared_bytes", b.getI32IntegerAttr(sharedBytes));
   describe("split", b.getI32IntegerAttr(std::max(cluster, shape.shares)));
   describe("threads", b.getI32IntegerAttr(shape.threads));
   describe("token_tile", b.getI32IntegerAttr(config.tokenTile));
@@ -234,12 +255,25 @@ Value KernelFrame::isTokenFrom(Value first, Value token) {
 }
 
 void KernelFrame::withTile(function_ref<void()> body) {
+  // Early: the next grid starts only where this one has left room, and all of
+  // its CTAs have begun by then, so those that wait for each other do not wait
+  // for it.
+  if (overlaps)
+    b.launchDependents();
   if (!problem.isGrouped()) {
     firstToken = b.mul(b.blockIndexY(), config.tokenTile);
     return body();
   }
+  // Which weights a CTA needs depends on the offsets.
+  if (overlaps)
+    b.awaitEarlierGrids();
   findGroup();
   b.ifThen(isTile, body);
+}
+
+void KernelFrame::awaitInputs() {
+  if (overlaps && !problem.isGrouped())
+    b.awaitEarlierGrids();
 }
 
 //===----------------------------------------------------------------------===//

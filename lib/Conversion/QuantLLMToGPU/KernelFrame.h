@@ -34,6 +34,9 @@ struct LaunchShape {
   /// divided into boxes of columns but addressed by single ones.
   int64_t boxSegments = 0;
   bool persistent = false;
+  /// Whether the kernel may start while the one before it in the stream still
+  /// runs: see KernelFrame::awaitInputs.
+  bool overlaps = false;
   /// CTAs that may share a tile, if they are no cluster.
   int64_t shares = 1;
   /// @{ The workspace: bytes in all, and for each CTA; none if both are 0.
@@ -48,8 +51,8 @@ public:
   /// body.
   KernelFrame(PTXBuilder &b, mlir::gpu::GPUModuleOp module,
               llvm::StringRef name, const KernelProblem &problem,
-              const KernelConfig &config, mlir::Region *epilogue,
-              const LaunchShape &shape);
+              const KernelConfig &config, const ChipLimits &chip,
+              mlir::Region *epilogue, const LaunchShape &shape);
 
   mlir::LLVM::LLVMFuncOp function() { return func; }
 
@@ -70,6 +73,11 @@ public:
   /// tiles of one follow those of the one before, where no tile has tokens of
   /// two; the grid has as many as there can be, and CTAs beyond the last leave.
   void withTile(llvm::function_ref<void()> body);
+
+  /// Of a kernel that overlaps, what every thread calls before it reads or
+  /// writes anything in global memory but weights: those are constant, all else
+  /// may be of kernels that still run. The producer's copies count as its own.
+  void awaitInputs();
 
   /// @{ In the body: the first token of the tile; the end of the tokens that
   /// the weights are for; the row of the weight where the expert's begin, null
@@ -127,6 +135,7 @@ private:
   const KernelProblem &problem;
   const KernelConfig &config;
   mlir::Region *epilogue;
+  bool overlaps;
   mlir::LLVM::LLVMFuncOp func;
   /// Whether the CTA has a tile of tokens.
   mlir::Value isTile;

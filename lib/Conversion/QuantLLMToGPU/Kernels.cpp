@@ -16,13 +16,14 @@ using namespace quant_llm;
 LLVM::LLVMFuncOp quant_llm::emitKernel(gpu::GPUModuleOp module, StringRef name,
                                        const KernelProblem &problem,
                                        const KernelConfig &config,
+                                       const ChipLimits &chip,
                                        Region *epilogue) {
   switch (config.family) {
   case KernelFamily::FewTokens:
   case KernelFamily::Multistage:
-    return emitMmaKernel(module, name, problem, config, epilogue);
+    return emitMmaKernel(module, name, problem, config, chip, epilogue);
   case KernelFamily::Wgmma:
-    return emitWgmmaKernel(module, name, problem, config, epilogue);
+    return emitWgmmaKernel(module, name, problem, config, chip, epilogue);
   }
   llvm_unreachable("verifyKernel accepts no other family");
 }

@@ -17,29 +17,26 @@
 namespace quant_llm {
 
 /// Emits the kernel of a problem under a configuration that verifyKernel
-/// accepted into `module`: a function of the llvm dialect named `name` with the
-/// attribute `quant_llm.launch`, the dictionary from which the host launches it
-/// (docs/KernelConfig.md). `epilogue`, if not null, is the region of a
-/// quant_llm.linear with the operands that `problem` lists.
-mlir::LLVM::LLVMFuncOp emitKernel(mlir::gpu::GPUModuleOp module,
-                                  llvm::StringRef name,
-                                  const KernelProblem &problem,
-                                  const KernelConfig &config,
-                                  mlir::Region *epilogue);
+/// accepted for `chip` into `module`: a function of the llvm dialect named
+/// `name` with the attribute `quant_llm.launch`, the dictionary from which the
+/// host launches it (docs/KernelConfig.md). `epilogue`, if not null, is the
+/// region of a quant_llm.linear with the operands that `problem` lists.
+mlir::LLVM::LLVMFuncOp
+emitKernel(mlir::gpu::GPUModuleOp module, llvm::StringRef name,
+           const KernelProblem &problem, const KernelConfig &config,
+           const ChipLimits &chip, mlir::Region *epilogue);
 
 /// Families FewTokens and Multistage.
-mlir::LLVM::LLVMFuncOp emitMmaKernel(mlir::gpu::GPUModuleOp module,
-                                     llvm::StringRef name,
-                                     const KernelProblem &problem,
-                                     const KernelConfig &config,
-                                     mlir::Region *epilogue);
+mlir::LLVM::LLVMFuncOp
+emitMmaKernel(mlir::gpu::GPUModuleOp module, llvm::StringRef name,
+              const KernelProblem &problem, const KernelConfig &config,
+              const ChipLimits &chip, mlir::Region *epilogue);
 
 /// Family Wgmma.
-mlir::LLVM::LLVMFuncOp emitWgmmaKernel(mlir::gpu::GPUModuleOp module,
-                                       llvm::StringRef name,
-                                       const KernelProblem &problem,
-                                       const KernelConfig &config,
-                                       mlir::Region *epilogue);
+mlir::LLVM::LLVMFuncOp
+emitWgmmaKernel(mlir::gpu::GPUModuleOp module, llvm::StringRef name,
+                const KernelProblem &problem, const KernelConfig &config,
+                const ChipLimits &chip, mlir::Region *epilogue);
 
 } // namespace quant_llm
 

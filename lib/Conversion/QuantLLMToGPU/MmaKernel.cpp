@@ -31,6 +31,8 @@
 #include "quant-llm/Kernels/FewTokensPlan.h"
 #include "quant-llm/Kernels/StageLayout.h"
 
+#include <algorithm>
+
 using namespace mlir;
 using namespace quant_llm;
 
@@ -42,13 +44,14 @@ class MmaKernel {
 public:
   MmaKernel(gpu::GPUModuleOp module, OpBuilder &builder, StringRef name,
             const KernelProblem &problem, const KernelConfig &config,
-            Region *epilogue)
+            const ChipLimits &chip, Region *epilogue)
       : problem(problem), config(config), layout(problem, config),
         program(planFewTokens(config)),
         b(NameLoc::get(builder.getStringAttr(name)), builder),
-        frame(b, module, name, problem, config, epilogue,
+        frame(b, module, name, problem, config, chip, epilogue,
               LaunchShape{numThreads(), layout.total, /*boxColumns=*/64,
-                          hasSegments() ? segmentsPerStage() : 0}),
+                          hasSegments() ? segmentsPerStage() : 0,
+                          /*persistent=*/false, /*overlaps=*/hasProducer()}),
         dequantizer(b, problem, name) {}
 
   LLVM::LLVMFuncOp emit();
@@ -127,6 +130,13 @@ private:
     return b.add(firstChunk,
                  b.select(b.less(chunk, chunkCount), chunk, wrapped));
   }
+  /// Segments of X of a chunk; those beyond K are filled with zeros by a copy
+  /// of several. And their size.
+  Value segmentsOf(Value chunk) {
+    return hasSegments() ? b.i32(segmentsPerStage())
+                         : b.mul(unitsOf(chunk), kUnitColumns / 64);
+  }
+  Value segmentBytes() { return b.mul(segmentRows(), 128); }
   /// Slot and parity of the next stage.
   std::pair<Value, Value> advance(Value slot, Value parity);
   /// The strip of the weight for a strip of the tile; tiles may hang over.
@@ -143,7 +153,11 @@ private:
   static constexpr int64_t kReadyBarrier = 2;
   void initializeBarriers();
   void emitProducer();
-  void produce(Value chunk, Value slot);
+  /// The two halves of filling a stage, in this order.
+  void produceWeights(Value chunk, Value slot);
+  void produceActivations(Value chunk, Value slot);
+  /// Stages whose weights are asked for before the activations are awaited.
+  int64_t earlyStages() const;
   Values consumeProduced();
   void copyStage(Value chunk, Value slot);
   void copyActivations(Value chunk, Value stage);
@@ -250,9 +264,10 @@ std::pair<Value, Value> MmaKernel::advance(Value slot, Value parity) {
 //===----------------------------------------------------------------------===//
 
 /// By one thread: copies with addresses that differ between lanes are issued
-/// one lane after the other, at twice the cost of each.
-void MmaKernel::produce(Value chunk, Value slot) {
-  PTXBuilder::Scope scope(b, "produce");
+/// one lane after the other, at twice the cost of each. The barrier waits for
+/// the activations, too.
+void MmaKernel::produceWeights(Value chunk, Value slot) {
+  PTXBuilder::Scope scope(b, "produce_weights");
   const Scheme &scheme = problem.scheme;
   int64_t unitBytes = 256 * scheme.element.bits;
   Value stage = stageAddress(slot), full = fullBarrier(slot);
@@ -262,13 +277,9 @@ void MmaKernel::produce(Value chunk, Value slot) {
   Value codeBytes = b.mul(units, unitBytes);
   Value scaleBytes = b.mul(groups, kStripRows * getScaleBytes(scheme));
   Value zeroBytes = b.mul(groups, kStripRows * getZeroBytes(scheme));
-  // Segments beyond K are filled with zeros by a copy of several.
-  Value segments = hasSegments() ? b.i32(segmentsPerStage())
-                                 : b.mul(units, kUnitColumns / 64);
-  Value segmentBytes = b.mul(segmentRows(), 128);
   Value perStrip = b.add(codeBytes, b.add(scaleBytes, zeroBytes));
   b.arriveExpect(full,
-                 b.add(b.mul(segments, segmentBytes),
+                 b.add(b.mul(segmentsOf(chunk), segmentBytes()),
                        b.mul(perStrip, layout.strips * problem.numWeights)));
 
   // The weight comes from memory and takes longer than X, so it goes first.
@@ -299,18 +310,33 @@ void MmaKernel::produce(Value chunk, Value slot) {
                  b.mul(firstGroup, zeroSize), layout.zeros,
                  layout.zerosPerStrip, zeroBytes);
   }
+}
 
+void MmaKernel::produceActivations(Value chunk, Value slot) {
+  PTXBuilder::Scope scope(b, "produce_activations");
+  Value stage = stageAddress(slot), full = fullBarrier(slot);
   Value firstSegment = b.mul(chunk, segmentsPerStage());
   if (hasSegments()) {
     b.tensorCopy(stage, frame.tensorMapX,
                  ValueRange{b.i32(0), frame.loadedToken(), firstSegment}, full);
     return;
   }
-  b.loop(b.i32(0), segments, b.i32(1), [&](Value segment) {
+  b.loop(b.i32(0), segmentsOf(chunk), b.i32(1), [&](Value segment) {
     Value column = b.mul(b.add(firstSegment, segment), 64);
-    b.tensorCopy(b.add(stage, b.mul(segment, segmentBytes)), frame.tensorMapX,
+    b.tensorCopy(b.add(stage, b.mul(segment, segmentBytes())), frame.tensorMapX,
                  ValueRange{column, frame.loadedToken()}, full);
   });
+}
+
+/// A copy takes a thread some ten cycles, for which the activations of the
+/// first stage wait.
+int64_t MmaKernel::earlyStages() const {
+  constexpr int64_t kMostCopies = 8;
+  int64_t kinds = 1;
+  if (layout.groups != 0)
+    kinds += 1 + (getZeroBytes(problem.scheme) != 0);
+  int64_t copies = kinds * layout.strips * problem.numWeights;
+  return std::clamp<int64_t>(kMostCopies / copies, 1, config.stages);
 }
 
 void MmaKernel::initializeBarriers() {
@@ -354,13 +380,27 @@ void MmaKernel::emitProducer() {
   };
   perform(program.produceStart);
   b.ifThen(isIssuer, [&] {
-    b.loop(b.i32(0), chunkCount, b.i32(1), {b.i32(0), b.i32(1)},
-           [&](Value chunk, ValueRange ring) -> Values {
+    // Weights come while earlier kernels still make X. The first round over
+    // the ring waits for no consumer.
+    int64_t early = earlyStages();
+    Value numEarly = b.min(chunkCount, early);
+    b.loop(b.i32(0), numEarly, b.i32(1),
+           [&](Value index) { produceWeights(chunkAt(index), index); });
+    frame.awaitInputs();
+    b.loop(b.i32(0), numEarly, b.i32(1),
+           [&](Value index) { produceActivations(chunkAt(index), index); });
+    bool isRound = early == config.stages;
+    b.loop(numEarly, chunkCount, b.i32(1),
+           {b.i32(isRound ? 0 : early), b.i32(isRound ? 0 : 1)},
+           [&](Value index, ValueRange ring) -> Values {
              for (const PipelineAction &action : program.produceUnit)
-               if (action.kind == Kind::WaitEmpty)
+               if (action.kind == Kind::WaitEmpty) {
                  b.waitBarrier(emptyBarrier(ring[0]), ring[1]);
-               else
-                 produce(chunkAt(chunk), ring[0]);
+               } else {
+                 Value chunk = chunkAt(index);
+                 produceWeights(chunk, ring[0]);
+                 produceActivations(chunk, ring[0]);
+               }
              auto [slot, parity] = advance(ring[0], ring[1]);
              return {slot, parity};
            });
@@ -863,6 +903,7 @@ void MmaKernel::emitTile() {
           registers.push_back(dequantizer.channelRegisters(zeros, lane));
         }
       }
+    frame.awaitInputs();
     endTile(consume());
   };
   if (!hasProducer()) {
@@ -881,11 +922,10 @@ void MmaKernel::emitTile() {
       });
 }
 
-LLVM::LLVMFuncOp quant_llm::emitMmaKernel(gpu::GPUModuleOp module,
-                                          StringRef name,
-                                          const KernelProblem &problem,
-                                          const KernelConfig &config,
-                                          Region *epilogue) {
+LLVM::LLVMFuncOp quant_llm::emitMmaKernel(
+    gpu::GPUModuleOp module, StringRef name, const KernelProblem &problem,
+    const KernelConfig &config, const ChipLimits &chip, Region *epilogue) {
   OpBuilder builder(module.getContext());
-  return MmaKernel(module, builder, name, problem, config, epilogue).emit();
+  return MmaKernel(module, builder, name, problem, config, chip, epilogue)
+      .emit();
 }

@@ -452,6 +452,14 @@ void PTXBuilder::arriveNamed(int64_t id, int64_t threads) {
 // Clusters
 //===----------------------------------------------------------------------===//
 
+void PTXBuilder::launchDependents() {
+  NVVM::GriddepcontrolOp::create(*this,
+                                 NVVM::GridDepActionKind::launch_dependents);
+}
+void PTXBuilder::awaitEarlierGrids() {
+  NVVM::GriddepcontrolOp::create(*this, NVVM::GridDepActionKind::wait);
+}
+
 void PTXBuilder::clusterArrive() {
   NVVM::ClusterArriveOp::create(*this, getUnitAttr());
 }

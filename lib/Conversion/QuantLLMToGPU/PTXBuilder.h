@@ -234,6 +234,13 @@ public:
   void takeFlag(mlir::Value pointer);
   /// @}
 
+  /// @{ Grids that overlap (sm_90). Lets the next grid of the stream start when
+  /// all CTAs of this one are there; waits until the grids before this one have
+  /// ended and what they wrote is there. Both do nothing under a plain launch.
+  void launchDependents();
+  void awaitEarlierGrids();
+  /// @}
+
   /// @{ Clusters of CTAs (sm_90).
   void clusterArrive();
   /// The same without making writes visible, but for barriers that have been

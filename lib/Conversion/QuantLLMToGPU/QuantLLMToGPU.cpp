@@ -53,7 +53,8 @@ private:
                         NVVM::NVVMTargetAttr target);
   FlatSymbolRefAttr findOrGenerate(LinearOpInterface op,
                                    const KernelProblem &problem,
-                                   const KernelConfig &config);
+                                   const KernelConfig &config,
+                                   const ChipLimits &limits);
 
   gpu::GPUModuleOp kernels;
   /// By everything that decides about a kernel but the epilogue's body.
@@ -96,10 +97,9 @@ static std::string getKernelName(const KernelProblem &problem,
   return name;
 }
 
-FlatSymbolRefAttr
-ConvertQuantLLMToGPUPass::findOrGenerate(LinearOpInterface op,
-                                         const KernelProblem &problem,
-                                         const KernelConfig &config) {
+FlatSymbolRefAttr ConvertQuantLLMToGPUPass::findOrGenerate(
+    LinearOpInterface op, const KernelProblem &problem,
+    const KernelConfig &config, const ChipLimits &limits) {
   Region *epilogue = op.hasEpilogue() ? &op.getEpilogue() : nullptr;
   SmallVector<Generated> &alike = generated[getKey(problem, config)];
   for (const Generated &kernel : alike)
@@ -112,7 +112,7 @@ ConvertQuantLLMToGPUPass::findOrGenerate(LinearOpInterface op,
   std::string base = getKernelName(problem, config), name = base;
   for (unsigned i = 1; kernels.lookupSymbol(name); ++i)
     name = base + "_" + std::to_string(i);
-  emitKernel(kernels, name, problem, config, epilogue);
+  emitKernel(kernels, name, problem, config, limits, epilogue);
   ++numKernels;
   auto symbol = FlatSymbolRefAttr::get(&getContext(), name);
   alike.push_back({symbol, epilogue});
@@ -138,7 +138,7 @@ LogicalResult ConvertQuantLLMToGPUPass::convert(LinearOpInterface op,
   for (const KernelConfig &config : op.getKernelConfigs())
     symbols.push_back(
         SymbolRefAttr::get(&getContext(), kernels.getName(),
-                           {findOrGenerate(op, *problem, config)}));
+                           {findOrGenerate(op, *problem, config, limits)}));
   op.setKernelSymbolsAttr(ArrayAttr::get(&getContext(), symbols));
   ++numLinears;
   return success();

@@ -118,8 +118,9 @@ private:
 
   void emitProducer();
   using Cursors = std::array<Cursor, 2>;
+  /// `isFirst` (i1) says that activations may not have been awaited before.
   void produce(ArrayRef<PipelineAction> actions, Cursors &cursors,
-               const Tile &tile, Value unit);
+               const Tile &tile, Value unit, Value isFirst);
   /// The copies of a unit of weights, or of half a unit of activations.
   void copyWeights(const Tile &tile, Value unit, Value slot);
   void copyActivations(const Tile &tile, Value column, Value slot);
@@ -402,7 +403,7 @@ void WgmmaEmitter::copyActivations(const Tile &tile, Value column, Value slot) {
 
 /// A producer waits for the other parity.
 void WgmmaEmitter::produce(ArrayRef<PipelineAction> actions, Cursors &cursors,
-                           const Tile &tile, Value unit) {
+                           const Tile &tile, Value unit, Value isFirst) {
   unsigned halves = 0;
   for (const PipelineAction &action : actions) {
     Cursor &cursor = cursors[action.ring];
@@ -413,12 +414,15 @@ void WgmmaEmitter::produce(ArrayRef<PipelineAction> actions, Cursors &cursors,
                     b.bitXor(cursor.parity, b.i32(1)));
       break;
     case Kind::Fill:
-      if (action.ring == WgmmaPlan::kWeights)
+      if (action.ring == WgmmaPlan::kWeights) {
         copyWeights(tile, unit, cursor.slot);
-      else
-        copyActivations(
-            tile, b.add(b.mul(unit, kUnitColumns), WgmmaPlan::kHalf * halves++),
-            cursor.slot);
+        break;
+      }
+      if (halves == 0)
+        b.ifThen(isFirst, [&] { frame.awaitInputs(); });
+      copyActivations(
+          tile, b.add(b.mul(unit, kUnitColumns), WgmmaPlan::kHalf * halves++),
+          cursor.slot);
       break;
     default:
       // Kind::Announce.
@@ -464,12 +468,14 @@ void WgmmaEmitter::emitProducer() {
                  b.less(unit, unitsTo),
                  [&] {
                    Cursors cursors = before;
-                   produce(plan.program.produceUnit, cursors, tile, unit);
+                   produce(plan.program.produceUnit, cursors, tile, unit,
+                           b.equal(unit, unitsFrom));
                    return Values();
                  },
                  [&] {
                    Cursors cursors = before;
-                   produce(plan.program.produceEnd, cursors, tile, Value());
+                   produce(plan.program.produceEnd, cursors, tile, Value(),
+                           Value());
                    return Values();
                  });
              for (const PipelineAction &action : plan.program.produceUnit)
@@ -486,17 +492,20 @@ void WgmmaEmitter::emitProducer() {
     return;
   }
 
-  Values left = walkTiles(toValues(start), [&](const TilePart &has,
-                                               ValueRange atTile) {
-    return b.loop(has.from, has.to, b.i32(1), atTile,
-                  [&](Value unit, ValueRange values) {
-                    Cursors cursors = fromValues(values);
-                    produce(plan.program.produceUnit, cursors, has.tile, unit);
-                    return toValues(cursors);
-                  });
-  });
+  Values left =
+      walkTiles(toValues(start), [&](const TilePart &has, ValueRange atTile) {
+        return b.loop(has.from, has.to, b.i32(1), atTile,
+                      [&](Value unit, ValueRange values) {
+                        Cursors cursors = fromValues(values);
+                        // Once for each tile, so that no register has to know
+                        // whether it has been.
+                        produce(plan.program.produceUnit, cursors, has.tile,
+                                unit, b.equal(unit, has.from));
+                        return toValues(cursors);
+                      });
+      });
   Cursors last = fromValues(left);
-  produce(plan.program.produceEnd, last, Tile(), Value());
+  produce(plan.program.produceEnd, last, Tile(), Value(), Value());
 }
 
 //===----------------------------------------------------------------------===//
@@ -713,6 +722,9 @@ void WgmmaEmitter::emitConsumer() {
   unsigned heldWeights = 0, heldActivations = 0;
   consume(program.consumeStart, start, heldWeights, heldActivations, Value(),
           Value());
+  // Here the first weights are ready for the first product, which has to wait
+  // for activations in any case.
+  frame.awaitInputs();
 
   // Slots of activations that are still in use when a unit that is not the
   // first begins.
@@ -1238,11 +1250,9 @@ void WgmmaEmitter::emit() {
     b.clusterWait();
 }
 
-LLVM::LLVMFuncOp quant_llm::emitWgmmaKernel(gpu::GPUModuleOp module,
-                                            StringRef name,
-                                            const KernelProblem &problem,
-                                            const KernelConfig &config,
-                                            Region *epilogue) {
+LLVM::LLVMFuncOp quant_llm::emitWgmmaKernel(
+    gpu::GPUModuleOp module, StringRef name, const KernelProblem &problem,
+    const KernelConfig &config, const ChipLimits &chip, Region *epilogue) {
   Result<WgmmaPlan> plan = planWgmma(problem, config);
   assert(plan.ok() && "verifyKernel accepts no other configurations");
   OpBuilder builder(module.getContext());
@@ -1253,12 +1263,13 @@ LLVM::LLVMFuncOp quant_llm::emitWgmmaKernel(gpu::GPUModuleOp module,
   shape.sharedBytes = plan->sharedBytes;
   shape.boxColumns = WgmmaPlan::kHalf;
   shape.persistent = !plan->sumsMeet() && !problem.isGrouped();
+  shape.overlaps = true;
   if (plan->streams) {
     shape.shares = getStreamShares(plan->units);
     shape.workspaceBytes = kStreamFlagBytes;
     shape.workspaceBytesPerCTA = plan->partBytes;
   }
-  KernelFrame frame(b, module, name, problem, config, epilogue, shape);
+  KernelFrame frame(b, module, name, problem, config, chip, epilogue, shape);
   frame.withTile(
       [&] { WgmmaEmitter(b, frame, problem, config, *plan).emit(); });
   return frame.function();

@@ -181,6 +181,7 @@ static Result<KernelDescription> readKernel(const json &value, size_t index) {
   if (named.ok() && grid != "tiles" && grid != "persistent")
     named.fail("expected 'grid' to be tiles or persistent but got '" + grid +
                "'");
+  kernel.dependentLaunch = named.integerOr("dependent_launch", 0, 0, 1) != 0;
   kernel.ctasPerSM = named.integerOr("ctas_per_sm", 1, 1, 64);
   kernel.workspaceBytes =
       named.integerOr("workspace_bytes", 0, 0, maxWorkspace);

@@ -250,7 +250,9 @@ CudaStatus Module::loadWeights(const Options &options) {
     artifact->getArchive(tensor.archive).release(tensor.source);
   }
   hasWeights = true;
-  return {};
+  // A copy may return while its last bytes are on their way, and launches wait
+  // for no weights.
+  return driver.check(driver.streamSynchronize(nullptr), "cuStreamSynchronize");
 }
 
 //===----------------------------------------------------------------------===//
@@ -543,9 +545,20 @@ CudaStatus Module::launchWithWeights(const Plan &given, Stream stream,
     }
   }
 
-  LaunchAttribute attribute = {};
-  attribute.id = launchAttributeCluster;
-  attribute.value.cluster = {static_cast<unsigned>(plan.kernel->cluster), 1, 1};
+  LaunchAttribute attributes[2] = {};
+  unsigned numAttributes = 0;
+  if (plan.kernel->cluster > 1) {
+    LaunchAttribute &attribute = attributes[numAttributes++];
+    attribute.id = launchAttributeCluster;
+    attribute.value.cluster = {static_cast<unsigned>(plan.kernel->cluster), 1,
+                               1};
+  }
+  if (plan.kernel->dependentLaunch && !operands.weights && !operands.plain &&
+      device->getDriver().canOverlapLaunches()) {
+    LaunchAttribute &attribute = attributes[numAttributes++];
+    attribute.id = launchAttributeProgrammaticSerialization;
+    attribute.value.programmaticSerialization = 1;
+  }
   LaunchConfig config = {};
   config.gridX = plan.geometry.grid[0];
   config.gridY = plan.geometry.grid[1];
@@ -554,8 +567,8 @@ CudaStatus Module::launchWithWeights(const Plan &given, Stream stream,
   config.blockY = config.blockZ = 1;
   config.sharedBytes = static_cast<unsigned>(plan.kernel->sharedBytes);
   config.stream = stream;
-  config.attributes = &attribute;
-  config.numAttributes = plan.kernel->cluster > 1 ? 1 : 0;
+  config.attributes = attributes;
+  config.numAttributes = numAttributes;
   CurrentContext current(*device);
   if (!current.status().ok())
     return current.status();

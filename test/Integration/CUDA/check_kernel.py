@@ -18,7 +18,7 @@ A description holds the launch (the dictionary `quant_llm.launch`) and the probl
     weights         1, or 2 for a gated pair             epilogue   [{"type", "per_element"}, ...] its operands
     epilogue_steps  what the epilogue computes, in order: bias, residual, mul (each takes one operand), silu, gelu, gelu_tanh, relu,
                     gate_silu (and the others: f(acc0) * acc1), scale:<number>
-    threads, shared_bytes, cluster, tokens, token_tile, row_tile, split, grid, ctas_per_sm, args, tensor_map_x: docs/GPURuntime.md
+    threads, shared_bytes, cluster, dependent_launch, tokens, token_tile, row_tile, split, grid, ctas_per_sm, args, tensor_map_x: docs/GPURuntime.md
 """
 
 import argparse
@@ -180,6 +180,10 @@ class Checker:
                 guarded[f"packed_zeros{i}"] = Guarded.of(pack.zeros)
         return guarded
 
+    def launch(self, desc, function, m, grid, addresses, plain=False):
+        """launch(stream); a kernel that may overlap the one before it does, unless `plain`."""
+        return self.driver.prepare(function, grid, desc["threads"], desc["shared_bytes"], desc.get("cluster", 1), self.arguments(desc, m, addresses), not plain and bool(desc.get("dependent_launch")))
+
     def check(self, desc, function, m, weight_buffers, problem, packs):
         """Of one token count: text, record, addresses of the arguments, and the buffers, which the caller keeps as long as the addresses."""
         case = self.harness.Case(problem, m, self.options)
@@ -189,8 +193,14 @@ class Checker:
         addresses.update({"x": case.x_buffer.address, "y": case.y_buffer.address, "workspace": workspace.address})
         addresses.update({f"epilogue{i}": buffer.address for i, buffer in enumerate(case.operand_buffers)})
         addresses.update({f"output_scale{i}": pack.output_scale for i, pack in enumerate(packs)})
-        launch = self.driver.prepare(function, grid, desc["threads"], desc["shared_bytes"], desc.get("cluster", 1), self.arguments(desc, m, addresses))
-        text, record = case.check(launch, {**weight_buffers, "workspace": workspace})
+        launch = self.launch(desc, function, m, grid, addresses)
+        chain = None
+        if desc.get("dependent_launch"):
+            # A kernel that reads what the one before it wrote, if that is enough, in other memory.
+            second = self.harness.Guarded(case.y_buffer.size, offset=self.options.offset)
+            enough = case.y_buffer.size >= case.x_buffer.size
+            chain = [launch, self.launch(desc, function, m, grid, {**addresses, "x": addresses["y" if enough else "x"], "y": second.address})], second
+        text, record = case.check(launch, {**weight_buffers, "workspace": workspace}, chain)
         record["grid"] = grid
         return text, record, addresses, (case, workspace)
 
@@ -202,23 +212,25 @@ class Checker:
         size = sum(weight_buffers[name].size for name in rotating)
         copies = self.harness.num_copies(size)
         grid, _ = grid_of(desc, m, self.multiprocessors)
-        storage, launches = [], []
+        storage, launches, plain = [], [], []
         for _ in range(copies):
             current = dict(addresses)
             for name in rotating:
                 data = weight_buffers[name].bytes.clone()
                 storage.append(data)
                 current[name] = data.data_ptr()
-            launches.append(self.driver.prepare(function, grid, desc["threads"], desc["shared_bytes"], desc.get("cluster", 1), self.arguments(desc, m, current)))
+            launches.append(self.launch(desc, function, m, grid, current))
+            plain.append(self.launch(desc, function, m, grid, current, plain=True))
         while len(launches) < 20:
-            launches = launches + launches
+            launches, plain = launches + launches, plain + plain
         median, low, high = self.harness.time_graph(launches)
+        without, _, _ = self.harness.time_graph(plain) if desc.get("dependent_launch") else (median, low, high)
         del storage, aligned
         limit = self.read_limit.us(size)
         dense = self.dense_time.us(desc["n"] * len(packs), desc["k"], m, problem.activation)
         flops = 2.0 * m * desc["n"] * desc["k"] * len(packs)
-        record = {"us": median, "us_min": low, "us_max": high, "bytes": size, "read_limit_us": limit, "cublas_us": dense, "tflops": flops / median / 1e6}
-        text = f"{median:.2f} us [{low:.2f} {high:.2f}] limit {limit:.2f} ({median / limit:.2f}x) cublas {dense:.2f} ({dense / median:.2f}x) {record['tflops']:.0f} TFLOP/s"
+        record = {"us": median, "us_min": low, "us_max": high, "us_plain": without, "bytes": size, "read_limit_us": limit, "cublas_us": dense, "tflops": flops / median / 1e6}
+        text = f"{median:.2f} us [{low:.2f} {high:.2f}], {without:.2f} us without overlap, limit {limit:.2f} ({median / limit:.2f}x) cublas {dense:.2f} ({dense / median:.2f}x) {record['tflops']:.0f} TFLOP/s"
         return text, record
 
     def run(self, label, desc, image):

@@ -9,6 +9,7 @@ from ctypes import byref, c_char, c_int, c_size_t, c_uint, c_uint32, c_uint64, c
 MAX_DYNAMIC_SHARED = 8
 NON_PORTABLE_CLUSTER = 14
 ATTRIBUTE_CLUSTER = 4
+ATTRIBUTE_PROGRAMMATIC_SERIALIZATION = 6
 DEVICE_SHARED_OPTIN = 97
 SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}
 TENSOR_MAP_TYPES = {"f16": 6, "f32": 7, "bf16": 9}
@@ -23,7 +24,7 @@ class DriverError(RuntimeError):
 
 
 class _AttributeValue(ctypes.Union):
-    _fields_ = [("pad", c_char * 64), ("cluster", c_uint * 3)]
+    _fields_ = [("pad", c_char * 64), ("cluster", c_uint * 3), ("serialization", c_int)]
 
 
 class _Attribute(ctypes.Structure):
@@ -89,8 +90,8 @@ class Driver:
         self.call("cuTensorMapEncodeTiled", c_void_p(ctypes.addressof(storage) + begin), c_int(TENSOR_MAP_TYPES[kind]), c_uint32(3 if segments else 2), c_void_p(address), dims, strides, box, steps, c_int(0), c_int(SWIZZLES[swizzle]), c_int(3), c_int(0))
         return storage, begin
 
-    def prepare(self, function, grid, threads, shared_bytes, cluster, arguments):
-        """A launch with fixed arguments: ctypes values or (storage, offset) of bytes. Returns launch(stream)."""
+    def prepare(self, function, grid, threads, shared_bytes, cluster, arguments, overlaps=False):
+        """A launch with fixed arguments: ctypes values or (storage, offset) of bytes. Returns launch(stream). With `overlaps` the kernel may start while the one before it in the stream still runs."""
         pointers = (c_void_p * max(1, len(arguments)))()
         for i, argument in enumerate(arguments):
             pointers[i] = ctypes.addressof(argument[0]) + argument[1] if isinstance(argument, tuple) else ctypes.addressof(argument)
@@ -98,13 +99,17 @@ class Driver:
         config.grid[:] = grid
         config.block[:] = (threads, 1, 1)
         config.shared = shared_bytes
-        attribute = _Attribute()
+        attributes = (_Attribute * 2)()
+        config.attributes = attributes
         if cluster > 1:
-            attribute.id = ATTRIBUTE_CLUSTER
-            attribute.value.cluster[:] = (cluster, 1, 1)
-            config.attributes = ctypes.pointer(attribute)
-            config.count = 1
-        keep = (arguments, attribute)
+            attributes[config.count].id = ATTRIBUTE_CLUSTER
+            attributes[config.count].value.cluster[:] = (cluster, 1, 1)
+            config.count += 1
+        if overlaps:
+            attributes[config.count].id = ATTRIBUTE_PROGRAMMATIC_SERIALIZATION
+            attributes[config.count].value.serialization = 1
+            config.count += 1
+        keep = (arguments, attributes)
 
         def launch(stream):
             config.stream = stream

@@ -74,7 +74,8 @@ def become_cpu():
 
     cuda = torch.cuda
     cuda.Stream, cuda.Event, cuda.CUDAGraph = Stream, Event, Graph
-    cuda.synchronize = cuda.empty_cache = lambda: None
+    cuda.empty_cache = lambda: None
+    cuda.synchronize = lambda: setattr(FakeDriver, "unfinished", None)
     cuda.stream = lambda stream: contextlib.nullcontext()
     cuda.get_device_properties = lambda device: types.SimpleNamespace(L2_cache_size=1 << 16, multi_processor_count=4)
 
@@ -96,6 +97,8 @@ class FakeDriver:
     """A kernel that computes y from x, with a fault."""
 
     fault, checker, desc, launches = None, None, None, 0
+    # The address of what the launch before writes, if nobody has waited for it.
+    unfinished = None
 
     def call(self, *arguments):
         pass
@@ -112,7 +115,7 @@ class FakeDriver:
     def tensor_map(self, *arguments):
         return (ctypes.c_char * 192)(), 0
 
-    def prepare(self, function, grid, threads, shared_bytes, cluster, arguments):
+    def prepare(self, function, grid, threads, shared_bytes, cluster, arguments, overlaps=False):
         def view(address, shape):
             return torch.frombuffer((ctypes.c_char * (2 * shape[0] * shape[1])).from_address(address.value), dtype=torch.float16).reshape(shape)
 
@@ -135,6 +138,9 @@ class FakeDriver:
                 result[:] = torch.nan
             if cls.fault == "not deterministic" and cls.launches % 7 == 0:
                 result[0, 0] = -result[0, 0]
+            if cls.fault == "does not wait" and overlaps and cls.unfinished == named["x"].value:
+                result[0, 0] = 0
+            cls.unfinished = named["y"].value
             if cls.fault == "skips an element":
                 result[m - 1, problem.n - 1] = y[m - 1, problem.n - 1]
             y.copy_(result)
@@ -153,6 +159,7 @@ FAULTS = {
     "clears NaN": "NaN or infinity misplaced",
     "spreads NaN": "NaN or infinity misplaced",
     "not deterministic": "differs in",
+    "does not wait": "launches that overlap differ",
     "skips an element": "error above",
     "writes before": "written outside of y",
     "writes behind": "written outside of y",
@@ -166,8 +173,10 @@ def test_kernels(directory):
         file.write("nothing")
     for scheme in ("int4, block = [1, 128], scale = f16", "uint3, block = [1, 32], scale = bf16, zero = int"):
         names = ["tensor_map_x", "x", "packed0", "packed_scales0"] + ["packed_zeros0"] * ("zero" in scheme) + ["output_scale0", "y", "workspace", "m"]
-        desc = {"name": "k", "n": 72, "k": 136, "scheme": scheme, "threads": 128, "shared_bytes": 1000, "token_tile": 16, "row_tile": 64, "grid": "tiles", "args": names, "tensor_map_x": {"box_k": 64, "box_tokens": 16}}
+        desc = {"name": "k", "n": 72, "k": 136, "scheme": scheme, "threads": 128, "shared_bytes": 1000, "token_tile": 16, "row_tile": 64, "grid": "tiles", "args": names, "tensor_map_x": {"box_k": 64, "box_tokens": 16}, "dependent_launch": 1}
         for fault, message in FAULTS.items():
+            # Only a result as wide as x is the x of the next launch.
+            desc["n"] = 136 if fault == "does not wait" else 72
             options = types.SimpleNamespace(time=fault is None, seed=1, offset=16, repeat=8, tokens=[5, 40])
             checker = check_kernel.Checker(options)
             FakeDriver.fault, FakeDriver.checker, FakeDriver.desc = fault, checker, desc

@@ -205,8 +205,20 @@ class Case:
         torch.cuda.synchronize()
         return self.output()
 
-    def check(self, launch, others):
-        """Text and record of everything that launch(stream) may do wrong. `others` are the guarded buffers of the kernel, by name."""
+    def chain_agrees(self, launches, last):
+        """Whether launches one right after the other, several rounds of them in a graph, end in the bits of launches that wait for each other."""
+        for launch in launches:
+            self.run(launch, torch.cuda.Stream())
+        expected = last.bytes.clone()
+        for buffer in (self.y_buffer, last):
+            buffer.bytes.fill_(0x5A)
+        capture(torch.cuda.Stream(), launches * 4).replay()
+        torch.cuda.synchronize()
+        return same_bits(last.bytes, expected) and last.intact()
+
+    def check(self, launch, others, chain=None):
+        """Text and record of everything that launch(stream) may do wrong. `others` are the guarded buffers of the kernel, by name; `chain` are
+        launches that may overlap each other, of which the last writes the guarded buffer beside them."""
         problem, x, operands, m = self.problem, self.x, self.operands, self.m
         failures = []
         streams = [torch.cuda.Stream(), torch.cuda.Stream()]
@@ -229,6 +241,9 @@ class Case:
         torch.cuda.synchronize()
         if not same_bits(self.output(), first):
             failures.append("a graph replay differs")
+
+        if chain is not None and not self.chain_agrees(*chain):
+            failures.append("launches that overlap differ from launches one by one")
 
         # NaN and infinity, in every token that has one and in no other.
         special = x.clone()

@@ -11,6 +11,29 @@ import subprocess
 import sys
 
 
+# The steps that do what the lit tests with REQUIRES: cuda-sm90 do, on cases that were compiled elsewhere.
+STEPS_OF_TESTS = {
+    "grouped.test": ["grouped-smoke"],
+    "linear.test": ["layers-smoke", "verify", "kernels-wide", "kernels-random-30-2"],
+    "torch.test": ["torch"],
+}
+
+
+def tests_of_suite(directory, steps):
+    """[(lit test that needs a GPU, what became of it, its steps)]."""
+    results = {step["name"]: step["result"] for step in steps}
+    tests = []
+    for path in sorted(glob.glob(os.path.join(directory, "*.test"))):
+        if "REQUIRES: cuda" not in read(path, ""):
+            continue
+        name = os.path.basename(path)
+        needed = STEPS_OF_TESTS.get(name, [])
+        missing = [step for step in needed if step not in results]
+        passed = bool(needed) and not missing and all(results[step] == "passed" for step in needed)
+        tests.append({"test": name, "result": "passed" if passed else "not run" if missing or not needed else "failed", "steps": needed})
+    return tests
+
+
 def command(*words):
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
@@ -57,6 +80,7 @@ def main(bundle, markdown, data):
         # Without the directories of one machine.
         "bench": [{**record, "artifact": os.path.relpath(record["artifact"], bundle)} for record in json.loads(read(os.path.join(log, "bench.json"), "[]"))],
     }
+    report["tests"] = tests_of_suite(os.path.join(bundle, "checks"), report["steps"])
     with open(data, "w") as file:
         json.dump(report, file, indent=1)
         file.write("\n")
@@ -73,6 +97,14 @@ def main(bundle, markdown, data):
         "| step | result | time | last line |",
         "|---|---|---|---|",
         steps.rstrip(),
+        "",
+        "## Tests of the suite that need a GPU",
+        "",
+        "What the lit tests of test/Integration/CUDA with `REQUIRES: cuda-sm90` run is what these steps run, on cases that were compiled where the compiler is. pytest has none of its own: `check_torch.py` is the step torch.",
+        "",
+        "| test | result | steps |",
+        "|---|---|---|",
+        *(f"| {test['test']} | {test['result']} | {', '.join(test['steps'])} |" for test in report["tests"]),
         "",
         "## Numbers",
         "",

@@ -85,9 +85,11 @@ struct LaunchAttribute {
     struct {
       unsigned x, y, z;
     } cluster;
+    int programmaticSerialization;
   } value;
 };
 constexpr int launchAttributeCluster = 4;
+constexpr int launchAttributeProgrammaticSerialization = 6;
 static_assert(sizeof(LaunchAttribute) == 72, "the driver's layout");
 
 struct LaunchConfig {
@@ -201,6 +203,10 @@ public:
 
   /// CUDA version of the driver: 13000 is 13.0.
   int version = 0;
+
+  /// Whether launches that overlap the kernel before them can be captured in
+  /// graphs.
+  bool canOverlapLaunches() const { return version >= 12030; }
 
 #define FUNCTION(member, symbol, parameters) int(*member) parameters = nullptr;
   QUANT_LLM_CUDA_FUNCTIONS(FUNCTION)

@@ -83,6 +83,8 @@ struct KernelDescription {
   int64_t rowTile = 1;
   int64_t split = 1;
   bool persistent = false;
+  /// Whether the kernel waits for those before it by itself.
+  bool dependentLaunch = false;
   int64_t ctasPerSM = 1;
   int64_t workspaceBytes = 0;
   int64_t workspaceBytesPerTile = 0;

@@ -158,6 +158,9 @@ struct LaunchOperands {
   /// Instead of the weights of the module; null for those.
   const WeightBuffers *weights = nullptr;
   size_t numWeights = 0;
+  /// Starts when the kernel before it in the stream has ended, even if the
+  /// kernel could overlap that one.
+  bool plain = false;
 };
 
 class Module {
@@ -167,7 +170,8 @@ public:
     /// See Driver::load.
     std::string driver;
     /// Device memory for the weights, of at least Artifact::getWeightBytes()
-    /// and aligned to weightAlignment; allocated if `data` is 0.
+    /// and aligned to weightAlignment; allocated if `data` is 0. Nobody else
+    /// may write it as long as the module lives.
     Buffer memory;
     /// Only kernels: every launch brings its weights.
     bool withoutWeights = false;
@@ -189,6 +193,11 @@ public:
 
   /// Launches what plan() chooses for (plan.linear, plan.m) on a stream of the
   /// device's primary context. Neither allocates nor waits nor copies.
+  ///
+  /// With the weights of the module a kernel may start, and read them, while
+  /// the kernel before it in the stream still runs; it touches no other memory
+  /// before that one has ended. Weights that a launch brings may be what that
+  /// kernel writes, so then it starts afterwards.
   CudaStatus launch(const Plan &plan, Stream stream,
                     const LaunchOperands &operands) const;
 

@@ -344,9 +344,16 @@ int cuLaunchKernelEx(const quant_llm::cuda::LaunchConfig *config,
   launch.threads = config->blockX * config->blockY * config->blockZ;
   launch.sharedBytes = config->sharedBytes;
   launch.cluster = 1;
-  for (unsigned i = 0; i < config->numAttributes; ++i)
-    if (config->attributes[i].id == 4)
-      launch.cluster = config->attributes[i].value.cluster.x;
+  launch.overlaps = false;
+  for (unsigned i = 0; i < config->numAttributes; ++i) {
+    const quant_llm::cuda::LaunchAttribute &attribute = config->attributes[i];
+    if (attribute.id == 4)
+      launch.cluster = attribute.value.cluster.x;
+    else if (attribute.id == 6)
+      launch.overlaps = attribute.value.programmaticSerialization == 1;
+    else
+      return invalidValue;
+  }
   launch.stream = config->stream;
   for (size_t i = 0; i < kernel.parameters.size(); ++i) {
     const uint8_t *bytes = static_cast<const uint8_t *>(arguments[i]);

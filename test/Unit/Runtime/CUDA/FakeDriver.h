@@ -34,6 +34,7 @@ struct FakeLaunch {
   unsigned threads;
   unsigned sharedBytes;
   unsigned cluster;
+  bool overlaps;
   void *stream;
   /// The bytes of every argument.
   std::vector<std::vector<uint8_t>> arguments;

@@ -161,6 +161,8 @@ TEST(CudaManifestTest, Errors) {
       {[&](json &m) { kernel(m, "grid") = "cube"; },
        "expected 'grid' to be tiles or persistent but got 'cube'"},
       {[&](json &m) { kernel(m, "ctas_per_sm") = 1000; }, "'ctas_per_sm'"},
+      {[&](json &m) { kernel(m, "dependent_launch") = 2; },
+       "'dependent_launch'"},
       {[&](json &m) { kernel(m, "workspace_bytes") = -1; },
        "'workspace_bytes'"},
       {[&](json &m) { kernel(m, "args").push_back("z"); },

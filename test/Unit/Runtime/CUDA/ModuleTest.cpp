@@ -405,6 +405,7 @@ TEST_F(CudaModuleTest, DriverErrors) {
       {"cuFuncGetAttribute", ErrorKind::Driver},
       {"cuFuncSetAttribute", ErrorKind::Driver},
       {"cuMemcpyHtoD", ErrorKind::Driver},
+      {"cuStreamSynchronize", ErrorKind::Driver},
   };
   for (const auto &[call, kind] : cases) {
     fake.failures = {{call, 999}};
@@ -740,6 +741,52 @@ TEST_F(CudaModuleTest, DriverErrorsOfLaunches) {
   }
   fake.failures.clear();
   EXPECT_TRUE(module->launch(plan, nullptr, operandsOf(plan)).ok());
+}
+
+TEST_F(CudaModuleTest, LaunchesThatOverlap) {
+  files.kernel(0)["dependent_launch"] = 1;
+  files.write();
+  ASSERT_TRUE(load().ok());
+  auto launch = [&](int64_t m, auto change) {
+    Plan plan = planOf(0, m);
+    LaunchOperands operands = operandsOf(plan);
+    change(operands);
+    CudaStatus status = module->launch(plan, nullptr, operands);
+    EXPECT_TRUE(status.ok()) << status.message();
+    return fake.launches.back();
+  };
+  auto nothing = [](LaunchOperands &) {};
+  FakeLaunch overlapping = launch(3, nothing);
+  EXPECT_TRUE(overlapping.overlaps);
+  EXPECT_EQ(overlapping.cluster, 2u);
+  EXPECT_FALSE(launch(3, [](LaunchOperands &o) { o.plain = true; }).overlaps);
+  // What the manifest does not say is not so.
+  EXPECT_FALSE(launch(40, nothing).overlaps);
+  // The kernel before may be what writes the weights of the caller.
+  WeightBuffers weights[2];
+  const auto &files = module->getArtifact().getWeights(0);
+  for (size_t i = 0; i < 2; ++i) {
+    weights[i].codes = {module->getAddress(files[i].codes),
+                        files[i].codes.source.bytes};
+    weights[i].scales = {module->getAddress(files[i].scales),
+                         files[i].scales.source.bytes};
+  }
+  FakeLaunch own = launch(3, [&](LaunchOperands &operands) {
+    operands.weights = weights;
+    operands.numWeights = 2;
+  });
+  EXPECT_FALSE(own.overlaps);
+  EXPECT_EQ(own.arguments[1], overlapping.arguments[1]);
+}
+
+TEST_F(CudaModuleTest, DriversThatCannotCaptureOverlap) {
+  files.kernel(0)["dependent_launch"] = 1;
+  files.write();
+  fake.version = 12020;
+  ASSERT_TRUE(load().ok());
+  Plan plan = planOf(0, 3);
+  ASSERT_TRUE(module->launch(plan, nullptr, operandsOf(plan)).ok());
+  EXPECT_FALSE(fake.launches.back().overlaps);
 }
 
 // What a captured launch may do: nothing but launch.
