@@ -132,9 +132,11 @@ END
 directories() { mapfile -t directories < <(ls -d "$1"/*/ 2> /dev/null | sort -V); }
 
 run() {
+  [ -x "$1/quant-bench" ] || die "expected a directory made by 'gpu-check.sh pack' but got '$1'"
+  "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2> /dev/null ||
+    fail "expected '$PYTHON' (QUANT_LLM_GPU_PYTHON) to have a torch that finds a GPU; see what 'import torch; torch.zeros(1, device=\"cuda\")' says"
   BUNDLE="$(cd "$1" && pwd)" FAILED=0
   local report="${QUANT_LLM_GPU_REPORT:-$BUNDLE/report.md}" name tool short
-  [ -x "$BUNDLE/quant-bench" ] || die "expected a directory made by 'gpu-check.sh pack' but got '$1'"
   for name in $MATRIX; do
     [ -d "$BUNDLE/matrix/$(directory_of "$name")" ] || die "the bundle has no matrix '$name'; pack it again"
   done
