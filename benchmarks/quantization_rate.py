@@ -70,6 +70,8 @@ def spread(values, digits):
 
 def main():
     arguments = parse()
+    if arguments.json and not os.access(os.path.dirname(os.path.abspath(arguments.json)), os.W_OK):
+        sys.exit(f"error: cannot write '{arguments.json}'")
     try:
         with tempfile.TemporaryDirectory() as directory:
             runs, size = measure(arguments, directory)
@@ -82,8 +84,11 @@ def main():
         rate = spread([size / second / 1e9 for second in processor], 3) if SETTINGS[name] is not None else ""
         print(f"| {name} | {rate} | {spread(processor, 2)} | {spread(seconds, 2)} | {spread(peak, 0)} |")
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"bytes": size, "threads": arguments.threads, "runs": runs}, file, indent=1)
+        try:
+            with open(arguments.json, "w", encoding="utf-8") as file:
+                json.dump({"bytes": size, "threads": arguments.threads, "runs": runs}, file, indent=1)
+        except OSError as error:
+            sys.exit(f"error: cannot write '{arguments.json}': {error.strerror}")
 
 
 if __name__ == "__main__":

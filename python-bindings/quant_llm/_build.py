@@ -143,23 +143,40 @@ _DTYPES = {"f16": ("F16", 2), "bf16": ("BF16", 2), "f32": ("F32", 4)}
 _WEIGHT_PASSES = {"convert-linalg-to-quant-llm", "quant-llm-verify-stage", "quant-llm-choose-granularity", "quant-llm-quantize", "quant-llm-fuse-epilogues", "quant-llm-finequant"}
 
 
+# Matches no name of a weight.
+_NO_NAME = "^$"
+
+
 def find_recipe(recipe):
-    """The Recipe of that name or file for weights alone; None for what names none."""
+    """The Recipe of that name or file, or a Recipe, for weights alone; None for what
+    names none."""
+    if isinstance(recipe, recipes.Recipe):
+        return recipe
     check_text(recipe, "recipe")
     if recipe not in recipes.names() and not recipe.endswith(".toml"):
         return None
     found = recipes.load(recipe)
     passes = set(re.split(r"[\s,()]+", re.sub(r"\{[^{}]*\}", "", found.pipeline).strip())) - {"builtin.module"}
-    if found.calibration is not None or not passes <= _WEIGHT_PASSES:
-        reason = "reads a calibration file" if found.calibration is not None else f"changes more than weights ({', '.join(sorted(passes - _WEIGHT_PASSES))})"
+    reason = None
+    if found.calibration is not None:
+        reason = "reads a calibration file"
+    elif not passes <= _WEIGHT_PASSES:
+        reason = f"changes more than weights ({', '.join(sorted(passes - _WEIGHT_PASSES))})"
+    elif "low-rank" in found.pipeline:
+        reason = "has low-rank parts, which no kernel computes"
+    if reason:
         raise QuantLLMError(f"expected a recipe for weights alone but '{found.name}' {reason}; run `quant-llm quantize MODEL -o DIR --recipe {found.name}` and load_quantized(model, DIR)")
     return found
+
+
+def is_scheme(recipe):
+    return any(mark in recipe for mark in ",=<")
 
 
 def finequant_options(recipe, options):
     """(the options of quant-llm-finequant, a scheme): one of both is None.
     `recipe` is an element such as int4, or a whole scheme."""
-    if "," not in recipe and "=" not in recipe and "<" not in recipe:
+    if not is_scheme(recipe):
         return {"element": recipe, **(options or {})}, None
     if options:
         raise QuantLLMError(f"expected no options beside a whole scheme but got {', '.join(options)}")
@@ -168,10 +185,16 @@ def finequant_options(recipe, options):
 
 def quantize_weights(weights, directory, recipe, options=None, *, progress=None, diagnostic=None):
     """Quantizes dense weights and packs them: `weights` are (name, type, shape,
-    function that returns the bytes). Returns the path of the archive of packed
-    weights and a list of PackedWeight."""
+    function that returns the bytes), all of which are quantized. Returns the path
+    of the archive of packed weights and a list of PackedWeight."""
     found = find_recipe(recipe)
-    options, scheme = (found.check_options(options or {}), None) if found else finequant_options(recipe, options)
+    # Which weights are meant is decided: their names say nothing.
+    if found:
+        options, scheme = found.check_options({**(options or {}), **({"exclude": _NO_NAME} if "exclude" in found.options else {})}), None
+    else:
+        options, scheme = finequant_options(recipe, options)
+        if not scheme:
+            options["exclude"] = _NO_NAME
     dense = os.path.join(directory, "dense.safetensors")
     entries = [(name, _DTYPES[kind][0], shape, math.prod(shape) * _DTYPES[kind][1], data) for name, kind, shape, data in weights]
     _safetensors.write(dense, entries)

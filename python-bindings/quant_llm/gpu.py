@@ -207,6 +207,9 @@ def _to_bytes(path, name):
     return None if path is None else os.fsencode(check_path(path, name))
 
 
+_MOST = 2**64 - 1
+
+
 def _to_integer(value, name, bits, signed=False):
     """ctypes would cut off what does not fit."""
     low = -(2 ** (bits - 1)) if signed else 0
@@ -221,6 +224,9 @@ def _to_buffer(value, name):
         address, size = value
     except (TypeError, ValueError):
         raise wrong_type(name, "a pair (address, bytes)", value) from None
+    # Launches are to be quick.
+    if type(address) is int and type(size) is int and 0 <= address <= _MOST and 0 <= size <= _MOST:
+        return _Buffer(address, size)
     return _Buffer(_to_integer(address or 0, f"address of {name}", 64), _to_integer(size, f"bytes of {name}", 64))
 
 
@@ -342,7 +348,8 @@ class Module:
         """
         if not isinstance(plan, Plan):
             raise wrong_type("plan", "a Plan", plan)
-        stream = _to_integer(stream, "stream", 64)
+        if type(stream) is not int or not 0 <= stream <= _MOST:
+            stream = _to_integer(stream, "stream", 64)
         epilogue = [_to_buffer(operand, "epilogue") for operand in epilogue]
         buffers = (_Buffer * len(epilogue))(*epilogue) if epilogue else None
         operands = _Operands(_to_buffer(x, "x"), _to_buffer(y, "y"), _to_buffer(workspace, "workspace"), buffers, len(epilogue))

@@ -20,16 +20,18 @@ import os
 import re
 import tempfile
 import threading
+from collections.abc import Mapping
 
 import torch
 
 from . import gpu
-from ._build import Problem, build_artifact, compile_kernels, compiler_identity, pack_model, quantize_weights
+from ._build import Problem, build_artifact, compile_kernels, compiler_identity, find_recipe, is_scheme, pack_model, quantize_weights
 from ._cache import DirectoryCache, default_directory, parse_size
 from ._check import check_path, wrong_type
 from ._errors import QuantLLMError
 from ._safetensors import read_header
 from ._scheme import parse_scheme
+from .recipe import Recipe
 
 __all__ = ["QuantLinear", "build_artifact", "dequantize", "linear", "load_quantized", "prepare_kernels", "quantize_model_", "set_kernel_cache"]
 
@@ -499,6 +501,9 @@ def prepare_kernels(model, dtype=torch.float16):
     return model
 
 
+# Names of output heads.
+_HEADS = "lm_head|embed"
+
 # At most so many bytes of dense weights are written to the disk at once.
 _GROUP_BYTES = 4 << 30
 
@@ -511,17 +516,23 @@ def quantize_model_(model, recipe="int4", *, options=None, include=None, exclude
     dict), or a whole scheme such as "int4, block = [1, 128], scale = f16", or a
     recipe that needs nothing but weights, such as "hqq", with its options
     (docs/Recipes.md; for all others: `quant-llm quantize` and load_quantized).
-    `include` and `exclude` are regular expressions that select modules by name.
-    Modules that share their weight with others, such as the output head with
-    the embedding, and those that the recipe leaves out, by default a head of
-    its own, stay as they are. Needs the compiler. Returns the model.
+    `include` and `exclude` are regular expressions that select modules by name; if
+    there is neither, all but an output head (lm_head) are taken, unless `recipe` is
+    a whole scheme. Modules that share their weight with others, such as the head
+    with the embedding, stay as they are. Needs the compiler. Returns the model,
+    which is as it was if anything fails.
     """
     _check_model(model)
+    if isinstance(options, Mapping) and (named := {"include", "exclude"} & set(options)):
+        raise QuantLLMError(f"expected no option '{sorted(named)[0]}' but the argument {sorted(named)[0]}")
+    recipe = find_recipe(recipe) or recipe
+    if include is None and exclude is None and (isinstance(recipe, Recipe) or not is_scheme(recipe)):
+        exclude = _HEADS
     chosen = [(name, module) for name, module in _named_linears(model, include, exclude)]
     if not chosen:
         hint = "put the module into another, such as torch.nn.Sequential, in which it can be replaced" if isinstance(model, torch.nn.Linear) else "look at include and exclude"
         raise QuantLLMError(f"expected torch.nn.Linear modules to quantize but found none; {hint}")
-    replaced = False
+    replacements = {}
     with tempfile.TemporaryDirectory(prefix="quant-llm-") as scratch:
         while chosen:
             size, group = 0, []
@@ -536,10 +547,10 @@ def quantize_model_(model, recipe="int4", *, options=None, include=None, exclude
                 new = archive.make_linear(weight, weight.name, old.bias, "").to(old.weight.device)
                 # The file goes, and what is mapped from it with it.
                 new.load_state_dict({key: value.clone() for key, value in new.state_dict().items()}, assign=True)
-                _replace(model, old, new.train(old.training))
-                replaced = True
-    if not replaced:
-        raise QuantLLMError("expected weights to quantize but the recipe leaves all of them out")
+                replacements[old] = new.train(old.training)
+            if modules:
+                raise QuantLLMError(f"expected all weights to be quantized but not {', '.join(modules)}")
+    _replace(model, replacements)
     return model
 
 
@@ -594,7 +605,7 @@ class _Weight:
 
 
 def _replace_all(model, weights, strict, copy):
-    modules, unknown, new = dict(model.named_modules()), [], []
+    modules, unknown, new = dict(model.named_modules(remove_duplicate=False)), [], []
     for weight, key, archive, artifact in weights:
         name = weight.name.removesuffix(".weight")
         old = modules.get(name)
@@ -608,6 +619,7 @@ def _replace_all(model, weights, strict, copy):
         raise QuantLLMError(f"expected the names of linear modules of the model but got {', '.join(repr(name) for name in unknown[:5])}{' and others' if len(unknown) > 5 else ''}; strict=False leaves them out")
     if not new:
         raise QuantLLMError("expected weights of linear modules of the model but found none")
+    replacements = {}
     for old, weight, key, archive, artifact in new:
         made = archive.make_linear(weight, key, old.bias, artifact)
         device = (old.weight if isinstance(old, torch.nn.Linear) else old.packed).device
@@ -615,7 +627,8 @@ def _replace_all(model, weights, strict, copy):
             made = made.to(device)
         if copy:
             made.load_state_dict({key: value.clone() for key, value in made.state_dict().items()}, assign=True)
-        _replace(model, old, made.train(old.training))
+        replacements[old] = made.train(old.training)
+    _replace(model, replacements)
 
 
 def _load_dense(model, path):
@@ -672,12 +685,12 @@ def _check_model(model):
         raise wrong_type("model", "a torch.nn.Module", model)
 
 
-def _replace(model, old, new):
-    """Everywhere: a module may be used in several places."""
-    for parent in model.modules():
+def _replace(model, replacements):
+    """{old: new} modules, everywhere: one may be used in several places."""
+    for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            if child is old:
-                setattr(parent, name, new)
+            if child in replacements:
+                setattr(parent, name, replacements[child])
 
 
 _ARCHIVE_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}

@@ -116,6 +116,7 @@ def test_pipelines_that_are_none(capfd):
         ("canonicalize{max-iterations=abc}", "canonicalize: invalid option 'max-iterations': expected an integer but got 'abc'"),
         ("canonicalize{region-simplify=zzz}", "canonicalize: invalid option 'region-simplify': expected disabled, normal or aggressive but got 'zzz'"),
         ("canonicalize{max-iterations=9223372036854775808}", "canonicalize: invalid option 'max-iterations': expected an integer from -9223372036854775808 to 9223372036854775807 but got '9223372036854775808'"),
+        ("canonicalize{max-iterations='a\nb'}", "canonicalize: invalid option 'max-iterations': expected an integer but got 'a\\nb'"),
         ("cse,builtin.module(canonicalize{top-down=maybe})", "canonicalize: invalid option 'top-down': expected true or false but got 'maybe'"),
         ("inline{op-pipelines=func.func(nope)}", "'nope' does not refer to a registered pass or pass pipeline, at the beginning of 'nope'"),
     ):

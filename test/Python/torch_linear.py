@@ -264,7 +264,7 @@ def test_modules_in_several_places():
     assert isinstance(model[0], ql.QuantLinear) and model[0] is model[2] and model[0] is model[3][0]
 
 
-def test_recipes_for_weights(hf_model):
+def test_recipes_for_weights(monkeypatch):
     weight = small_model()["first"].weight.detach().double()
     errors = {}
     for recipe, options in (("rtn", {"group": 32}), ("hqq", None), ("mse", None), ("easyquant", None), ("finequant", {"block": "1,32"})):
@@ -273,13 +273,28 @@ def test_recipes_for_weights(hf_model):
         errors[recipe] = relative(model["first"].dequantize(), weight)
     assert "zero = f16" in ql.quantize_model_(small_model(), "hqq")["first"].scheme
     assert max(errors.values()) < 0.2
-    # A head of its own stays, as the recipe has it.
-    model = ql.quantize_model_(torch.nn.ModuleDict({"lm_head": torch.nn.Linear(64, 32), "up": torch.nn.Linear(64, 32)}), "hqq")
-    assert type(model["lm_head"]) is torch.nn.Linear and isinstance(model["up"], ql.QuantLinear)
+    # A head of its own stays, unless it is asked for; however many weights go at a time.
+    for size in (1, ql._GROUP_BYTES):
+        monkeypatch.setattr(ql, "_GROUP_BYTES", size)
+        for recipe in ("hqq", "int4"):
+            model = torch.nn.ModuleDict({"up": torch.nn.Linear(64, 32), "lm_head": torch.nn.Linear(64, 32)})
+            ql.quantize_model_(model, recipe)
+            assert type(model["lm_head"]) is torch.nn.Linear and isinstance(model["up"], ql.QuantLinear)
+            ql.quantize_model_(model, recipe, include="head")
+            assert isinstance(model["lm_head"], ql.QuantLinear)
+        # A fault in a later one leaves the model as it was.
+        model = small_model()
+        model["second"].weight.data[3, 5] = float("nan")
+        with pytest.raises(QuantLLMError, match="second"):
+            ql.quantize_model_(model, "int4")
+        assert type(model["first"]) is torch.nn.Linear
+    for option in ("include", "exclude"):
+        with pytest.raises(QuantLLMError, match=f"expected no option '{option}' but the argument {option}"):
+            ql.quantize_model_(small_model(), "int4", options={option: "first"})
     for recipe, message in (
         ("gptq", "expected a recipe for weights alone but 'gptq' reads a calibration file; run `quant-llm quantize MODEL -o DIR --recipe gptq` and load_quantized"),
         ("hadamard", "expected a recipe for weights alone but 'hadamard' changes more than weights .*quant-llm-insert-transforms"),
-        ("lorc", "low.rank"),
+        ("lorc", "expected a recipe for weights alone but 'lorc' has low-rank parts, which no kernel computes; run `quant-llm quantize MODEL -o DIR --recipe lorc`"),
         ("none.toml", "there is no recipe file 'none.toml'"),
     ):
         with pytest.raises(QuantLLMError, match=message):

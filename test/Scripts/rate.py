@@ -45,6 +45,7 @@ def test_table_and_record(tmp_path):
     "arguments, status, message",
     [
         (["no/such/model"], 1, "status 1: quant-import: error: "),
+        (["x", "--json", "no/such/directory/x.json"], 1, "error: cannot write 'no/such/directory/x.json'"),
         (["x", "--repeat", "0"], 2, "expected an integer of at least 1 but got '0'"),
         (["x", "--threads", "-1"], 2, "expected an integer of at least 1 but got '-1'"),
     ],

@@ -32,12 +32,12 @@
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/PrettyStackTrace.h"
 #include "llvm/Support/Process.h"
 #include "llvm/Support/SourceMgr.h"
-#include "llvm/Support/ToolOutputFile.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <cstdio>
@@ -76,6 +76,8 @@ static SmallVector<StringRef> findValues(ArrayRef<char *> arguments,
   SmallVector<StringRef> values;
   for (size_t i = 1; i < arguments.size(); ++i) {
     StringRef argument = arguments[i];
+    if (argument == "--")
+      break;
     if (!argument.consume_front("-"))
       continue;
     argument.consume_front("-");
@@ -195,6 +197,29 @@ static quant_llm::Status checkPlugins(ArrayRef<char *> arguments) {
   return status.ok() ? check("load-pass-plugin", PassPlugin::load) : status;
 }
 
+/// Whether the log of --log-actions-to can be written, without which MLIR goes
+/// on after a message. Nothing is written yet.
+static quant_llm::Status checkLog(StringRef log, StringRef input) {
+  namespace fs = llvm::sys::fs;
+  auto fail = [&](const llvm::Twine &message) {
+    return quant_llm::Status::error(("--log-actions-to: " + message).str());
+  };
+  if (log.empty() || log == "-")
+    return quant_llm::Status::success();
+  bool isThere = fs::exists(log);
+  if (isThere && input != "-" && fs::equivalent(log, input))
+    return fail("expected a file for the log but got the input, '" + log +
+                "'; choose another name");
+  int file;
+  if (std::error_code error =
+          fs::openFileForWrite(log, file, fs::CD_OpenAlways, fs::OF_Append))
+    return fail("cannot write '" + log + "': " + error.message());
+  (void)llvm::sys::Process::SafelyCloseFileDescriptor(file);
+  if (!isThere)
+    (void)fs::remove(log);
+  return quant_llm::Status::success();
+}
+
 /// MlirOptMain with a look at the input before MLIR reads it.
 static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   auto fail = [&](const llvm::Twine &message) {
@@ -215,19 +240,19 @@ static LogicalResult run(int argc, char **argv, DialectRegistry &registry) {
   if (!quant_llm::readCommandLine("quant-opt", arguments, header))
     return failure();
   MlirOptMainConfig config = MlirOptMainConfig::createFromCLOptions();
-  // The same holds for this file.
-  std::string message;
-  if (StringRef log = config.getDebugConfig().getLogActionsTo();
-      !log.empty() && !openOutputFile(log, &message))
-    return fail("--log-actions-to: " + message);
   if (config.shouldShowDialects() || config.shouldListPasses())
     return MlirOptMain(argc, argv, inputName, outputName, registry);
   if (inputName == "-" &&
       llvm::sys::Process::FileDescriptorIsDisplayed(fileno(stdin)))
     llvm::errs() << "(reading from the terminal; end with ctrl-d)\n";
+  std::string message;
   auto input = openInputFile(inputName, &message);
   if (!input)
     return fail(message);
+  quant_llm::Status log =
+      checkLog(config.getDebugConfig().getLogActionsTo(), inputName);
+  if (!log.ok())
+    return fail(log.message());
   quant_llm::Status status = checkParses(*input, registry, config);
   if (!status.ok()) {
     llvm::errs() << inputName << ": error: " << status.message() << "\n";

@@ -85,14 +85,16 @@ struct Options {
       cl::value_desc("path"), cl::cat(category)};
   cl::opt<bool> print{"print", cl::desc("Print the results"),
                       cl::cat(category)};
-  cl::opt<int> repeat{
+  cl::opt<unsigned> repeat{
       "repeat",
       cl::desc("Measure this many runs and print min, median and max"),
       cl::init(0), cl::cat(category)};
-  cl::opt<int> warmup{"warmup", cl::desc("Runs before measuring (default 1)"),
-                      cl::init(1), cl::cat(category)};
-  cl::opt<int> threads{"threads", cl::desc("Number of threads (default: all)"),
-                       cl::init(0), cl::cat(category)};
+  cl::opt<unsigned> warmup{"warmup",
+                           cl::desc("Runs before measuring (default 1)"),
+                           cl::init(1), cl::cat(category)};
+  cl::opt<unsigned> threads{"threads",
+                            cl::desc("Number of threads (default: all)"),
+                            cl::init(0), cl::cat(category)};
   cl::opt<bool> reference{
       "reference", cl::desc("Use the exact reference lowering, which is slow"),
       cl::cat(category)};
@@ -533,8 +535,6 @@ int main(int argc, char **argv) {
   if (options->threads > kMostThreads)
     return fail("expected --threads of at most " +
                 std::to_string(kMostThreads));
-  if (options->repeat < 0 || options->warmup < 0 || options->threads < 0)
-    return fail("expected --repeat, --warmup and --threads of at least 0");
   if (!(options->relativeTolerance >= 0) || !(options->absoluteTolerance >= 0))
     return fail("expected --rtol and --atol of at least 0");
   if (options->frobeniusTolerance.getNumOccurrences() != 0 &&
@@ -544,7 +544,7 @@ int main(int argc, char **argv) {
   CpuEngineOptions engineOptions;
   engineOptions.reference = options->reference;
   engineOptions.profile = options->profile;
-  engineOptions.threads = options->threads;
+  engineOptions.threads = static_cast<int>(options->threads);
   engineOptions.baseDirectory = options->baseDirectory;
   engineOptions.useCache = !options->noCache;
   engineOptions.cacheDirectory = options->cacheDirectory;
@@ -642,7 +642,7 @@ int main(int argc, char **argv) {
       measured.emplace_back(copy.take(), /*inPlace=*/true);
     }
     std::vector<double> milliseconds;
-    for (int i = 0; i < options->warmup + options->repeat; ++i) {
+    for (uint64_t i = 0; i < uint64_t(options->warmup) + options->repeat; ++i) {
       auto begin = std::chrono::steady_clock::now();
       Result<std::vector<Tensor>> returned = engine.invoke(name, measured);
       auto end = std::chrono::steady_clock::now();

@@ -328,8 +328,7 @@ LogicalResult WriteGPUArtifactPass::write() {
     auto diag = emitError(module.getLoc(),
                           "expected at least one linear with kernels but got ");
     if (missing.empty())
-      return diag << "no quantized one; run quant-llm-quantize or "
-                     "quant-llm-prepack before";
+      return diag << "no quantized one; run quant-llm-quantize before";
     diag << "none";
     for (LinearOpInterface op : ArrayRef(missing).take_front(kMostNotes))
       diag.attachNote(op.getLoc())
@@ -349,10 +348,17 @@ LogicalResult WriteGPUArtifactPass::write() {
         << "'" << op->getName()
         << "' is not in the artifact: " << explainMissing(op, target.getChip());
 
-  // An empty directory is no use.
-  llvm::scope_exit removeEmpty([&] { llvm::sys::fs::remove(output); });
-  if (llvm::sys::fs::exists(output))
-    removeEmpty.release();
+  // Empty directories are no use: those that are made here, the deepest first.
+  SmallVector<std::string> missingDirectories;
+  llvm::sys::fs::file_status status;
+  for (StringRef path = output;
+       !path.empty() && llvm::sys::fs::status(path, status, /*follow=*/false);
+       path = llvm::sys::path::parent_path(path))
+    missingDirectories.push_back(path.str());
+  llvm::scope_exit removeEmpty([&] {
+    for (const std::string &path : missingDirectories)
+      llvm::sys::fs::remove(path);
+  });
   if (std::error_code error = llvm::sys::fs::create_directories(output))
     return emitError(module.getLoc(), "cannot make the directory '")
            << output << "': " << error.message();

@@ -159,7 +159,7 @@ std::string quant_llm::describeValueError(StringRef error,
 //===----------------------------------------------------------------------===//
 
 /// What is wrong with a command line of which LLVM says `text`; every fault
-/// begins with `prefix`. The first is said, with what is added to it.
+/// begins with `prefix`. One of several is said, with what is added to it.
 static std::string describeUsageError(StringRef text, StringRef prefix) {
   text.consume_front(prefix);
   // What was given may have line breaks.

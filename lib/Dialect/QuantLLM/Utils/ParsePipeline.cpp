@@ -82,6 +82,8 @@ static std::string summarizeErrors(StringRef errors, StringRef text) {
   std::string pass, refused;
   const llvm::Regex syntax(
       "^MLIR Textual PassPipeline Parser:[0-9]+:([0-9]+): error: (.*)$");
+  const llvm::Regex value("^: for the --?([^ ]+) option: ([^!]*(!( Try 0 or 1)?"
+                          "|specified\\.))");
   for (size_t i = 0; i < lines.size(); ++i) {
     if (SmallVector<StringRef> parts; syntax.match(lines[i], &parts)) {
       // Then comes that line of the pipeline, or of a part of it.
@@ -107,11 +109,19 @@ static std::string summarizeErrors(StringRef errors, StringRef text) {
       }
       continue;
     }
+    // What LLVM's parsers write to standard error, after the program's name; a
+    // value may have line breaks.
+    size_t behind = line.find(": for the -");
+    if (behind != StringRef::npos) {
+      StringRef rest = errors.substr(line.data() + behind - errors.data());
+      if (SmallVector<StringRef> parts; value.match(rest, &parts)) {
+        line = parts[0];
+        i += line.count('\n');
+      }
+    }
     if (!line.empty())
       said.push_back(line);
   }
-  // What LLVM's parsers write to standard error, after the program's name.
-  const llvm::Regex value("^[^ ]*: for the --?([^ ]+) option: (.*)$");
   std::string message;
   bool isOfUpstream = false;
   for (StringRef line : said) {
