@@ -42,7 +42,7 @@ def add_command(add, positive, natural):
     command.add_argument("--dtype", default=DTYPES[0], choices=DTYPES, help="type of the activations (default: %(default)s)")
     command.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; by default cuda if there is any")
     command.add_argument("--restart", action="store_true", help="throw away unfinished work instead of going on with it")
-    command.set_defaults(interrupted="the same command goes on from the last saved block")
+    command.set_defaults(interrupted="the same command goes on from the last block that was saved, if any was")
     return command
 
 

@@ -54,7 +54,7 @@ def test_killed_and_resumed(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "interrupted, the same command goes on from the last saved block" in error
+    assert "interrupted, the same command goes on from the last block that was saved, if any was" in error
     assert not output.exists() and progress.exists()
     # With other samples there is a message and nothing is lost.
     status, _, error = run(*arguments, "--seed", "7")

@@ -680,7 +680,7 @@ def test_interrupt_of_an_import_by_a_command(hf_model, tmp_path, imported):
     command = ["calibrate", hf_model, "--text", __file__, "--samples", "1", "--length", "8", "-o", tmp_path / "c"]
     result = subprocess.run([sys.executable, "-c", INTERRUPT_IMPORT, imported, *command], capture_output=True, text=True, preexec_fn=accept_signals)
     assert (result.returncode, result.stdout) == (130, "")
-    assert result.stderr == "\nquant-llm: interrupted, the same command goes on from the last saved block\n"
+    assert result.stderr == "\nquant-llm: interrupted, the same command goes on from the last block that was saved, if any was\n"
 
 
 def test_interrupt_when_the_directory_is_made(hf_model, tmp_path):

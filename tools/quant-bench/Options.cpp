@@ -346,6 +346,9 @@ Result<Options> bench::parseOptions(const std::vector<std::string> &arguments) {
   if (options.compileOnly) {
     if (options.directory.empty())
       return Status::error("expected --directory with --compile-only");
+    if (!options.json.empty())
+      return Status::error("expected no --json with --compile-only, which "
+                           "measures nothing; leave one of them out");
     for (const Case &each : options.cases)
       if (!each.artifact.empty())
         return Status::error("expected n, k and a scheme to compile but got "

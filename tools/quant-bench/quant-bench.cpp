@@ -33,6 +33,7 @@
 #include <filesystem>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <thread>
 
 using namespace quant_llm;
@@ -583,6 +584,14 @@ static int run(int argc, char **argv) {
     std::fprintf(stderr, "quant-bench: error: %s\n", status.message().c_str());
     return 1;
   };
+  // What cannot be written is not measured first.
+  std::optional<AtomicFile> record;
+  if (!options->json.empty()) {
+    Result<AtomicFile> file = AtomicFile::create(options->json);
+    if (!file.ok())
+      return fail(file.status());
+    record.emplace(file.take());
+  }
   ScratchDirectory scratch;
   scratch.watchSignals();
   if (Status status = compileCases(*options, scratch); !status.ok())
@@ -591,12 +600,13 @@ static int run(int argc, char **argv) {
     return 0;
   Bench bench(*options);
   bool passed = bench.run();
-  if (!options->json.empty()) {
+  if (record) {
     std::string text =
         bench.getResults().dump(1, ' ', false, json::error_handler_t::replace) +
         "\n";
-    Status status =
-        writeFileAtomically(options->json, text.data(), text.size());
+    Status status = record->write(text.data(), text.size());
+    if (status.ok())
+      status = record->commit();
     if (!status.ok())
       return fail(status);
   }

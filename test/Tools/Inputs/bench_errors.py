@@ -43,6 +43,7 @@ LINES = [
     ([*PROBLEM, "--linear", "x"], "expected an artifact that the linear 'x' belongs to"),
     ([*PROBLEM, "--compile-only"], "expected --directory with --compile-only"),
     (["dir", "--compile-only", "--directory", "d"], "expected n, k and a scheme to compile but got the artifact 'dir'"),
+    ([*PROBLEM, "--compile-only", "--directory", "d", "--json", "x.json"], "expected no --json with --compile-only, which measures nothing"),
     (["--cases", "/nonexistent"], "cannot open '/nonexistent'"),
 ]
 CASES = [
