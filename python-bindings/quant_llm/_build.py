@@ -165,7 +165,7 @@ def find_recipe(recipe):
     elif "low-rank" in found.pipeline:
         reason = "has low-rank parts, which no kernel computes"
     if reason:
-        raise QuantLLMError(f"expected a recipe for weights alone but '{found.name}' {reason}; run `quant-llm quantize MODEL -o DIR --recipe {found.name}` and load_quantized(model, DIR)")
+        raise QuantLLMError(f"expected a recipe for weights alone but '{found.name}' {reason}; quantize the checkpoint with it (quant-llm quantize), then load_quantized(model, DIRECTORY)")
     return found
 
 

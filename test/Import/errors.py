@@ -208,7 +208,7 @@ def test_wrong_output(tmp_path):
     result = run_tool("quant-import", tmp_path / "model", "-o", "x.mlir", "--frobnicate")
     assert result.returncode != 0 and "frobnicate" in result.stderr
     result = run_tool("quant-import", tmp_path / "model", "-o", "x.mlir", "--dequantize-to=int4")
-    assert result.returncode != 0 and "--dequantize-to option: expected f16 or f32 but got 'int4'" in result.stderr
+    assert result.returncode != 0 and "--dequantize-to: expected f16 or f32 but got 'int4'" in result.stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")

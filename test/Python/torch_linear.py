@@ -292,9 +292,9 @@ def test_recipes_for_weights(monkeypatch):
         with pytest.raises(QuantLLMError, match=f"expected no option '{option}' but the argument {option}"):
             ql.quantize_model_(small_model(), "int4", options={option: "first"})
     for recipe, message in (
-        ("gptq", "expected a recipe for weights alone but 'gptq' reads a calibration file; run `quant-llm quantize MODEL -o DIR --recipe gptq` and load_quantized"),
+        ("gptq", "expected a recipe for weights alone but 'gptq' reads a calibration file; quantize the checkpoint with it .quant-llm quantize., then load_quantized"),
         ("hadamard", "expected a recipe for weights alone but 'hadamard' changes more than weights .*quant-llm-insert-transforms"),
-        ("lorc", "expected a recipe for weights alone but 'lorc' has low-rank parts, which no kernel computes; run `quant-llm quantize MODEL -o DIR --recipe lorc`"),
+        ("lorc", "expected a recipe for weights alone but 'lorc' has low-rank parts, which no kernel computes; quantize the checkpoint with it"),
         ("none.toml", "there is no recipe file 'none.toml'"),
     ):
         with pytest.raises(QuantLLMError, match=message):
