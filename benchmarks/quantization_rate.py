@@ -22,6 +22,7 @@ import sys
 import tempfile
 
 import measured_process
+from quant_llm import cli
 
 SETTINGS = {
     "nothing": None,
@@ -32,17 +33,11 @@ SETTINGS = {
 }
 
 
-def positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1 but got '{text}'")
-    return int(text)
-
-
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--threads", type=positive, default=2)
-    parser.add_argument("--repeat", type=positive, default=5)
+    parser.add_argument("--threads", type=cli.positive, default=2)
+    parser.add_argument("--repeat", type=cli.positive, default=5)
     parser.add_argument("--json")
     return parser.parse_args()
 

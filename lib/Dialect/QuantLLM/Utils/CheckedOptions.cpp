@@ -10,10 +10,10 @@
 
 #include "quant-llm/Dialect/QuantLLM/Utils/EscapeText.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ListAlternatives.h"
+#include "quant-llm/Dialect/QuantLLM/Utils/OptionErrors.h"
 
 #include "mlir/IR/BuiltinOps.h"
 
-#include "llvm/ADT/APInt.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/raw_ostream.h"
@@ -94,13 +94,7 @@ static std::string checkInteger(StringRef text, T least, T most) {
   T value;
   if (!text.getAsInteger(0, value) && value >= least && value <= most)
     return "";
-  StringRef digits = text;
-  digits.consume_front("-");
-  APInt any;
-  if (digits.getAsInteger(0, any))
-    return "an integer";
-  return "an integer from " + std::to_string(least) + " to " +
-         std::to_string(most);
+  return expectInteger(text, least, most);
 }
 
 std::string CheckedOptions::checkSigned(StringRef text, int64_t least,

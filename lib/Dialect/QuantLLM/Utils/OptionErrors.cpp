@@ -15,10 +15,8 @@
 
 #include "mlir/Pass/PassRegistry.h"
 
-#include "llvm/ADT/APInt.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringExtras.h"
-#include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/Regex.h"
@@ -102,23 +100,17 @@ static OptionHelp findOption(StringRef name) {
 static std::string describeType(StringRef type, StringRef value) {
   if (type == "floating point")
     return "a number";
-  StringRef digits = value;
-  digits.consume_front("-");
-  APInt any;
-  if (digits.getAsInteger(0, any))
-    return "an integer";
+  auto expect = [&](auto limits) {
+    return expectInteger(value, limits.min(), limits.max());
+  };
+  if (type == "integer")
+    return expect(std::numeric_limits<int>());
+  if (type == "uint")
+    return expect(std::numeric_limits<unsigned>());
   static_assert(sizeof(long) == sizeof(long long), "one range for both");
-  using Signed = std::numeric_limits<int64_t>;
-  using Small = std::numeric_limits<int32_t>;
-  std::string range =
-      StringSwitch<std::string>(type)
-          .Case("integer", std::to_string(Small::min()) + " to " +
-                               std::to_string(Small::max()))
-          .Case("uint", "0 to " + std::to_string(UINT32_MAX))
-          .Cases({"ulong", "ullong"}, "0 to " + std::to_string(UINT64_MAX))
-          .Default(std::to_string(Signed::min()) + " to " +
-                   std::to_string(Signed::max()));
-  return "an integer from " + range;
+  if (type == "ulong" || type == "ullong")
+    return expect(std::numeric_limits<unsigned long>());
+  return expect(std::numeric_limits<long>());
 }
 
 /// The most names that a message lists: there are hundreds of passes.

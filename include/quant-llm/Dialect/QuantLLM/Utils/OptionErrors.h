@@ -15,6 +15,7 @@
 #ifndef QUANT_LLM_DIALECT_QUANTLLM_UTILS_OPTIONERRORS_H
 #define QUANT_LLM_DIALECT_QUANTLLM_UTILS_OPTIONERRORS_H
 
+#include "llvm/ADT/APInt.h"
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/StringRef.h"
 
@@ -32,6 +33,17 @@ struct OptionHelp {
 
 /// The options of a pass or pipeline of that name; none if there is no such.
 std::vector<OptionHelp> findPassOptions(llvm::StringRef name);
+
+/// What is expected instead of `text`, which is no integer in [least, most].
+template <typename T>
+std::string expectInteger(llvm::StringRef text, T least, T most) {
+  llvm::APInt any;
+  text.consume_front("-");
+  if (text.getAsInteger(0, any))
+    return "an integer";
+  return "an integer from " + std::to_string(least) + " to " +
+         std::to_string(most);
+}
 
 /// What was expected and found where LLVM's parsers of values say `error`, such
 /// as "'abc' value invalid for integer argument!"; `error` itself if it is none
