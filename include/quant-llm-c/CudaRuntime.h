@@ -163,11 +163,13 @@ typedef struct QuantLLMCudaModuleOptions {
   const char *driver;
   /* Device memory for the weights, aligned to 256 bytes, of at least
    * quantLLMCudaArtifactGetWeightBytes() bytes, which the module keeps using;
-   * NULL means that the module allocates it. */
+   * NULL means that the module allocates it. Nothing else may write it as long
+   * as the module lives: launches read it before they wait for what is before
+   * them in the stream. */
   void *weightMemory;
   uint64_t weightMemoryBytes;
   /* Not 0: loads only kernels; every launch brings its weights
-   * (quantLLMCudaModuleLaunchWithWeights). */
+   * (quantLLMCudaModuleLaunchWithWeights, or ...WithOptions). */
   int withoutWeights;
 } QuantLLMCudaModuleOptions;
 
@@ -224,7 +226,12 @@ typedef struct QuantLLMCudaOperands {
 } QuantLLMCudaOperands;
 
 /* Launches a plan of this module on a CUDA stream (a CUstream or cudaStream_t;
- * NULL is the default stream) of the device's primary context. */
+ * NULL is the default stream) of the device's primary context.
+ *
+ * Where chip and driver allow it, the kernel starts while the kernel before it
+ * in the stream ends. It then reads the weights of the module, which nobody
+ * writes, and waits for what is before it in the stream before it touches any
+ * other memory: for operands everything is as in any launch. */
 QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunch(
     const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
     void *stream, const QuantLLMCudaOperands *operands);
@@ -250,7 +257,8 @@ QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaArtifactGetBytesOfWeight(
     QuantLLMCudaWeightBytes *result);
 
 /* As quantLLMCudaModuleLaunch, with one or two weights instead of those of the
- * module. */
+ * module. They may change between launches: the kernel starts when what is
+ * before it in the stream has ended. */
 QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunchWithWeights(
     const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
     void *stream, const QuantLLMCudaOperands *operands,
@@ -265,6 +273,31 @@ QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunchGrouped(
     const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
     void *stream, const QuantLLMCudaOperands *operands,
     const QuantLLMCudaBuffer *offsets);
+
+/* Zero and NULL everywhere are the defaults. */
+typedef struct QuantLLMCudaLaunchOptions {
+  /* As quantLLMCudaModuleLaunchWithWeights; NULL: the weights of the module. */
+  const QuantLLMCudaWeight *weights;
+  size_t numWeights;
+  /* As quantLLMCudaModuleLaunchGrouped; NULL for a layer that is not grouped.
+   */
+  const QuantLLMCudaBuffer *offsets;
+  /* Not 0: the kernel starts when what is before it in the stream has ended,
+   * even if it could start before. */
+  int plain;
+  /* Not 0: the caller promises that `weights` are constant, so that the kernel
+   * may start, and read them, before. What writes them must have ended when the
+   * launch is made, or there must be a kernel between the two in the stream
+   * that is launched plainly. A wrong promise gives wrong numbers, rarely. */
+  int constantWeights;
+} QuantLLMCudaLaunchOptions;
+
+/* quantLLMCudaModuleLaunch with all that may be said of a launch. `options` may
+ * be NULL. */
+QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunchWithOptions(
+    const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
+    void *stream, const QuantLLMCudaOperands *operands,
+    const QuantLLMCudaLaunchOptions *options);
 
 #ifdef __cplusplus
 }

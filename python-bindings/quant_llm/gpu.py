@@ -126,6 +126,10 @@ class _Weight(ctypes.Structure):
     _fields_ = [("packed", _Buffer), ("packed_scales", _Buffer), ("packed_zeros", _Buffer), ("output_scale", c_float)]
 
 
+class _LaunchOptions(ctypes.Structure):
+    _fields_ = [("weights", POINTER(_Weight)), ("num_weights", c_size_t), ("offsets", POINTER(_Buffer)), ("plain", c_int), ("constant_weights", c_int)]
+
+
 # Functions that return a status, by their parameters.
 _CALLS = {
     "quantLLMCudaArtifactOpen": [c_char_p, c_char_p, POINTER(c_void_p)],
@@ -136,9 +140,7 @@ _CALLS = {
     "quantLLMCudaArtifactGetBytesOfWeight": [c_void_p, c_size_t, POINTER(_WeightBytes)],
     "quantLLMCudaModuleCreate": [c_void_p, POINTER(_Options), POINTER(c_void_p)],
     "quantLLMCudaModulePlan": [c_void_p, c_size_t, c_int64, POINTER(_Plan)],
-    "quantLLMCudaModuleLaunch": [c_void_p, POINTER(_Plan), c_void_p, POINTER(_Operands)],
-    "quantLLMCudaModuleLaunchWithWeights": [c_void_p, POINTER(_Plan), c_void_p, POINTER(_Operands), POINTER(_Weight), c_size_t],
-    "quantLLMCudaModuleLaunchGrouped": [c_void_p, POINTER(_Plan), c_void_p, POINTER(_Operands), POINTER(_Buffer)],
+    "quantLLMCudaModuleLaunchWithOptions": [c_void_p, POINTER(_Plan), c_void_p, POINTER(_Operands), POINTER(_LaunchOptions)],
 }
 _OTHERS = {
     "quantLLMCudaGetLastError": (c_char_p, []),
@@ -301,8 +303,9 @@ class Module:
     `driver` names the library of the CUDA driver (default
     $QUANT_LLM_CUDA_DRIVER, or libcuda.so.1). `weight_memory` is a pair (address,
     bytes) of device memory for the weights, aligned to 256, which the caller
-    keeps. With `without_weights` only kernels are loaded, and every launch
-    brings its weights. Raises GPUError.
+    keeps; nothing else may write it, because launches read weights of the module
+    before they wait for earlier kernels. With `without_weights` only kernels are
+    loaded, and every launch brings its weights. Raises GPUError.
     """
 
     def __init__(self, artifact, device=0, *, driver=None, weight_memory=None, without_weights=False):
@@ -334,7 +337,7 @@ class Module:
         self._library.call("quantLLMCudaModulePlan", self._handle, linear.index, m, ctypes.byref(raw))
         return Plan(linear, raw)
 
-    def launch(self, plan, x, y, *, stream=0, workspace=(0, 0), epilogue=(), weights=None, offsets=None):
+    def launch(self, plan, x, y, *, stream=0, workspace=(0, 0), epilogue=(), weights=None, offsets=None, plain=False, constant_weights=False):
         """Launches a plan on a CUDA stream (its address; 0 is the default stream).
 
         Buffers are pairs (address, bytes) of device memory, at addresses that
@@ -343,6 +346,10 @@ class Module:
         zero once. `weights` are one or two Weight instead of those of the module.
         A grouped linear needs `offsets` [num_experts + 1], of its type: where the
         tokens of each expert begin in x, and m.
+        With weights of the module the kernel may start while the one before it
+        in the stream ends, but not with `plain`; with `weights`, only if the
+        caller promises by `constant_weights` that nothing writes them:
+        docs/GPURuntime.md, "Launches that overlap".
         Neither allocates nor waits: the memory must live until the launch is
         done. Raises GPUError.
         """
@@ -353,19 +360,18 @@ class Module:
         epilogue = [_to_buffer(operand, "epilogue") for operand in epilogue]
         buffers = (_Buffer * len(epilogue))(*epilogue) if epilogue else None
         operands = _Operands(_to_buffer(x, "x"), _to_buffer(y, "y"), _to_buffer(workspace, "workspace"), buffers, len(epilogue))
+        options = _LaunchOptions(None, 0, None, int(bool(plain)), int(bool(constant_weights)))
         if offsets is not None:
             if weights is not None:
                 raise GPUError("expected the weights of the module for a grouped linear", "argument")
-            self._library.call("quantLLMCudaModuleLaunchGrouped", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands), ctypes.byref(_to_buffer(offsets, "offsets")))
-            return
-        if weights is None:
-            self._library.call("quantLLMCudaModuleLaunch", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands))
-            return
-        given = (_Weight * len(weights))()
-        for to, weight in zip(given, weights):
-            to.packed, to.packed_scales, to.packed_zeros = (_to_buffer(part, "weights") for part in (weight.packed, weight.packed_scales, weight.packed_zeros))
-            to.output_scale = weight.output_scale
-        self._library.call("quantLLMCudaModuleLaunchWithWeights", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands), given, len(weights))
+            options.offsets = ctypes.pointer(_to_buffer(offsets, "offsets"))
+        if weights is not None:
+            given = (_Weight * len(weights))()
+            for to, weight in zip(given, weights):
+                to.packed, to.packed_scales, to.packed_zeros = (_to_buffer(part, "weights") for part in (weight.packed, weight.packed_scales, weight.packed_zeros))
+                to.output_scale = weight.output_scale
+            options.weights, options.num_weights = given, len(weights)
+        self._library.call("quantLLMCudaModuleLaunchWithOptions", self._handle, ctypes.byref(plan._raw), stream, ctypes.byref(operands), ctypes.byref(options))
 
     def close(self):
         """Unloads kernels and weights; no launch may be running. Nothing else may

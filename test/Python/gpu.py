@@ -109,6 +109,31 @@ def test_launch(artifact, own):
         module.launch(plan, pair(x), pair(y))
 
 
+def test_launches_that_overlap(tmp_path):
+    shutil.copytree(ARTIFACT, tmp_path, dirs_exist_ok=True)
+    manifest = json.load(open(os.path.join(ARTIFACT, "manifest.json")))
+    manifest["kernels"][0]["dependent_launch"] = 1
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    module = gpu.Module(gpu.Artifact(tmp_path))
+    plan = module.plan("layer", 5)
+    x, y = aligned(np.ones((5, K), np.float16)), aligned(np.zeros((5, N), np.float16))
+    tensors = {name: aligned(value) for name, value in read_tensors(os.path.join(ARTIFACT, "packed.safetensors")).items()}
+    weights = [gpu.Weight(pair(tensors["w.packed"]), pair(tensors["w.packed_scales"]), (0, 0), float(tensors["w.output_scale"]))]
+    driver = ctypes.CDLL(os.environ["QUANT_LLM_CUDA_DRIVER"])
+    for options, overlaps in (
+        ({}, 1),
+        ({"plain": True}, 0),
+        ({"weights": weights}, 0),
+        ({"weights": weights, "constant_weights": True}, 1),
+        ({"weights": weights, "constant_weights": True, "plain": True}, 0),
+    ):
+        y[:] = 0
+        module.launch(plan, pair(x), pair(y), **options)
+        assert driver.fakeCudaOverlaps() == overlaps and y.any(), options
+    with pytest.raises(gpu.GPUError, match="expected 1 weights but got 0"):
+        module.launch(plan, pair(x), pair(y), weights=[])
+
+
 def test_module_outlives_artifact():
     module = gpu.Module(gpu.Artifact(ARTIFACT))
     gc.collect()
@@ -237,4 +262,4 @@ except ImportError as error:
 
 
 def test_the_structures_are_those_of_the_header():
-    assert [ctypes.sizeof(struct) for struct in (gpu._Linear, gpu._Operand, gpu._Variant, gpu._WeightBytes, gpu._Options, gpu._Plan, gpu._Buffer, gpu._Operands, gpu._Weight, gpu._Grouping)] == [72, 16, 24, 24, 40, 72, 16, 64, 56, 24]
+    assert [ctypes.sizeof(struct) for struct in (gpu._Linear, gpu._Operand, gpu._Variant, gpu._WeightBytes, gpu._Options, gpu._Plan, gpu._Buffer, gpu._Operands, gpu._Weight, gpu._Grouping, gpu._LaunchOptions)] == [72, 16, 24, 24, 40, 72, 16, 64, 56, 24, 32]

@@ -234,9 +234,11 @@ public:
   void takeFlag(mlir::Value pointer);
   /// @}
 
-  /// @{ Grids that overlap (sm_90). Lets the next grid of the stream start when
-  /// all CTAs of this one are there; waits until the grids before this one have
-  /// ended and what they wrote is there. Both do nothing under a plain launch.
+  /// @{ Grids that overlap (sm_90). launchDependents lets the next grid of the
+  /// stream start when all CTAs of this one are there, if that one was launched
+  /// as a programmatic dependent; how this one was launched does not matter.
+  /// awaitEarlierGrids waits until the grids before this one have ended and what
+  /// they wrote is there, which under a plain launch is so already.
   void launchDependents();
   void awaitEarlierGrids();
   /// @}

@@ -324,12 +324,12 @@ QuantLLMCudaStatus quantLLMCudaModulePlan(const QuantLLMCudaModule *module,
 
 static CudaStatus launch(const Module &module, const QuantLLMCudaPlan &plan,
                          void *stream, const QuantLLMCudaOperands &operands,
-                         const QuantLLMCudaBuffer &offsets,
-                         const WeightBuffers *weights, size_t numWeights) {
+                         const QuantLLMCudaLaunchOptions &options) {
   LaunchOperands made;
   made.x = toBuffer(operands.x);
   made.y = toBuffer(operands.y);
-  made.offsets = toBuffer(offsets);
+  if (options.offsets)
+    made.offsets = toBuffer(*options.offsets);
   made.workspace = toBuffer(operands.workspace);
   Buffer epilogue[maxArguments];
   if (operands.epilogue && operands.numEpilogue <= maxArguments) {
@@ -338,8 +338,16 @@ static CudaStatus launch(const Module &module, const QuantLLMCudaPlan &plan,
     made.epilogue = epilogue;
   }
   made.numEpilogue = operands.numEpilogue;
-  made.weights = weights;
-  made.numWeights = numWeights;
+  WeightBuffers weights[2];
+  for (size_t i = 0; options.weights && i < options.numWeights && i < 2; ++i) {
+    const QuantLLMCudaWeight &weight = options.weights[i];
+    weights[i] = {toBuffer(weight.packed), toBuffer(weight.packedScales),
+                  toBuffer(weight.packedZeros), weight.outputScale};
+  }
+  made.weights = options.weights ? weights : nullptr;
+  made.numWeights = options.numWeights;
+  made.plain = options.plain != 0;
+  made.constantWeights = options.constantWeights != 0;
   Plan chosen;
   chosen.linear = plan.linear;
   chosen.m = plan.m;
@@ -354,7 +362,7 @@ quantLLMCudaModuleLaunch(const QuantLLMCudaModule *module,
     RETURN_IF_NULL(module);
     RETURN_IF_NULL(plan);
     RETURN_IF_NULL(operands);
-    return launch(*module->module, *plan, stream, *operands, {}, nullptr, 0);
+    return launch(*module->module, *plan, stream, *operands, {});
   });
 }
 
@@ -368,8 +376,9 @@ quantLLMCudaModuleLaunchGrouped(const QuantLLMCudaModule *module,
     RETURN_IF_NULL(plan);
     RETURN_IF_NULL(operands);
     RETURN_IF_NULL(offsets);
-    return launch(*module->module, *plan, stream, *operands, *offsets, nullptr,
-                  0);
+    QuantLLMCudaLaunchOptions options = {};
+    options.offsets = offsets;
+    return launch(*module->module, *plan, stream, *operands, options);
   });
 }
 
@@ -398,11 +407,23 @@ QuantLLMCudaStatus quantLLMCudaModuleLaunchWithWeights(
     RETURN_IF_NULL(plan);
     RETURN_IF_NULL(operands);
     RETURN_IF_NULL(weights);
-    WeightBuffers made[2];
-    for (size_t i = 0; i < numWeights && i < 2; ++i)
-      made[i] = {toBuffer(weights[i].packed), toBuffer(weights[i].packedScales),
-                 toBuffer(weights[i].packedZeros), weights[i].outputScale};
-    return launch(*module->module, *plan, stream, *operands, {}, made,
-                  numWeights);
+    QuantLLMCudaLaunchOptions options = {};
+    options.weights = weights;
+    options.numWeights = numWeights;
+    return launch(*module->module, *plan, stream, *operands, options);
+  });
+}
+
+QuantLLMCudaStatus
+quantLLMCudaModuleLaunchWithOptions(const QuantLLMCudaModule *module,
+                                    const QuantLLMCudaPlan *plan, void *stream,
+                                    const QuantLLMCudaOperands *operands,
+                                    const QuantLLMCudaLaunchOptions *options) {
+  return runGuarded([&]() -> CudaStatus {
+    RETURN_IF_NULL(module);
+    RETURN_IF_NULL(plan);
+    RETURN_IF_NULL(operands);
+    return launch(*module->module, *plan, stream, *operands,
+                  options ? *options : QuantLLMCudaLaunchOptions{});
   });
 }

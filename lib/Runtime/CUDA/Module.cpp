@@ -553,7 +553,8 @@ CudaStatus Module::launchWithWeights(const Plan &given, Stream stream,
     attribute.value.cluster = {static_cast<unsigned>(plan.kernel->cluster), 1,
                                1};
   }
-  if (plan.kernel->dependentLaunch && !operands.weights && !operands.plain &&
+  bool areWeightsConstant = !operands.weights || operands.constantWeights;
+  if (plan.kernel->dependentLaunch && areWeightsConstant && !operands.plain &&
       device->getDriver().canOverlapLaunches()) {
     LaunchAttribute &attribute = attributes[numAttributes++];
     attribute.id = launchAttributeProgrammaticSerialization;

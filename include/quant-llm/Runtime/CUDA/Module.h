@@ -161,6 +161,10 @@ struct LaunchOperands {
   /// Starts when the kernel before it in the stream has ended, even if the
   /// kernel could overlap that one.
   bool plain = false;
+  /// Promises that `weights` are as constant as those of a module: what writes
+  /// them has ended when this is launched, or there is a kernel between the two
+  /// in the stream that is launched plainly.
+  bool constantWeights = false;
 };
 
 class Module {
@@ -171,7 +175,8 @@ public:
     std::string driver;
     /// Device memory for the weights, of at least Artifact::getWeightBytes()
     /// and aligned to weightAlignment; allocated if `data` is 0. Nobody else
-    /// may write it as long as the module lives.
+    /// may write it as long as the module lives: launches read it before they
+    /// wait for earlier kernels.
     Buffer memory;
     /// Only kernels: every launch brings its weights.
     bool withoutWeights = false;
@@ -197,7 +202,8 @@ public:
   /// With the weights of the module a kernel may start, and read them, while
   /// the kernel before it in the stream still runs; it touches no other memory
   /// before that one has ended. Weights that a launch brings may be what that
-  /// kernel writes, so then it starts afterwards.
+  /// kernel writes, so then it starts afterwards, unless they are constant by
+  /// the caller's word.
   CudaStatus launch(const Plan &plan, Stream stream,
                     const LaunchOperands &operands) const;
 

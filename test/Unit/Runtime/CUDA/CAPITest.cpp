@@ -203,6 +203,70 @@ TEST_F(CudaCAPITest, KindsOfErrors) {
   EXPECT_EQ(module, nullptr);
 }
 
+// Which launches may start while the kernel before them ends.
+TEST_F(CudaCAPITest, LaunchesWithOptions) {
+  TestArtifact overlapping;
+  overlapping.kernel(3)["dependent_launch"] = 1;
+  overlapping.write();
+  quantLLMCudaArtifactDestroy(artifact);
+  ASSERT_EQ(quantLLMCudaArtifactOpen(overlapping.directory.path.c_str(),
+                                     nullptr, &artifact),
+            QUANT_LLM_CUDA_OK);
+  ASSERT_EQ(quantLLMCudaModuleCreate(artifact, &options, &module),
+            QUANT_LLM_CUDA_OK)
+      << quantLLMCudaGetLastError();
+  QuantLLMCudaPlan plan;
+  ASSERT_EQ(quantLLMCudaModulePlan(module, 2, 5, &plan), QUANT_LLM_CUDA_OK);
+  std::vector<uint8_t> memory(30000);
+  uint8_t *base = memory.data();
+  base += -reinterpret_cast<uintptr_t>(base) % 16;
+  QuantLLMCudaOperands operands = {};
+  operands.x = {base, plan.xBytes};
+  operands.y = {base + 4000, plan.yBytes};
+  QuantLLMCudaWeight weight = {
+      {base + 8000, 8192}, {base + 20000, 896}, {nullptr, 0}, 2};
+  auto overlaps = [&](const QuantLLMCudaLaunchOptions *given) {
+    size_t before = fake.launches.size();
+    EXPECT_EQ(quantLLMCudaModuleLaunchWithOptions(module, &plan, nullptr,
+                                                  &operands, given),
+              QUANT_LLM_CUDA_OK)
+        << quantLLMCudaGetLastError();
+    EXPECT_EQ(fake.launches.size(), before + 1);
+    return fake.launches.back().overlaps;
+  };
+  EXPECT_TRUE(overlaps(nullptr));
+  QuantLLMCudaLaunchOptions launch = {};
+  EXPECT_TRUE(overlaps(&launch));
+  launch.plain = 1;
+  EXPECT_FALSE(overlaps(&launch));
+  launch = {};
+  launch.weights = &weight;
+  launch.numWeights = 1;
+  EXPECT_FALSE(overlaps(&launch));
+  void *given = weight.packed.data;
+  EXPECT_EQ(std::memcmp(fake.launches.back().arguments[1].data(), &given,
+                        sizeof(void *)),
+            0);
+  launch.constantWeights = 1;
+  EXPECT_TRUE(overlaps(&launch));
+  launch.plain = 1;
+  EXPECT_FALSE(overlaps(&launch));
+
+  launch.numWeights = 3;
+  expectFailure(quantLLMCudaModuleLaunchWithOptions(module, &plan, nullptr,
+                                                    &operands, &launch),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 1 weights but got 3");
+  expectFailure(quantLLMCudaModuleLaunchWithOptions(nullptr, &plan, nullptr,
+                                                    &operands, nullptr),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 'module' but got a null pointer");
+  expectFailure(quantLLMCudaModuleLaunchWithOptions(module, &plan, nullptr,
+                                                    nullptr, nullptr),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 'operands' but got a null pointer");
+}
+
 TEST_F(CudaCAPITest, ErrorsBelongToThreads) {
   QuantLLMCudaArtifact *other = nullptr;
   expectFailure(quantLLMCudaArtifactOpen("/nonexistent", nullptr, &other),

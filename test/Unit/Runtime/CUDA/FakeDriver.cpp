@@ -17,6 +17,8 @@
 #include <memory>
 #include <sstream>
 
+using namespace quant_llm::cuda;
+
 namespace {
 
 struct Kernel {
@@ -129,6 +131,10 @@ extern "C" {
 
 FakeCuda *fakeCudaGet() { return state.get(); }
 void fakeCudaReset() { state = std::make_unique<FakeCuda>(); }
+int fakeCudaOverlaps() {
+  std::lock_guard<std::mutex> lock(state->mutex);
+  return state->launches.empty() ? -1 : state->launches.back().overlaps;
+}
 
 int cuInit(unsigned) { return enter("cuInit"); }
 
@@ -163,28 +169,27 @@ int cuDeviceGetName(char *name, int size, int) {
 
 int cuDeviceGetAttribute(int *value, int attribute, int) {
   ENTER("cuDeviceGetAttribute");
-  switch (attribute) {
-  case 1:
+  switch (static_cast<DeviceAttribute>(attribute)) {
+  case DeviceAttribute::MaxThreadsPerBlock:
     *value = 1024;
     return 0;
-  case 16:
+  case DeviceAttribute::Multiprocessors:
     *value = state->multiprocessors;
     return 0;
-  case 38:
+  case DeviceAttribute::L2CacheBytes:
     *value = 1 << 20;
     return 0;
-  case 75:
+  case DeviceAttribute::ComputeCapabilityMajor:
     *value = state->major;
     return 0;
-  case 76:
+  case DeviceAttribute::ComputeCapabilityMinor:
     *value = state->minor;
     return 0;
-  case 97:
+  case DeviceAttribute::MaxSharedBytesPerBlock:
     *value = state->maxShared;
     return 0;
-  default:
-    return invalidValue;
   }
+  return invalidValue;
 }
 
 int cuDevicePrimaryCtxRetain(void **context, int) {
@@ -307,7 +312,9 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
 
 int cuFuncGetAttribute(int *value, int attribute, void *) {
   ENTER("cuFuncGetAttribute");
-  *value = attribute == 0 ? state->maxThreads : 0;
+  *value = attribute == static_cast<int>(FunctionAttribute::MaxThreadsPerBlock)
+               ? state->maxThreads
+               : 0;
   return 0;
 }
 
@@ -328,8 +335,8 @@ int cuFuncGetParamInfo(void *function, size_t index, size_t *offset,
   return 0;
 }
 
-int cuLaunchKernelEx(const quant_llm::cuda::LaunchConfig *config,
-                     void *function, void **arguments, void **) {
+int cuLaunchKernelEx(const LaunchConfig *config, void *function,
+                     void **arguments, void **) {
   ENTER("cuLaunchKernelEx");
   const Kernel &kernel = *static_cast<Kernel *>(function);
   if (!kernel.shape.empty())
@@ -346,10 +353,10 @@ int cuLaunchKernelEx(const quant_llm::cuda::LaunchConfig *config,
   launch.cluster = 1;
   launch.overlaps = false;
   for (unsigned i = 0; i < config->numAttributes; ++i) {
-    const quant_llm::cuda::LaunchAttribute &attribute = config->attributes[i];
-    if (attribute.id == 4)
+    const LaunchAttribute &attribute = config->attributes[i];
+    if (attribute.id == launchAttributeCluster)
       launch.cluster = attribute.value.cluster.x;
-    else if (attribute.id == 6)
+    else if (attribute.id == launchAttributeProgrammaticSerialization)
       launch.overlaps = attribute.value.programmaticSerialization == 1;
     else
       return invalidValue;
@@ -364,8 +371,8 @@ int cuLaunchKernelEx(const quant_llm::cuda::LaunchConfig *config,
   return 0;
 }
 
-int cuTensorMapEncodeTiled(quant_llm::cuda::TensorMap *map, int type,
-                           uint32_t rank, void *address, const uint64_t *dims,
+int cuTensorMapEncodeTiled(TensorMap *map, int type, uint32_t rank,
+                           void *address, const uint64_t *dims,
                            const uint64_t *strides, const uint32_t *box,
                            const uint32_t *, int, int swizzle, int, int) {
   ENTER("cuTensorMapEncodeTiled");

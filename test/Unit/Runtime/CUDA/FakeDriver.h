@@ -78,5 +78,7 @@ struct FakeCuda {
 using FakeCudaGet = FakeCuda *(*)();
 /// Symbol "fakeCudaReset".
 using FakeCudaReset = void (*)();
+// Symbol "fakeCudaOverlaps", for Python: whether the last launch overlaps the
+// one before it (0 or 1), or -1 if there was none.
 
 #endif // QUANT_LLM_TEST_UNIT_RUNTIME_CUDA_FAKEDRIVER_H

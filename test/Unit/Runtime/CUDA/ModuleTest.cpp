@@ -259,7 +259,9 @@ TEST_F(CudaModuleTest, LoadsKernelsAndWeights) {
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_EQ(fake.modules, 1);
   EXPECT_EQ(fake.allocations.size(), 1u);
-  EXPECT_EQ(fake.attributes["few"][8], 100000);
+  const int sharedBytes =
+      static_cast<int>(FunctionAttribute::MaxDynamicSharedBytes);
+  EXPECT_EQ(fake.attributes["few"][sharedBytes], 100000);
   const Artifact &artifact = module->getArtifact();
   for (const PackedTensor &tensor : artifact.getTensors()) {
     EXPECT_EQ(tensor.offset % 256, 0u);
@@ -422,8 +424,10 @@ TEST_F(CudaModuleTest, LargeClusters) {
   files.kernel(0)["split"] = 16;
   files.write();
   ASSERT_TRUE(load().ok());
-  EXPECT_EQ(fake.attributes["few"][14], 1);
-  EXPECT_EQ(fake.attributes["many"].count(14), 0u);
+  const int attribute =
+      static_cast<int>(FunctionAttribute::NonPortableClusterSize);
+  EXPECT_EQ(fake.attributes["few"][attribute], 1);
+  EXPECT_EQ(fake.attributes["many"].count(attribute), 0u);
 }
 
 //===----------------------------------------------------------------------===//
@@ -509,11 +513,11 @@ TEST_F(CudaModuleTest, ArgumentsAndGeometry) {
 
   // The box has as many tokens as there are.
   ASSERT_EQ(fake.maps.size(), 1u);
-  EXPECT_EQ(fake.maps[0].type, 6);
+  EXPECT_EQ(fake.maps[0].type, static_cast<int>(TensorMapType::F16));
   EXPECT_EQ(fake.maps[0].dims, (std::vector<uint64_t>{200, 3}));
   EXPECT_EQ(fake.maps[0].strides, (std::vector<uint64_t>{400}));
   EXPECT_EQ(fake.maps[0].box, (std::vector<uint32_t>{64, 3}));
-  EXPECT_EQ(fake.maps[0].swizzle, 3);
+  EXPECT_EQ(fake.maps[0].swizzle, static_cast<int>(TensorMapSwizzle::Bytes128));
 }
 
 // Rows of x as segments, several of which are in a box.
@@ -540,7 +544,8 @@ TEST_F(CudaModuleTest, WorkspaceAndOtherBoxes) {
   EXPECT_EQ(valueOf<uint64_t>(launch.arguments[1]), operands.x.data);
   EXPECT_EQ(valueOf<uint64_t>(launch.arguments[9]), operands.workspace.data);
   EXPECT_EQ(fake.maps.at(0).box, (std::vector<uint32_t>{32, 40}));
-  EXPECT_EQ(fake.maps.at(0).swizzle, 2);
+  EXPECT_EQ(fake.maps.at(0).swizzle,
+            static_cast<int>(TensorMapSwizzle::Bytes64));
 }
 
 TEST_F(CudaModuleTest, Zeros) {
@@ -777,6 +782,17 @@ TEST_F(CudaModuleTest, LaunchesThatOverlap) {
   });
   EXPECT_FALSE(own.overlaps);
   EXPECT_EQ(own.arguments[1], overlapping.arguments[1]);
+  // Unless the caller says that nobody does; asked to, it starts plainly.
+  for (bool plain : {false, true}) {
+    FakeLaunch constant = launch(3, [&](LaunchOperands &operands) {
+      operands.weights = weights;
+      operands.numWeights = 2;
+      operands.constantWeights = true;
+      operands.plain = plain;
+    });
+    EXPECT_EQ(constant.overlaps, !plain);
+    EXPECT_EQ(constant.arguments[1], overlapping.arguments[1]);
+  }
 }
 
 TEST_F(CudaModuleTest, DriversThatCannotCaptureOverlap) {
