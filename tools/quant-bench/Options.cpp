@@ -30,7 +30,11 @@ const char *bench::getUsage() {
   return R"(usage: quant-bench [options] [DIR...]
 
 Verifies and times linear layers on an NVIDIA GPU. Needs its driver and nothing
-else. A layer whose numbers are wrong is not timed.
+else. A layer whose numbers are wrong is not timed. Launches of one may start
+while the launch before ends ('us'), as they do in a model whose weights the
+runtime holds; 'plain us' (us_plain in JSON) is the time where each starts when
+the one before has ended, as those of cuBLAS and of the read limit do. 'faster'
+and 'plainly' are how many times cuBLAS takes as long as the one and the other.
 
   DIR                 artifact of quant-llm-to-gpu: all its linears, or
   --linear NAME       this one

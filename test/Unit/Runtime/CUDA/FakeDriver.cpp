@@ -423,7 +423,10 @@ int cuEventDestroy_v2(void *) { return enter("cuEventDestroy"); }
 int cuEventRecord(void *, void *) { return enter("cuEventRecord"); }
 int cuEventSynchronize(void *) { return enter("cuEventSynchronize"); }
 int cuEventElapsedTime(float *milliseconds, void *, void *) {
-  *milliseconds = 1.0f;
+  std::unique_lock<std::mutex> lock(state->mutex);
+  bool overlaps = !state->launches.empty() && state->launches.back().overlaps;
+  lock.unlock();
+  *milliseconds = overlaps ? 0.75f : 1.0f;
   return enter("cuEventElapsedTime");
 }
 
