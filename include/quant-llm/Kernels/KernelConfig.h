@@ -51,7 +51,9 @@ struct KernelConfig {
   int64_t warpsK = 1;
   /// CTAs of a cluster that share a tile's k range; kStreamK: see StreamK.h.
   int64_t split = 1;
-  /// CTAs that must fit on a multiprocessor.
+  /// CTAs that must fit on a multiprocessor. Of kernels whose launches overlap
+  /// (FewTokens, Wgmma) also the most that may: the generator asks for so much
+  /// shared memory that the chip has no room for one more.
   int64_t ctasPerSM = 1;
   ActivationCopy copy = ActivationCopy::Async16;
   /// The token counts the configuration is meant for, both included.

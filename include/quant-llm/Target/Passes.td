@@ -41,7 +41,7 @@ def GPUToPTX : CheckedPass<"quant-llm-gpu-to-ptx", "::mlir::ModuleOp"> {
 
     A remark (category `quant-llm-gpu-to-ptx`) gives registers, spilled bytes and shared memory of every
     kernel of a cubin; the table of kernels in the object has the same numbers and the attribute
-    `quant_llm.launch` of the function.
+    `quant_llm.launch` of the function. A kernel that spills is warned of.
 
     Example (`test/Target/PTX/gpu-to-ptx.mlir`):
     ```mlir

@@ -169,6 +169,20 @@ private:
     return *target;
   }
 
+  /// Says that a kernel has too few registers, and what its user can do.
+  void warnOfSpills(gpu::GPUModuleOp op, const KernelResources &kernel) {
+    if (kernel.spillStoreBytes == 0 && kernel.spillLoadBytes == 0)
+      return;
+    Operation *function = op.lookupSymbol(kernel.name);
+    emitWarning(function ? function->getLoc() : op.getLoc())
+        << "kernel '" << kernel.name << "' has too few registers: every thread "
+        << "stores " << kernel.spillStoreBytes << " bytes of them to memory "
+        << "and loads " << kernel.spillLoadBytes << " (spills); its results "
+        << "are right, but it may be slow: a kernel_config or tuning file with "
+        << "a smaller row_tile or token_tile, or fewer ctas_per_sm, needs "
+           "fewer";
+  }
+
   /// Assembles and adds the resources of every kernel to the table.
   LogicalResult assemble(gpu::GPUModuleOp op, StringRef ptx, StringRef chip,
                          Assembly &assembly,
@@ -190,6 +204,7 @@ private:
                  kernel.spillStoreBytes + kernel.spillLoadBytes)
           << Arg("static shared bytes", kernel.sharedBytes)
           << Arg("ptxas", assembler->getVersion().str());
+      warnOfSpills(op, kernel);
       for (gpu::KernelMetadataAttr &entry : table)
         if (entry.getName() == kernel.name)
           entry = entry.appendMetadata(b.getNamedAttr(

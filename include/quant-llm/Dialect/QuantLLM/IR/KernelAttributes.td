@@ -25,7 +25,7 @@ def QuantLLM_KernelConfigAttr : QuantLLM_Attr<"KernelConfig", "kernel_config"> {
     | `stage_k`, `stages` | columns of a stage, and stages of the ring in shared memory |
     | `warps_rows`, `warps_k` | warps along the rows and along k (`wgmma`: warpgroups) |
     | `split` | CTAs of a cluster that share the columns of a tile, or `stream_k`; 1 by default |
-    | `ctas_per_sm` | CTAs that must fit on a multiprocessor; 1 by default |
+    | `ctas_per_sm` | CTAs that must fit on a multiprocessor, and of `few_tokens` and `wgmma` the most that may; 1 by default |
     | `copy` | how activations are copied: `tensor`, `async16` or `element` |
 
     The order of the fields is free on input. What a configuration asks of problem and chip is
