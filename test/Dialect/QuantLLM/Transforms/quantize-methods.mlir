@@ -37,7 +37,8 @@
 // RUN: quant-opt m.mlir -quant-llm-choose-granularity='element=uint4 zero=f16 block=1,32' -o float.mlir
 // RUN: quant-opt float.mlir -quant-llm-quantize='output=hqq.safetensors report=hqq.json method=hqq' -o /dev/null
 // RUN: quant-opt float.mlir -quant-llm-quantize='output=float.safetensors' -o /dev/null
-// RUN: %python %S/Inputs/check_zeros.py . float hqq
+// RUN: quant-opt m.mlir -quant-llm-choose-granularity='element=uint4 zero=int block=1,32' -quant-llm-quantize='output=int.safetensors' -o /dev/null
+// RUN: %python %S/Inputs/check_zeros.py . float int hqq
 // RUN: FileCheck %s --check-prefix=HQQ < hqq.json
 // HQQ: "method": "hqq"
 
