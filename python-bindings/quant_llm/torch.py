@@ -20,6 +20,7 @@ import os
 import re
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping
 
 import torch
@@ -171,6 +172,11 @@ def _is_capturing():
     return torch.cuda.is_current_stream_capturing()
 
 
+def _captures(device):
+    """Whether work goes into a CUDA graph."""
+    return device.type == "cuda" and _is_capturing()
+
+
 def _stream_of(device):
     return torch.cuda.current_stream(device).cuda_stream
 
@@ -193,6 +199,57 @@ class _Kernels:
         return plan
 
 
+class _MetWeights:
+    """Which weights launches have met on which streams, as they were then.
+
+    A launch with constant weights may read them while the kernel before it runs.
+    What wrote them comes before the first launch that meets them as they are,
+    which starts plainly, so that for those after it in the stream all of that has
+    ended. Weights that were written since (their `_version`), moved or replaced
+    count as new. Writes that PyTorch does not count are what users promise not to
+    make. No lock: what races here only costs a plain launch.
+    """
+
+    def __init__(self):
+        self.records = {}
+
+    @staticmethod
+    def state_of(parts):
+        """Something that changes with them; None if that cannot be known."""
+        try:
+            return [(part.data_ptr(), part._version) for part in parts]
+        except RuntimeError:
+            # Tensors made in inference mode do not count writes.
+            return None
+
+    def find(self, parts, state):
+        """The streams that met these tensors in this state; None if none did."""
+        record = self.records.get(id(parts[0]))
+        if state is None or record is None:
+            return None
+        references, known, streams = record
+        same = known == state and all(reference() is part for reference, part in zip(references, parts))
+        return streams if same else None
+
+    def add(self, stream, parts, state):
+        """To be called after the launch, which other threads must not overtake."""
+        if state is None:
+            return
+        streams = self.find(parts, state)
+        if streams is not None:
+            streams.add(stream)
+            return
+        key, records = id(parts[0]), self.records
+
+        def forget(reference):
+            record = records.get(key)
+            if record is not None and record[0][0] is reference:
+                records.pop(key, None)
+
+        references = [weakref.ref(parts[0], forget), *map(weakref.ref, parts[1:])]
+        records[key] = (references, state, {stream})
+
+
 class _Store:
     """Finds kernels: of an artifact, of the cache, of the compiler."""
 
@@ -201,6 +258,7 @@ class _Store:
         self.ready = {}
         self.modules = {}
         self.workspaces = {}
+        self.met = _MetWeights()
         self.directory = None
         self.size = None
 
@@ -212,7 +270,7 @@ class _Store:
     def get(self, device, problem, artifact):
         kernels = self.ready.get((device, problem, artifact))
         if kernels is None:
-            if device.type == "cuda" and _is_capturing():
+            if _captures(device):
                 raise QuantLLMError("expected kernels that are loaded while a CUDA graph is captured; run the model once before, or call quant_llm.torch.prepare_kernels(model)")
             with self.lock:
                 kernels = self.ready.get((device, problem, artifact))
@@ -286,7 +344,7 @@ class _Store:
             return made
 
         # A graph may run beside everything else later: it gets memory of its own.
-        if device.type == "cuda" and _is_capturing():
+        if _captures(device):
             return make()
         with self.lock:
             memory = self.workspaces.get((device, stream))
@@ -328,7 +386,7 @@ def set_kernel_cache(directory=None, size=None):
 
 _library = torch.library.Library("quant_llm", "DEF")
 _library.define(
-    "linear(Tensor x, Tensor packed, Tensor packed_scales, Tensor? packed_zeros, Tensor? bias, float output_scale, int n, int k, str scheme, str output, str artifact) -> Tensor",
+    "linear(Tensor x, Tensor packed, Tensor packed_scales, Tensor? packed_zeros, Tensor? bias, float output_scale, int n, int k, str scheme, str output, str artifact, bool constant_weights=False) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 _library.define(
@@ -351,14 +409,14 @@ def _check_linear(x, packed, bias, n, k, output):
         raise QuantLLMError(f"expected x, weight and bias on one device but got {x.device}, {packed.device}{'' if bias is None else f' and {bias.device}'}")
 
 
-def _linear_on_cpu(x, packed, packed_scales, packed_zeros, bias, output_scale, n, k, scheme, output, artifact):
+def _linear_on_cpu(x, packed, packed_scales, packed_zeros, bias, output_scale, n, k, scheme, output, artifact, constant_weights=False):
     _check_linear(x, packed, bias, n, k, output)
     weight = _dequantize(packed, packed_scales, packed_zeros, output_scale, n, k, scheme)
     y = torch.nn.functional.linear(x.float(), weight, None if bias is None else bias.float())
     return y.to(_TYPES[output])
 
 
-def _linear_on_gpu(x, packed, packed_scales, packed_zeros, bias, output_scale, n, k, scheme, output, artifact):
+def _linear_on_gpu(x, packed, packed_scales, packed_zeros, bias, output_scale, n, k, scheme, output, artifact, constant_weights=False):
     _check_linear(x, packed, bias, n, k, output)
     if x.dtype == torch.float32:
         raise QuantLLMError("expected x of float16 or bfloat16 on a GPU but got float32; use model.half() or model.bfloat16()")
@@ -376,7 +434,17 @@ def _linear_on_gpu(x, packed, packed_scales, packed_zeros, bias, output_scale, n
     stream = _stream_of(x.device)
     workspace = _store.workspace(x.device, stream, plan.workspace_bytes)
     weight = gpu.Weight(_buffer(packed), _buffer(packed_scales), _buffer(packed_zeros), output_scale)
-    kernels.module.launch(plan, _buffer(x), _buffer(y), stream=stream, workspace=_buffer(workspace), epilogue=() if bias is None else (_buffer(bias),), weights=(weight,))
+    parts, state, captures, overlaps = (), None, False, False
+    if constant_weights:
+        parts = [packed, packed_scales] if packed_zeros is None else [packed, packed_scales, packed_zeros]
+        state, captures = _MetWeights.state_of(parts), _captures(x.device)
+        streams = _store.met.find(parts, state)
+        # A graph begins when all before it has ended: there only writes in the graph itself matter, which change the state.
+        overlaps = streams is not None and (captures or stream in streams)
+    kernels.module.launch(plan, _buffer(x), _buffer(y), stream=stream, workspace=_buffer(workspace), epilogue=() if bias is None else (_buffer(bias),), weights=(weight,), constant_weights=overlaps)
+    # What is captured has not run.
+    if constant_weights and not overlaps and not captures:
+        _store.met.add(stream, parts, state)
     return y
 
 
@@ -390,7 +458,7 @@ def _buffer(tensor):
     return (0, 0) if tensor is None else (tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
 
-def _linear_of_fakes(x, packed, packed_scales, packed_zeros, bias, output_scale, n, k, scheme, output, artifact):
+def _linear_of_fakes(x, packed, packed_scales, packed_zeros, bias, output_scale, n, k, scheme, output, artifact, constant_weights=False):
     _check_linear(x, packed, bias, n, k, output)
     return x.new_empty((*x.shape[:-1], n), dtype=_TYPES[output])
 
@@ -404,7 +472,7 @@ def _dequantize_of_fakes(packed, packed_scales, packed_zeros, output_scale, n, k
 
 
 def _setup_backward(ctx, inputs, output):
-    x, packed, packed_scales, packed_zeros, bias, output_scale, n, k, scheme, _, _ = inputs
+    x, packed, packed_scales, packed_zeros, bias, output_scale, n, k, scheme, *_ = inputs
     ctx.save_for_backward(packed, packed_scales, packed_zeros)
     ctx.weight = (output_scale, n, k, scheme)
     ctx.x_dtype, ctx.bias_dtype = x.dtype, None if bias is None else bias.dtype
@@ -418,7 +486,7 @@ def _backward(ctx, grad):
         grad_x = (grad.float() @ weight).to(ctx.x_dtype)
     if ctx.needs_input_grad[4]:
         grad_bias = grad.float().flatten(0, -2).sum(0).to(ctx.bias_dtype)
-    return (grad_x, None, None, None, grad_bias) + (None,) * 6
+    return (grad_x, None, None, None, grad_bias) + (None,) * 7
 
 
 _library.impl("linear", _linear_on_cpu, "CPU")
@@ -443,10 +511,16 @@ class QuantLinear(torch.nn.Module):
     Its buffers are the packed weight (docs/Weights.md) as bytes, so that
     model.half() and the like leave them alone; the type of x, f16 or bf16 on a
     GPU, is that of the result. `artifact` is a directory with kernels, or empty.
-    The weight is no parameter: gradients reach x and the bias.
+    The weight is no parameter: gradients reach x and the bias. `constant_weights`,
+    an attribute, promises that the buffers are written, if at all, by operations of
+    PyTorch on them, which it counts (load_state_dict, copy_; not through `.data`, in
+    replayed CUDA graphs, or by others): on Hopper and later their kernels then start
+    while the one before them ends.
     """
 
-    def __init__(self, packed, packed_scales, packed_zeros, output_scale, in_features, out_features, scheme, bias=None, artifact=""):
+    constant_weights = False
+
+    def __init__(self, packed, packed_scales, packed_zeros, output_scale, in_features, out_features, scheme, bias=None, artifact="", constant_weights=False):
         super().__init__()
         parsed = parse_scheme(scheme)
         _check_weight(packed, packed_scales, packed_zeros, out_features, in_features, parsed)
@@ -454,6 +528,7 @@ class QuantLinear(torch.nn.Module):
         self.scheme = parsed.text
         self.output_scale = float(output_scale)
         self.artifact = artifact
+        self.constant_weights = bool(constant_weights)
         self.register_buffer("packed", packed)
         self.register_buffer("packed_scales", packed_scales)
         self.register_buffer("packed_zeros", packed_zeros)
@@ -462,7 +537,7 @@ class QuantLinear(torch.nn.Module):
         self.register_parameter("bias", bias)
 
     def forward(self, x):
-        return torch.ops.quant_llm.linear(x, self.packed, self.packed_scales, self.packed_zeros, self.bias, self.output_scale, self.out_features, self.in_features, self.scheme, _NAMES.get(x.dtype, "f32"), self.artifact)
+        return torch.ops.quant_llm.linear(x, self.packed, self.packed_scales, self.packed_zeros, self.bias, self.output_scale, self.out_features, self.in_features, self.scheme, _NAMES.get(x.dtype, "f32"), self.artifact, self.constant_weights)
 
     def dequantize(self, dtype=torch.float32):
         """The weight [out_features, in_features]."""
@@ -488,7 +563,7 @@ class QuantLinear(torch.nn.Module):
         self.output_scale = state["output_scale"]
 
     def extra_repr(self):
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, scheme='{self.scheme}'"
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, scheme='{self.scheme}'{', constant_weights=True' if self.constant_weights else ''}"
 
 
 def prepare_kernels(model, dtype=torch.float16):
@@ -508,7 +583,7 @@ _HEADS = "lm_head|embed"
 _GROUP_BYTES = 4 << 30
 
 
-def quantize_model_(model, recipe="int4", *, options=None, include=None, exclude=None, progress=None, diagnostic=None):
+def quantize_model_(model, recipe="int4", *, options=None, include=None, exclude=None, constant_weights=False, progress=None, diagnostic=None):
     """Replaces the torch.nn.Linear of a model by QuantLinear, in place.
 
     `recipe` is the element of FineQuant's quantization (docs/FineQuant.md), such
@@ -519,8 +594,9 @@ def quantize_model_(model, recipe="int4", *, options=None, include=None, exclude
     `include` and `exclude` are regular expressions that select modules by name; if
     there is neither, all but an output head (lm_head) are taken, unless `recipe` is
     a whole scheme. Modules that share their weight with others, such as the head
-    with the embedding, stay as they are. Needs the compiler. Returns the model,
-    which is as it was if anything fails.
+    with the embedding, stay as they are. `constant_weights` is the promise of
+    QuantLinear for all of them. Needs the compiler. Returns the model, which is as
+    it was if anything fails.
     """
     _check_model(model)
     if isinstance(options, Mapping) and (named := {"include", "exclude"} & set(options)):
@@ -547,6 +623,7 @@ def quantize_model_(model, recipe="int4", *, options=None, include=None, exclude
                 new = archive.make_linear(weight, weight.name, old.bias, "").to(old.weight.device)
                 # The file goes, and what is mapped from it with it.
                 new.load_state_dict({key: value.clone() for key, value in new.state_dict().items()}, assign=True)
+                new.constant_weights = bool(constant_weights)
                 replacements[old] = new.train(old.training)
             if modules:
                 raise QuantLLMError(f"expected all weights to be quantized but not {', '.join(modules)}")
@@ -554,32 +631,33 @@ def quantize_model_(model, recipe="int4", *, options=None, include=None, exclude
     return model
 
 
-def load_quantized(model, path, *, strict=True, progress=None, diagnostic=None):
+def load_quantized(model, path, *, strict=True, constant_weights=False, progress=None, diagnostic=None):
     """Replaces the torch.nn.Linear of a model by those of a directory.
 
     `path` is an artifact of build_artifact or of quant-llm-to-gpu, which needs no
     compiler, or a directory that `quant-llm quantize` wrote. The names of
     weights are those of the model's parameters. Of the latter, dense
     parameters of the model that the directory has are loaded, too. `strict`
-    refuses a directory with weights that the model does not have. Returns the
+    refuses a directory with weights that the model does not have.
+    `constant_weights` is the promise of QuantLinear for all of them. Returns the
     model.
     """
     _check_model(model)
     path = os.path.abspath(check_path(path))
     if os.path.isfile(os.path.join(path, "manifest.json")):
-        _load_artifact(model, path, strict)
+        _load_artifact(model, path, strict, constant_weights)
         return model
     if not os.path.isfile(os.path.join(path, "model.mlir")):
         raise QuantLLMError(f"expected an artifact (manifest.json) or a directory that quant-llm quantize wrote (model.mlir) but found neither in '{path}'")
     with tempfile.TemporaryDirectory(prefix="quant-llm-") as scratch:
         archive, weights = pack_model(path, scratch, progress=progress, diagnostic=diagnostic)
         archive = _Archive(archive)
-        _replace_all(model, [(weight, weight.name, archive, "") for weight in weights], strict, copy=True)
+        _replace_all(model, [(weight, weight.name, archive, "") for weight in weights], strict, constant_weights, copy=True)
     _load_dense(model, path)
     return model
 
 
-def _load_artifact(model, path, strict):
+def _load_artifact(model, path, strict, constant_weights):
     # Opened by the runtime, everything in it is checked.
     artifact = gpu.Artifact(path)
     archives, found, seen = {}, [], set()
@@ -596,7 +674,7 @@ def _load_artifact(model, path, strict):
             if name not in seen:
                 seen.add(name)
                 found.append((_Weight(name, linear.n, linear.k, linear.scheme), key, archives[file], path))
-    _replace_all(model, found, strict, copy=False)
+    _replace_all(model, found, strict, constant_weights, copy=False)
 
 
 class _Weight:
@@ -604,7 +682,7 @@ class _Weight:
         self.name, self.n, self.k, self.scheme = name, n, k, scheme
 
 
-def _replace_all(model, weights, strict, copy):
+def _replace_all(model, weights, strict, constant_weights, copy):
     modules, unknown, new = dict(model.named_modules(remove_duplicate=False)), [], []
     for weight, key, archive, artifact in weights:
         name = weight.name.removesuffix(".weight")
@@ -627,6 +705,7 @@ def _replace_all(model, weights, strict, copy):
             made = made.to(device)
         if copy:
             made.load_state_dict({key: value.clone() for key, value in made.state_dict().items()}, assign=True)
+        made.constant_weights = bool(constant_weights)
         replacements[old] = made.train(old.training)
     _replace(model, replacements)
 

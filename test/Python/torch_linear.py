@@ -8,6 +8,8 @@
 and launches on a driver that computes on the host."""
 
 import copy
+import ctypes
+import gc
 import json
 import os
 import shutil
@@ -98,6 +100,7 @@ def test_opcheck(scheme, bias):
     for x in (torch.randn(3, 72), torch.randn(2, 3, 72).requires_grad_(), torch.randn(0, 72), torch.randn(72, 5).T):
         results = torch.library.opcheck(torch.ops.quant_llm.linear.default, arguments_of(layer, x.detach().half().requires_grad_(x.requires_grad)))
         assert set(results.values()) == {"SUCCESS"}
+        torch.library.opcheck(torch.ops.quant_llm.linear.default, (*arguments_of(layer, x.detach().half()), True))
     torch.library.opcheck(torch.ops.quant_llm.dequantize.default, (layer.packed, layer.packed_scales, layer.packed_zeros, layer.output_scale, 40, 72, layer.scheme, torch.float16))
 
 
@@ -127,6 +130,7 @@ def test_compile():
         def __init__(self):
             super().__init__()
             self.up, self.down = make_layer(n=40, k=72)[0], make_layer(n=72, k=40, bias=True)[0]
+            self.down.constant_weights = True
 
         def forward(self, x):
             return x + self.down(torch.nn.functional.silu(self.up(x)))
@@ -214,7 +218,9 @@ def test_state(tmp_path):
     assert half.packed_scales.dtype == torch.uint8 and torch.equal(half.dequantize(), layer.dequantize())
     with pytest.raises(QuantLLMError, match="expected a weight \\[40, 72\\] under the scheme"):
         layer.set_extra_state(make_layer(n=39)[0].get_extra_state())
-    assert "in_features=72, out_features=40, bias=True, scheme='int4" in repr(layer)
+    assert "in_features=72, out_features=40, bias=True, scheme='int4" in repr(layer) and "constant" not in repr(layer)
+    layer.constant_weights = True
+    assert copy.deepcopy(layer).constant_weights and "constant_weights=True" in repr(layer)
 
 
 def small_model():
@@ -227,7 +233,9 @@ def small_model():
 def test_quantize_model(dtype, recipe, options, error):
     model = small_model().to(dtype)
     weights = {name: module.weight.detach().float() for name, module in model.items()}
-    assert ql.quantize_model_(model, recipe, options=options) is model
+    constant = options is not None
+    assert ql.quantize_model_(model, recipe, options=options, constant_weights=constant) is model
+    assert model["first"].constant_weights == model["second"].constant_weights == constant
     for name in ("first", "second"):
         assert isinstance(model[name], ql.QuantLinear)
         assert relative(model[name].dequantize(), weights[name].double()) < error
@@ -348,7 +356,7 @@ def test_load_quantized(quantized):
     expected = Model.load(quantized, cache=False).forward(tokens)
     model = ql.load_quantized(skeleton(quantized), quantized)
     layers = [module for module in model.modules() if isinstance(module, ql.QuantLinear)]
-    assert len(layers) == 14
+    assert len(layers) == 14 and not any(layer.constant_weights for layer in layers)
     actual = logits_of(model, tokens)
     assert np.linalg.norm(actual - expected) < 1e-3 * np.linalg.norm(expected)
 
@@ -390,7 +398,8 @@ torch.save({{name: module.dequantize() for name, module in model.named_modules()
     manifest["linears"].remove(second)
     (pair / "manifest.json").write_text(json.dumps(manifest))
     assert len(gpu.Artifact(pair).linears) == 13
-    model = ql.load_quantized(skeleton(quantized), pair)
+    model = ql.load_quantized(skeleton(quantized), pair, constant_weights=True)
+    assert all(module.constant_weights for module in model.modules() if isinstance(module, ql.QuantLinear))
     assert all(torch.equal(weights[name], module.dequantize()) for name, module in model.named_modules() if isinstance(module, ql.QuantLinear))
     assert sum(isinstance(module, ql.QuantLinear) for module in model.modules()) == 14
     with pytest.raises(QuantLLMError, match="exists already; choose another name"):
@@ -544,6 +553,75 @@ def test_kernels_are_compiled_once(device, monkeypatch):
     fake = type("Device", (), {"type": "cuda", "index": 0})()
     with pytest.raises(QuantLLMError, match="prepare_kernels"):
         device.get(fake, calls[0], "")
+
+
+def test_constant_weights(device, monkeypatch):
+    """Launches that may start before the kernel before them has ended: those whose weights an earlier one of the stream met."""
+    monkeypatch.setattr(ql, "compile_kernels", lambda *arguments: kernels_of_tests(*arguments, dependent_launch=1))
+    stream, captures = 0, False
+    monkeypatch.setattr(ql, "_stream_of", lambda device: stream)
+    monkeypatch.setattr(ql, "_captures", lambda device: captures)
+    driver = ctypes.CDLL(os.environ["QUANT_LLM_CUDA_DRIVER"])
+    layer, weight = make_layer(n=72, k=200)
+    x = torch.randn(5, 200).half()
+
+    def overlaps(layer=layer, constant=True):
+        y = ql._linear_on_gpu(*arguments_of(layer, x), constant)
+        assert relative(y, x.double() @ weight.T) < 2e-3
+        return bool(driver.fakeCudaOverlaps())
+
+    def first_is_plain(*arguments):
+        assert [overlaps(*arguments) for _ in range(3)] == [False, True, True]
+
+    assert not overlaps(constant=False) and not overlaps(constant=False)
+    first_is_plain()
+    assert not overlaps(constant=False) and overlaps()
+    stream = 7
+    first_is_plain()
+    stream = 0
+    assert overlaps()
+    # Weights that PyTorch knows to be written, and others at their place, also of the same contents.
+    with torch.no_grad():
+        for buffer in (layer.packed, layer.packed_scales):
+            buffer.copy_(buffer.clone())
+            first_is_plain()
+            buffer.view(-1)[:8].add_(0)
+            first_is_plain()
+    layer.load_state_dict(layer.state_dict())
+    first_is_plain()
+    layer.load_state_dict({name: value.clone() for name, value in layer.state_dict().items()}, assign=True)
+    first_is_plain()
+    layer.packed_scales = layer.packed_scales.clone()
+    first_is_plain()
+    layer.packed_scales.data = layer.packed_scales.clone()
+    first_is_plain()
+    # Graphs: what was met before, on any stream; what is met in one has not run.
+    stream, captures = 8, True
+    assert overlaps() and overlaps()
+    layer.packed.copy_(layer.packed.clone())
+    assert not overlaps() and not overlaps()
+    captures = False
+    first_is_plain()
+    # Buffers that are copied for each launch, and those whose writes nobody counts.
+    bytes = torch.zeros(layer.packed.numel() + 16, dtype=torch.uint8)
+    begin = (1 - bytes.data_ptr()) % 16
+    layer.packed = bytes[begin : begin + layer.packed.numel()].view(layer.packed.shape).copy_(layer.packed)
+    assert not any(overlaps() for _ in range(3))
+    with torch.inference_mode():
+        uncounted = copy.deepcopy(layer)
+        uncounted.packed = uncounted.packed.clone()
+        assert not any(overlaps(uncounted) for _ in range(3))
+    layer.packed = layer.packed.clone()
+    first_is_plain()
+    with torch.inference_mode():
+        assert overlaps()
+    # Nothing is kept of what is gone.
+    other, before = copy.deepcopy(layer), len(device.met.records)
+    first_is_plain(other)
+    assert len(device.met.records) == before + 1
+    del other
+    gc.collect()
+    assert len(device.met.records) == before
 
 
 @pytest.mark.parametrize("output", ["bf16", "f32"])

@@ -249,6 +249,64 @@ def check_stream_k():
     return f"workspaces of {used} bytes"
 
 
+@torch.no_grad()
+def check_constant_weights():
+    """Launches that start while the kernel before them ends: the same bits, also of weights that were written just before."""
+    layers = [make_layer(INT4, 576, 576, False, seed=seed)[0] for seed in range(6)]
+    other = make_layer(INT4, 576, 576, False, seed=9)[0]
+    x = random(7, 576)
+
+    def run(constant):
+        y = x
+        for first, second in zip(layers[::2], layers[1::2]):
+            first.constant_weights = second.constant_weights = constant
+            y = torch.nn.functional.layer_norm(second(first(y)), (576,))
+        return y
+
+    expected = run(False)
+    expect(all(torch.equal(run(True), expected) for _ in range(50)), "bits differ")
+    streams = [torch.cuda.Stream() for _ in range(3)]
+    results = []
+    torch.cuda.synchronize()
+    for stream in streams * 10:
+        with torch.cuda.stream(stream):
+            results.append(run(True))
+    torch.cuda.synchronize()
+    expect(all(torch.equal(result, expected) for result in results), "bits differ on several streams")
+    # A graph, with a copy and a fill between kernels; weights that change between replays.
+    graph, copied = torch.cuda.CUDAGraph(), torch.empty_like(x)
+    with torch.cuda.graph(graph):
+        y = run(True)
+        copied.copy_(y)
+        filled = torch.zeros_like(y)
+        again = layers[0](copied + filled)
+    for state in (layers[3].state_dict(), other.state_dict(), layers[3].state_dict()):
+        state = {name: value.clone() for name, value in state.items()}
+        layers[2].load_state_dict(state)
+        graph.replay()
+        first, second = y.clone(), again.clone()
+        expected = run(False)
+        expect(torch.equal(first, expected), "a replay differs after weights were written")
+        layers[0].constant_weights = False
+        expect(torch.equal(second, layers[0](expected)), "a replay differs behind a copy")
+    # Written while the GPU has work to do, and used at once.
+    states = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in (layers[0], other)]
+    layer, busy = layers[1], random(4096, 4096)
+    layer.constant_weights = False
+    wanted = []
+    for state in states:
+        layer.load_state_dict(state)
+        wanted.append(layer(x))
+    layer.constant_weights = True
+    results = []
+    for i in range(60):
+        torch.mm(busy, busy)
+        layer.load_state_dict(states[i % 2])
+        results.append([layer(x) for _ in range(3)])
+    torch.cuda.synchronize()
+    expect(all(torch.equal(y, wanted[i % 2]) for i, three in enumerate(results) for y in three), "stale weights")
+
+
 def check_gradient():
     layer, weight, _ = make_layer(INT4, 576, 576, False)
     x = random(5, 576).requires_grad_()
