@@ -264,11 +264,11 @@ QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunchWithWeights(
     void *stream, const QuantLLMCudaOperands *operands,
     const QuantLLMCudaWeight *weights, size_t numWeights);
 
-/* The same for a plan of a grouped layer. Tokens offsets[e] to before
- * offsets[e + 1] of x are those of expert e: offsets ascend from 0 to m, and
- * are device memory at a multiple of their size. They are read by the kernel,
- * which makes one launch of all experts; if they are wrong, some of y is not
- * written or has other values, but no other memory is touched. */
+/* quantLLMCudaModuleLaunch for a plan of a grouped layer. Tokens offsets[e] to
+ * before offsets[e + 1] of x are those of expert e: offsets ascend from 0 to m,
+ * and are device memory at a multiple of their size. They are read by the
+ * kernel, which makes one launch of all experts; if they are wrong, some of y
+ * is not written or has other values, but no other memory is touched. */
 QUANT_LLM_CUDA_EXPORTED QuantLLMCudaStatus quantLLMCudaModuleLaunchGrouped(
     const QuantLLMCudaModule *module, const QuantLLMCudaPlan *plan,
     void *stream, const QuantLLMCudaOperands *operands,

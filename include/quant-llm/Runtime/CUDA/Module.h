@@ -214,7 +214,7 @@ public:
   }
 
   /// As launch(), with the weights of the module copied as a whole to
-  /// `weights`.
+  /// `weights`: a copy that has ended, and is as constant as they are.
   CudaStatus launchWithWeights(const Plan &plan, Stream stream,
                                const LaunchOperands &operands,
                                DevicePointer weights) const;
