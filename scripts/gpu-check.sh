@@ -98,6 +98,11 @@ pack() {
     mkdir -p "$bundle/grouped"
     "$PYTHON" "$bundle/checks/make_grouped.py" "$GROUPED" "$bundle/grouped" --opt "$build/bin/quant-opt" --chip "$CHIP"
   fi
+  # One module of all families that overlap.
+  if [ "$CHIP" = sm_90a ]; then
+    say "Compiling the overlapping launches for $CHIP"
+    "$PYTHON" "$bundle/checks/check_overlap.py" compile "$bundle/overlap" --opt "$build/bin/quant-opt" --chip "$CHIP"
+  fi
   if [ -n "$BENCH" ]; then
     pack_layers "$bundle" "$build" "$BENCH"
     # What is timed needs no more than the packed weights.
@@ -170,6 +175,8 @@ run() {
     step "grouped-$GROUPED" "$PYTHON" "$BUNDLE/checks/check_grouped.py" "${directories[@]}" --quiet \
       --library "$BUNDLE/libQuantLLMRuntime.so" --json "$BUNDLE/log/grouped-$GROUPED.json" --limit "${QUANT_LLM_GPU_LIMIT:-200}"
   fi
+  [ ! -d "$BUNDLE/overlap" ] || step overlap "$PYTHON" "$BUNDLE/checks/check_overlap.py" run "$BUNDLE/overlap" \
+    --library "$BUNDLE/libQuantLLMRuntime.so"
   [ ! -d "$BUNDLE/python" ] || step torch env PYTHONPATH="$BUNDLE/python" QUANT_LLM_CACHE_DIR="$BUNDLE/cache" \
     "$PYTHON" "$BUNDLE/checks/check_torch.py"
   directories "$BUNDLE/layers/smoke"

@@ -43,6 +43,14 @@ StageLayout::StageLayout(const KernelProblem &problem,
   perWeight = strips * (codesPerStrip + scalesPerStrip + zerosPerStrip);
   stage = roundUp(codes + problem.numWeights * perWeight, 1024);
 
+  // A copy takes a thread some ten cycles, for which the activations of the
+  // first stage wait.
+  constexpr int64_t kMostEarlyCopies = 8;
+  int64_t kinds = 1 + (scalesPerStrip != 0) + (zerosPerStrip != 0);
+  earlyStages = std::clamp<int64_t>(kMostEarlyCopies /
+                                        (kinds * strips * problem.numWeights),
+                                    1, config.stages);
+
   // 512 bytes per fragment and weight.
   fragments = strips * (config.tokenTile / 8);
   ownFragments = (fragments + config.split - 1) / config.split;

@@ -42,6 +42,10 @@ struct StageLayout {
   int64_t perWeight;
   int64_t stage;
 
+  /// Stages whose weights a producer asks for before it waits for what writes
+  /// the activations.
+  int64_t earlyStages;
+
   /// Fragments of 16 rows and 8 tokens of the tile, and those of them that one
   /// CTA finishes.
   int64_t fragments;

@@ -156,8 +156,6 @@ private:
   /// The two halves of filling a stage, in this order.
   void produceWeights(Value chunk, Value slot);
   void produceActivations(Value chunk, Value slot);
-  /// Stages whose weights are asked for before the activations are awaited.
-  int64_t earlyStages() const;
   Values consumeProduced();
   void copyStage(Value chunk, Value slot);
   void copyActivations(Value chunk, Value stage);
@@ -328,17 +326,6 @@ void MmaKernel::produceActivations(Value chunk, Value slot) {
   });
 }
 
-/// A copy takes a thread some ten cycles, for which the activations of the
-/// first stage wait.
-int64_t MmaKernel::earlyStages() const {
-  constexpr int64_t kMostCopies = 8;
-  int64_t kinds = 1;
-  if (layout.groups != 0)
-    kinds += 1 + (getZeroBytes(problem.scheme) != 0);
-  int64_t copies = kinds * layout.strips * problem.numWeights;
-  return std::clamp<int64_t>(kMostCopies / copies, 1, config.stages);
-}
-
 void MmaKernel::initializeBarriers() {
   b.prefetchTensorMap(frame.tensorMapX);
   for (int64_t slot = 0; slot != config.stages; ++slot) {
@@ -382,7 +369,7 @@ void MmaKernel::emitProducer() {
   b.ifThen(isIssuer, [&] {
     // Weights come while earlier kernels still make X. The first round over
     // the ring waits for no consumer.
-    int64_t early = earlyStages();
+    int64_t early = layout.earlyStages;
     Value numEarly = b.min(chunkCount, early);
     b.loop(b.i32(0), numEarly, b.i32(1),
            [&](Value index) { produceWeights(chunkAt(index), index); });

@@ -18,8 +18,18 @@
 // CHECK: nvvm.griddepcontrol wait
 // CHECK: nvvm.mma.sync
 // PTX: .entry linear_64x1024_int4_few_tokens_16x8(
+// PTX-NOT: griddepcontrol.wait
 // PTX: griddepcontrol.launch_dependents;
+// PTX-NOT: {{cp.async.bulk.tensor|griddepcontrol.wait}}
+// PTX: cp.async.bulk.shared::cluster.global
+// PTX-NOT: cp.async.bulk.tensor
 // PTX: griddepcontrol.wait;
+// PTX: cp.async.bulk.tensor
+// PTX: .entry linear_64x1024_int4_wgmma_64x64(
+// PTX: griddepcontrol.launch_dependents;
+// PTX-NOT: cp.async.bulk.tensor
+// PTX: griddepcontrol.wait;
+// PTX: cp.async.bulk.tensor
 
 // CHECK-LABEL: llvm.func @linear_64x1024_int4_wgmma_64x64(
 // CHECK-SAME: dependent_launch = 1 : i32

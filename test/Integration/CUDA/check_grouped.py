@@ -126,7 +126,10 @@ def make_problem(case, weights):
         def route(self, counts):
             self.counts = counts
             self.owner = torch.repeat_interleave(torch.arange(self.experts, device="cuda"), torch.tensor(counts, device="cuda"))
-            self.offsets = torch.tensor([0] + counts, device="cuda").cumsum(0).to(torch.int64 if case["offsets"] == "i64" else torch.int32)
+            self.offsets = self.offsets_of(counts)
+
+        def offsets_of(self, counts):
+            return torch.tensor([0] + counts, device="cuda").cumsum(0).to(torch.int64 if case["offsets"] == "i64" else torch.int32)
 
         def product(self, x, weight):
             parts, begin = [], 0
@@ -154,6 +157,7 @@ def worker(options):
     import harness
 
     harness.start()
+    feeder = harness.Feeder.make()
 
     def check(runtime, problem, case, label, m, name, counts, memory):
         problem.route(counts)
@@ -166,9 +170,13 @@ def worker(options):
             return f"ok   {label} m=0", {"case": label, "m": 0, "passed": True}
         data = harness.Case(problem, m, options)
         offsets = harness.Guarded.of(problem.offsets, offset=8)
-        operands = [(buffer.address, buffer.size) for buffer in data.operand_buffers]
-        launch = runtime.prepare_grouped(plan, (data.x_buffer.address, data.x_buffer.size), (data.y_buffer.address, data.y_buffer.size), (offsets.address, offsets.size), operands)
-        text, record = data.check(launch, {"offsets": offsets, "weights": memory})
+
+        def prepare(buffers):
+            return runtime.prepare_grouped(plan, buffers["x"], buffers["y"], buffers["offsets"], [buffers[f"epilogue{i}"] for i in range(len(problem.operand_types))])
+
+        launch = prepare({**data.buffers(), "offsets": (offsets.address, offsets.size)})
+        # Launches that overlap read these offsets and others in turn: as many tokens, dealt otherwise.
+        text, record = data.check(launch, {"offsets": offsets, "weights": memory}, (prepare, feeder, ({"offsets": problem.offsets}, {"offsets": problem.offsets_of(counts[1:] + counts[:1])})))
         # Offsets that make no sense: results are unspecified, but nothing else may change.
         kept = offsets.bytes.clone()
         generator = torch.Generator(device="cuda").manual_seed(m)

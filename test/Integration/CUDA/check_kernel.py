@@ -129,6 +129,7 @@ class Checker:
         self.options = options
         harness.start()
         self.driver = Driver()
+        self.feeder = harness.Feeder.make(self.driver)
         self.problems = {}
         self.loaded = None, None
         self.read_limit = harness.ReadLimit(self.driver) if options.time else None
@@ -194,13 +195,12 @@ class Checker:
         addresses.update({f"epilogue{i}": buffer.address for i, buffer in enumerate(case.operand_buffers)})
         addresses.update({f"output_scale{i}": pack.output_scale for i, pack in enumerate(packs)})
         launch = self.launch(desc, function, m, grid, addresses)
-        chain = None
-        if desc.get("dependent_launch"):
-            # A kernel that reads what the one before it wrote, if that is enough, in other memory.
-            second = self.harness.Guarded(case.y_buffer.size, offset=self.options.offset)
-            enough = case.y_buffer.size >= case.x_buffer.size
-            chain = [launch, self.launch(desc, function, m, grid, {**addresses, "x": addresses["y" if enough else "x"], "y": second.address})], second
-        text, record = case.check(launch, {**weight_buffers, "workspace": workspace}, chain)
+
+        def prepare(buffers):
+            return self.launch(desc, function, m, grid, {**addresses, **{name: address for name, (address, _) in buffers.items()}})
+
+        overlap = (prepare, self.feeder, ({}, {})) if desc.get("dependent_launch") else None
+        text, record = case.check(launch, {**weight_buffers, "workspace": workspace}, overlap)
         record["grid"] = grid
         return text, record, addresses, (case, workspace)
 

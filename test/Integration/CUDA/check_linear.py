@@ -237,6 +237,7 @@ def worker(options):
     import schemes
 
     harness.start()
+    feeder = harness.Feeder.make()
     loaded = None
     epilogues = dict(text.split("=", 1) for text in options.epilogue)
 
@@ -272,8 +273,11 @@ def worker(options):
                 yield f"ok   {label} {linear.n}x{linear.k} m=0", {"case": label, "m": 0, "passed": True}
                 continue
             data = harness.Case(problem, m, options)
-            launch = runtime.prepare(plan, (data.x_buffer.address, data.x_buffer.size), (data.y_buffer.address, data.y_buffer.size), (workspace.address, plan.workspace_bytes), [(buffer.address, buffer.size) for buffer in data.operand_buffers])
-            text, record = data.check(launch, {"workspace": workspace, "weights": loaded.memory})
+
+            def prepare(buffers, plan=plan, workspace=workspace):
+                return runtime.prepare(plan, buffers["x"], buffers["y"], (workspace.address, plan.workspace_bytes), [buffers[f"epilogue{i}"] for i in range(len(operands))])
+
+            text, record = data.check(prepare(data.buffers()), {"workspace": workspace, "weights": loaded.memory}, (prepare, feeder, ({}, {})))
             failure = launch_at_once(options.threads, runtime, plan, data)
             if failure:
                 text, record["passed"] = f"{text} | {failure}", False

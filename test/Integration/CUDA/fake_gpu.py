@@ -75,16 +75,19 @@ def become_cpu():
     cuda = torch.cuda
     cuda.Stream, cuda.Event, cuda.CUDAGraph = Stream, Event, Graph
     cuda.empty_cache = lambda: None
-    cuda.synchronize = lambda: setattr(FakeDriver, "unfinished", None)
+    cuda.synchronize = lambda: FakeDriver.unfinished.clear()
+    cuda.get_device_capability = lambda: (9, 0)
     cuda.stream = lambda stream: contextlib.nullcontext()
     cuda.get_device_properties = lambda device: types.SimpleNamespace(L2_cache_size=1 << 16, multi_processor_count=4)
 
 
 become_cpu()
 
+import check_grouped  # noqa: E402
 import check_kernel  # noqa: E402
 import check_linear  # noqa: E402
 import driver  # noqa: E402
+import harness  # noqa: E402
 import schemes  # noqa: E402
 
 
@@ -93,12 +96,19 @@ import schemes  # noqa: E402
 # ---------------------------------------------------------------------------
 
 
+def put_back(current, address, begin, old):
+    """Puts what was at `begin` into the copy of what is at the address, where they meet."""
+    low, high = max(begin, address), min(begin + len(old), address + len(current))
+    if low < high:
+        current[low - address : high - address] = old[low - begin : high - begin]
+
+
 class FakeDriver:
     """A kernel that computes y from x, with a fault."""
 
     fault, checker, desc, launches = None, None, None, 0
-    # The address of what the launch before writes, if nobody has waited for it.
-    unfinished = None
+    # What the launch before writes, as it was before, if nobody has waited for it: {address: bytes}.
+    unfinished = {}
 
     def call(self, *arguments):
         pass
@@ -116,6 +126,12 @@ class FakeDriver:
         return (ctypes.c_char * 192)(), 0
 
     def prepare(self, function, grid, threads, shared_bytes, cluster, arguments, overlaps=False):
+        def feed(values):
+            copies = [(to, source, 16 * n) for to, source, n in zip(*[iter(values)] * 3)]
+            FakeDriver.unfinished = {to: ctypes.string_at(to, size) for to, _, size in copies if size}
+            for to, source, size in copies:
+                ctypes.memmove(to, source, size)
+
         def view(address, shape):
             return torch.frombuffer((ctypes.c_char * (2 * shape[0] * shape[1])).from_address(address.value), dtype=torch.float16).reshape(shape)
 
@@ -123,11 +139,33 @@ class FakeDriver:
             cls = FakeDriver
             if function.startswith("read"):
                 return
+            if function == "feed":
+                feed([argument.value for argument in arguments[:9]])
+                return
             cls.launches += 1
             named = dict(zip(cls.desc["args"], arguments))
             m, (problem, _) = named["m"].value, cls.checker.problem(cls.desc)
-            x, y = view(named["x"], (m, problem.k)), view(named["y"], (m, problem.n))
-            result = (x.double() @ problem.exact[0].T).to(torch.float16)
+
+            def stale(name, shape):
+                """As a kernel sees it that does not wait for it."""
+                address, size = named[name].value, 2 * shape[0] * shape[1]
+                current = bytearray(ctypes.string_at(address, size))
+                for begin, old in cls.unfinished.items() if overlaps else ():
+                    if cls.fault == "does not wait for a kernel" and begin != address:
+                        continue
+                    put_back(current, address, begin, old)
+                return torch.frombuffer(current, dtype=torch.float16).reshape(shape)
+
+            def is_unfinished(address):
+                return overlaps and any(begin <= address < begin + len(old) for begin, old in cls.unfinished.items())
+
+            y = view(named["y"], (m, problem.n))
+            x, operand = view(named["x"], (m, problem.k)), view(named["epilogue0"], (1, problem.n))
+            if cls.fault in ("does not wait", "does not wait for a kernel"):
+                x = stale("x", (m, problem.k))
+            if cls.fault == "does not wait for operands":
+                operand = stale("epilogue0", (1, problem.n))
+            result = (x.double() @ problem.exact[0].T + operand.double()).to(torch.float16)
             if cls.fault == "wrong element":
                 result[m // 2, 0] += 1
             if cls.fault == "imprecise":
@@ -138,9 +176,14 @@ class FakeDriver:
                 result[:] = torch.nan
             if cls.fault == "not deterministic" and cls.launches % 7 == 0:
                 result[0, 0] = -result[0, 0]
-            if cls.fault == "does not wait" and overlaps and cls.unfinished == named["x"].value:
-                result[0, 0] = 0
-            cls.unfinished = named["y"].value
+            # Sums that were in the workspace before the launch before has ended, a result that was written before.
+            if cls.fault == "uses the workspace at once" and is_unfinished(named["workspace"].value + harness.ZEROS):
+                result[0, 0] = torch.nan
+            if cls.fault == "writes at once" and is_unfinished(named["y"].value):
+                result = y.clone()
+            if cls.fault == "leaves a flag" and is_unfinished(named["x"].value):
+                ctypes.memset(named["workspace"].value + 4, 1, 1)
+            cls.unfinished = {named["y"].value: ctypes.string_at(named["y"].value, 2 * m * problem.n)}
             if cls.fault == "skips an element":
                 result[m - 1, problem.n - 1] = y[m - 1, problem.n - 1]
             y.copy_(result)
@@ -152,6 +195,8 @@ class FakeDriver:
         return launch
 
 
+driver.Driver = FakeDriver
+
 FAULTS = {
     None: None,
     "wrong element": "error above",
@@ -160,6 +205,11 @@ FAULTS = {
     "spreads NaN": "NaN or infinity misplaced",
     "not deterministic": "differs in",
     "does not wait": "launches that overlap differ",
+    "does not wait for a kernel": "launches that overlap differ",
+    "does not wait for operands": "launches that overlap differ",
+    "uses the workspace at once": "launches that overlap differ",
+    "writes at once": "launches that overlap differ",
+    "leaves a flag": "launches that overlap leave the workspace without its zeros",
     "skips an element": "error above",
     "writes before": "written outside of y",
     "writes behind": "written outside of y",
@@ -167,22 +217,21 @@ FAULTS = {
 
 
 def test_kernels(directory):
-    driver.Driver = FakeDriver
     image = os.path.join(directory, "kernel.cubin")
     with open(image, "w") as file:
         file.write("nothing")
     for scheme in ("int4, block = [1, 128], scale = f16", "uint3, block = [1, 32], scale = bf16, zero = int"):
-        names = ["tensor_map_x", "x", "packed0", "packed_scales0"] + ["packed_zeros0"] * ("zero" in scheme) + ["output_scale0", "y", "workspace", "m"]
+        names = ["tensor_map_x", "x", "packed0", "packed_scales0"] + ["packed_zeros0"] * ("zero" in scheme) + ["output_scale0", "epilogue0", "y", "workspace", "m"]
         desc = {"name": "k", "n": 72, "k": 136, "scheme": scheme, "threads": 128, "shared_bytes": 1000, "token_tile": 16, "row_tile": 64, "grid": "tiles", "args": names, "tensor_map_x": {"box_k": 64, "box_tokens": 16}, "dependent_launch": 1}
+        desc.update({"epilogue": [{"type": "f16"}], "epilogue_steps": ["bias"], "workspace_bytes": harness.ZEROS + 4096})
         for fault, message in FAULTS.items():
-            # Only a result as wide as x is the x of the next launch.
-            desc["n"] = 136 if fault == "does not wait" else 72
             options = types.SimpleNamespace(time=fault is None, seed=1, offset=16, repeat=8, tokens=[5, 40])
             checker = check_kernel.Checker(options)
             FakeDriver.fault, FakeDriver.checker, FakeDriver.desc = fault, checker, desc
             for line, record in checker.run("case", desc, image):
                 assert record["passed"] == (fault is None), line
                 assert message is None or message in line, line
+                assert record["overlap"] == [True, True], line
                 if fault is None:
                     assert record["us"] > 0 and record["read_limit_us"] > 0 and record["cublas_us"] > 0, record
 
@@ -261,13 +310,75 @@ def run_linear(directory, library):
         return output.read()
 
 
-def test_linears(directory, library, cuda):
-    os.environ["QUANT_LLM_CUDA_DRIVER"] = cuda
+def run_grouped(directory, library):
+    """What a worker of check_grouped.py prints."""
+    options = types.SimpleNamespace(directories=[directory], library=library, tokens=[0, 1, 9], time=False, seed=1, offset=16, repeat=3, start=0)
+    with tempfile.TemporaryFile("w+") as output, contextlib.redirect_stdout(output):
+        check_grouped.worker(options)
+        output.seek(0)
+        return output.read()
+
+
+def with_faults(original, third):
+    """Runtime.prepare, or that of experts, of launches with the fault. `third` is what their third buffer is."""
+
+    def prepare(self, plan, x, y, more, epilogue):
+        launch = original(self, plan, x, y, more, epilogue)
+        faults = {"does not wait": x, "does not wait for offsets": more if third == "offsets" else (None, 0)}
+
+        def run(stream):
+            address, size = faults.get(FakeDriver.fault, (None, 0))
+            if size:
+                now = ctypes.string_at(address, size)
+                current = bytearray(now)
+                for begin, old in FakeDriver.unfinished.items():
+                    put_back(current, address, begin, old)
+                ctypes.memmove(address, bytes(current), size)
+            before = {y[0]: ctypes.string_at(*y)} if y[1] else {}
+            offsets = list(struct.unpack(f"{more[1] // 4}i", ctypes.string_at(*more))) if third == "offsets" else [0]
+            # Of offsets that make no sense the fake driver knows nothing.
+            if offsets[0] == 0 and offsets == sorted(offsets) and offsets[-1] <= plan.m:
+                launch(stream)
+            if size:
+                ctypes.memmove(address, now, size)
+            FakeDriver.unfinished = before
+
+        run.keep = launch
+        return run
+
+    return prepare
+
+
+def test_grouped(directory, library):
+    # Names and sizes as check_grouped.py makes them; 32-bit offsets.
+    case = {"name": "experts", "experts": 3, "n": 48, "k": 96, "scheme": "int4, block = [1, 32], scale = f16", "act": "f16", "out": "f16", "steps": "", "offsets": "i32"}
+    write_artifact(directory, case["n"], case["k"], experts=case["experts"])
+    path = os.path.join(directory, "manifest.json")
+    with open(path) as file:
+        manifest = json.load(file)
+    manifest["linears"][0]["packed"]["keys"] = ["w0"]
+    with open(path, "w") as file:
+        json.dump(manifest, file)
+    with open(os.path.join(directory, "case.json"), "w") as file:
+        json.dump(case, file)
+    for fault in (None, "does not wait", "does not wait for offsets"):
+        FakeDriver.fault = fault
+        text = run_grouped(directory, library)
+        assert text.count("ok  ") == (9 if fault is None else 1) and "@done" in text, text
+        assert text.count("launches that overlap differ") == (0 if fault is None else 16), text
+    FakeDriver.fault = None
+
+
+def test_linears(directory, library):
     write_artifact(directory)
     text = run_linear(directory, library)
     for line in ("ok   layer 72x200 m=0", "ok   layer 72x200 m=1 product err", "ok   layer 72x200 m=7 product err", "skip layer m=101", "@done"):
         assert line in text, text
     assert "FAIL" not in text, text
+    FakeDriver.fault = "does not wait"
+    text = run_linear(directory, library)
+    assert text.count("launches that overlap differ") == 2 * 2 and "@done" in text, text
+    FakeDriver.fault = None
     # One code of the weights that are the reference is changed.
     path = os.path.join(directory, "weights.safetensors")
     with open(path, "r+b") as file:
@@ -287,7 +398,12 @@ if __name__ == "__main__":
             os.makedirs(directory, exist_ok=True)
             write_artifact(directory, kernel_group=int(group), experts=int(experts), epilogue=epilogue)
         sys.exit()
+    library, os.environ["QUANT_LLM_CUDA_DRIVER"] = sys.argv[1:3]
+    check_linear.Runtime.prepare = with_faults(check_linear.Runtime.prepare, "workspace")
+    check_grouped.GroupedRuntime.prepare_grouped = with_faults(check_grouped.GroupedRuntime.prepare_grouped, "offsets")
     with tempfile.TemporaryDirectory() as scratch:
         test_kernels(scratch)
-        test_linears(scratch, *sys.argv[1:3])
+        test_linears(scratch, library)
+    with tempfile.TemporaryDirectory() as scratch:
+        test_grouped(scratch, library)
     print("the checks find faults: ok")

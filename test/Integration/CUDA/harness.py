@@ -11,6 +11,8 @@ import torch
 from schemes import FLOAT_TYPES
 
 GUARD = 4096
+# What is zero at the beginning of a workspace before and after each launch.
+ZEROS = 16384
 ACTIVATIONS = {
     "silu": lambda v: v * torch.sigmoid(v),
     "gelu": lambda v: 0.5 * v * (1 + torch.erf(v * math.sqrt(0.5))),
@@ -51,6 +53,121 @@ class Guarded:
 
     def intact(self):
         return bool((self.storage[: self.begin] == 0xFF).all()) and bool((self.storage[self.begin + self.size :] == 0xFF).all())
+
+
+class Pieces:
+    """Buffers of {name: bytes} between guard zones in one guarded memory, so that one copy fills all of them."""
+
+    def __init__(self, sizes, offset):
+        self.sizes, self.begin, end = sizes, {}, 0
+        for name, size in sizes.items():
+            self.begin[name] = end + offset
+            end += -(-(offset + size) // 256) * 256 + GUARD
+        self.memory = Guarded(end)
+
+    def address(self, name):
+        return self.memory.address + self.begin[name]
+
+    def bytes(self, name):
+        return self.memory.bytes[self.begin[name] : self.begin[name] + self.sizes[name]]
+
+    def fill(self, values):
+        for name, value in values.items():
+            self.bytes(name).copy_(value.contiguous().view(torch.uint8).flatten())
+        return self
+
+
+def feed_kernel():
+    """PTX of a kernel that copies up to three times `n` vectors of 16 bytes. The next one may start at once; this one waits for those before it,
+    and then some time, in which one that does not wait reads and writes."""
+    parameters = ", ".join(f".param .u64 to{i}, .param .u64 from{i}, .param .u64 n{i}" for i in range(3))
+    copies = "\n".join(
+        f"""  ld.param.u64 %rd1, [to{i}];
+  ld.param.u64 %rd2, [from{i}];
+  ld.param.u64 %rd3, [n{i}];
+  cvta.to.global.u64 %rd1, %rd1;
+  cvta.to.global.u64 %rd2, %rd2;
+  mov.u64 %rd4, %rd10;
+COPY{i}:
+  setp.ge.u64 %p1, %rd4, %rd3;
+  @%p1 bra DONE{i};
+  shl.b64 %rd5, %rd4, 4;
+  add.s64 %rd6, %rd2, %rd5;
+  ld.global.v4.u32 {{%r4,%r5,%r6,%r7}}, [%rd6];
+  add.s64 %rd6, %rd1, %rd5;
+  st.global.v4.u32 [%rd6], {{%r4,%r5,%r6,%r7}};
+  add.s64 %rd4, %rd4, %rd11;
+  bra COPY{i};
+DONE{i}:"""
+        for i in range(3)
+    )
+    return f""".version 7.8
+.target sm_90
+.address_size 64
+.visible .entry feed({parameters}, .param .u64 cycles)
+{{
+  .reg .pred %p<2>;
+  .reg .b32 %r<8>;
+  .reg .b64 %rd<16>;
+  griddepcontrol.launch_dependents;
+  griddepcontrol.wait;
+  ld.param.u64 %rd9, [cycles];
+  mov.u64 %rd7, %clock64;
+SPIN:
+  mov.u64 %rd8, %clock64;
+  sub.s64 %rd8, %rd8, %rd7;
+  setp.lt.u64 %p1, %rd8, %rd9;
+  @%p1 bra SPIN;
+  mov.u32 %r1, %ctaid.x;
+  mov.u32 %r2, %ntid.x;
+  mov.u32 %r3, %tid.x;
+  mad.lo.u32 %r1, %r1, %r2, %r3;
+  cvt.u64.u32 %rd10, %r1;
+  mov.u32 %r1, %nctaid.x;
+  mul.lo.u32 %r1, %r1, %r2;
+  cvt.u64.u32 %rd11, %r1;
+{copies}
+  ret;
+}}
+"""
+
+
+class Feeder:
+    """Launches that write what the next ones read, while those may already run. None of it without an instruction to wait (below sm_90)."""
+
+    # Few CTAs, so that the next kernel starts on all other multiprocessors, and some 20 us, more than a start takes.
+    GRID, THREADS, CYCLES = 8, 512, 40000
+
+    @staticmethod
+    def make(driver=None):
+        if torch.cuda.get_device_capability()[0] < 9:
+            return None
+        if driver is None:
+            from driver import Driver
+
+            driver = Driver()
+        return Feeder(driver)
+
+    def __init__(self, driver):
+        self.driver = driver
+        self.function = driver.function(driver.load(feed_kernel().encode()), "feed", 0)
+        self.poison = None
+
+    def prepare(self, copies, workspace=None):
+        """launch(stream) that makes copies of guarded memory, (to, from), and fills what has to hold no zeros of a workspace with NaN."""
+        from driver import pointer
+
+        parts = [(to.address, source.address, to.size // 16) for to, source in copies]
+        if workspace is not None and workspace.size > ZEROS:
+            size = (workspace.size - ZEROS) // 16 * 16
+            if self.poison is None or self.poison.numel() < size:
+                self.poison = torch.full((size,), 0xFF, dtype=torch.uint8, device="cuda")
+            parts.append((workspace.address + ZEROS, self.poison.data_ptr(), size // 16))
+        parts += [(0, 0, 0)] * (3 - len(parts))
+        arguments = [pointer(value) for part in parts for value in part] + [pointer(self.CYCLES)]
+        launch = self.driver.prepare(self.function, (self.GRID, 1, 1), self.THREADS, 0, 1, arguments, overlaps=True)
+        launch.poison = self.poison
+        return launch
 
 
 def apply_epilogue(steps, accumulators, operands):
@@ -196,6 +313,11 @@ class Case:
         buffers.update({f"epilogue{i}": Guarded.of(operand) for i, operand in enumerate(self.operands)})
         return buffers
 
+    def buffers(self):
+        """{name: (address, bytes)} of what a launch reads and writes."""
+        buffers = {"x": self.x_buffer, "y": self.y_buffer, **{f"epilogue{i}": buffer for i, buffer in enumerate(self.operand_buffers)}}
+        return {name: (buffer.address, buffer.size) for name, buffer in buffers.items()}
+
     def output(self):
         return self.y_buffer.view(self.problem.output, (self.m, self.problem.n))
 
@@ -205,20 +327,82 @@ class Case:
         torch.cuda.synchronize()
         return self.output()
 
-    def chain_agrees(self, launches, last):
-        """Whether launches one right after the other, several rounds of them in a graph, end in the bits of launches that wait for each other."""
-        for launch in launches:
-            self.run(launch, torch.cuda.Stream())
-        expected = last.bytes.clone()
-        for buffer in (self.y_buffer, last):
-            buffer.bytes.fill_(0x5A)
-        capture(torch.cuda.Stream(), launches * 4).replay()
-        torch.cuda.synchronize()
-        return same_bits(last.bytes, expected) and last.intact()
+    def inputs(self, extra, seed):
+        """What a launch reads, by name: x, the operands, and `extra`; with a seed other values of the same shapes."""
+        if seed is None:
+            x, operands = self.x, self.operands
+        else:
+            generator = torch.Generator(device="cuda").manual_seed(seed * 7777777 + self.m)
+            x = torch.randn((self.m, self.problem.k), generator=generator, device="cuda").to(self.problem.activation)
+            operands = self.problem.operands(self.m, generator)
+        return {"x": x, **{f"epilogue{i}": operand for i, operand in enumerate(operands)}, **extra}
 
-    def check(self, launch, others, chain=None):
-        """Text and record of everything that launch(stream) may do wrong. `others` are the guarded buffers of the kernel, by name; `chain` are
-        launches that may overlap each other, of which the last writes the guarded buffer beside them."""
+    def link(self):
+        """The name of what a launch can read of the result of the one before it without making NaN of it: x, an operand, or none. Where the
+        result is smaller, the rest are random numbers."""
+        if self.problem.output.itemsize == self.problem.activation.itemsize:
+            return "x"
+        names = [f"epilogue{i}" for i, kind in enumerate(self.problem.operand_types) if FLOAT_TYPES[kind] == self.problem.output]
+        return names[0] if names else None
+
+    def overlap_agrees(self, prepare, feeder, extra, first, workspace):
+        """Whether launches that overlap give the bits of launches that wait for each other: what is wrong, or None, and whether stale inputs, and stale
+        results of the launch before, would show. In each of three rounds the feeder writes all that a launch reads where it read it in the round before, with two inputs in
+        turn (at first there is NaN), as late as it can, a launch uses that, and another the result of that launch, all with one
+        workspace. Every result has memory of its own; before a launch may write, the feeder writes NaN there, and into the workspace."""
+        rounds, offset = 3, self.options.offset
+        y_size, link = self.y_buffer.size, self.link()
+        for seed in range(1, 9):
+            inputs = [self.inputs(extra[0], None), self.inputs(extra[1], self.options.seed + seed)]
+            sizes = {name: value.numel() * value.element_size() for name, value in inputs[0].items()}
+            shared = Pieces(sizes, offset)
+            images = [Pieces(sizes, offset).fill(values) for values in inputs]
+            # The result of the first launch of a round, or more, if the second reads more, and that of the second.
+            results = {"first": max(y_size, sizes[link]) if link else y_size, "second": y_size}
+            poison = Pieces(results, offset)
+            if link:
+                poison.bytes("first").view(torch.uint8)[: sizes[link]].copy_(inputs[1][link].contiguous().view(torch.uint8).flatten())
+                poison.bytes("first")[:y_size].fill_(0xFF)
+            written = [Pieces(results, offset) for _ in range(rounds)]
+            launches = []
+            for i, out in enumerate(written):
+                copies = [(shared.memory, images[i % 2].memory), (out.memory, poison.memory)]
+                launches.append(feeder.prepare(copies, workspace))
+                reads = {name: (shared.address(name), size) for name, size in sizes.items()}
+                launches.append(prepare({**reads, "y": (out.address("first"), y_size)}))
+                if link:
+                    reads[link] = out.address("first"), sizes[link]
+                launches.append(prepare({**reads, "y": (out.address("second"), y_size)}))
+            everything = [shared, *written]
+
+            stream = torch.cuda.Stream()
+            for launch in launches:
+                launch(stream.cuda_stream)
+                torch.cuda.synchronize()
+            expected = [pieces.memory.storage.clone() for pieces in everything]
+            # With inputs whose results are equal (of one element under a relu, for instance), nothing would show.
+            shows = [not torch.equal(written[0].bytes(name)[:y_size], written[1].bytes(name)[:y_size]) for name in ("first", "second")]
+            if all(shows) or y_size > 4096:
+                break
+        shows = [shows[0], shows[1] and link is not None]
+        if not same_bits(written[0].bytes("first")[:y_size], first.contiguous().view(torch.uint8).flatten()):
+            return "a launch after one that writes its inputs differs", shows
+        for pieces in everything:
+            pieces.memory.bytes.fill_(0xFF)
+        capture(stream, launches).replay()
+        torch.cuda.synchronize()
+        wrong = [i for i, (pieces, bits) in enumerate(zip(everything, expected)) if not torch.equal(pieces.memory.storage, bits)]
+        if workspace is not None and bool(workspace.bytes[:ZEROS].any()):
+            workspace.bytes.fill_(0)
+            return "launches that overlap leave the workspace without its zeros", shows
+        if not wrong:
+            return None, shows
+        where = ", ".join(f"round {i}" if i else "the inputs" for i in wrong)
+        return f"launches that overlap differ from launches one by one: {where} of {rounds}", shows
+
+    def check(self, launch, others, overlap=None):
+        """Text and record of everything that launch(stream) may do wrong. `others` are the guarded buffers of the kernel, by name; `overlap` is for
+        launches that may overlap each other: prepare({name: (address, bytes)}), which gives launch(stream), the feeder or None, and two times what else they read."""
         problem, x, operands, m = self.problem, self.x, self.operands, self.m
         failures = []
         streams = [torch.cuda.Stream(), torch.cuda.Stream()]
@@ -242,8 +426,10 @@ class Case:
         if not same_bits(self.output(), first):
             failures.append("a graph replay differs")
 
-        if chain is not None and not self.chain_agrees(*chain):
-            failures.append("launches that overlap differ from launches one by one")
+        shows = None
+        if overlap is not None and overlap[1] is not None:
+            failure, shows = self.overlap_agrees(*overlap, first, others.get("workspace"))
+            failures += [failure] if failure else []
 
         # NaN and infinity, in every token that has one and in no other.
         special = x.clone()
@@ -270,7 +456,7 @@ class Case:
         if broken:
             failures.append("written outside of " + ", ".join(broken))
         text = f"err {error:.2e} (dense {dense_error:.2e})" + "".join(f" | {failure}" for failure in failures)
-        return text, {"m": m, "rel_error": error, "dense_error": dense_error, "failures": failures, "passed": not failures}
+        return text, {"m": m, "rel_error": error, "dense_error": dense_error, "overlap": shows, "failures": failures, "passed": not failures}
 
 
 def time_graph(launches, replays=30, warmup=3):

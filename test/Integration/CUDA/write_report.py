@@ -15,6 +15,7 @@ import sys
 STEPS_OF_TESTS = {
     "grouped.test": ["grouped-smoke"],
     "linear.test": ["layers-smoke", "verify", "kernels-wide", "kernels-random-30-2"],
+    "overlap.test": ["overlap"],
     "torch.test": ["torch"],
 }
 
@@ -55,6 +56,8 @@ def summarize(path):
     ratios = sorted(record["rel_error"] / max(record["dense_error"], 1e-12) for record in compared)
     failed = [record for record in records if not record["passed"]]
     summary = {"cases": len(records), "failed": len(failed), "failures": failed[:50]}
+    overlap = [record["overlap"] for record in records if record.get("overlap")]
+    summary["overlap"] = {"cases": len(overlap), "stale_inputs_show": sum(inputs for inputs, _ in overlap), "stale_results_show": sum(results for _, results in overlap)}
     if compared:
         summary.update({"median_error_ratio": ratios[len(ratios) // 2], "largest_error_ratio": ratios[-1], "elements_compared": sum(record["m"] * record.get("n", 0) for record in compared)})
         summary["kernels"] = len({(record["case"], record.get("kernel")) for record in compared})
@@ -134,6 +137,12 @@ def main(bundle, markdown, data):
     for name, summary in matrices.items():
         numbers = [f"{summary[key]:.2f}" if key in summary else "-" for key in ("median_error_ratio", "largest_error_ratio")]
         lines.append(f"| {name} | {summary.get('kernels', '-')} | {summary['cases']} | {summary['failed']} | {numbers[0]} | {numbers[1]} |")
+    overlap = {key: sum(summary["overlap"][key] for summary in matrices.values()) for key in ("cases", "stale_inputs_show", "stale_results_show")}
+    lines += [
+        "",
+        f"{overlap['cases']} cases were launched one right after the other, too, with two inputs in turn. A launch that does not wait for what writes its inputs gives other results in "
+        f"{overlap['stale_inputs_show']} of them, one that does not wait for the launch before, whose result it reads, in {overlap['stale_results_show']}.",
+    ]
     failures = [(name, record) for name, summary in matrices.items() for record in summary["failures"][:20]]
     lines += [""] if failures else []
     for name, record in failures:
