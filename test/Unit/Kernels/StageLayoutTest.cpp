@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "quant-llm/Kernels/StageLayout.h"
+#include "quant-llm/Numerics/Element.h"
 
 #include <gtest/gtest.h>
 
