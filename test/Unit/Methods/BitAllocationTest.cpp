@@ -130,6 +130,51 @@ TEST(BitAllocationTest, ManyItemsWithoutCommonUnit) {
   EXPECT_NE(none.message().find("give fewer candidates"), std::string::npos);
 }
 
+TEST(BitAllocationTest, ThousandsOfItems) {
+  // 64 rows each, of two lengths; widths 2, 3 and 4 by groups of 32, 64, 192.
+  std::mt19937 random(9);
+  Items items(2500);
+  int64_t budget = 13;
+  for (std::vector<BitOption> &options : items) {
+    int64_t columns = random() % 4 ? 576 : 1536;
+    double weight = std::exp(static_cast<double>(random() % 1000) / 150.0) *
+                    static_cast<double>(random() % 997 + 1);
+    for (int bits = 2; bits <= 4; ++bits)
+      for (int64_t group : {32, 64, 192}) {
+        if (bits == 4 && group == 32)
+          continue;
+        double noise = 1.0 + static_cast<double>(random() % 200) / 1000.0;
+        options.push_back({64 * (columns * bits / 8 + columns / group * 3),
+                           weight * std::pow(4.0, -bits) *
+                               std::pow(static_cast<double>(group), 0.3) *
+                               noise});
+      }
+    ASSERT_EQ(options.size(), 8U);
+    budget += options[4].cost; // 3 bits by 64
+  }
+  Result<BitAllocation> found =
+      allocateBits(items, budget, /*maxStates=*/int64_t(1) << 24);
+  ASSERT_TRUE(found.ok()) << found.message();
+  EXPECT_LE(found->cost, budget);
+  EXPECT_GT(static_cast<double>(found->cost),
+            0.9999 * static_cast<double>(budget));
+  // No multiplier's bound may exceed the error, and the best one is near it.
+  double bound = 0;
+  for (double multiplier = 1e-9; multiplier < 1e3; multiplier *= 1.05) {
+    double sum = -multiplier * static_cast<double>(budget);
+    for (const std::vector<BitOption> &options : items) {
+      double least = HUGE_VAL;
+      for (const BitOption &option : options)
+        least = std::min(least, option.error + multiplier * static_cast<double>(
+                                                                option.cost));
+      sum += least;
+    }
+    bound = std::max(bound, sum);
+  }
+  EXPECT_GE(found->error, bound * (1 - 1e-12));
+  EXPECT_LT(found->error, bound * 1.001);
+}
+
 TEST(BitAllocationTest, BadInput) {
   auto fails = [](const Items &items, int64_t budget, const char *text) {
     Result<BitAllocation> found = allocateBits(items, budget);
