@@ -52,6 +52,7 @@ enum class SchemeError {
   Output,         ///< squared error of the outputs
   RelativeOutput, ///< the same, divided by the square of the outputs
   Fisher,         ///< squared errors times the Fisher diagonal
+  FisherOutput,   ///< squared errors of outputs times their squared gradients
 };
 
 /// True for the methods that need the Hessian of a weight's inputs.

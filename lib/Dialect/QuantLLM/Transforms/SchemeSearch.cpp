@@ -19,6 +19,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 using namespace mlir;
 using namespace quant_llm;
@@ -33,6 +34,8 @@ StringRef quant_llm::getSchemeErrorName(SchemeError error) {
     return "relative-output";
   case SchemeError::Fisher:
     return "fisher";
+  case SchemeError::FisherOutput:
+    return "fisher-output";
   }
   llvm_unreachable("an error without name");
 }
@@ -98,6 +101,10 @@ void SchemeSearch::setScheme(WeightClass &weights, SchemeAttr scheme,
         << Arg("scheme", Attribute(scheme)) << Arg("reason", reason);
 }
 
+static bool needsFisher(SchemeError error) {
+  return error == SchemeError::Fisher || error == SchemeError::FisherOutput;
+}
+
 LogicalResult SchemeSearch::verifyStatistics(WeightClass::Member &member) {
   if (!statistics)
     return success();
@@ -108,11 +115,12 @@ LogicalResult SchemeSearch::verifyStatistics(WeightClass::Member &member) {
         "calibration files know the inputs of no other op; use the error "
         "weight");
   int64_t n = linear.getN(), k = linear.getK();
-  const bool isFisher = kind == SchemeError::Fisher;
-  Status status = statistics->checkShape(
-      isFisher ? statistic::fisher : statistic::hessian,
-      member.parameter.getSymName().str(),
-      isFisher ? std::vector<int64_t>{n, k} : std::vector<int64_t>{k, k});
+  const std::string name = member.parameter.getSymName().str();
+  Status status = Status::success();
+  if (needsFisher(kind))
+    status = statistics->checkShape(statistic::fisher, name, {n, k});
+  if (status.ok() && kind != SchemeError::Fisher)
+    status = statistics->checkShape(statistic::hessian, name, {k, k});
   if (!status.ok())
     return linear.emitOpError(status.message());
   return success();
@@ -231,6 +239,58 @@ static double sumSquares(const MatrixView &matrix,
   return std::accumulate(rows.begin(), rows.end(), 0.0);
 }
 
+namespace {
+/// What rows of a weight count by in the error FisherOutput: the mean squared
+/// gradient of the loss with respect to an output n is estimated by
+/// sum_k F_nk / tr(H), so that the scale of H does not matter.
+struct RowWeights {
+  RowWeights(const std::vector<float> &fisher,
+             const std::vector<float> &hessian, int64_t n, int64_t k);
+  /// Multiplies row n of A - W, in the place of A, by the root of its weight.
+  void apply(const MatrixView &matrix, std::vector<float> &values,
+             unsigned threads) const;
+
+  std::vector<float> roots; ///< at most 1
+  double scale = 0.0;       ///< of the squares of `roots`
+};
+} // namespace
+
+RowWeights::RowWeights(const std::vector<float> &fisher,
+                       const std::vector<float> &hessian, int64_t n, int64_t k)
+    : roots(static_cast<size_t>(n)) {
+  double trace = 0.0, largest = 0.0;
+  for (int64_t i = 0; i < k; ++i)
+    trace += hessian[static_cast<size_t>(i * k + i)];
+  std::vector<double> sums(static_cast<size_t>(n));
+  for (int64_t row = 0; row < n; ++row) {
+    const float *begin = fisher.data() + row * k;
+    double sum = std::accumulate(begin, begin + k, 0.0);
+    sums[static_cast<size_t>(row)] = sum;
+    largest = std::max(largest, sum);
+  }
+  // Without gradients or inputs nothing counts.
+  if (!(trace > 0.0) || !(largest > 0.0))
+    return;
+  scale = largest / trace;
+  for (auto [root, sum] : llvm::zip_equal(roots, sums))
+    root = static_cast<float>(std::sqrt(std::max(sum, 0.0) / largest));
+}
+
+void RowWeights::apply(const MatrixView &matrix, std::vector<float> &values,
+                       unsigned threads) const {
+  parallelFor(matrix.n, threads, [&](int64_t begin, int64_t end) {
+    std::vector<float> row(static_cast<size_t>(matrix.k));
+    for (int64_t n = begin; n < end; ++n) {
+      loadRow(matrix, n, 0, matrix.k, row.data());
+      for (int64_t i = 0; i < matrix.k; ++i) {
+        float &value = values[static_cast<size_t>(n * matrix.k + i)];
+        value = (value - row[static_cast<size_t>(i)]) *
+                roots[static_cast<size_t>(n)];
+      }
+    }
+  });
+}
+
 LogicalResult SchemeSearch::measure(WeightClass &weights,
                                     ArrayRef<SchemeAttr> schemes,
                                     std::vector<double> &errors) {
@@ -244,14 +304,16 @@ LogicalResult SchemeSearch::measure(WeightClass &weights,
     const MatrixView &view = matrix->view;
     std::unique_ptr<OutputErrorMeter> meter;
     std::vector<float> fisher;
+    std::optional<RowWeights> rowWeights;
     double reference = 1.0;
-    if (kind == SchemeError::Fisher) {
+    if (needsFisher(kind)) {
       Result<std::vector<float>> values =
           statistics->read(statistic::fisher, name, {view.n, view.k});
       if (!values.ok())
         return member.linear->emitOpError(values.message());
       fisher = values.take();
-    } else if (kind != SchemeError::Weight) {
+    }
+    if (kind != SchemeError::Fisher && kind != SchemeError::Weight) {
       FailureOr<std::vector<float>> hessian =
           readStatistic(*statistics, statistic::hessian,
                         cast<LinearOp>(*member.linear), parameter);
@@ -261,6 +323,8 @@ LogicalResult SchemeSearch::measure(WeightClass &weights,
           HessianView{hessian->data(), view.k});
       if (kind == SchemeError::RelativeOutput)
         reference = meter->compute(view, nullptr, threads);
+      if (kind == SchemeError::FisherOutput)
+        rowWeights.emplace(fisher, *hessian, view.n, view.k);
     }
     std::vector<float> values(static_cast<size_t>(view.n * view.k));
     for (auto [i, attr] : llvm::enumerate(schemes)) {
@@ -273,10 +337,17 @@ LogicalResult SchemeSearch::measure(WeightClass &weights,
       if (!status.ok())
         return parameter.emitOpError("cannot be quantized: ")
                << status.message();
-      double error =
-          meter ? meter->compute(view, values.data(), threads)
-                : sumSquares(view, values,
-                             fisher.empty() ? nullptr : fisher.data(), threads);
+      double error;
+      if (rowWeights) {
+        rowWeights->apply(view, values, threads);
+        MatrixView weighted{values.data(), SourceType::F32, view.n, view.k};
+        error = rowWeights->scale * meter->compute(weighted, nullptr, threads);
+      } else if (meter) {
+        error = meter->compute(view, values.data(), threads);
+      } else {
+        error = sumSquares(view, values,
+                           fisher.empty() ? nullptr : fisher.data(), threads);
+      }
       // Without outputs there is no error of outputs.
       if (kind == SchemeError::RelativeOutput)
         error = reference > 0.0 ? error / reference : 0.0;

@@ -5,8 +5,12 @@
 // RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4.2 sensitivity=weight report=weight.json' -o weight.mlir
 // RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4.2 sensitivity=relative-output calibration=fisher.safetensors any-model report=relative-output.json' -o relative.mlir
 // RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=3.9 sensitivity=fisher bits=2,3,4 groups=16,32,-1 calibration=fisher.safetensors any-model report=fisher.json threads=3' -o fisher.mlir
-// RUN: %python %S/Inputs/check_bits.py . output weight relative-output fisher
+// RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=3.9 sensitivity=fisher-output bits=2,3,4 groups=16,32,-1 calibration=fisher.safetensors any-model report=fisher-output.json threads=3' -o fisher-output.mlir
+// RUN: %python %S/Inputs/check_bits.py . output weight relative-output fisher fisher-output
 // RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=3.9 sensitivity=fisher bits=2,3,4 groups=16,32,-1 calibration=fisher.safetensors any-model threads=1' | diff - fisher.mlir
+// RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=3.9 sensitivity=fisher-output bits=2,3,4 groups=16,32,-1 calibration=fisher.safetensors any-model threads=1' | diff - fisher-output.mlir
+// RUN: FileCheck %s --check-prefix=ROWS < fisher-output.mlir
+// ROWS: reason = "allocated: uint{{[234]}} of the fisher-output errors uint2 by 16: {{.*}}"
 // RUN: FileCheck %s < output.mlir
 // RUN: FileCheck %s --check-prefix=REMARKS < remarks.txt
 // REMARKS: allocated | Category:quant-llm-allocate-bits | parameter=w, reason="allocated: uint{{.*}}", scheme="#quant_llm.scheme<uint{{[2346]}}, block = [1, 32]
@@ -40,6 +44,16 @@
 // Files.
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4 sensitivity=fisher calibration=half-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=HALF
 // HALF: error: 'quant_llm.linear' op 'half-fisher.safetensors' has no statistic 'fisher' of 'v'
+// RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4 sensitivity=fisher-output calibration=half-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=HALF
+// RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4 sensitivity=fisher-output calibration=only-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=ONLY
+// ONLY: error: 'quant_llm.linear' op 'only-fisher.safetensors' has no statistic 'hessian' of 'w'
+// Neither a large H nor tiny gradients change the choice.
+// RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=3.9 sensitivity=fisher-output bits=2,3,4 calibration=fisher.safetensors any-model report=plain.json' -o plain.mlir
+// RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=3.9 sensitivity=fisher-output bits=2,3,4 calibration=tiny-fisher.safetensors any-model report=tiny.json' -o tiny.mlir
+// RUN: %python -c "import json; a, b = (json.load(open(n)) for n in ('plain.json', 'tiny.json')); assert abs(b['error'] / a['error'] / 1e-30 - 1) < 1e-3, (a, b); assert [w['chosen'] for w in a['weights']] == [w['chosen'] for w in b['weights']]"
+// No gradients: no errors, and the least bytes.
+// RUN: quant-opt chosen.mlir -quant-llm-allocate-bits='budget=3.9 sensitivity=fisher-output bits=2,3,4 calibration=no-gradients.safetensors any-model' | FileCheck %s --check-prefix=NOGRADIENTS
+// NOGRADIENTS-COUNT-2: allocated: uint2 of the fisher-output errors uint2: 0.00e+00
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4 calibration=wrong.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=WRONG
 // WRONG: error: 'quant_llm.linear' op 'wrong.safetensors': hessian of 'w': expected the shape [96, 96] but got [95, 95]
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4 calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=MODEL

@@ -25,7 +25,10 @@ def AllocateBits : CheckedPass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
     - `weight`: `|dW|^2`;
     - `output`: `tr(dW H dW^T)` with the second moments H of the inputs, the statistic `hessian`;
     - `relative-output`: the same divided by `tr(W H W^T)`;
-    - `fisher`: `sum F dW^2` with the Fisher diagonal, which estimates the change of the loss.
+    - `fisher`: `sum F dW^2` with the Fisher diagonal, which estimates the change of the loss;
+    - `fisher-output`: `sum_n f_n dW_n H dW_n^T / tr(H)` with `f_n = sum_k F_nk`, another estimate of it: `f_n / tr(H)` is the
+      mean squared gradient with respect to output n if it does not depend on the inputs, and errors of the elements of a row
+      that cancel in the outputs do not count. Needs both statistics; for a diagonal H and such gradients it is `fisher`.
 
     The low-rank part of a scheme counts with its bytes, but not in the errors: they are those of the codes, which it mends
     when `quant-llm-quantize` computes it.
@@ -53,16 +56,18 @@ def AllocateBits : CheckedPass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
                "Sizes of groups along the inputs to choose from (-1: the whole row); by default what "
                "the scheme has">,
     CheckedOption<"sensitivity", "sensitivity", "::quant_llm::SchemeError", "::quant_llm::SchemeError::Output",
-           "What is made small: weight, output, relative-output or fisher",
+           "What is made small: weight, output, relative-output, fisher or fisher-output",
            [{::llvm::cl::values(
              clEnumValN(::quant_llm::SchemeError::Weight, "weight", "squared error of the elements"),
              clEnumValN(::quant_llm::SchemeError::Output, "output", "squared error of the outputs"),
              clEnumValN(::quant_llm::SchemeError::RelativeOutput, "relative-output",
                         "the same, divided by the square of the outputs"),
              clEnumValN(::quant_llm::SchemeError::Fisher, "fisher",
-                        "squared errors times the Fisher diagonal"))}]>,
+                        "squared errors times the Fisher diagonal"),
+             clEnumValN(::quant_llm::SchemeError::FisherOutput, "fisher-output",
+                        "squared errors of outputs times their squared gradients"))}]>,
     CheckedOption<"calibration", "calibration", "std::string", "\"\"",
-           "Calibration file with hessian, or fisher; required but for weight">,
+           "Calibration file with hessian, fisher or both; required but for weight">,
     CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
     CheckedOption<"report", "report", "std::string", "\"\"",

@@ -36,3 +36,7 @@ fisher = {f"fisher/{name}": np.exp(2 * random.normal(size=(n, 96))).astype(np.fl
 write("fisher.safetensors", {"hessian/w": hessian, **fisher}, aliases='{"v": "w"}')
 write("half-fisher.safetensors", {"hessian/w": hessian, "fisher/w": fisher["fisher/w"]}, aliases='{"v": "w"}')
 write("huge.safetensors", {"hessian/w": (hessian * np.float32(1e33)).astype(np.float32)}, aliases='{"v": "w"}')
+write("only-fisher.safetensors", fisher)
+tiny = {name: values * np.float32(1e-30) for name, values in fisher.items()}
+write("tiny-fisher.safetensors", {"hessian/w": (hessian * np.float32(1e30)).astype(np.float32), **tiny}, aliases='{"v": "w"}')
+write("no-gradients.safetensors", {"hessian/w": hessian, **{name: 0 * values for name, values in fisher.items()}}, aliases='{"v": "w"}')
