@@ -163,7 +163,7 @@ def find_calibration(arguments, recipe):
     if wanted.tokens == "text" and not arguments.text:
         raise QuantLLMError(f"the recipe '{recipe.name}' needs a text to calibrate with (--text FILE), or a calibration file (--calibration FILE)")
     if wanted.tokens == "random" and arguments.text:
-        raise QuantLLMError(f"--text: the recipe '{recipe.name}' draws tokens at random")
+        raise QuantLLMError(f"--text: the recipe '{recipe.name}' draws tokens at random; leave --text out")
     path = os.path.normpath(arguments.output) + ".calibration.safetensors"
     if os.path.lexists(path):
         raise QuantLLMError(f"'{path}' exists already; take it (--calibration), or remove it")
