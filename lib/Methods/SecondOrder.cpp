@@ -38,6 +38,10 @@ static constexpr int64_t panelRows = 32;
 static constexpr int64_t blockColumns = 128;
 /// Each retry has ten times the damping of the one before.
 static constexpr int maxDampingRetries = 4;
+/// Sides of the blocks by which Hessians are factored and their factors
+/// inverted, whatever the number of threads: it does not change the sums.
+static constexpr int64_t factorBlock = 96;
+static constexpr int64_t inverseBlock = 32;
 
 /// to[j] -= sum over i < count of matrix[i * stride + j] * from[i], for j in
 /// [begin, end); to and from are [.][panelRows].
@@ -129,14 +133,17 @@ namespace {
 /// The whole symmetric matrix, times the power of two that brings the mean of
 /// its diagonal to [1, 2): whatever its scale, sums over it are in range.
 struct ScaledHessian {
-  explicit ScaledHessian(const HessianView &hessian)
+  ScaledHessian(const HessianView &hessian, int threads)
       : exponent(std::ilogb(getMeanDiagonal(hessian))) {
-    auto k = static_cast<size_t>(hessian.k);
-    values.resize(k * k);
-    for (int64_t i = 0, at = 0; i < hessian.k; ++i)
-      for (int64_t j = 0; j < hessian.k; ++j, ++at)
-        values[static_cast<size_t>(at)] = static_cast<float>(
-            std::ldexp(static_cast<double>(hessian.at(i, j)), -exponent));
+    int64_t k = hessian.k;
+    values.resize(static_cast<size_t>(k * k));
+    double factor = std::ldexp(1.0, -exponent);
+    parallelFor(k, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t j = 0; j < k; ++j)
+          values[static_cast<size_t>(i * k + j)] = static_cast<float>(
+              static_cast<double>(hessian.at(i, j)) * factor);
+    });
   }
 
   std::vector<float> values;
@@ -159,12 +166,95 @@ struct InverseFactor {
 };
 } // namespace
 
+/// Puts L of A = L L^T in place of the lower triangle of A; false if A is not
+/// positive definite.
+static bool factorCholesky(Eigen::MatrixXd &matrix, int threads) {
+  int64_t k = matrix.rows();
+  for (int64_t begin = 0; begin < k; begin += factorBlock) {
+    int64_t width = std::min(factorBlock, k - begin), end = begin + width;
+    Eigen::Ref<Eigen::MatrixXd> corner =
+        matrix.block(begin, begin, width, width);
+    if (Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>>(corner).info() !=
+        Eigen::Success)
+      return false;
+    int64_t blocks = (k - end + factorBlock - 1) / factorBlock;
+    auto rowsOf = [&](int64_t block) {
+      int64_t first = end + block * factorBlock;
+      return matrix.block(first, begin, std::min(factorBlock, k - first),
+                          width);
+    };
+    parallelFor(blocks, threads, [&](int64_t first, int64_t last) {
+      for (int64_t block = first; block < last; ++block) {
+        auto rows = rowsOf(block);
+        corner.transpose()
+            .triangularView<Eigen::Upper>()
+            .solveInPlace<Eigen::OnTheRight>(rows);
+      }
+    });
+    // Blocks (i, j) with j <= i, counted along the rows.
+    parallelFor(blocks * (blocks + 1) / 2, threads,
+                [&](int64_t first, int64_t last) {
+                  int64_t i = 0, j = first;
+                  while (j > i)
+                    j -= ++i;
+                  for (; first < last; ++first) {
+                    auto left = rowsOf(i), right = rowsOf(j);
+                    matrix
+                        .block(end + i * factorBlock, end + j * factorBlock,
+                               left.rows(), right.rows())
+                        .noalias() -= left * right.transpose();
+                    if (j++ == i) {
+                      ++i;
+                      j = 0;
+                    }
+                  }
+                });
+  }
+  return true;
+}
+
+/// U of GPTQ from L, the lower triangle of `factor`: row and column i of the
+/// inverse of L become row and column k - 1 - i. False if it has an infinity, a
+/// NaN, or no positive diagonal.
+static bool invertFactor(const Eigen::MatrixXd &factor,
+                         std::vector<float> &values, int threads) {
+  int64_t k = factor.rows();
+  values.assign(static_cast<size_t>(k * k), 0.0f);
+  int64_t blocks = (k - 1) / inverseBlock + 1;
+  std::vector<char> usable(static_cast<size_t>(blocks), true);
+  parallelFor(blocks, threads, [&](int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; ++at) {
+      // The first columns are the longest: every second one from the end, so
+      // that all threads have as much to do.
+      int64_t block = at % 2 == 0 ? at / 2 : blocks - 1 - at / 2;
+      int64_t begin = block * inverseBlock, rest = k - begin;
+      int64_t width = std::min(inverseBlock, rest);
+      Eigen::MatrixXd columns = Eigen::MatrixXd::Identity(rest, width);
+      factor.bottomRightCorner(rest, rest)
+          .triangularView<Eigen::Lower>()
+          .solveInPlace(columns);
+      bool good = true;
+      for (int64_t i = 0; i < rest; ++i) {
+        float *row = values.data() + (rest - 1 - i) * k + (k - 1 - begin);
+        for (int64_t j = 0; j < std::min(width, i + 1); ++j) {
+          auto value = static_cast<float>(columns(i, j));
+          good &= std::isfinite(value) && (i != j || value > 0.0f);
+          *(row - j) = value;
+        }
+      }
+      usable[static_cast<size_t>(block)] = good;
+    }
+  });
+  return std::all_of(usable.begin(), usable.end(),
+                     [](char good) { return good; });
+}
+
 /// With P the reversal of rows and columns, P H P = L L^T gives H = R R^T with
 /// R = P L P upper triangular, and so H^-1 = U^T U with U = R^-1 = P L^-1 P:
 /// one Cholesky factorization and no inverse of H.
 static Result<InverseFactor> factorInverse(const HessianView &hessian,
                                            const std::vector<int64_t> &order,
-                                           double damping) {
+                                           double damping, int threads) {
   int64_t k = hessian.k;
   double mean = getMeanDiagonal(hessian);
 
@@ -176,29 +266,18 @@ static Result<InverseFactor> factorInverse(const HessianView &hessian,
                                       : damping * std::pow(10.0, retry);
     result.retries = retry;
     Eigen::MatrixXd matrix(k, k);
-    for (int64_t i = 0; i < k; ++i) {
-      int64_t row = order[static_cast<size_t>(k - 1 - i)];
-      for (int64_t j = 0; j <= i; ++j)
-        matrix(i, j) = hessian.at(row, order[static_cast<size_t>(k - 1 - j)]);
-      matrix(i, i) =
-          (matrix(i, i) > 0.0 ? matrix(i, i) : mean) + result.damping * mean;
-    }
-    Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> factorization(matrix);
-    if (factorization.info() != Eigen::Success)
-      continue;
-    Eigen::MatrixXd inverse = Eigen::MatrixXd::Identity(k, k);
-    factorization.matrixL().solveInPlace(inverse);
-    result.values.assign(static_cast<size_t>(k * k), 0.0f);
-    bool finite = true;
-    for (int64_t i = 0; i < k; ++i)
-      for (int64_t j = i; j < k; ++j) {
-        auto value = static_cast<float>(inverse(k - 1 - i, k - 1 - j));
-        finite &= std::isfinite(value);
-        result.values[static_cast<size_t>(i * k + j)] = value;
+    parallelFor(k, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t j = begin; j < end; ++j) {
+        int64_t column = order[static_cast<size_t>(k - 1 - j)];
+        for (int64_t i = j; i < k; ++i)
+          matrix(i, j) =
+              hessian.at(order[static_cast<size_t>(k - 1 - i)], column);
+        matrix(j, j) =
+            (matrix(j, j) > 0.0 ? matrix(j, j) : mean) + result.damping * mean;
       }
-    for (int64_t i = 0; i < k; ++i)
-      finite &= result.values[static_cast<size_t>(i * k + i)] > 0.0f;
-    if (finite)
+    });
+    if (factorCholesky(matrix, threads) &&
+        invertFactor(matrix, result.values, threads))
       return result;
   }
   return Status::error("the Hessian of its inputs cannot be factored, not even "
@@ -248,8 +327,9 @@ double multiplyPanels(const float *a, const float *b, int64_t k) {
 int64_t getNumPanels(int64_t n) { return (n - 1) / panelRows + 1; }
 } // namespace
 
-OutputErrorMeter::OutputErrorMeter(const HessianView &hessian) : k(hessian.k) {
-  ScaledHessian scaled(hessian);
+OutputErrorMeter::OutputErrorMeter(const HessianView &hessian, int threads)
+    : k(hessian.k) {
+  ScaledHessian scaled(hessian, threads);
   exponent = scaled.exponent;
   upper = std::move(scaled.values);
   for (int64_t i = 0; i < k; ++i)
@@ -301,7 +381,7 @@ OutputError quant_llm::computeOutputError(const MatrixView &matrix,
                                           const float *approximation,
                                           const HessianView &hessian,
                                           int threads) {
-  OutputErrorMeter meter(hessian);
+  OutputErrorMeter meter(hessian, threads);
   return {meter.compute(matrix, approximation, threads),
           meter.compute(matrix, nullptr, threads)};
 }
@@ -392,7 +472,7 @@ Status SecondOrder::begin(SecondOrderReport *to, bool measureErrors) {
     report->deadColumns += hessian.at(i, i) == 0.0f;
   if (!measureErrors)
     return Status::success();
-  meter.emplace(hessian);
+  meter.emplace(hessian, threads);
   reference = meter->compute(matrix, nullptr, threads);
   return measure(report->nearestError);
 }
@@ -525,7 +605,8 @@ Status SecondOrder::runGPTQ(const GPTQOptions &options) {
       float atA = hessian.at(a, a), atB = hessian.at(b, b);
       return atA != atB ? atA > atB : a < b;
     });
-  Result<InverseFactor> factor = factorInverse(hessian, order, options.damping);
+  Result<InverseFactor> factor =
+      factorInverse(hessian, order, options.damping, threads);
   if (!factor.ok())
     return withName(factor.status());
   if (report) {
@@ -620,7 +701,7 @@ Status SecondOrder::runQuantEase(const QuantEaseOptions &options) {
     if (!status.ok())
       return status;
   }
-  ScaledHessian symmetric(hessian);
+  ScaledHessian symmetric(hessian, threads);
   parallelFor(getNumPanels(matrix.n), threads, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index)
       runQuantEasePanel(index, symmetric.values, options);

@@ -130,7 +130,7 @@ quantizeQuantEase(const MatrixView &matrix, const Scheme &scheme,
 /// takes. Keeps a copy of the Hessian.
 class OutputErrorMeter {
 public:
-  explicit OutputErrorMeter(const HessianView &hessian);
+  explicit OutputErrorMeter(const HessianView &hessian, int threads = 1);
 
   /// D is A - W for n * k values A, or W itself without them. The result does
   /// not depend on the number of threads.

@@ -10,6 +10,7 @@ on the device. After a part its statistics are on disk and, unless that would co
 than a small share of the time, these values, from where a run that was killed goes on.
 """
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -235,8 +236,9 @@ class _Run:
             raise QuantLLMError("expected a function of tokens but no argument holds integers")
         return inputs
 
-    def move(self, part, values):
-        """The arguments of a part on the device."""
+    def move(self, part, values, common=None):
+        """The arguments of a part on the device. `common`, {id: [on the host, on the
+        device or None]}, has those that several samples share."""
         arguments = []
         for value in part.inputs:
             if value["slots"] is not None:
@@ -247,8 +249,19 @@ class _Run:
             if isinstance(argument, dict):
                 # Of a cache as a whole, parts in front of the blocks want the shape.
                 argument = torch.zeros((), dtype=self.dtype, device=self.device).expand(argument["zeros"])
-            arguments.append(argument.to(self.device) if isinstance(argument, torch.Tensor) else argument)
+            if isinstance(argument, torch.Tensor):
+                pair = (common or {}).get(id(argument), [argument, None])
+                if pair[1] is None:
+                    pair[1] = argument.to(self.device, non_blocking=True)
+                argument = pair[1]
+            arguments.append(argument)
         return arguments
+
+    @staticmethod
+    def find_common(values):
+        tensors = [value for entry in values.values() for value in entry.values() if isinstance(value, torch.Tensor)]
+        counts = collections.Counter(map(id, tensors))
+        return {id(tensor): [tensor, None] for tensor in tensors if counts[id(tensor)] > 1}
 
     # -----------------------------------------------------------------------
     # The work on disk
@@ -408,21 +421,21 @@ class _Run:
         wants = any(s in OF_INPUTS for s in self.statistics)
         # The matrix product of a head is not needed to know its input.
         is_last = at == len(self.parts) - 1 and "fisher" not in self.statistics
-        shared = {}
+        shared, common = {}, self.find_common(values)
         after = {}
-        for number, (sample, entry) in enumerate(values.items()):
-            self.report(at, total, number, len(values), name)
+        # Asked for behind all samples: until then a GPU need not wait for its host.
+        finite = []
+        samples = list(values)
+        for number, sample in enumerate(samples):
+            # Without on_part these values are not needed again.
+            entry = values[sample] if self.on_part else values.pop(sample)
+            self.report(at, total, number, len(samples), name)
             seen, count, waiting = {}, 0, []
             weights = None if self.weights is None else torch.from_numpy(self.weights[sample])
             watch = WatchAttention(len(self.tokens[sample])) if self.by_attention else contextlib.nullcontext()
 
             def update(weight, x, weights):
-                try:
-                    statistics[weight].update(x, weights, self.picked[sample])
-                except FloatingPointError:
-                    raise QuantLLMError(
-                        f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another dtype (now {self.dtype_name})"
-                    ) from None
+                finite.append((sample, weight, statistics[weight].update(x, weights, self.picked[sample])))
 
             def tap(weight, x):
                 nonlocal count
@@ -447,7 +460,7 @@ class _Run:
 
             try:
                 with torch.no_grad(), watch:
-                    results = part(*self.move(part, entry), parameters=parameters, dtype=self.dtype, tap=tap)
+                    results = part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=tap)
             except _Enough:
                 results = None
             if waiting:
@@ -457,6 +470,7 @@ class _Run:
                 for weight, x in waiting:
                     update(weight, x, paid)
             after[sample] = self.keep(at, entry, results, shared)
+        self.check_finite(name, finite)
         results = self.collect(part, statistics, aliases)
         if self.on_part:
             replaced = self.on_part(part.linears, self.expand(results, aliases), lambda key: parameters[key])
@@ -467,12 +481,30 @@ class _Run:
                     parameters[key] = tensor.to(device=self.device, dtype=self.dtype)
                 for sample, entry in values.items():
                     with torch.no_grad():
-                        outputs = part(*self.move(part, entry), parameters=parameters, dtype=self.dtype, tap=lambda weight, x: x)
+                        outputs = part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=lambda weight, x: x)
                     after[sample] = self.keep(at, entry, outputs, shared)
         if self.rank == 0:
             tensors = {f"{s}/{weight}": array for weight, entry in results.items() for s, array in entry.items()}
             write_tensors(self.file(f"part-{at}.safetensors"), tensors, {"aliases": json.dumps(aliases)})
+        self.wait()
         return after
+
+    def check_finite(self, name, finite):
+        if not finite or torch.stack([answer for _, _, answer in finite]).all():
+            return
+        sample, weight = next((sample, weight) for sample, weight, answer in finite if not answer)
+        raise QuantLLMError(f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another dtype (now {self.dtype_name})")
+
+    def wait(self):
+        """Copies to the host are complete."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def to_host(self, tensor):
+        """On the host, once wait() has returned."""
+        if self.device.type != "cuda":
+            return tensor.cpu()
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
     def keep(self, at, entry, results, shared):
         """What later parts need of a sample, on the host."""
@@ -483,10 +515,12 @@ class _Run:
             if value["slots"] is not None or value["id"] not in self.needed[at]:
                 continue
             if isinstance(result, torch.Tensor):
-                result = result.cpu()
-                # Tables of positions are those of every sample of this length.
-                digest = hashlib.sha256(result.contiguous().reshape(-1).view(torch.uint8).numpy()).digest() if at == 0 else None
-                result = shared.setdefault(digest, result) if digest else result
+                result = self.to_host(result)
+                if at == 0:
+                    # Tables of positions are those of every sample of this length.
+                    self.wait()
+                    digest = hashlib.sha256(result.contiguous().reshape(-1).view(torch.uint8).numpy()).digest()
+                    result = shared.setdefault(digest, result)
             kept[value["id"]] = result
         return kept
 

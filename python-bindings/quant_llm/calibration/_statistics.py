@@ -37,12 +37,11 @@ class InputStatistics:
         self.rows = {}
 
     def update(self, x, weights=None, picked=()):
-        """`picked` are pairs (number of a row of statistic inputs, token)."""
+        """`picked` are pairs (number of a row of statistic inputs, token). Returns
+        whether all inputs are finite, a tensor on the device."""
         x = x.detach().reshape(-1, self.channels).float()
         magnitude = x.abs()
         largest = magnitude.amax(0)
-        if not torch.isfinite(largest).all():
-            raise FloatingPointError
         self.largest = torch.maximum(self.largest, largest)
         if self.minimum is not None:
             self.minimum = torch.minimum(self.minimum, x.amin(0))
@@ -73,6 +72,7 @@ class InputStatistics:
                 energy = x.square().mean(1, keepdim=True)
                 weighted = torch.where(energy > 0, weighted / energy, 0.0)
             self.hessian.addmm_(weighted.T, x)
+        return torch.isfinite(largest).all()
 
     def reduce(self):
         """Joins the statistics of all processes."""

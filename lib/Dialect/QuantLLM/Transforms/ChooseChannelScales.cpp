@@ -429,8 +429,8 @@ LogicalResult ChooseChannelScales::measureErrors(ScaledSite &site,
           *statistics, statistic::hessian, member.linear, member.parameter);
       if (failed(hessian))
         return failure();
-      meter =
-          std::make_unique<OutputErrorMeter>(HessianView{hessian->data(), k});
+      meter = std::make_unique<OutputErrorMeter>(
+          HessianView{hessian->data(), k}, threads);
     }
     FailureOr<LoadedMatrix> matrix =
         archives->load(member.parameter, member.info);

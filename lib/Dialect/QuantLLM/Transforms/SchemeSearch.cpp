@@ -320,7 +320,7 @@ LogicalResult SchemeSearch::measure(WeightClass &weights,
       if (failed(hessian))
         return failure();
       meter = std::make_unique<OutputErrorMeter>(
-          HessianView{hessian->data(), view.k});
+          HessianView{hessian->data(), view.k}, threads);
       if (kind == SchemeError::RelativeOutput)
         reference = meter->compute(view, nullptr, threads);
       if (kind == SchemeError::FisherOutput)
