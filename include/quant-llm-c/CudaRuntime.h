@@ -279,8 +279,8 @@ typedef struct QuantLLMCudaLaunchOptions {
   /* As quantLLMCudaModuleLaunchWithWeights; NULL: the weights of the module. */
   const QuantLLMCudaWeight *weights;
   size_t numWeights;
-  /* As quantLLMCudaModuleLaunchGrouped; NULL for a layer that is not grouped.
-   */
+  /* As quantLLMCudaModuleLaunchGrouped, without `weights`; NULL for a layer
+   * that is not grouped. */
   const QuantLLMCudaBuffer *offsets;
   /* Not 0: the kernel starts when what is before it in the stream has ended,
    * even if it could start before. */

@@ -13,6 +13,7 @@ or of a cache, into which missing ones are compiled. On the CPU it multiplies
 with the dequantized weight, which is slow.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -24,6 +25,7 @@ import weakref
 from collections.abc import Mapping
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from . import gpu
 from ._build import Problem, build_artifact, compile_kernels, compiler_identity, find_recipe, is_scheme, pack_model, quantize_weights
@@ -168,13 +170,15 @@ def _chip_of(device):
     return _CHIPS[capability]
 
 
-def _is_capturing():
-    return torch.cuda.is_current_stream_capturing()
+def _is_capturing(device):
+    # PyTorch asks the current device, which is also that of no index.
+    with contextlib.nullcontext() if device.index is None else torch.cuda.device(device):
+        return torch.cuda.is_current_stream_capturing()
 
 
 def _captures(device):
-    """Whether work goes into a CUDA graph."""
-    return device.type == "cuda" and _is_capturing()
+    """Whether work on the device goes into a CUDA graph."""
+    return device.type == "cuda" and _is_capturing(device)
 
 
 def _stream_of(device):
@@ -207,7 +211,8 @@ class _MetWeights:
     which starts plainly, so that for those after it in the stream all of that has
     ended. Weights that were written since (their `_version`), moved or replaced
     count as new. Writes that PyTorch does not count are what users promise not to
-    make. No lock: what races here only costs a plain launch.
+    make, and not to write in one thread while another launches: a write is counted
+    after it has been issued. No lock: what races here only costs a plain launch.
     """
 
     def __init__(self):
@@ -217,7 +222,9 @@ class _MetWeights:
     def state_of(parts):
         """Something that changes with them; None if that cannot be known."""
         try:
-            return [(part.data_ptr(), part._version) for part in parts]
+            # An assignment to `data` counts nothing, and the memory may be at the address of the one before; a storage that is held weakly
+            # is none that is made later.
+            return [(part.data_ptr(), part._version, StorageWeakRef(part.untyped_storage())) for part in parts]
         except RuntimeError:
             # Tensors made in inference mode do not count writes.
             return None

@@ -136,6 +136,9 @@ Status Bench::tryPrepare(const cuda::Module &module) {
               device.name.c_str(), device.multiprocessors, device.l2Bytes >> 20,
               version / 1000, version % 1000 / 10, copyRate,
               cublas ? "cuBLAS found" : "no cuBLAS to compare with");
+  std::puts("us: launches that may start while the one before ends. plain us: "
+            "one starts when the one before has ended, like those of cuBLAS. "
+            "faster: cublas us / us; plainly: cublas us / plain us.");
   std::printf("%-24s %13s %6s %9s %19s %9s %9s %7s %9s %7s %7s %8s %9s\n",
               "linear", "N x K", "M", "us", "[min, max]", "plain us", "read us",
               "x read", "cublas us", "faster", "plainly", "TFLOP/s", "error");
@@ -150,12 +153,6 @@ bool Bench::run() {
     while (modules.size() > (timer ? 1 : 0))
       modules.pop_back();
   }
-  if (std::any_of(results.begin(), results.end(),
-                  [](const json &record) { return record.contains("us"); }))
-    std::puts(
-        "us: launches that start while the one before ends. plain us: one "
-        "starts when the one before has ended, like those of cuBLAS. "
-        "faster: cublas us / us; plainly: cublas us / plain us.");
   return !failed;
 }
 

@@ -237,8 +237,8 @@ public:
   /// @{ Grids that overlap (sm_90). launchDependents lets the next grid of the
   /// stream start when all CTAs of this one are there, if that one was launched
   /// as a programmatic dependent; how this one was launched does not matter.
-  /// awaitEarlierGrids waits until the grids before this one have ended and what
-  /// they wrote is there, which under a plain launch is so already.
+  /// awaitEarlierGrids waits until the grids before this one have ended and
+  /// what they wrote is there, which under a plain launch is so already.
   void launchDependents();
   void awaitEarlierGrids();
   /// @}

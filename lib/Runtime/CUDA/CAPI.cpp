@@ -338,6 +338,11 @@ static CudaStatus launch(const Module &module, const QuantLLMCudaPlan &plan,
     made.epilogue = epilogue;
   }
   made.numEpilogue = operands.numEpilogue;
+  if (!options.weights && options.numWeights != 0)
+    return {ErrorKind::Argument, "expected 'weights' but got a null pointer"};
+  if (options.weights && options.offsets)
+    return {ErrorKind::Argument,
+            "expected the weights of the module for a grouped linear"};
   WeightBuffers weights[2];
   for (size_t i = 0; options.weights && i < options.numWeights && i < 2; ++i) {
     const QuantLLMCudaWeight &weight = options.weights[i];

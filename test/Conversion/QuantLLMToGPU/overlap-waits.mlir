@@ -1,11 +1,26 @@
-// The machine code of kernels that overlap reads and writes nothing but weights
-// before it waits, on any path: every family, with a split, with experts, with
+// The PTX of kernels that overlap reads and writes nothing but weights before it
+// waits, on any path: every family, with a split, with experts, with
 // operands and with scales of rows and columns.
 // RUN: rm -rf %t && mkdir %t
 // RUN: quant-opt %s --quant-llm-to-gpu="chip=sm_90a format=ptx output=%t" -o /dev/null
 // RUN: %python %S/Inputs/overlap.py %t | FileCheck %s
 // RUN: sed -i "s/griddepcontrol.wait;//" %t/kernels.ptx
 // RUN: not %python %S/Inputs/overlap.py %t | FileCheck %s --check-prefix=NONE --implicit-check-not="waits before"
+
+// What it cannot judge it does not pass: waits of some threads, jumps to nowhere,
+// and nothing to look at.
+// RUN: mkdir %t/if %t/nowhere %t/nothing && cp %t/manifest.json %t/if && cp %t/manifest.json %t/nowhere
+// RUN: quant-opt %s --quant-llm-to-gpu="chip=sm_90a format=ptx output=%t/again" -o /dev/null
+// RUN: sed 's/griddepcontrol.wait;/@%%p1 griddepcontrol.wait;/' %t/again/kernels.ptx > %t/if/kernels.ptx
+// RUN: sed 's/griddepcontrol.wait;/bra Nowhere;/' %t/again/kernels.ptx > %t/nowhere/kernels.ptx
+// RUN: sed 's/"dependent_launch": *1/"dependent_launch": 0/' %t/manifest.json > %t/nothing/manifest.json
+// RUN: not %python %S/Inputs/overlap.py %t/if 2>&1 | FileCheck %s --check-prefix=IF
+// IF: no idea who waits: @%p1 griddepcontrol.wait
+// RUN: not %python %S/Inputs/overlap.py %t/nowhere 2>&1 | FileCheck %s --check-prefix=NOWHERE
+// NOWHERE: no idea where this goes: bra Nowhere
+// RUN: not %python %S/Inputs/overlap.py %t/nothing 2>&1 | FileCheck %s --check-prefix=NOTHING
+// NOTHING: expected a kernel whose launches overlap
+// RUN: not %python %S/Inputs/overlap.py
 
 // One role copies, the other computes, and each waits; with experts all threads
 // do at once.

@@ -76,7 +76,7 @@ def speed(records):
         cells = [f"{time:.2f}" for time in times] + ["-"] * (6 - len(times))
         lines.append(f"| {record['n']} x {record['k']} | {record['m']} | {' | '.join(cells)} | {record['tflops']:.1f} | {record['rel_error']:.2e} |")
     text = (
-        "Microseconds, medians. us: launches that start while the one before ends, as the runtime launches layers whose weights it holds. Plain us: each launch starts when the one before has ended, "
+        "Microseconds, medians. us: launches that may start while the one before ends, as the runtime launches layers whose weights it holds. Plain us: each launch starts when the one before has ended, "
         "as those of cuBLAS and of the read limit do. Faster is the time of cuBLAS divided by us, plainly the same divided by plain us."
     )
     return ["## Speed", "", text, "", *lines]

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 
+WAIT = "griddepcontrol.wait"
 CONSTANT = re.compile(r"(packed|packed_scales|packed_zeros|output_scale)\d+|m|table")
 ACCESS = re.compile(r"(ld|st|red|atom|cp\.async|cp\.reduce|prefetch)\b")
 REGISTER = re.compile(r"%(?:r|rd|rs|f|fd|p)\d+")
@@ -50,7 +51,7 @@ def blocks_of(lines):
     for i, block in enumerate(blocks):
         last = block[-1] if block else ""
         jump = re.match(r"(@!?%p\d+\s+)?bra(\.uni)?\s+(\$\w+)", last)
-        if re.match(r"(@!?%p\d+\s+)?brx", last):
+        if re.match(r"(@!?%p\d+\s+)?brx", last) or (re.match(r"(@!?%p\d+\s+)?bra\b", last) and not (jump and jump[3] in labels)):
             raise ValueError(f"no idea where this goes: {last}")
         ends = not last.startswith("@") and re.match(r"(bra|ret|exit|trap)\b", last)
         follows.append(([labels[jump[3]]] if jump else []) + ([] if ends or i + 1 == len(blocks) else [i + 1]))
@@ -110,7 +111,16 @@ def unwaited(lines, arguments):
     """[(line, argument)] of what may be touched before the wait, and what is touched after it."""
     sources = sources_of(lines, arguments)
     graph = blocks_of(lines)
-    waits = [any("griddepcontrol.wait" in line for line in block) for block, _ in graph]
+    if conditional := [line for line in lines if "griddepcontrol.wait" in line and line != WAIT]:
+        raise ValueError(f"no idea who waits: {conditional[0]}")
+    reached, before = {0}, [0]
+    while before:
+        new = set(graph[before.pop()][1]) - reached
+        reached |= new
+        before += new
+    if unreached := [block for i, (block, _) in enumerate(graph) if i not in reached and block]:
+        raise ValueError(f"no idea how to get to: {unreached[0][0]}")
+    waits = [WAIT in block for block, _ in graph]
     early, before = {0}, [0]
     while before:
         block = before.pop()
@@ -118,7 +128,7 @@ def unwaited(lines, arguments):
             continue
         following = graph[block][1]
         # Jumps over a block that does nothing but wait.
-        if len(following) == 2 and any(waits[other] and graph[other][1] == [next_] for other, next_ in (following, following[::-1])):
+        if len(following) == 2 and any([line for line in graph[other][0] if not line.startswith("bra")] == [WAIT] and graph[other][1] == [next_] for other, next_ in (following, following[::-1])):
             continue
         for other in following:
             if other not in early:
@@ -128,7 +138,7 @@ def unwaited(lines, arguments):
     for i, (block, _) in enumerate(graph):
         waited = i not in early
         for line in block:
-            waited |= "griddepcontrol.wait" in line
+            waited |= line == WAIT
             for name in accesses(line, sources):
                 if name is None or not CONSTANT.fullmatch(name):
                     if not waited:
@@ -141,9 +151,11 @@ def check(directory):
     with open(os.path.join(directory, "manifest.json")) as file:
         kernels = json.load(file)["kernels"]
     bodies, failed = {}, False
+    kernels = [kernel for kernel in kernels if kernel.get("dependent_launch")]
+    if not kernels:
+        print(f"{directory}: expected a kernel whose launches overlap")
+        failed = True
     for kernel in kernels:
-        if not kernel.get("dependent_launch"):
-            continue
         path = os.path.join(directory, os.path.splitext(kernel["file"])[0] + ".ptx")
         if path not in bodies:
             with open(path) as file:
@@ -156,7 +168,7 @@ def check(directory):
         missing = {name for name in kernel["args"] if not CONSTANT.fullmatch(name)} - after
         if missing:
             print(f"{kernel['name']}: found no access of {', '.join(sorted(missing))}")
-        waits = [i for i, line in enumerate(lines) if "griddepcontrol.wait" in line]
+        waits = [i for i, line in enumerate(lines) if line == WAIT]
         needed = [bool(unwaited(lines[:i] + lines[i + 1 :], kernel["args"])[0]) for i in waits]
         if not wrong and not all(needed):
             print(f"{kernel['name']}: nothing is found without wait {needed.index(False)} of {len(waits)}")
@@ -167,4 +179,4 @@ def check(directory):
 
 
 if __name__ == "__main__":
-    sys.exit(any([check(directory) for directory in sys.argv[1:]]))
+    sys.exit(len(sys.argv) < 2 or any([check(directory) for directory in sys.argv[1:]]))

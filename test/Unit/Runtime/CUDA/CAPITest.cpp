@@ -257,6 +257,18 @@ TEST_F(CudaCAPITest, LaunchesWithOptions) {
                                                     &operands, &launch),
                 QUANT_LLM_CUDA_INVALID_ARGUMENT,
                 "expected 1 weights but got 3");
+  launch.weights = nullptr;
+  expectFailure(quantLLMCudaModuleLaunchWithOptions(module, &plan, nullptr,
+                                                    &operands, &launch),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected 'weights' but got a null pointer");
+  QuantLLMCudaBuffer offsets = {base, 16};
+  launch.weights = &weight;
+  launch.offsets = &offsets;
+  expectFailure(quantLLMCudaModuleLaunchWithOptions(module, &plan, nullptr,
+                                                    &operands, &launch),
+                QUANT_LLM_CUDA_INVALID_ARGUMENT,
+                "expected the weights of the module for a grouped linear");
   expectFailure(quantLLMCudaModuleLaunchWithOptions(nullptr, &plan, nullptr,
                                                     &operands, nullptr),
                 QUANT_LLM_CUDA_INVALID_ARGUMENT,
