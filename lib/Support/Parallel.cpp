@@ -5,13 +5,23 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
+//
+// Threads stay when a loop is done: searches run a thousand short loops for
+// each layer of a model, and on many processors to start a thread takes longer
+// than its share of such a loop.
+//
+//===----------------------------------------------------------------------===//
 
 #include "quant-llm/Support/Parallel.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
 #include <cstdlib>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -51,21 +61,130 @@ unsigned quant_llm::resolveThreadCount(int requested) {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
+namespace {
+
+/// A call of parallelFor, on the stack of its caller.
+struct Loop {
+  const std::function<void(int64_t, int64_t)> &body;
+  int64_t count, ranges;
+  /// The range that is taken next, and how many are being run.
+  int64_t next = 0, running = 0;
+  std::condition_variable done;
+
+  int64_t bound(int64_t range) const {
+    // Written without count * range, which could overflow.
+    return count / ranges * range + std::min(range, count % ranges);
+  }
+};
+
+/// Threads that help with any loop. The caller of a loop works on it too, and
+/// ends it alone if no thread comes: so loops may be nested, and called by
+/// several threads.
+class Helpers {
+public:
+  void run(Loop &loop) {
+    std::unique_lock<std::mutex> lock(mutex);
+    while (!stopped && static_cast<int64_t>(threads.size()) < loop.ranges - 1)
+      threads.emplace_back([this] { work(); });
+    open.push_back(&loop);
+    for (int64_t i = 1; i < loop.ranges; ++i)
+      wake.notify_one();
+    while (loop.next < loop.ranges)
+      runRange(loop, lock);
+    loop.done.wait(lock, [&] { return loop.running == 0; });
+  }
+
+  /// Ends the threads; loops are run by their callers from then on.
+  void stop() {
+    std::vector<std::thread> ending;
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      stopped = true;
+      ending.swap(threads);
+    }
+    wake.notify_all();
+    for (std::thread &thread : ending) {
+      // A body may end the process.
+      if (thread.get_id() == std::this_thread::get_id())
+        thread.detach();
+      else
+        thread.join();
+    }
+  }
+
+  const pid_t process = ::getpid();
+
+private:
+  /// Runs the next range of a loop; the lock is held before and after.
+  void runRange(Loop &loop, std::unique_lock<std::mutex> &lock) {
+    int64_t range = loop.next++;
+    if (loop.next == loop.ranges)
+      open.erase(std::find(open.begin(), open.end(), &loop));
+    ++loop.running;
+    lock.unlock();
+    loop.body(loop.bound(range), loop.bound(range + 1));
+    lock.lock();
+    // The lock keeps the loop alive until it is told.
+    if (--loop.running == 0 && loop.next == loop.ranges)
+      loop.done.notify_one();
+  }
+
+  void work() {
+    std::unique_lock<std::mutex> lock(mutex);
+    while (true) {
+      wake.wait(lock, [&] { return stopped || !open.empty(); });
+      if (open.empty())
+        return;
+      runRange(*open.back(), lock);
+    }
+  }
+
+  std::mutex mutex;
+  std::condition_variable wake;
+  /// Loops of which ranges are left to take.
+  std::vector<Loop *> open;
+  std::vector<std::thread> threads;
+  bool stopped = false;
+};
+
+} // namespace
+
+/// Of this process. Never freed: threads may call parallelFor until its end.
+static std::atomic<Helpers *> helpers = nullptr;
+
+/// A child made by fork() has none of the threads, and a lock that may be held.
+static Helpers &getHelpers() {
+  Helpers *known = helpers.load();
+  while (!known || known->process != ::getpid()) {
+    auto *created = new Helpers;
+    if (helpers.compare_exchange_strong(known, created))
+      return *created;
+    delete created;
+  }
+  return *known;
+}
+
+namespace {
+/// No thread may be left in a library that is closed.
+struct StopHelpers {
+  ~StopHelpers() {
+    Helpers *known = helpers.load();
+    if (known && known->process == ::getpid())
+      known->stop();
+  }
+};
+} // namespace
+
+static StopHelpers stopHelpers;
+
 void quant_llm::parallelFor(int64_t count, int threads,
                             const std::function<void(int64_t, int64_t)> &body) {
   if (count <= 0)
     return;
-  int64_t workers = std::min<int64_t>(
+  int64_t ranges = std::min<int64_t>(
       count, static_cast<int64_t>(resolveThreadCount(threads)));
-  auto bound = [&](int64_t worker) {
-    // Written without count * worker, which could overflow.
-    return count / workers * worker + std::min(worker, count % workers);
-  };
-  std::vector<std::thread> pool;
-  pool.reserve(static_cast<size_t>(workers));
-  for (int64_t worker = 1; worker < workers; ++worker)
-    pool.emplace_back([&, worker] { body(bound(worker), bound(worker + 1)); });
-  body(0, bound(1));
-  for (std::thread &thread : pool)
-    thread.join();
+  if (ranges == 1)
+    return body(0, count);
+  Loop loop{body, count, ranges};
+  getHelpers().run(loop);
 }

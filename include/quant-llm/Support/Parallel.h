@@ -32,7 +32,9 @@ unsigned resolveThreadCount(int requested);
 
 /// Calls `body(begin, end)` on disjoint, consecutive ranges that cover
 /// [0, count), on up to `threads` threads (see resolveThreadCount). Returns
-/// when all are done. `body` must not throw. A body whose result for an index
+/// when all are done. `body` must not throw, and may call parallelFor. The
+/// ranges depend on `count` and the number of threads alone; the threads stay
+/// for later calls, of which several may run at a time. A body whose result for an index
 /// does not depend on the range it came in gives the same result for any thread
 /// count.
 void parallelFor(int64_t count, int threads,

@@ -10,11 +10,17 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <limits>
 #include <mutex>
+#include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace quant_llm;
@@ -45,6 +51,68 @@ TEST(ParallelForTest, RangesOfAHugeCountDoNotOverflow) {
   EXPECT_EQ(ranges[0].second, ranges[1].first);
   EXPECT_EQ(ranges[1].second, ranges[2].first);
   EXPECT_EQ(ranges[2].second, count);
+}
+
+/// The sum of i < count, by a loop.
+static int64_t sumInParallel(int64_t count, int threads) {
+  std::atomic<int64_t> sum = 0;
+  parallelFor(count, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      sum += i;
+  });
+  return sum;
+}
+
+TEST(ParallelForTest, ThreadsStay) {
+  std::mutex mutex;
+  std::set<std::thread::id> ids;
+  for (int i = 0; i < 1000; ++i)
+    parallelFor(4, 4, [&](int64_t, int64_t) {
+      std::lock_guard<std::mutex> lock(mutex);
+      ids.insert(std::this_thread::get_id());
+    });
+  // Loops of other tests have left up to 99.
+  EXPECT_LE(ids.size(), 100u);
+}
+
+TEST(ParallelForTest, LoopsMayBeNestedAndMeet) {
+  std::vector<int64_t> sums(4, 0);
+  std::vector<std::thread> callers;
+  for (int64_t &to : sums)
+    callers.emplace_back([&to] {
+      for (int i = 0; i < 200; ++i) {
+        std::atomic<int64_t> sum = 0;
+        parallelFor(5, 3, [&](int64_t begin, int64_t end) {
+          for (; begin < end; ++begin)
+            sum += sumInParallel(20, 4);
+        });
+        to += sum;
+      }
+    });
+  for (std::thread &caller : callers)
+    caller.join();
+  EXPECT_EQ(sums, std::vector<int64_t>(4, 200 * 5 * 190));
+}
+
+TEST(ParallelForTest, AChildMadeByForkHasThreadsOfItsOwn) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "the sanitizer ends children that begin threads";
+#endif
+  EXPECT_EQ(sumInParallel(100, 4), 4950);
+  pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    // Two ranges that wait for each other need two threads.
+    std::atomic<int> arrived = 0;
+    parallelFor(2, 2, [&](int64_t, int64_t) {
+      for (++arrived; arrived < 2;)
+        std::this_thread::yield();
+    });
+    ::_exit(sumInParallel(100, 4) == 4950 ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 TEST(ResolveThreadCountTest, RequestWinsOverEnvironment) {
