@@ -68,7 +68,7 @@ struct Loop {
   const std::function<void(int64_t, int64_t)> &body;
   int64_t count, ranges;
   /// The range that is taken next, and how many are being run.
-  int64_t next = 0, running = 0;
+  int64_t next, running;
   std::condition_variable done;
 
   int64_t bound(int64_t range) const {
@@ -185,6 +185,6 @@ void quant_llm::parallelFor(int64_t count, int threads,
       count, static_cast<int64_t>(resolveThreadCount(threads)));
   if (ranges == 1)
     return body(0, count);
-  Loop loop{body, count, ranges};
+  Loop loop{body, count, ranges, 0, 0, {}};
   getHelpers().run(loop);
 }

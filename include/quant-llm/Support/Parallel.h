@@ -34,9 +34,9 @@ unsigned resolveThreadCount(int requested);
 /// [0, count), on up to `threads` threads (see resolveThreadCount). Returns
 /// when all are done. `body` must not throw, and may call parallelFor. The
 /// ranges depend on `count` and the number of threads alone; the threads stay
-/// for later calls, of which several may run at a time. A body whose result for an index
-/// does not depend on the range it came in gives the same result for any thread
-/// count.
+/// for later calls, of which several may run at a time. A body whose result for
+/// an index does not depend on the range it came in gives the same result for
+/// any thread count.
 void parallelFor(int64_t count, int threads,
                  const std::function<void(int64_t begin, int64_t end)> &body);
 
