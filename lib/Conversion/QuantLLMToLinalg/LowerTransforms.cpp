@@ -14,6 +14,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Matchers.h"
 #include "mlir/IR/TypeUtilities.h"
 
 using namespace mlir;
@@ -253,10 +254,21 @@ struct PermuteConversion : public OpRewritePattern<PermuteChannelsOp> {
     return success();
   }
 
-  /// q with q[p[c]] = c: the largest c for which p[c] is the index.
+  /// q with q[p[c]] = c: the largest c for which p[c] is the index. That of a
+  /// constant is a constant.
   static Value invert(OpBuilder &b, Location loc, Value permutation) {
     auto type = cast<RankedTensorType>(permutation.getType());
     Type integer = type.getElementType();
+    if (DenseIntElementsAttr known;
+        matchPattern(permutation, m_Constant(&known))) {
+      // The verifier knows that it is a permutation.
+      SmallVector<APInt> inverse(static_cast<size_t>(type.getDimSize(0)));
+      for (auto [c, index] : llvm::enumerate(known.getValues<APInt>()))
+        inverse[static_cast<size_t>(index.getSExtValue())] =
+            APInt(index.getBitWidth(), c);
+      return arith::ConstantOp::create(
+          b, loc, DenseIntElementsAttr::get(type, inverse));
+    }
     Value zero =
         arith::ConstantOp::create(b, loc, b.getIntegerAttr(integer, 0));
     Value empty = tensor::EmptyOp::create(b, loc, type.getShape(), integer);

@@ -22,6 +22,16 @@ func.func @wide(%x: tensor<?x6xf32>, %d: tensor<6xf64>) -> tensor<?x6xf32> {
 }
 
 // Indices are forced into the range.
+// CHECK-LABEL: func.func @permute_constant
+// CHECK: %[[Q:.+]] = arith.constant dense<[2, 0, 3, 1]> : tensor<4xi32>
+// CHECK-NOT: reduction
+// CHECK: linalg.generic {{.*}}iterator_types = ["parallel", "parallel"]{{.*}} ins(%[[Q]] : tensor<4xi32>)
+func.func @permute_constant(%x: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  %p = arith.constant dense<[1, 3, 0, 2]> : tensor<4xi32>
+  %0 = quant_llm.permute_channels inverse %x by %p dims = [1] : tensor<?x4xf32>, tensor<4xi32>
+  return %0 : tensor<?x4xf32>
+}
+
 // CHECK-LABEL: func.func @permute
 // CHECK:         arith.maxsi
 // CHECK:         arith.minsi
