@@ -157,6 +157,18 @@ static std::vector<int64_t> identityOrder(int64_t k) {
   return order;
 }
 
+/// The order in which GPTQ rounds columns.
+static std::vector<int64_t> getColumnOrder(const HessianView &hessian,
+                                           bool actOrder) {
+  std::vector<int64_t> order = identityOrder(hessian.k);
+  if (actOrder)
+    std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+      float atA = hessian.at(a, a), atB = hessian.at(b, b);
+      return atA != atB ? atA > atB : a < b;
+    });
+  return order;
+}
+
 namespace {
 /// U of GPTQ, k * k, row-major, and the damping that it needed.
 struct InverseFactor {
@@ -600,11 +612,7 @@ Status quant_llm::verifyDamping(double damping) {
 Status SecondOrder::runGPTQ(const GPTQOptions &options) {
   if (Status status = verifyDamping(options.damping); !status.ok())
     return withName(status);
-  if (options.actOrder)
-    std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-      float atA = hessian.at(a, a), atB = hessian.at(b, b);
-      return atA != atB ? atA > atB : a < b;
-    });
+  order = getColumnOrder(hessian, options.actOrder);
   Result<InverseFactor> factor =
       factorInverse(hessian, order, options.damping, threads);
   if (!factor.ok())
@@ -712,6 +720,30 @@ Status SecondOrder::runQuantEase(const QuantEaseOptions &options) {
 //===----------------------------------------------------------------------===//
 // Entry points
 //===----------------------------------------------------------------------===//
+
+Result<std::vector<double>>
+quant_llm::getConditionalMoments(const HessianView &hessian,
+                                 const GPTQOptions &options,
+                                 const std::string &tensorName, int threads) {
+  Status status = verifyHessian(hessian, hessian.k, tensorName);
+  if (status.ok())
+    status = verifyDamping(options.damping)
+                 .withContext("tensor '" + tensorName + "'");
+  if (!status.ok())
+    return status;
+  std::vector<int64_t> order = getColumnOrder(hessian, options.actOrder);
+  Result<InverseFactor> factor =
+      factorInverse(hessian, order, options.damping, threads);
+  if (!factor.ok())
+    return factor.status().withContext("tensor '" + tensorName + "'");
+  const auto k = static_cast<size_t>(hessian.k);
+  std::vector<double> moments(k);
+  for (size_t i = 0; i < k; ++i) {
+    double diagonal = factor->values[i * k + i];
+    moments[static_cast<size_t>(order[i])] = 1.0 / (diagonal * diagonal);
+  }
+  return moments;
+}
 
 Result<QuantizedMatrix> quant_llm::quantizeGPTQ(
     const MatrixView &matrix, const Scheme &scheme, const HessianView &hessian,

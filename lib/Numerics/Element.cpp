@@ -143,6 +143,43 @@ const std::vector<float> &quant_llm::nf4Table() {
   return table;
 }
 
+ElementFormat quant_llm::makeNormalCodebook(unsigned bits) {
+  // The upper half: limits[i] is below value i, and the first one is 0.
+  const size_t count = size_t(1) << (bits - 1);
+  std::vector<double> values(count), limits(count + 1);
+  for (size_t i = 0; i < count; ++i)
+    values[i] = normalQuantile(0.5 + (static_cast<double>(i) + 0.5) /
+                                         static_cast<double>(2 * count));
+  const double density0 = 1.0 / std::sqrt(2.0 * M_PI);
+  auto getDensity = [&](double x) {
+    return std::isinf(x) ? 0.0 : density0 * std::exp(-0.5 * x * x);
+  };
+  auto getTail = [](double x) { return 0.5 * std::erfc(x / std::sqrt(2.0)); };
+  // Every step brings the values nearer; with 32 of them it takes thousands.
+  for (int step = 0; step < 50000; ++step) {
+    limits[0] = 0.0;
+    limits[count] = HUGE_VAL;
+    for (size_t i = 1; i < count; ++i)
+      limits[i] = 0.5 * (values[i - 1] + values[i]);
+    double change = 0.0;
+    for (size_t i = 0; i < count; ++i) {
+      double mean = (getDensity(limits[i]) - getDensity(limits[i + 1])) /
+                    (getTail(limits[i]) - getTail(limits[i + 1]));
+      change = std::max(change, std::fabs(mean - values[i]));
+      values[i] = mean;
+    }
+    if (change < 1e-13)
+      break;
+  }
+  std::vector<float> table;
+  for (size_t i = 0; i < count; ++i)
+    table.push_back(
+        static_cast<float>(-values[count - 1 - i] / values[count - 1]));
+  for (size_t i = 0; i < count; ++i)
+    table.push_back(static_cast<float>(values[i] / values[count - 1]));
+  return makeCodebook(std::move(table));
+}
+
 //===----------------------------------------------------------------------===//
 // Element
 //===----------------------------------------------------------------------===//
@@ -314,6 +351,9 @@ Result<ElementFormat> quant_llm::parseElement(const std::string &text) {
         return valid;
     return codebook;
   }
+  if (text.size() == 7 && text.compare(0, 6, "normal") == 0 && text[6] >= '1' &&
+      text[6] <= '6')
+    return makeNormalCodebook(static_cast<unsigned>(text[6] - '0'));
   for (ElementKind kind :
        {ElementKind::Ternary, ElementKind::F4E2M1FN, ElementKind::F6E2M3FN,
         ElementKind::F6E3M2FN, ElementKind::F8E4M3FN, ElementKind::F8E5M2,

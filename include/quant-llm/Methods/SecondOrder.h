@@ -106,6 +106,17 @@ struct SecondOrderReport {
 Status verifyHessian(const HessianView &hessian, int64_t k,
                      const std::string &tensorName);
 
+/// What the rounding error of an input's column adds to the error of the
+/// outputs in quantizeGPTQ, per square of the error: D_i = 1 / U_ii^2, in the
+/// order of the columns of the matrix (arXiv:2210.17323, section 3.3: the error
+/// of column i that later columns cannot mend; arXiv:2307.13304, the D of
+/// H = L D L^T). sum_i D_i e_i^2 of rounding errors e of a row is about
+/// dw H dw^T after GPTQ. Errors as of quantizeGPTQ.
+Result<std::vector<double>> getConditionalMoments(const HessianView &hessian,
+                                                  const GPTQOptions &options,
+                                                  const std::string &tensorName,
+                                                  int threads);
+
 /// Quantizes `matrix` under `scheme`. With `start`, a stored weight under the
 /// scheme, its scales and zeros are kept, and QuantEase starts from its codes.
 /// Errors: those of quantize(), verifyStorage() and verifyHessian(), options

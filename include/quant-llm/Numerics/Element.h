@@ -44,6 +44,12 @@ double normalQuantile(double p);
 /// ascending, divided by Q(p).
 const std::vector<float> &nf4Table();
 
+/// The codebook of 2^bits values (bits 1..6) with the least squared error for
+/// N(0,1), divided by the largest one: each value is the mean of what lies
+/// nearer to it than to the others (Lloyd, IEEE Trans. Inf. Theory 28(2), 1982;
+/// Max, IRE Trans. Inf. Theory 6(1), 1960). Symmetric, without a value 0.
+ElementFormat makeNormalCodebook(unsigned bits);
+
 /// A verified element format with its table of values: what quantizers work on.
 class Element {
 public:
@@ -114,6 +120,7 @@ private:
 /// 1]>".
 std::string elementName(const ElementFormat &format);
 /// Inverse of elementName; spaces between tokens of a codebook are optional.
+/// Also takes "normal1" .. "normal6", the codebooks of makeNormalCodebook.
 Result<ElementFormat> parseElement(const std::string &text);
 
 const char *floatTypeName(FloatType type);

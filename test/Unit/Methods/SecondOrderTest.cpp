@@ -240,6 +240,48 @@ INSTANTIATE_TEST_SUITE_P(
                  9, 64, false, false}),
     [](const auto &info) { return info.param.name; });
 
+/// What one column after the other cannot be told from those behind it.
+TEST(SecondOrderTest, ConditionalMoments) {
+  Problem problem(4, 24, 9);
+  const int64_t k = problem.k;
+  double mean = 0;
+  for (int64_t i = 0; i < k; ++i)
+    mean += problem.hessianView().at(i, i) / static_cast<double>(k);
+  for (bool actOrder : {false, true}) {
+    GPTQOptions options;
+    options.actOrder = actOrder;
+    Result<std::vector<double>> found =
+        getConditionalMoments(problem.hessianView(), options, "w", 1);
+    ASSERT_TRUE(found.ok()) << found.message();
+    std::vector<size_t> order(static_cast<size_t>(k));
+    std::iota(order.begin(), order.end(), size_t(0));
+    auto at = [&](size_t i, size_t j) {
+      return problem.hessianView().at(static_cast<int64_t>(i),
+                                      static_cast<int64_t>(j)) +
+             (i == j ? 0.01 * mean : 0.0);
+    };
+    if (actOrder)
+      std::sort(order.begin(), order.end(),
+                [&](size_t a, size_t b) { return at(a, a) > at(b, b); });
+    // Eliminates the last columns first: what is left on the diagonal.
+    std::vector<std::vector<double>> left(order.size());
+    for (size_t i = 0; i < order.size(); ++i)
+      for (size_t j = 0; j < order.size(); ++j)
+        left[i].push_back(at(order[i], order[j]));
+    for (size_t p = order.size(); p-- > 0;) {
+      EXPECT_NEAR((*found)[order[p]] / left[p][p], 1.0, 1e-4) << p;
+      for (size_t i = 0; i < p; ++i)
+        for (size_t j = 0; j < p; ++j)
+          left[i][j] -= left[i][p] * left[p][j] / left[p][p];
+    }
+  }
+  GPTQOptions bad;
+  bad.damping = -1;
+  EXPECT_EQ(getConditionalMoments(problem.hessianView(), bad, "w", 1).message(),
+            "tensor 'w': expected a damping from 0 to 1000000 but got "
+            "-1.000000");
+}
+
 TEST(SecondOrderTest, DynamicGroupsSeeTheErrorsOfEarlierColumns) {
   Problem problem(6, 32, 3);
   Scheme scheme = parse("int4, block = [1, 16]");

@@ -198,6 +198,40 @@ TEST(ElementTest, NF4Values) {
   EXPECT_EQ(nf4.zeroCode(), 7u);
 }
 
+TEST(ElementTest, NormalCodebooks) {
+  // Max, 1960, table I: the outputs of the best quantizers of N(0,1).
+  const std::vector<std::vector<double>> known = {
+      {0.7980},
+      {0.4528, 1.510},
+      {0.2451, 0.7560, 1.344, 2.152},
+      {0.1284, 0.3881, 0.6568, 0.9424, 1.256, 1.618, 2.069, 2.733}};
+  for (unsigned bits = 1; bits <= 4; ++bits) {
+    std::vector<float> table = makeNormalCodebook(bits).table;
+    const std::vector<double> &half = known[bits - 1];
+    ASSERT_EQ(table.size(), size_t(1) << bits);
+    for (size_t i = 0; i < half.size(); ++i) {
+      EXPECT_NEAR(table[half.size() + i], half[i] / half.back(), 6e-4)
+          << bits << " bits, value " << i;
+      EXPECT_EQ(table[half.size() - 1 - i], -table[half.size() + i]);
+    }
+  }
+  for (unsigned bits = 1; bits <= 6; ++bits) {
+    std::string name = "normal" + std::to_string(bits);
+    Result<ElementFormat> parsed = parseElement(name);
+    ASSERT_TRUE(parsed.ok()) << parsed.message();
+    EXPECT_TRUE(*parsed == makeNormalCodebook(bits));
+    EXPECT_EQ(parsed->bits, bits);
+    EXPECT_TRUE(verifyElement(*parsed).ok());
+    // Ascending; it prints as what it is.
+    EXPECT_TRUE(std::is_sorted(parsed->table.begin(), parsed->table.end()));
+    Result<ElementFormat> printed = parseElement(elementName(*parsed));
+    ASSERT_TRUE(printed.ok()) << printed.message();
+    EXPECT_TRUE(*printed == *parsed);
+  }
+  for (const char *bad : {"normal", "normal0", "normal7", "normal12"})
+    EXPECT_FALSE(parseElement(bad).ok()) << bad;
+}
+
 TEST(ElementTest, OtherNames) {
   for (ScaleRule rule : {ScaleRule::AbsMaxFull, ScaleRule::AbsMax,
                          ScaleRule::MinMax, ScaleRule::Mse})

@@ -41,10 +41,24 @@ using namespace quant_llm;
 
 static constexpr StringLiteral kPassName = "quant-llm-fold-transforms";
 
+bool quant_llm::isRowSlice(Operation *op) {
+  auto slice = dyn_cast<tensor::ExtractSliceOp>(op);
+  if (!slice || !slice.getSource().getDefiningOp<PermuteChannelsOp>())
+    return false;
+  RankedTensorType source = slice.getSourceType(), type = slice.getType();
+  return source.getRank() == 2 && type.getRank() == 2 &&
+         source.hasStaticShape() && type.hasStaticShape() &&
+         !slice.isDynamicOffset(0) && slice.getStaticStrides()[0] == 1 &&
+         slice.getStaticOffsets()[1] == 0 &&
+         type.getDimSize(1) == source.getDimSize(1);
+}
+
 bool quant_llm::isEvaluable(Operation *op) {
   if (auto linear = dyn_cast<LinearOp>(op))
     return !linear.hasEpilogue() && linear.getWeights().size() == 1 &&
            isa<RankedTensorType>(linear.getWeights().front().getType());
+  if (isRowSlice(op))
+    return true;
   return isa<ChannelTransformOpInterface, tensor::ExpandShapeOp,
              tensor::CollapseShapeOp, linalg::BroadcastOp, linalg::TransposeOp>(
       op);

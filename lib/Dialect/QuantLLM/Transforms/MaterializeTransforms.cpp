@@ -178,15 +178,19 @@ void MaterializeTransforms::chooseNames() {
       entry.name = entry.source.getSymName().str();
       continue;
     }
+    const bool isPart = isRowSlice(entry.roots.front().getDefiningOp());
     std::string base = "transform";
-    if (entry.source)
+    if (isPart)
+      base = (entry.source.getSymName() + ".rows").str();
+    else if (entry.source)
       base =
           (entry.source.getSymName() + (entry.isOffset ? ".offset" : ".untied"))
               .str();
     entry.name = base;
     for (int i = 1; !taken.insert(entry.name).second; ++i)
       entry.name = base + "_" + std::to_string(i);
-    if (!entry.source || entry.isOffset || !untied.insert(entry.source).second)
+    if (!entry.source || entry.isOffset || isPart ||
+        !untied.insert(entry.source).second)
       continue;
     ++numUntied;
     hasUntied = true;
@@ -443,7 +447,7 @@ LogicalResult MaterializeTransforms::run() {
     return emitOptionError("any-model",
                            "expected none without the option calibration");
   collect();
-  if (computed.empty())
+  if (computed.empty() && !allowNone)
     return newArchive.fail() << "no parameter is transformed; run "
                                 "quant-llm-fold-transforms first";
   const OptionFile inputs[] = {{"calibration", calibration}};

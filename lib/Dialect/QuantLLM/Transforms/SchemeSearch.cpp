@@ -363,3 +363,98 @@ LogicalResult SchemeSearch::measure(WeightClass &weights,
   }
   return success();
 }
+
+/// f_n = sum_k F_nk / tr(H) of the rows, to the power p, times what leaves
+/// their mean: large estimates from few tokens are large by chance more often
+/// than small ones.
+static std::vector<double> getRowWeights(const std::vector<float> &fisher,
+                                         const std::vector<float> &hessian,
+                                         int64_t n, int64_t k, double power) {
+  double trace = 0.0, sum = 0.0, powerSum = 0.0;
+  for (int64_t i = 0; i < k; ++i)
+    trace += hessian[static_cast<size_t>(i * k + i)];
+  std::vector<double> weights(static_cast<size_t>(n));
+  for (int64_t row = 0; row < n; ++row) {
+    const float *begin = fisher.data() + row * k;
+    double weight = std::max(std::accumulate(begin, begin + k, 0.0), 0.0);
+    sum += weight;
+    weights[static_cast<size_t>(row)] = std::pow(weight, power);
+    powerSum += weights[static_cast<size_t>(row)];
+  }
+  // Without gradients or inputs nothing counts.
+  double factor = trace > 0.0 && powerSum > 0.0 ? sum / powerSum / trace : 0.0;
+  for (double &weight : weights)
+    weight *= factor;
+  return weights;
+}
+
+LogicalResult SchemeSearch::measureRows(WeightClass &weights, size_t index,
+                                        ArrayRef<SchemeAttr> schemes,
+                                        const RowErrorOptions &options,
+                                        std::vector<double> &errors) {
+  WeightClass::Member &member = weights.members[index];
+  ParameterOp parameter = member.parameter;
+  const std::string name = parameter.getSymName().str();
+  FailureOr<LoadedMatrix> matrix = archives.load(parameter, member.info);
+  if (failed(matrix))
+    return failure();
+  const MatrixView &view = matrix->view;
+  Result<std::vector<float>> fisher =
+      statistics->read(statistic::fisher, name, {view.n, view.k});
+  if (!fisher.ok())
+    return member.linear->emitOpError(fisher.message());
+  FailureOr<std::vector<float>> hessian =
+      readStatistic(*statistics, statistic::hessian,
+                    cast<LinearOp>(*member.linear), parameter);
+  if (failed(hessian))
+    return failure();
+  std::vector<double> rowWeights =
+      getRowWeights(*fisher, *hessian, view.n, view.k, options.power);
+  GPTQOptions gptq;
+  gptq.damping = options.damping;
+  gptq.actOrder = true;
+  Result<std::vector<double>> moments = getConditionalMoments(
+      HessianView{hessian->data(), view.k}, gptq, name, threads);
+  if (!moments.ok())
+    return parameter.emitOpError(moments.message());
+  std::vector<float> diagonal(static_cast<size_t>(view.k));
+  for (int64_t i = 0; i < view.k; ++i)
+    diagonal[static_cast<size_t>(i)] =
+        (*hessian)[static_cast<size_t>(i * view.k + i)];
+  ClipImportance importance;
+  importance.columns = diagonal.data();
+  errors.assign(static_cast<size_t>(view.n) * schemes.size(), 0.0);
+  std::vector<float> values(static_cast<size_t>(view.n * view.k));
+  for (auto [i, attr] : llvm::enumerate(schemes)) {
+    const Scheme scheme = attr.withoutLowRank().toNumerics();
+    Result<QuantizedMatrix> stored =
+        quantizeClipped(view, scheme, importance, options.clip, name, threads);
+    Status status = stored.ok()
+                        ? dequantize(*stored, scheme, values.data(), threads)
+                        : stored.status();
+    if (!status.ok())
+      return parameter.emitOpError("cannot be quantized: ") << status.message();
+    const size_t option = i;
+    parallelFor(view.n, threads, [&](int64_t begin, int64_t end) {
+      std::vector<float> row(static_cast<size_t>(view.k));
+      for (int64_t n = begin; n < end; ++n) {
+        loadRow(view, n, 0, view.k, row.data());
+        double sum = 0.0;
+        for (size_t c = 0; c < row.size(); ++c) {
+          double change =
+              static_cast<double>(values[static_cast<size_t>(n * view.k) + c]) -
+              static_cast<double>(row[c]);
+          sum += (*moments)[c] * change * change;
+        }
+        errors[static_cast<size_t>(n) * schemes.size() + option] =
+            sum * rowWeights[static_cast<size_t>(n)];
+      }
+    });
+  }
+  for (double error : errors)
+    if (!std::isfinite(error))
+      return parameter.emitOpError("has an error out of the range of numbers; "
+                                   "calibrate again");
+  archives.release(parameter, member.info);
+  return success();
+}

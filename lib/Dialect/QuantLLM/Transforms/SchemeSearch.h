@@ -18,6 +18,7 @@
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/Calibration.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
+#include "quant-llm/Methods/ClipSearch.h"
 #include "quant-llm/Methods/Method.h"
 
 #include "mlir/IR/BuiltinOps.h"
@@ -46,6 +47,14 @@ struct WeightClass {
   int64_t getStoredBytes(SchemeAttr scheme);
   /// The names of the members, for reports.
   llvm::json::Array getNames();
+};
+
+/// How the errors of rows are estimated.
+struct RowErrorOptions {
+  double damping;
+  ClipOptions clip;
+  /// Of the squared gradients of the rows of a weight.
+  double power;
 };
 
 class SchemeSearch {
@@ -81,6 +90,16 @@ public:
   llvm::LogicalResult measure(WeightClass &weights,
                               llvm::ArrayRef<SchemeAttr> schemes,
                               std::vector<double> &errors);
+
+  /// The errors of the rows of a member of a class, as [rows][schemes]:
+  /// f_n sum_i D_i dW_ni^2, where dW is the error of rounding to nearest with
+  /// ranges clipped by the diagonal of H, D what the rounding errors of a
+  /// column add to those of the outputs after GPTQ in the order of H_ii, and
+  /// f_n the mean squared gradient with respect to output n.
+  llvm::LogicalResult measureRows(WeightClass &weights, size_t index,
+                                  llvm::ArrayRef<SchemeAttr> schemes,
+                                  const RowErrorOptions &options,
+                                  std::vector<double> &errors);
 
   /// Gives all linears of a class a scheme and the reason for it, and says so
   /// in a remark of this name.

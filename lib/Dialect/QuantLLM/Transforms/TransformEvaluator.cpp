@@ -8,6 +8,7 @@
 
 #include "TransformEvaluator.h"
 
+#include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 #include "quant-llm/Numerics/Float.h"
 #include "quant-llm/Numerics/Rotation.h"
 #include "quant-llm/Support/Parallel.h"
@@ -273,6 +274,14 @@ LogicalResult Evaluator::apply(Operation *op, const ChannelTransform &transform,
   return failure();
 }
 
+void quant_llm::sliceRows(tensor::ExtractSliceOp slice, Elements &x) {
+  const int64_t first = slice.getStaticOffsets()[0], columns = x.shape[1];
+  x.shape[0] = slice.getType().getDimSize(0);
+  x.values.erase(x.values.begin() + (first + x.shape[0]) * columns,
+                 x.values.end());
+  x.values.erase(x.values.begin(), x.values.begin() + first * columns);
+}
+
 FailureOr<Elements> Evaluator::evaluate(Value value) {
   Operation *op = value.getDefiningOp();
   if (auto get = dyn_cast<GetParameterOp>(op))
@@ -291,6 +300,10 @@ FailureOr<Elements> Evaluator::evaluate(Value value) {
       llvm::to_vector(cast<RankedTensorType>(value.getType()).getShape());
   if (isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op)) {
     x->shape = shape;
+    return x;
+  }
+  if (isRowSlice(op)) {
+    sliceRows(cast<tensor::ExtractSliceOp>(op), *x);
     return x;
   }
   Elements result;

@@ -16,6 +16,7 @@
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
 
 #include <vector>
@@ -35,6 +36,9 @@ struct Elements {
     return inner;
   }
 };
+
+/// Leaves the rows of an isRowSlice op in the elements of its source.
+void sliceRows(mlir::tensor::ExtractSliceOp slice, Elements &x);
 
 /// Computes the values of chains.
 class Evaluator {

@@ -42,6 +42,11 @@ static bool isKnown(std::string_view name) {
   return false;
 }
 
+/// The rows of the weight before a slice of them was taken.
+static int64_t getSourceRows(ParameterOp source) {
+  return cast<RankedTensorType>(source.getType()).getDimSize(0);
+}
+
 LogicalResult TransformStatistics::addWeight(LinearOp linear, Value weight,
                                              const std::string &name) {
   Entry entry;
@@ -50,6 +55,11 @@ LogicalResult TransformStatistics::addWeight(LinearOp linear, Value weight,
   Value value = weight;
   while (!isa<GetParameterOp>(value.getDefiningOp())) {
     Operation *op = value.getDefiningOp();
+    if (isRowSlice(op)) {
+      entry.rows.push_back(op);
+      value = op->getOperand(0);
+      continue;
+    }
     std::optional<ChannelTransform> transform = ChannelTransform::of(op);
     const bool isColumns =
         transform && transform->dims == SmallVector<int64_t, 2>{1};
@@ -117,6 +127,8 @@ bool TransformStatistics::survives(const Entry &entry,
                                    std::string_view statistic) {
   const bool isOfRows = statistic == statistic::fisher;
   auto check = [&](Operation *op) {
+    if (isRowSlice(op))
+      return true;
     switch (ChannelTransform::of(op)->kind) {
     case TransformKind::Scale:
     case TransformKind::Permute:
@@ -139,6 +151,14 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
                                              Evaluator &evaluator) {
   const bool isFisher = statistic == statistic::fisher;
   auto apply = [&](Operation *op, int64_t dim) -> LogicalResult {
+    if (isRowSlice(op)) {
+      Elements x;
+      x.shape = llvm::to_vector(shape);
+      x.values.assign(values.begin(), values.end());
+      sliceRows(cast<tensor::ExtractSliceOp>(op), x);
+      values.assign(x.values.begin(), x.values.end());
+      return success();
+    }
     ChannelTransform transform = *ChannelTransform::of(op);
     if (transform.kind != TransformKind::Scale) {
       // An orthogonal matrix is its own inverse transpose.
@@ -230,7 +250,7 @@ LogicalResult TransformStatistics::write(const std::string &path,
       if (statistic == statistic::hessian)
         expected = {linear.getK(), linear.getK()};
       else if (statistic == statistic::fisher)
-        expected = {linear.getN(), linear.getK()};
+        expected = {getSourceRows(entry.source), linear.getK()};
       else if (statistic == statistic::quantiles ||
                statistic == statistic::inputs)
         expected = {shape->empty() ? 0 : shape->front(), linear.getK()};
@@ -240,8 +260,11 @@ LogicalResult TransformStatistics::write(const std::string &path,
           !status.ok())
         return linear.emitOpError(status.message());
       tensors.push_back({&entry, statistic, *shape});
+      std::vector<int64_t> newShape = *shape;
+      if (statistic == statistic::fisher)
+        newShape[0] = linear.getN();
       declarations.push_back(
-          {statistic + "/" + entry.name, DType::F32, *shape});
+          {statistic + "/" + entry.name, DType::F32, newShape});
       owners.insert(entry.name);
     }
     if (!lost.empty())

@@ -33,6 +33,9 @@ void registerTransformCommuteModels(mlir::DialectRegistry &registry);
 bool isParameterLike(mlir::Value value);
 /// One op of such a value.
 bool isEvaluable(mlir::Operation *op);
+/// A tensor.extract_slice of consecutive rows of a matrix whose rows have been
+/// reordered: a part of a weight that quant-llm-allocate-rows has split.
+bool isRowSlice(mlir::Operation *op);
 /// Erases below `root` what such values are made of and nothing uses; tensor
 /// constants as well if `constants`.
 void eraseUnusedData(mlir::Operation *root, bool constants);

@@ -83,6 +83,88 @@ def AllocateBits : CheckedPass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
   ];
 }
 
+def AllocateRows : CheckedPass<"quant-llm-allocate-rows", "::mlir::ModuleOp"> {
+  let summary = "Choose the scheme of every row of the weights under a budget";
+  let description = [{
+    Rows of a weight (outputs) differ by far more in what their errors do to a model than weights do. This pass chooses for every
+    row one of the candidates, `elements` times `groups`, such that the sum of errors is small and at most `budget` bits per
+    weight are stored, on average over all weights that have a scheme (`quant-llm-choose-granularity`, or by hand). Scales,
+    block sizes along the outputs and rounding of a candidate are those of that scheme; a candidate `uintN` has an integer zero and the rule
+    `minmax`, the others have no zero and the rule `absmax`. `normalN` is the codebook of 2^N values with the least squared error for a normal
+    distribution (docs/Spec.md).
+
+    The error of row n under a candidate is
+
+    ```
+    f_n * sum_i D_i (Q_ni - W_ni)^2,    f_n = g_n^p * sum_m g_m / sum_m g_m^p / tr(H),    g_n = sum_k F_nk
+    ```
+
+    with Q rounded to nearest after ranges were clipped by the diagonal of H (as `quant-llm-quantize{clip=diagonal}`), H the statistic `hessian` of the
+    inputs, F the statistic `fisher`, and p the option `row-power`. `f_n` estimates the mean squared gradient with
+    respect to output n. `D_i = 1 / U_ii^2`, where `U^T U` is the inverse of H (`damping`, columns in the order of falling H_ii): what the
+    rounding error of a column adds to the error of the outputs after GPTQ, so that GPTQ need not run for every candidate.
+
+    Rows of a weight have at most `parts` different candidates, each for at least `min-rows` rows. A linear whose rows have several becomes
+    several linears, with rows in the order of their candidate:
+
+    ```mlir
+    %order = arith.constant dense<[1, 2, 5, 0, 3, 4]> : tensor<6xi32>
+    %p = quant_llm.permute_channels %w by %order dims = [0] : tensor<6x64xf16>, tensor<6xi32>
+    %w0 = tensor.extract_slice %p[0, 0] [3, 64] [1, 1] : tensor<6x64xf16> to tensor<3x64xf16>
+    %w1 = tensor.extract_slice %p[3, 0] [3, 64] [1, 1] : tensor<6x64xf16> to tensor<3x64xf16>
+    %y0 = quant_llm.linear %x, %w0 {scheme = #quant_llm.scheme<uint3, ...>} : ...
+    %y1 = quant_llm.linear %x, %w1 {scheme = #quant_llm.scheme<uint4, ...>} : ...
+    %z = tensor.concat dim(1) %y0, %y1 : ...
+    %y = quant_llm.permute_channels inverse %z by %order dims = [1] : ...
+    ```
+
+    `quant-llm-materialize-transforms` then computes the parts, and what becomes of the statistics. The order counts against the budget with 4 bytes
+    per row of a weight that is split. Weights stay whole that are used by several linears or otherwise, meet another weight, or have an
+    epilogue; each of these needs one candidate for all its rows, and linears that are not `quant_llm.linear` are refused.
+
+    The JSON file `report` has `budget`, `bits_per_weight`, `stored_bytes`, `error` and `weights` (`parameters`, `weights`: their number, and `parts` with
+    `scheme`, `rows` and `error`). The result does not depend on the number of threads. Memory holds one weight with its statistics and its errors at a time, and the
+    errors of all rows.
+  }];
+  let dependentDialects = ["::quant_llm::QuantLLMDialect", "::mlir::arith::ArithDialect",
+                           "::mlir::tensor::TensorDialect"];
+  let options = [
+    CheckedOption<"budget", "budget", "double", "0.0",
+           "Bits per weight, on average; required">,
+    CheckedListOption<"elements", "elements", "std::string",
+               "Elements to choose from; by default normal2,normal3,normal4,normal5,int5,int6">,
+    CheckedListOption<"groups", "groups", "int64_t",
+               "Sizes of groups along the inputs to choose from (-1: the whole row); by default what "
+               "the scheme has">,
+    CheckedOption<"parts", "parts", "int64_t", "4",
+           "Different candidates in a weight, at most">,
+    CheckedOption<"minRows", "min-rows", "int64_t", "16",
+           "Rows of a candidate in a weight that has several, at least">,
+    CheckedOption<"rowPower", "row-power", "double", "0.8",
+           "Power of the squared gradients of rows, from 0 to 1: below 1 the estimates of large ones count less">,
+    CheckedOption<"damping", "damping", "double", "0.01",
+           "Added to the diagonal of the Hessian, as a part of its mean">,
+    CheckedOption<"clipGrid", "clip-grid", "int", "10",
+           "Steps between no range and the whole range">,
+    CheckedOption<"clipShrink", "clip-shrink", "double", "0.6",
+           "The largest part of a range that is given up">,
+    CheckedOption<"calibration", "calibration", "std::string", "\"\"",
+           "Calibration file with hessian and fisher; required">,
+    CheckedOption<"anyModel", "any-model", "bool", "false",
+           "Take a calibration file of a model with other values of the weights">,
+    CheckedOption<"report", "report", "std::string", "\"\"",
+           "JSON file to write with the choices">,
+    CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
+           "Directory that relative paths of archives are relative to, instead of the "
+           "directory of the module's file">,
+    CheckedOption<"threads", "threads", "unsigned", "0",
+           "Number of threads, at most 4096; 0 for one per processor">,
+  ];
+  let statistics = [
+    Statistic<"numSplit", "weights-split", "Number of weights that were split by rows">,
+  ];
+}
+
 def ChooseChannelScales : CheckedPass<"quant-llm-choose-channel-scales", "::mlir::ModuleOp"> {
   let summary = "Choose scales of channels from statistics, and insert them";
   let description = [{
@@ -556,6 +638,8 @@ def MaterializeTransforms : CheckedPass<"quant-llm-materialize-transforms", "::m
            "Symbol of the new archive">,
     CheckedOption<"copyDense", "copy-dense", "bool", "true",
            "Copy the parameters that are not transformed to the new archive">,
+    CheckedOption<"allowNone", "allow-none", "bool", "false",
+           "Write the files as well if no parameter is transformed, instead of an error">,
     CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "Calibration file of the model before">,
     CheckedOption<"calibrationOutput", "calibration-output", "std::string", "\"\"",

@@ -40,3 +40,6 @@ write("only-fisher.safetensors", fisher)
 tiny = {name: values * np.float32(1e-30) for name, values in fisher.items()}
 write("tiny-fisher.safetensors", {"hessian/w": (hessian * np.float32(1e30)).astype(np.float32), **tiny}, aliases='{"v": "w"}')
 write("no-gradients.safetensors", {"hessian/w": hessian, **{name: 0 * values for name, values in fisher.items()}}, aliases='{"v": "w"}')
+# Rows that matter by far more or less than others.
+rows = {name: (values * np.exp(2 * random.normal(size=(len(values), 1)))).astype(np.float32) for name, values in fisher.items()}
+write("rows.safetensors", {"hessian/w": hessian, **rows}, aliases='{"v": "w"}')
