@@ -454,7 +454,9 @@ def render_table(records, bars):
     for row in sorted(rows, key=lambda row: (order[row["group"]], -(row["bits"] or 0))):
         cells = [" / ".join(f"{value:.2f}" for value in row["perplexity"].get(name, [])) for name in texts]
         steps = [step for record in row["records"] for step in (record.get("calibration"), record.get("quantization")) if step]
-        seconds = sum(step["seconds"] for step in steps) / len(row["records"])
+        # What was measured by hand has no times.
+        timed = sum(any(name in record for name in ("calibration", "quantization")) for record in row["records"])
+        seconds = sum(step["seconds"] for step in steps) / max(timed, 1)
         peaks = [step["peak_mib"] for step in steps if "peak_mib" in step]
         cells += [f"{seconds:.0f}" if steps else "", f"{max(peaks):.0f}" if peaks else ""]
         width = "" if row["bits"] is None else f", {row['bits']} bits"
