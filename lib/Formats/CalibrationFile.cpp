@@ -139,7 +139,7 @@ Status CalibrationFile::readAliases(const std::string &json) {
     if (!target.is_string() || !known.count(target.get<std::string>()))
       return Status::error("expected the alias " + quoteForMessage(alias) +
                            " to name a parameter of the file");
-    // What is known of the alias itself (fisher) is looked up first.
+    // What is known of the alias itself (of its weight) is looked up first.
     aliases[alias] = target.get<std::string>();
   }
   return Status::success();
@@ -171,7 +171,7 @@ CalibrationFile::statistics(std::string_view parameter) const {
   auto add = [&](std::string_view owner, bool ofInput) {
     if (auto entry = known.find(owner); entry != known.end())
       for (const auto &[name, tensor] : entry->second)
-        if (!ofInput || name != statistic::fisher)
+        if (!ofInput || !statistic::isOfWeight(name))
           names.insert(name);
   };
   add(parameter, false);
@@ -194,7 +194,7 @@ CalibrationFile::find(std::string_view statistic,
     return tensor;
   auto alias = aliases.find(parameter);
   // Only what is known of inputs is shared by all linears that have them.
-  if (alias != aliases.end() && statistic != statistic::fisher)
+  if (alias != aliases.end() && !statistic::isOfWeight(statistic))
     if (const TensorView *tensor = lookUp(alias->second))
       return tensor;
 
@@ -233,7 +233,7 @@ bool CalibrationFile::contains(std::string_view statistic,
 /// What every value of a statistic must be, beyond finite.
 static bool isNeverNegative(std::string_view name) {
   return name == statistic::absMax || name == statistic::absMean ||
-         name == statistic::quantiles || name == statistic::fisher;
+         name == statistic::quantiles || statistic::isOfWeight(name);
 }
 
 /// Of the square matrix of a quadratic form.

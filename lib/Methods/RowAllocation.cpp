@@ -113,7 +113,7 @@ static MatrixChoice chooseParts(const RowTable &table, double multiplier,
     choice.error += getError(table, row, option);
   }
   if (left.size() > 1)
-    choice.cost += options.orderCost * table.rows;
+    choice.cost += table.orderCost * table.rows;
   return choice;
 }
 
@@ -137,7 +137,9 @@ static Status verifyTable(const RowTable &table, size_t index) {
           static_cast<size_t>(table.rows) * table.costs.size())
     return Status::error(context + "expected rows, options, and an error for "
                                    "each row with each option");
-  for (int64_t cost : table.costs)
+  std::vector<int64_t> costs = table.costs;
+  costs.push_back(table.orderCost);
+  for (int64_t cost : costs)
     if (cost < 0 || cost > std::numeric_limits<int32_t>::max() / table.rows)
       return Status::error(context +
                            "expected costs of rows that are not "
@@ -156,9 +158,9 @@ static Status verifyTable(const RowTable &table, size_t index) {
 Result<RowAllocation>
 quant_llm::allocateRows(const std::vector<RowTable> &tables, int64_t budget,
                         const RowAllocationOptions &options, int threads) {
-  if (options.maxParts < 1 || options.minRows < 0 || options.orderCost < 0)
+  if (options.maxParts < 1 || options.minRows < 0)
     return Status::error("expected at least one part, and no negative number "
-                         "of rows or cost of the order");
+                         "of rows");
   int64_t least = 0;
   double largestError = 0, smallestError = HUGE_VAL;
   for (size_t i = 0; i < tables.size(); ++i) {

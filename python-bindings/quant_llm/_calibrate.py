@@ -11,7 +11,9 @@ from ._errors import QuantLLMError
 
 # Of the inputs of linears, in the order in which they are written.
 OF_INPUTS = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs")
-STATISTICS = (*OF_INPUTS, "fisher")
+# Of the weights themselves; each takes a way back through the model.
+FISHER, ROW_FISHER = OF_WEIGHTS = ("fisher", "row-fisher")
+STATISTICS = (*OF_INPUTS, *OF_WEIGHTS)
 DEFAULT_STATISTICS = ("absmax", "absmean", "mean", "min", "max", "hessian")
 # Weights of tokens by which all count the same in a Hessian.
 ENERGY = "energy"

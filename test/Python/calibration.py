@@ -24,7 +24,8 @@ from quant_llm.calibration import CalibrationFile, calibrate, sample_tokens
 
 SAMPLES, LENGTH, VOCABULARY = 5, 12, 61
 TOKENS = np.random.default_rng(3).integers(0, VOCABULARY, (SAMPLES, LENGTH))
-EVERYTHING = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs", "fisher")
+EVERYTHING = ("absmax", "absmean", "mean", "min", "max", "quantiles", "hessian", "inputs", "fisher", "row-fisher")
+OF_INPUTS = EVERYTHING[:-2]
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +35,35 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(directory):
-    """{weight: inputs [tokens, K] of its linear}, {weight: mean squared gradient}"""
+    """{weight: inputs [tokens, K] of its linear}, {weight: mean squared gradient of
+    samples}, {weight: of tokens and outputs, times the squared length of the input}"""
     model = load_model(directory)
-    inputs, squares = {}, {}
+    inputs, squares, rows, latest = {}, {}, {}, {}
     names = {module: name + ".weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     for module in names:
         module.register_forward_hook(lambda module, args, result: inputs.setdefault(names[module], []).append(args[0].detach()[0]))
-    for row in TOKENS:
+    for module in names:
+        module.register_forward_hook(lambda module, args, result: latest.update({names[module]: (args[0].detach()[0], result)}))
+    for sample, row in enumerate(TOKENS):
         model.zero_grad()
         tokens = torch.from_numpy(row)
         torch.nn.functional.cross_entropy(model(tokens[None]).logits[0, :-1], tokens[1:]).backward()
+        # Tokens drawn from the predictions, by inverting their distribution.
+        logits = model(tokens[None]).logits[0]
+        below = torch.softmax(logits.detach().double(), -1).cumsum(-1)
+        draws = torch.from_numpy(np.random.Generator(np.random.PCG64([0, sample])).random(LENGTH))
+        drawn = (below <= draws[:, None] * below[:, -1:]).sum(-1)
+        loss = -torch.log_softmax(logits, -1)[torch.arange(LENGTH), drawn].sum()
+        for name, gradient in zip(latest, torch.autograd.grad(loss, [y for _, y in latest.values()])):
+            value = (gradient[0].square() * latest[name][0].square().sum(1, keepdim=True)).sum(0) / TOKENS.size
+            rows[name] = rows.get(name, 0) + value
         for module, name in names.items():
             squares[name] = squares.get(name, 0) + module.weight.grad.square() / SAMPLES
-    return {name: torch.cat(rows).double() for name, rows in inputs.items()}, squares
+    return {name: torch.cat(found[::2]).double() for name, found in inputs.items()}, squares, rows
 
 
 def check(file, reference, weights=None):
-    inputs, squares = reference
+    inputs, squares, rows_of = reference
     assert file.parameters == sorted(inputs)
     for name, x in inputs.items():
         r = torch.ones(len(x)) if weights is None else torch.from_numpy(weights).flatten()
@@ -81,6 +94,8 @@ def check(file, reference, weights=None):
             assert distance.max() < 1e-4
         if "fisher" in known:
             close("fisher", squares[name].double(), 1e-4)
+        if "row-fisher" in known:
+            close("row-fisher", rows_of[name].double(), 1e-4)
 
 
 def test_statistics(directory, reference, tmp_path):
@@ -158,7 +173,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [1, 9, 13, 22, 31])
+@pytest.mark.parametrize("after", [1, 9, 13, 22, 31, 43, 52])
 def test_killed_run_goes_on(directory, reference, tmp_path, after):
     """After any sample of any part, on the way forward or back (what that needs is saved after every part)."""
     output = tmp_path / "c.safetensors"
@@ -253,7 +268,7 @@ quant_llm.calibration.calibrate(sys.argv[1], np.load(sys.argv[5]), sys.argv[2], 
 """
 
 
-@pytest.mark.parametrize("statistics", [EVERYTHING, EVERYTHING[:-1]])  # without the way back not every state is saved
+@pytest.mark.parametrize("statistics", [EVERYTHING, OF_INPUTS])  # without the way back not every state is saved
 def test_two_processes(directory, reference, tmp_path, statistics):
     output, tokens = str(tmp_path / "c.safetensors"), str(tmp_path / "tokens.npy")
     np.save(tokens, TOKENS)

@@ -54,7 +54,7 @@ def files(directory, tmp_path_factory):
     result = {}
     for weights in (None, "energy", "attention", "attention-energy"):
         result[weights] = str(path / f"{weights}.safetensors")
-        statistics = (*STATISTICS, "fisher") if weights == "energy" else STATISTICS
+        statistics = (*STATISTICS, "fisher", "row-fisher") if weights == "energy" else STATISTICS
         calibrate(directory, TOKENS, result[weights], statistics=statistics, token_weights=weights, inputs=TOKENS.size)
     return result
 
@@ -318,7 +318,7 @@ def test_sensitivities(directory, files, tmp_path):
     """All that the recipe offers work, if the file has what they need."""
     loaded = recipe.load("allocate")
     path = str(tmp_path / "fisher.safetensors")
-    calibrate(directory, TOKENS, path, statistics=["hessian", "fisher"], token_weights="energy")
+    calibrate(directory, TOKENS, path, statistics=["hessian", "fisher", "row-fisher"], token_weights="energy")
     options = {"group": 16, "budget": 6.0}
     for sensitivity in loaded.options["sensitivity"].choices:
         report = model.quantize_directory(directory, tmp_path / sensitivity, recipe=loaded, options={**options, "sensitivity": sensitivity}, calibration=path)
@@ -331,8 +331,8 @@ def test_sensitivities(directory, files, tmp_path):
 def test_rows_of_a_weight(tmp_path):
     """Outputs that matter more have more bits; the parts compute what the weight did."""
     directory = make_model(str(tmp_path / "wide"), "llama", hidden_size=192, intermediate_size=256)
-    path = str(tmp_path / "fisher.safetensors")
-    calibrate(directory, TOKENS, path, statistics=["hessian", "fisher"], token_weights="energy")
+    path = str(tmp_path / "rows.safetensors")
+    calibrate(directory, TOKENS, path, statistics=["hessian", "row-fisher"], token_weights="energy")
     loaded = recipe.load("allocate-by-row")
     results = {}
     wanted = model.Model.load(directory, cache=False, need_tokenizer=False).forward(TOKENS[0])

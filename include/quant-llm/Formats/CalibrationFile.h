@@ -47,8 +47,17 @@ inline constexpr std::string_view hessian = "hessian";
 /// [N, K], mean over the samples of the square of the loss's gradient with
 /// respect to the weight.
 inline constexpr std::string_view fisher = "fisher";
+/// [N], mean over the tokens of g_n^2 x x^T, g_n the gradient with respect to
+/// output n at the token, of the loss of tokens drawn from the predictions: the
+/// sum over k of the Fisher information of W_nk, token by token.
+inline constexpr std::string_view rowFisher = "row-fisher";
 /// [S, K], the inputs of some tokens, drawn at random.
 inline constexpr std::string_view inputs = "inputs";
+
+/// Whether linears with the same input have each their own.
+inline bool isOfWeight(std::string_view name) {
+  return name == fisher || name == rowFisher;
+}
 } // namespace statistic
 
 /// A calibration file, mapped. What it says of itself is checked when it is

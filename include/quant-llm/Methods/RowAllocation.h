@@ -35,6 +35,9 @@ struct RowTable {
   int64_t rows = 0; ///< at least 1
   /// Of each option the bytes of one row: not negative.
   std::vector<int64_t> costs;
+  /// Bytes per row if the rows have several options: where the row stands in
+  /// the order of the stored ones.
+  int64_t orderCost = 0;
   /// [rows][options]: finite, not negative.
   std::vector<double> errors;
 };
@@ -44,9 +47,6 @@ struct RowAllocationOptions {
   int64_t maxParts = 4;
   /// Rows of an option, where there are several.
   int64_t minRows = 16;
-  /// Bytes per row of a matrix whose rows have several options: where the row
-  /// stands in the order of the stored ones.
-  int64_t orderCost = 4;
 };
 
 struct RowAllocation {

@@ -23,7 +23,7 @@ import torch
 import torch.distributed
 
 from .. import __version__, _quant_llm, model as models, run_pipeline
-from .._calibrate import ATTENTION, ATTENTION_ENERGY, DEFAULT_STATISTICS, DTYPES, ENERGY, OF_INPUTS, STATISTICS, TOKEN_WEIGHTS
+from .._calibrate import ATTENTION, ATTENTION_ENERGY, DEFAULT_STATISTICS, DTYPES, ENERGY, OF_INPUTS, OF_WEIGHTS, STATISTICS, TOKEN_WEIGHTS
 from .._errors import QuantLLMError
 from .._safetensors import read_header
 from ._attention import WatchAttention
@@ -303,7 +303,7 @@ class _Run:
     def remove_partial(self):
         """Removes our own files, and their directory if there is nothing else."""
         for name in os.listdir(self.partial):
-            if re.fullmatch(r"\.?progress\.json|\.?(part|fisher|values)-[\w-]+\.safetensors(\.\w+)?", name):
+            if re.fullmatch(r"\.?progress\.json|\.?(part|fisher|row-fisher|values)-[\w-]+\.safetensors(\.\w+)?", name):
                 os.remove(self.file(name))
         with contextlib.suppress(OSError):
             os.rmdir(self.partial)
@@ -369,8 +369,9 @@ class _Run:
     def run(self, restart):
         self.translate()
         done = self.resume(restart)
-        keeps = "fisher" in self.statistics
-        total = len(self.parts) * (2 if keeps else 1)
+        ways = [s for s in OF_WEIGHTS if s in self.statistics]
+        keeps = bool(ways)
+        total = len(self.parts) * (1 + len(ways))
         mine = range(self.rank, len(self.tokens), self.world)
         values = {}
         self.report(done, total, 0, len(mine), "resumed" if done else "")
@@ -398,10 +399,13 @@ class _Run:
                 os.remove(self.state_file(saved))
             saved, ended = at + 1, time.monotonic()
             cost = ended - begun
-        if keeps:
+        for number, way in enumerate(ways):
             from ._fisher import run_fisher
 
-            run_fisher(self, max(done - len(self.parts), 0), mine, total)
+            before = number * len(self.parts)
+            already = max(done - len(self.parts) - before, 0)
+            if already < len(self.parts):
+                run_fisher(self, way, before, already, way == ways[-1], mine, total)
         self.report(total, total, 0, len(mine), "")
         return self.finish()
 
@@ -420,7 +424,7 @@ class _Run:
         statistics, aliases = {}, {}
         wants = any(s in OF_INPUTS for s in self.statistics)
         # The matrix product of a head is not needed to know its input.
-        is_last = at == len(self.parts) - 1 and "fisher" not in self.statistics
+        is_last = at == len(self.parts) - 1 and not set(OF_WEIGHTS) & set(self.statistics)
         shared, common = {}, self.find_common(values)
         after = {}
         # Asked for behind all samples: until then a GPU need not wait for its host.
@@ -558,7 +562,7 @@ class _Run:
         """Writes the file from those of the parts; {weight: dead inputs}."""
         dead, tensors, aliases = {}, {}, {}
         for at in range(len(self.parts)):
-            for path in (self.file(f"part-{at}.safetensors"), self.file(f"fisher-{at}.safetensors")):
+            for path in (self.file(f"{name}-{at}.safetensors") for name in ("part", *OF_WEIGHTS)):
                 if not os.path.exists(path):
                     continue
                 entries, metadata = read_header(path)
@@ -572,7 +576,7 @@ class _Run:
         if not tensors:
             raise QuantLLMError("expected a model with linears whose weights are parameters but found none")
         metadata = dict(self.metadata)
-        # An alias of what is not stored (fisher alone) says nothing.
+        # An alias of what is not stored (squared gradients alone) says nothing.
         stored = {key.partition("/")[2] for key in tensors}
         aliases = {weight: owner for weight, owner in aliases.items() if owner in stored}
         if aliases:

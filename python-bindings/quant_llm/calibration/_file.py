@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from .._calibrate import OF_WEIGHTS
 from .._errors import QuantLLMError
 from .._safetensors import read_header, read_into, write
 
@@ -56,13 +57,13 @@ class CalibrationFile:
         """The statistics that are known of a parameter, sorted."""
         own = {name.partition("/")[0] for name in self._tensors if name.partition("/")[2] == parameter}
         if parameter in self.aliases:
-            own |= {s for s in self.statistics(self.aliases[parameter]) if s != "fisher"}
+            own |= {s for s in self.statistics(self.aliases[parameter]) if s not in OF_WEIGHTS}
         return sorted(own)
 
     def read(self, statistic, parameter):
         """An array. Raises QuantLLMError if it is not in the file."""
         name = f"{statistic}/{parameter}"
-        if name not in self._tensors and statistic != "fisher":
+        if name not in self._tensors and statistic not in OF_WEIGHTS:
             name = f"{statistic}/{self.aliases.get(parameter)}"
         if name not in self._tensors:
             raise QuantLLMError(f"'{self.path}' has no statistic '{statistic}' of '{parameter}'")

@@ -59,7 +59,7 @@ std::pair<int64_t, double> count(const std::vector<RowTable> &tables,
     }
     EXPECT_LE(static_cast<int64_t>(used.size()), options.maxParts);
     if (used.size() > 1) {
-      cost += options.orderCost * table.rows;
+      cost += table.orderCost * table.rows;
       for (auto [option, rows] : used)
         EXPECT_GE(rows, options.minRows) << "option " << option;
     }
@@ -73,7 +73,6 @@ TEST(RowAllocationTest, WithoutRulesAsGoodAsTheBound) {
     RowAllocationOptions options;
     options.maxParts = 4;
     options.minRows = 0;
-    options.orderCost = 0;
     const int64_t budget = 3 * 40 * 33;
     Result<RowAllocation> found = allocateRows(tables, budget, options, 2);
     ASSERT_TRUE(found.ok()) << found.message();
@@ -108,6 +107,8 @@ TEST(RowAllocationTest, WithoutRulesAsGoodAsTheBound) {
 TEST(RowAllocationTest, KeepsTheRules) {
   for (unsigned seed = 0; seed < 20; ++seed) {
     std::vector<RowTable> tables = makeTables(seed, 5, 64, 6);
+    for (RowTable &table : tables)
+      table.orderCost = 2;
     // One that may not be split.
     tables[2].rows = 1;
     tables[2].errors.resize(6);
@@ -116,7 +117,6 @@ TEST(RowAllocationTest, KeepsTheRules) {
       RowAllocationOptions options;
       options.maxParts = parts;
       options.minRows = 8;
-      options.orderCost = 2;
       const int64_t budget = 4 * 64 * 38 + 60;
       Result<RowAllocation> found = allocateRows(tables, budget, options, 1);
       ASSERT_TRUE(found.ok()) << found.message();
@@ -137,7 +137,8 @@ TEST(RowAllocationTest, KeepsTheRules) {
 TEST(RowAllocationTest, AnOrderThatCostsTooMuch) {
   std::vector<RowTable> tables = makeTables(1, 4, 64, 4);
   RowAllocationOptions options;
-  options.orderCost = 1000;
+  for (RowTable &table : tables)
+    table.orderCost = 1000;
   Result<RowAllocation> found = allocateRows(tables, 4 * 64 * 35, options, 1);
   ASSERT_TRUE(found.ok());
   for (const std::vector<int64_t> &rows : found->choices)

@@ -146,6 +146,10 @@ LogicalResult PermuteChannelsOp::verify() {
   if (getTensorType(getPermutation()).getDimSize(0) != size)
     return emitOpError("expected a permutation of ")
            << size << " channels but got " << getPermutation().getType();
+  if (!llvm::isIntN(getPermutation().getType().getElementTypeBitWidth(),
+                    size - 1))
+    return emitOpError("expected integers that hold ")
+           << size - 1 << " but got " << getPermutation().getType();
   DenseIntElementsAttr attr;
   if (!matchPattern(getPermutation(), m_Constant(&attr)))
     return success();

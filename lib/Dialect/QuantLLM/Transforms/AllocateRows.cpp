@@ -204,6 +204,11 @@ static std::string printToString(Attribute attribute) {
   return text;
 }
 
+/// The bytes of a place in the order of n rows.
+static unsigned getOrderBytes(int64_t n) {
+  return llvm::isInt<16>(n - 1) ? 2 : 4;
+}
+
 /// Replaces a linear by one for each part.
 void AllocateRows::split(LinearOp linear, ArrayRef<Part> parts) {
   OpBuilder builder(linear);
@@ -216,10 +221,14 @@ void AllocateRows::split(LinearOp linear, ArrayRef<Part> parts) {
   SmallVector<int32_t> order;
   for (const Part &part : parts)
     llvm::append_range(order, part.rows);
-  auto orderType = RankedTensorType::get({n}, builder.getI32Type());
+  Type integer = builder.getIntegerType(8 * getOrderBytes(n));
+  SmallVector<Attribute> places =
+      llvm::map_to_vector(order, [&](int32_t row) -> Attribute {
+        return builder.getIntegerAttr(integer, row);
+      });
   Value permutation = arith::ConstantOp::create(
       builder, loc,
-      DenseIntElementsAttr::get(orderType, ArrayRef<int32_t>(order)));
+      DenseElementsAttr::get(RankedTensorType::get({n}, integer), places));
   Value ordered =
       PermuteChannelsOp::create(builder, loc, weightType, weight, permutation,
                                 builder.getDenseI64ArrayAttr({0}),
@@ -276,6 +285,7 @@ LogicalResult AllocateRows::run() {
     candidates.push_back(std::move(*found));
     table.rows =
         canSplit(weights) ? cast<LinearOp>(*weights.linears.front()).getN() : 1;
+    table.orderCost = getOrderBytes(table.rows);
     numWeights += weights.getNumWeights();
     leastBytes +=
         *std::min_element(table.costs.begin(), table.costs.end()) * table.rows;

@@ -101,10 +101,6 @@ void SchemeSearch::setScheme(WeightClass &weights, SchemeAttr scheme,
         << Arg("scheme", Attribute(scheme)) << Arg("reason", reason);
 }
 
-static bool needsFisher(SchemeError error) {
-  return error == SchemeError::Fisher || error == SchemeError::FisherOutput;
-}
-
 LogicalResult SchemeSearch::verifyStatistics(WeightClass::Member &member) {
   if (!statistics)
     return success();
@@ -117,8 +113,10 @@ LogicalResult SchemeSearch::verifyStatistics(WeightClass::Member &member) {
   int64_t n = linear.getN(), k = linear.getK();
   const std::string name = member.parameter.getSymName().str();
   Status status = Status::success();
-  if (needsFisher(kind))
+  if (kind == SchemeError::Fisher)
     status = statistics->checkShape(statistic::fisher, name, {n, k});
+  if (kind == SchemeError::FisherOutput)
+    status = statistics->checkShape(statistic::rowFisher, name, {n});
   if (status.ok() && kind != SchemeError::Fisher)
     status = statistics->checkShape(statistic::hessian, name, {k, k});
   if (!status.ok())
@@ -242,10 +240,10 @@ static double sumSquares(const MatrixView &matrix,
 namespace {
 /// What rows of a weight count by in the error FisherOutput: the mean squared
 /// gradient of the loss with respect to an output n is estimated by
-/// sum_k F_nk / tr(H), so that the scale of H does not matter.
+/// F_n / tr(H), so that the scale of H does not matter.
 struct RowWeights {
-  RowWeights(const std::vector<float> &fisher,
-             const std::vector<float> &hessian, int64_t n, int64_t k);
+  RowWeights(const std::vector<float> &rowFisher,
+             const std::vector<float> &hessian, int64_t k);
   /// Multiplies row n of A - W, in the place of A, by the root of its weight.
   void apply(const MatrixView &matrix, std::vector<float> &values,
              unsigned threads) const;
@@ -255,25 +253,19 @@ struct RowWeights {
 };
 } // namespace
 
-RowWeights::RowWeights(const std::vector<float> &fisher,
-                       const std::vector<float> &hessian, int64_t n, int64_t k)
-    : roots(static_cast<size_t>(n)) {
-  double trace = 0.0, largest = 0.0;
+RowWeights::RowWeights(const std::vector<float> &rowFisher,
+                       const std::vector<float> &hessian, int64_t k)
+    : roots(rowFisher.size()) {
+  double trace = 0.0;
   for (int64_t i = 0; i < k; ++i)
     trace += hessian[static_cast<size_t>(i * k + i)];
-  std::vector<double> sums(static_cast<size_t>(n));
-  for (int64_t row = 0; row < n; ++row) {
-    const float *begin = fisher.data() + row * k;
-    double sum = std::accumulate(begin, begin + k, 0.0);
-    sums[static_cast<size_t>(row)] = sum;
-    largest = std::max(largest, sum);
-  }
+  const double largest = *llvm::max_element(rowFisher);
   // Without gradients or inputs nothing counts.
   if (!(trace > 0.0) || !(largest > 0.0))
     return;
   scale = largest / trace;
-  for (auto [root, sum] : llvm::zip_equal(roots, sums))
-    root = static_cast<float>(std::sqrt(std::max(sum, 0.0) / largest));
+  for (auto [root, value] : llvm::zip_equal(roots, rowFisher))
+    root = static_cast<float>(std::sqrt(value / largest));
 }
 
 void RowWeights::apply(const MatrixView &matrix, std::vector<float> &values,
@@ -306,9 +298,12 @@ LogicalResult SchemeSearch::measure(WeightClass &weights,
     std::vector<float> fisher;
     std::optional<RowWeights> rowWeights;
     double reference = 1.0;
-    if (needsFisher(kind)) {
+    const bool isOfRows = kind == SchemeError::FisherOutput;
+    if (isOfRows || kind == SchemeError::Fisher) {
       Result<std::vector<float>> values =
-          statistics->read(statistic::fisher, name, {view.n, view.k});
+          isOfRows
+              ? statistics->read(statistic::rowFisher, name, {view.n})
+              : statistics->read(statistic::fisher, name, {view.n, view.k});
       if (!values.ok())
         return member.linear->emitOpError(values.message());
       fisher = values.take();
@@ -323,8 +318,8 @@ LogicalResult SchemeSearch::measure(WeightClass &weights,
           HessianView{hessian->data(), view.k}, threads);
       if (kind == SchemeError::RelativeOutput)
         reference = meter->compute(view, nullptr, threads);
-      if (kind == SchemeError::FisherOutput)
-        rowWeights.emplace(fisher, *hessian, view.n, view.k);
+      if (isOfRows)
+        rowWeights.emplace(fisher, *hessian, view.k);
     }
     std::vector<float> values(static_cast<size_t>(view.n * view.k));
     for (auto [i, attr] : llvm::enumerate(schemes)) {
@@ -364,22 +359,20 @@ LogicalResult SchemeSearch::measure(WeightClass &weights,
   return success();
 }
 
-/// f_n = sum_k F_nk / tr(H) of the rows, to the power p, times what leaves
+/// f_n = F_n / tr(H) of the rows, to the power p, times what leaves
 /// their mean: large estimates from few tokens are large by chance more often
 /// than small ones.
-static std::vector<double> getRowWeights(const std::vector<float> &fisher,
+static std::vector<double> getRowWeights(const std::vector<float> &rowFisher,
                                          const std::vector<float> &hessian,
-                                         int64_t n, int64_t k, double power) {
+                                         int64_t k, double power) {
   double trace = 0.0, sum = 0.0, powerSum = 0.0;
   for (int64_t i = 0; i < k; ++i)
     trace += hessian[static_cast<size_t>(i * k + i)];
-  std::vector<double> weights(static_cast<size_t>(n));
-  for (int64_t row = 0; row < n; ++row) {
-    const float *begin = fisher.data() + row * k;
-    double weight = std::max(std::accumulate(begin, begin + k, 0.0), 0.0);
-    sum += weight;
-    weights[static_cast<size_t>(row)] = std::pow(weight, power);
-    powerSum += weights[static_cast<size_t>(row)];
+  std::vector<double> weights;
+  for (float value : rowFisher) {
+    sum += value;
+    weights.push_back(std::pow(static_cast<double>(value), power));
+    powerSum += weights.back();
   }
   // Without gradients or inputs nothing counts.
   double factor = trace > 0.0 && powerSum > 0.0 ? sum / powerSum / trace : 0.0;
@@ -399,17 +392,17 @@ LogicalResult SchemeSearch::measureRows(WeightClass &weights, size_t index,
   if (failed(matrix))
     return failure();
   const MatrixView &view = matrix->view;
-  Result<std::vector<float>> fisher =
-      statistics->read(statistic::fisher, name, {view.n, view.k});
-  if (!fisher.ok())
-    return member.linear->emitOpError(fisher.message());
+  Result<std::vector<float>> rowFisher =
+      statistics->read(statistic::rowFisher, name, {view.n});
+  if (!rowFisher.ok())
+    return member.linear->emitOpError(rowFisher.message());
   FailureOr<std::vector<float>> hessian =
       readStatistic(*statistics, statistic::hessian,
                     cast<LinearOp>(*member.linear), parameter);
   if (failed(hessian))
     return failure();
   std::vector<double> rowWeights =
-      getRowWeights(*fisher, *hessian, view.n, view.k, options.power);
+      getRowWeights(*rowFisher, *hessian, view.k, options.power);
   GPTQOptions gptq;
   gptq.damping = options.damping;
   gptq.actOrder = true;

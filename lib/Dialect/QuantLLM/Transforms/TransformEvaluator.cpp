@@ -77,6 +77,9 @@ FailureOr<Elements> Evaluator::load(GetParameterOp get) {
     convert(static_cast<const uint16_t *>(data),
             [](uint16_t x) { return bf16ToFloat(x); });
     break;
+  case DType::I16:
+    convert(static_cast<const int16_t *>(data), identity);
+    break;
   case DType::I32:
     convert(static_cast<const int32_t *>(data), identity);
     break;
@@ -275,7 +278,8 @@ LogicalResult Evaluator::apply(Operation *op, const ChannelTransform &transform,
 }
 
 void quant_llm::sliceRows(tensor::ExtractSliceOp slice, Elements &x) {
-  const int64_t first = slice.getStaticOffsets()[0], columns = x.shape[1];
+  const int64_t first = slice.getStaticOffsets()[0];
+  const auto columns = static_cast<int64_t>(x.values.size()) / x.shape[0];
   x.shape[0] = slice.getType().getDimSize(0);
   x.values.erase(x.values.begin() + (first + x.shape[0]) * columns,
                  x.values.end());

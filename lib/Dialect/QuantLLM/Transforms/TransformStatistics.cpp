@@ -26,6 +26,8 @@ using namespace quant_llm;
 static SmallVector<int64_t> getInputDims(std::string_view statistic) {
   if (statistic == statistic::hessian)
     return {0, 1};
+  if (statistic == statistic::rowFisher)
+    return {};
   if (statistic == statistic::quantiles || statistic == statistic::inputs ||
       statistic == statistic::fisher)
     return {1};
@@ -36,7 +38,7 @@ static bool isKnown(std::string_view name) {
   for (std::string_view known :
        {statistic::absMax, statistic::absMean, statistic::mean, statistic::min,
         statistic::max, statistic::quantiles, statistic::hessian,
-        statistic::fisher, statistic::inputs})
+        statistic::fisher, statistic::rowFisher, statistic::inputs})
     if (name == known)
       return true;
   return false;
@@ -125,23 +127,31 @@ TransformStatistics::plan(ModuleOp op,
 
 bool TransformStatistics::survives(const Entry &entry,
                                    std::string_view statistic) {
-  const bool isOfRows = statistic == statistic::fisher;
-  auto check = [&](Operation *op) {
+  // The length of inputs is not that of inputs with other scales, but is that
+  // of rotated ones.
+  const bool isOfLengths = statistic == statistic::rowFisher;
+  auto checkRows = [&](Operation *op) {
     if (isRowSlice(op))
       return true;
+    TransformKind kind = ChannelTransform::of(op)->kind;
+    return kind == TransformKind::Scale || kind == TransformKind::Permute;
+  };
+  auto checkColumns = [&](Operation *op) {
     switch (ChannelTransform::of(op)->kind) {
     case TransformKind::Scale:
+      return isKnown(statistic) && !isOfLengths;
     case TransformKind::Permute:
       return isKnown(statistic);
     case TransformKind::Rotate:
       return statistic == statistic::mean || statistic == statistic::hessian ||
-             statistic == statistic::inputs;
+             statistic == statistic::inputs || isOfLengths;
     default:
       return false;
     }
   };
-  return llvm::all_of(entry.columns, check) &&
-         (!isOfRows || llvm::all_of(entry.rows, check));
+  return llvm::all_of(entry.columns, checkColumns) &&
+         (!statistic::isOfWeight(statistic) ||
+          llvm::all_of(entry.rows, checkRows));
 }
 
 LogicalResult TransformStatistics::transform(const Entry &entry,
@@ -149,7 +159,7 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
                                              std::vector<float> &values,
                                              ArrayRef<int64_t> shape,
                                              Evaluator &evaluator) {
-  const bool isFisher = statistic == statistic::fisher;
+  const bool isOfWeight = statistic::isOfWeight(statistic);
   auto apply = [&](Operation *op, int64_t dim) -> LogicalResult {
     if (isRowSlice(op)) {
       Elements x;
@@ -183,7 +193,7 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
                                "statistic of ")
                << StringRef(statistic)
                << "; calibrate the transformed model instead";
-      if (isFisher)
+      if (isOfWeight)
         s *= s;
       else if (statistic == statistic::absMax ||
                statistic == statistic::absMean ||
@@ -198,7 +208,7 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
     for (Operation *op : entry.columns)
       if (failed(apply(op, dim)))
         return failure();
-  if (isFisher)
+  if (isOfWeight)
     for (Operation *op : entry.rows)
       if (failed(apply(op, 0)))
         return failure();
@@ -235,7 +245,7 @@ LogicalResult TransformStatistics::write(const std::string &path,
     SmallVector<std::string> lost;
     for (const std::string &statistic : file->statistics(name)) {
       // Of the inputs, once.
-      if (statistic != statistic::fisher && entry.owner != entry.name)
+      if (!statistic::isOfWeight(statistic) && entry.owner != entry.name)
         continue;
       if (!survives(entry, statistic)) {
         lost.push_back(statistic);
@@ -251,6 +261,8 @@ LogicalResult TransformStatistics::write(const std::string &path,
         expected = {linear.getK(), linear.getK()};
       else if (statistic == statistic::fisher)
         expected = {getSourceRows(entry.source), linear.getK()};
+      else if (statistic == statistic::rowFisher)
+        expected = {getSourceRows(entry.source)};
       else if (statistic == statistic::quantiles ||
                statistic == statistic::inputs)
         expected = {shape->empty() ? 0 : shape->front(), linear.getK()};
@@ -261,7 +273,7 @@ LogicalResult TransformStatistics::write(const std::string &path,
         return linear.emitOpError(status.message());
       tensors.push_back({&entry, statistic, *shape});
       std::vector<int64_t> newShape = *shape;
-      if (statistic == statistic::fisher)
+      if (statistic::isOfWeight(statistic))
         newShape[0] = linear.getN();
       declarations.push_back(
           {statistic + "/" + entry.name, DType::F32, newShape});

@@ -112,6 +112,14 @@ func.func @f(%x: tensor<?x4xf32>, %p: tensor<3xi32>) {
 // -----
 
 // QL-PERMUTE-CHANNELS-C1
+func.func @f(%x: tensor<?x32769xf32>, %p: tensor<32769xi16>) {
+  // expected-error @below {{expected integers that hold 32768 but got 'tensor<32769xi16>'}}
+  %0 = quant_llm.permute_channels %x by %p dims = [1] : tensor<?x32769xf32>, tensor<32769xi16>
+  return
+}
+
+// -----
+
 func.func @f(%x: tensor<3x4xf32>, %p: tensor<3xi32>) {
   // expected-error @below {{expected one dimension in 'dims' but got [0, 1]}}
   %0 = quant_llm.permute_channels %x by %p dims = [0, 1] : tensor<3x4xf32>, tensor<3xi32>
@@ -296,7 +304,7 @@ func.func @f(%x: tensor<?x4xi8>, %s: tensor<4xf32>) {
 // -----
 
 func.func @f(%x: tensor<?x4xf32>, %p: tensor<4xi8>) {
-  // expected-error @below {{must be 1D tensor of i32 or i64 with a static positive dimension and no encoding}}
+  // expected-error @below {{must be 1D tensor of i16, i32 or i64 with a static positive dimension and no encoding}}
   %0 = quant_llm.permute_channels %x by %p dims = [1] : tensor<?x4xf32>, tensor<4xi8>
   return
 }

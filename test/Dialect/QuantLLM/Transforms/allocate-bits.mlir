@@ -44,7 +44,8 @@
 // Files.
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4 sensitivity=fisher calibration=half-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=HALF
 // HALF: error: 'quant_llm.linear' op 'half-fisher.safetensors' has no statistic 'fisher' of 'v'
-// RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4 sensitivity=fisher-output calibration=half-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=HALF
+// RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4 sensitivity=fisher-output calibration=half-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=HALFROWS
+// HALFROWS: error: 'quant_llm.linear' op 'half-fisher.safetensors' has no statistic 'row-fisher' of 'v'
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-bits='budget=4 sensitivity=fisher-output calibration=only-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=ONLY
 // ONLY: error: 'quant_llm.linear' op 'only-fisher.safetensors' has no statistic 'hessian' of 'w'
 // Neither a large H nor tiny gradients change the choice.

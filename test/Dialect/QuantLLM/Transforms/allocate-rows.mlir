@@ -49,7 +49,7 @@
 // RUN: not quant-opt m.mlir -quant-llm-allocate-rows='budget=4 calibration=fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=NOSCHEME
 // NOSCHEME: error: quant-llm-allocate-rows: no linear has a scheme to change; run quant-llm-choose-granularity first
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-rows='budget=4 calibration=half-fisher.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=HALF
-// HALF: error: 'quant_llm.linear' op 'half-fisher.safetensors' has no statistic 'fisher' of 'v'
+// HALF: error: 'quant_llm.linear' op 'half-fisher.safetensors' has no statistic 'row-fisher' of 'v'
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-rows='budget=4 calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=MODEL
 // MODEL: error: 'both.safetensors' is of another model
 
@@ -79,8 +79,8 @@
 // RUN: not test -e never.json
 
 // CHECK: %[[W:.+]] = quant_llm.get_parameter @w
-// CHECK: %[[ORDER:.+]] = arith.constant dense<[{{.*}}]> : tensor<24xi32>
-// CHECK: %[[P:.+]] = quant_llm.permute_channels %[[W]] by %[[ORDER]] dims = [0] : tensor<24x96xf16>, tensor<24xi32>
+// CHECK: %[[ORDER:.+]] = arith.constant dense<[{{.*}}]> : tensor<24xi16>
+// CHECK: %[[P:.+]] = quant_llm.permute_channels %[[W]] by %[[ORDER]] dims = [0] : tensor<24x96xf16>, tensor<24xi16>
 // CHECK: %[[S0:.+]] = tensor.extract_slice %[[P]][0, 0] [[[N0:.*]], 96] [1, 1]
 // CHECK: %[[Y0:.+]] = quant_llm.linear %{{.*}}, %[[S0]] {reason = "allocated: [[N0]] of 24 rows, error {{.*}}", scheme = #{{.*}}}
 // CHECK: tensor.extract_slice %[[P]]{{\[}}[[N0]], 0]

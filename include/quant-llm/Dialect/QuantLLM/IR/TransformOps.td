@@ -43,9 +43,9 @@ def QuantLLM_TransformMatrix
                    "and no encoding",
                    "::mlir::RankedTensorType">;
 def QuantLLM_TransformIndices
-    : ConfinedType<1DTensorOf<[I32, I64]>,
+    : ConfinedType<1DTensorOf<[I16, I32, I64]>,
                    [QuantLLM_TransformPlainPred, QuantLLM_TransformStaticPred],
-                   "1D tensor of i32 or i64 with a static positive dimension and no encoding",
+                   "1D tensor of i16, i32 or i64 with a static positive dimension and no encoding",
                    "::mlir::RankedTensorType">;
 
 class QuantLLM_TransformOp<string mnemonic, list<Trait> traits = []>

@@ -26,9 +26,9 @@ def AllocateBits : CheckedPass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
     - `output`: `tr(dW H dW^T)` with the second moments H of the inputs, the statistic `hessian`;
     - `relative-output`: the same divided by `tr(W H W^T)`;
     - `fisher`: `sum F dW^2` with the Fisher diagonal, which estimates the change of the loss;
-    - `fisher-output`: `sum_n f_n dW_n H dW_n^T / tr(H)` with `f_n = sum_k F_nk`, another estimate of it: `f_n / tr(H)` is the
-      mean squared gradient with respect to output n if it does not depend on the inputs, and errors of the elements of a row
-      that cancel in the outputs do not count. Needs both statistics; for a diagonal H and such gradients it is `fisher`.
+    - `fisher-output`: `sum_n f_n dW_n H dW_n^T / tr(H)` with the statistic `row-fisher`, another estimate of it: `f_n / tr(H)` is the
+      mean squared gradient with respect to output n, and errors of the elements of a row that cancel in the outputs do not
+      count. Needs `hessian`, too.
 
     The low-rank part of a scheme counts with its bytes, but not in the errors: they are those of the codes, which it mends
     when `quant-llm-quantize` computes it.
@@ -67,7 +67,7 @@ def AllocateBits : CheckedPass<"quant-llm-allocate-bits", "::mlir::ModuleOp"> {
              clEnumValN(::quant_llm::SchemeError::FisherOutput, "fisher-output",
                         "squared errors of outputs times their squared gradients"))}]>,
     CheckedOption<"calibration", "calibration", "std::string", "\"\"",
-           "Calibration file with hessian, fisher or both; required but for weight">,
+           "Calibration file with what the sensitivity needs; required but for weight">,
     CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
     CheckedOption<"report", "report", "std::string", "\"\"",
@@ -96,11 +96,11 @@ def AllocateRows : CheckedPass<"quant-llm-allocate-rows", "::mlir::ModuleOp"> {
     The error of row n under a candidate is
 
     ```
-    f_n * sum_i D_i (Q_ni - W_ni)^2,    f_n = g_n^p * sum_m g_m / sum_m g_m^p / tr(H),    g_n = sum_k F_nk
+    f_n * sum_i D_i (Q_ni - W_ni)^2,    f_n = g_n^p * sum_m g_m / sum_m g_m^p / tr(H)
     ```
 
     with Q rounded to nearest after ranges were clipped by the diagonal of H (as `quant-llm-quantize{clip=diagonal}`), H the statistic `hessian` of the
-    inputs, F the statistic `fisher`, and p the option `row-power`. `f_n` estimates the mean squared gradient with
+    inputs, g the statistic `row-fisher`, and p the option `row-power`. `f_n` estimates the mean squared gradient with
     respect to output n. `D_i = 1 / U_ii^2`, where `U^T U` is the inverse of H (`damping`, columns in the order of falling H_ii): what the
     rounding error of a column adds to the error of the outputs after GPTQ, so that GPTQ need not run for every candidate.
 
@@ -108,8 +108,8 @@ def AllocateRows : CheckedPass<"quant-llm-allocate-rows", "::mlir::ModuleOp"> {
     several linears, with rows in the order of their candidate:
 
     ```mlir
-    %order = arith.constant dense<[1, 2, 5, 0, 3, 4]> : tensor<6xi32>
-    %p = quant_llm.permute_channels %w by %order dims = [0] : tensor<6x64xf16>, tensor<6xi32>
+    %order = arith.constant dense<[1, 2, 5, 0, 3, 4]> : tensor<6xi16>
+    %p = quant_llm.permute_channels %w by %order dims = [0] : tensor<6x64xf16>, tensor<6xi16>
     %w0 = tensor.extract_slice %p[0, 0] [3, 64] [1, 1] : tensor<6x64xf16> to tensor<3x64xf16>
     %w1 = tensor.extract_slice %p[3, 0] [3, 64] [1, 1] : tensor<6x64xf16> to tensor<3x64xf16>
     %y0 = quant_llm.linear %x, %w0 {scheme = #quant_llm.scheme<uint3, ...>} : ...
@@ -118,8 +118,8 @@ def AllocateRows : CheckedPass<"quant-llm-allocate-rows", "::mlir::ModuleOp"> {
     %y = quant_llm.permute_channels inverse %z by %order dims = [1] : ...
     ```
 
-    `quant-llm-materialize-transforms` then computes the parts, and what becomes of the statistics. The order counts against the budget with 4 bytes
-    per row of a weight that is split. Weights stay whole that are used by several linears or otherwise, meet another weight, or have an
+    `quant-llm-materialize-transforms` then computes the parts, and what becomes of the statistics. The order counts against the budget with 2 bytes
+    per row of a weight that is split, 4 if it has more than 32768 rows. Weights stay whole that are used by several linears or otherwise, meet another weight, or have an
     epilogue; each of these needs one candidate for all its rows, and linears that are not `quant_llm.linear` are refused.
 
     The JSON file `report` has `budget`, `bits_per_weight`, `stored_bytes`, `error` and `weights` (`parameters`, `weights`: their number, and `parts` with
@@ -149,7 +149,7 @@ def AllocateRows : CheckedPass<"quant-llm-allocate-rows", "::mlir::ModuleOp"> {
     CheckedOption<"clipShrink", "clip-shrink", "double", "0.6",
            "The largest part of a range that is given up">,
     CheckedOption<"calibration", "calibration", "std::string", "\"\"",
-           "Calibration file with hessian and fisher; required">,
+           "Calibration file with hessian and row-fisher; required">,
     CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
     CheckedOption<"report", "report", "std::string", "\"\"",
@@ -615,8 +615,8 @@ def MaterializeTransforms : CheckedPass<"quant-llm-materialize-transforms", "::m
     The transformed model is another model, but its statistics need not be measured again: with `calibration` and
     `calibration-output` the file of the model as it was becomes one of the model as it will be, for passes that
     follow. The inputs of a linear are transformed by the inverse transpose of what its weight's columns are. A
-    scale or a permutation transforms all statistics; a rotation `mean`, `hessian` and `inputs`, and the others are left out, with a
-    remark, as are those of affine transforms; `fisher` goes with rows, too. A module with shifts is an error.
+    scale or a permutation transforms all statistics but `row-fisher`, which a scale loses; a rotation `mean`, `hessian`, `inputs` and `row-fisher`, and the others are left out, with a
+    remark, as are those of affine transforms; `fisher` and `row-fisher` go with rows, too. A module with shifts is an error.
 
     Example (`test/Dialect/QuantLLM/Transforms/materialize-transforms.mlir`):
     ```mlir

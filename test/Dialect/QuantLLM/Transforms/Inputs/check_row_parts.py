@@ -25,13 +25,14 @@ before, parts = load_file(path("a.safetensors")), load_file(path("parts.safetens
 statistics, after = load_file(path("rows.safetensors")), load_file(path("parts-c.safetensors"))
 with safe_open(path("parts-c.safetensors"), "np") as file:
     aliases = json.loads(file.metadata()["aliases"])
-order = [int(i) for i in re.search(r"arith.constant dense<\[(.*)\]> : tensor<24xi32>", open(path("rows.mlir")).read()).group(1).split(", ")]
+order = [int(i) for i in re.search(r"arith.constant dense<\[(.*)\]> : tensor<24xi16>", open(path("rows.mlir")).read()).group(1).split(", ")]
 names = ["w.rows"] + [f"w.rows_{i}" for i in range(1, 4)]
 names = [name for name in names if name in parts]
 assert len(names) > 1
 assert (np.concatenate([parts[name] for name in names]) == before["w"][order]).all()
-assert (np.concatenate([after["fisher/" + name] for name in names]) == statistics["fisher/w"][order]).all()
-assert all(len(after["fisher/" + name]) == len(parts[name]) for name in names)
+for statistic in ("fisher/", "row-fisher/"):
+    assert (np.concatenate([after[statistic + name] for name in names]) == statistics[statistic + "w"][order]).all()
+    assert all(len(after[statistic + name]) == len(parts[name]) for name in names)
 (owner,) = [key for key in after if key.startswith("hessian/")]
 assert (after[owner] == statistics["hessian/w"]).all()
 assert all(("hessian/" + aliases.get(name, name)) == owner for name in names), (owner, aliases)

@@ -81,12 +81,12 @@ def parse(scheme):
 
 report = json.load(open(os.path.join(directory, name + ".json")))
 text = open(os.path.join(directory, name + ".mlir")).read()
-orders = [[int(i) for i in order.split(", ")] for order in re.findall(r"arith.constant dense<\[(.*)\]> : tensor<\d+xi32>", text)]
+orders = [[int(i) for i in order.split(", ")] for order in re.findall(r"arith.constant dense<\[(.*)\]> : tensor<\d+xi16>", text)]
 total, stored, error, split = 0, 0, 0.0, 0
 for weight in report["weights"]:
     (parameter,) = weight["parameters"]
     w = weights[parameter]
-    fisher = statistics["fisher/" + parameter].astype(np.float64).sum(1)
+    fisher = statistics["row-fisher/" + parameter].astype(np.float64)
     row_weights = fisher**power * fisher.sum() / (fisher**power).sum() / np.trace(hessian)
     parts = weight["parts"]
     tables = [(parse(part["scheme"]), row_weights * errors_of(w, *parse(part["scheme"])[:2])) for part in parts]
@@ -99,7 +99,7 @@ for weight in report["weights"]:
         assert sorted(order) == list(range(len(w)))
         ends = np.cumsum([part["rows"] for part in parts])
         rows_of = np.split(np.array(order), ends[:-1])
-        stored += 4 * len(w)
+        stored += 2 * len(w)
     for at, (part, rows) in enumerate(zip(parts, rows_of)):
         (_, _, cost), errors = tables[at]
         assert list(rows) == sorted(rows)

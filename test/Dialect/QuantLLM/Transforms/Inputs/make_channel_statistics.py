@@ -44,6 +44,7 @@ def write(name, tensors, aliases='{"w_gate": "w_up"}'):
 
 statistics = {**measure("w_up", 8, dead=[2]), **measure("down", 16)}
 fisher = {f"fisher/{name}": np.exp(random.normal(size=shapes[name])).astype(np.float32) for name in ("w_up", "w_gate", "down")}
+fisher.update({f"row-fisher/{name}": np.exp(random.normal(size=shapes[name][0])).astype(np.float32) for name in ("w_up", "w_gate", "down")})
 write("c.safetensors", {**statistics, **fisher})
 write("no-hessian.safetensors", {name: value for name, value in statistics.items() if "hessian" not in name})
 write("no-mean.safetensors", {name: value for name, value in statistics.items() if "absmean" not in name})

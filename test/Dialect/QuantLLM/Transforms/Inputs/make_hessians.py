@@ -33,13 +33,14 @@ indefinite = hessian.copy()
 indefinite[0, 1] = indefinite[1, 0] = 1e20
 write("indefinite.safetensors", {"hessian/w": indefinite}, aliases='{"v": "w"}')
 fisher = {f"fisher/{name}": np.exp(2 * random.normal(size=(n, 96))).astype(np.float32) for name, n in (("w", 24), ("v", 40))}
+fisher.update({f"row-fisher/{name}": np.exp(2 * random.normal(size=n)).astype(np.float32) for name, n in (("w", 24), ("v", 40))})
 write("fisher.safetensors", {"hessian/w": hessian, **fisher}, aliases='{"v": "w"}')
-write("half-fisher.safetensors", {"hessian/w": hessian, "fisher/w": fisher["fisher/w"]}, aliases='{"v": "w"}')
+write("half-fisher.safetensors", {"hessian/w": hessian, **{name: values for name, values in fisher.items() if name.endswith("/w")}}, aliases='{"v": "w"}')
 write("huge.safetensors", {"hessian/w": (hessian * np.float32(1e33)).astype(np.float32)}, aliases='{"v": "w"}')
 write("only-fisher.safetensors", fisher)
 tiny = {name: values * np.float32(1e-30) for name, values in fisher.items()}
 write("tiny-fisher.safetensors", {"hessian/w": (hessian * np.float32(1e30)).astype(np.float32), **tiny}, aliases='{"v": "w"}')
 write("no-gradients.safetensors", {"hessian/w": hessian, **{name: 0 * values for name, values in fisher.items()}}, aliases='{"v": "w"}')
 # Rows that matter by far more or less than others.
-rows = {name: (values * np.exp(2 * random.normal(size=(len(values), 1)))).astype(np.float32) for name, values in fisher.items()}
+rows = {name: (values * np.exp(2 * random.normal(size=(len(values),) + (1,) * (values.ndim - 1)))).astype(np.float32) for name, values in fisher.items()}
 write("rows.safetensors", {"hessian/w": hessian, **rows}, aliases='{"v": "w"}')

@@ -37,6 +37,6 @@ class Errors:
         if kind == "fisher":
             return (d**2 * self.statistics["fisher/" + name]).sum()
         if kind == "fisher-output":
-            f = self.statistics["fisher/" + name].astype(np.float64).sum(axis=1)
+            f = self.statistics["row-fisher/" + name].astype(np.float64)
             return np.einsum("n,ni,ij,nj->", f, d, h, d) / np.trace(h)
         return square(d) / (square(w) if kind == "relative-output" else 1)
