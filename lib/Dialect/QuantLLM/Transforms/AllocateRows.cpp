@@ -17,6 +17,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Remarks.h"
+#include "mlir/IR/SymbolTable.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
@@ -56,7 +57,8 @@ struct AllocateRows : quant_llm::impl::AllocateRowsBase<AllocateRows> {
 private:
   LogicalResult run();
   FailureOr<SmallVector<SchemeAttr>> getCandidates(WeightClass &weights);
-  LogicalResult getCosts(WeightClass &weights, ArrayRef<SchemeAttr> schemes,
+  LogicalResult getCosts(WeightClass &weights, bool isSplit,
+                         ArrayRef<SchemeAttr> schemes,
                          std::vector<int64_t> &costs);
   SmallVector<Part> getParts(const RowTable &table,
                              ArrayRef<SchemeAttr> schemes,
@@ -147,22 +149,23 @@ AllocateRows::getCandidates(WeightClass &weights) {
   return SmallVector<SchemeAttr>(candidates.begin(), candidates.end());
 }
 
-/// Whether the rows of the weight of a class may be stored apart.
-static bool canSplit(WeightClass &weights) {
+/// Whether the rows of the weight of a class may be stored apart: nothing else
+/// uses the weight, which would then be stored besides its parts.
+static bool canSplit(WeightClass &weights, const SymbolUserMap &users) {
   if (weights.members.size() != 1 || weights.linears.size() != 1)
     return false;
   auto linear = dyn_cast<LinearOp>(*weights.linears.front());
   if (!linear || linear.getWeights().size() != 1 || linear.hasEpilogue())
     return false;
   Value weight = linear.getWeights().front();
-  return weight.getDefiningOp<GetParameterOp>() && weight.hasOneUse();
+  return weight.getDefiningOp<GetParameterOp>() && weight.hasOneUse() &&
+         users.getUsers(weights.members.front().parameter).size() == 1;
 }
 
 /// The bytes of a row of a class that can be split, of all of it else.
-LogicalResult AllocateRows::getCosts(WeightClass &weights,
+LogicalResult AllocateRows::getCosts(WeightClass &weights, bool isSplit,
                                      ArrayRef<SchemeAttr> schemes,
                                      std::vector<int64_t> &costs) {
-  const bool isSplit = canSplit(weights);
   for (SchemeAttr attr : schemes) {
     if (!isSplit) {
       costs.push_back(weights.getStoredBytes(attr));
@@ -278,13 +281,16 @@ LogicalResult AllocateRows::run() {
   std::vector<SmallVector<SchemeAttr>> candidates;
   std::vector<RowTable> tables(classes.size());
   int64_t numWeights = 0, leastBytes = 0;
+  SymbolTableCollection symbols;
+  const SymbolUserMap users(symbols, getOperation());
   for (auto [weights, table] : llvm::zip_equal(classes, tables)) {
     FailureOr<SmallVector<SchemeAttr>> found = getCandidates(weights);
-    if (failed(found) || failed(getCosts(weights, *found, table.costs)))
+    const bool isSplit = canSplit(weights, users);
+    if (failed(found) ||
+        failed(getCosts(weights, isSplit, *found, table.costs)))
       return failure();
     candidates.push_back(std::move(*found));
-    table.rows =
-        canSplit(weights) ? cast<LinearOp>(*weights.linears.front()).getN() : 1;
+    table.rows = isSplit ? cast<LinearOp>(*weights.linears.front()).getN() : 1;
     table.orderCost = getOrderBytes(table.rows);
     numWeights += weights.getNumWeights();
     leastBytes +=

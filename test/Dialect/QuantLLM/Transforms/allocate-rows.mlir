@@ -31,6 +31,13 @@
 // TWICE-NOT: tensor.concat
 // TWICE-COUNT-2: reason = "allocated: all rows, error {{.*}}", scheme = #scheme}
 
+// So do those that anything else gets, which would need them besides the parts.
+// RUN: sed 's/^    return %0, %1 : tensor<?x24xf32>, tensor<?x40xf32>/    %%t = quant_llm.get_parameter @w : tensor<24x96xf16>\n    return %0, %1, %%t : tensor<?x24xf32>, tensor<?x40xf32>, tensor<24x96xf16>/; s/tensor<?x40xf32>) {/tensor<?x40xf32>, tensor<24x96xf16>) {/' chosen.mlir > tied.mlir
+// RUN: quant-opt tied.mlir -quant-llm-allocate-rows='budget=3.9 elements=normal3,int5 min-rows=2 calibration=rows.safetensors any-model report=tied.json' | FileCheck %s --check-prefix=TIED
+// RUN: %python -c "import json; w, v = json.load(open('tied.json'))['weights']; assert w['parameters'] == ['w'] and len(w['parts']) == 1, w"
+// TIED: quant_llm.linear %arg0, %[[W:.+]] {reason = "allocated: all rows, error {{.*}}", scheme = #{{.+}}} : (tensor<?x96xf32>, tensor<24x96xf16>)
+// TIED: quant_llm.get_parameter @w
+
 // Nothing to split: the files are written all the same, if they are wanted.
 // RUN: quant-opt chosen.mlir -quant-llm-allocate-rows='budget=8 elements=int6 calibration=rows.safetensors any-model' -o whole.mlir
 // RUN: not quant-opt whole.mlir -quant-llm-materialize-transforms='output=whole.safetensors' 2>&1 | FileCheck %s --check-prefix=NONE
