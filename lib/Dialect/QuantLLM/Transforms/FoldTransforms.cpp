@@ -42,7 +42,7 @@ using namespace quant_llm;
 static constexpr StringLiteral kPassName = "quant-llm-fold-transforms";
 
 bool quant_llm::isRowSlice(Operation *op) {
-  auto slice = dyn_cast<tensor::ExtractSliceOp>(op);
+  auto slice = dyn_cast_if_present<tensor::ExtractSliceOp>(op);
   if (!slice || !slice.getSource().getDefiningOp<PermuteChannelsOp>())
     return false;
   RankedTensorType source = slice.getSourceType(), type = slice.getType();

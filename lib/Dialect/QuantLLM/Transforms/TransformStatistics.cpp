@@ -157,15 +157,18 @@ bool TransformStatistics::survives(const Entry &entry,
 LogicalResult TransformStatistics::transform(const Entry &entry,
                                              std::string_view statistic,
                                              std::vector<float> &values,
-                                             ArrayRef<int64_t> shape,
+                                             ArrayRef<int64_t> sourceShape,
                                              Evaluator &evaluator) {
+  // A slice of rows changes it.
+  SmallVector<int64_t> shape(sourceShape);
   const bool isOfWeight = statistic::isOfWeight(statistic);
   auto apply = [&](Operation *op, int64_t dim) -> LogicalResult {
     if (isRowSlice(op)) {
       Elements x;
-      x.shape = llvm::to_vector(shape);
+      x.shape = shape;
       x.values.assign(values.begin(), values.end());
       sliceRows(cast<tensor::ExtractSliceOp>(op), x);
+      shape = x.shape;
       values.assign(x.values.begin(), x.values.end());
       return success();
     }
@@ -173,7 +176,7 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
     if (transform.kind != TransformKind::Scale) {
       // An orthogonal matrix is its own inverse transpose.
       Elements x;
-      x.shape = llvm::to_vector(shape);
+      x.shape = shape;
       x.values.assign(values.begin(), values.end());
       if (failed(evaluator.apply(op, transform.on({dim}), x)))
         return failure();
@@ -184,7 +187,7 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
     if (failed(data))
       return failure();
     int64_t inner = 1;
-    for (int64_t size : shape.drop_front(dim + 1))
+    for (int64_t size : ArrayRef(shape).drop_front(dim + 1))
       inner *= size;
     for (int64_t i = 0, e = values.size(); i < e; ++i) {
       double s = data->values[i / inner % shape[dim]];
