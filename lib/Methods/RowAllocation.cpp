@@ -26,6 +26,12 @@ struct MatrixChoice {
 };
 } // namespace
 
+/// The bytes of all tables are at most this, so that sums and products of them
+/// are in range, and exact as numbers of f64.
+static constexpr int64_t kMostBytes = int64_t(1) << 53;
+/// Largest sum of errors: no price is infinite, whatever the multiplier.
+static constexpr double kMostError = 1e250;
+
 static double getError(const RowTable &table, int64_t row, size_t option) {
   return table.errors[static_cast<size_t>(row) * table.costs.size() + option];
 }
@@ -33,14 +39,15 @@ static double getError(const RowTable &table, int64_t row, size_t option) {
 /// All rows with the option of the least price; of equals the cheapest.
 static MatrixChoice chooseWhole(const RowTable &table, double multiplier) {
   MatrixChoice best;
-  double bestPrice = std::numeric_limits<double>::infinity();
+  double bestPrice = 0;
   for (size_t o = 0; o < table.costs.size(); ++o) {
     MatrixChoice choice;
     for (int64_t row = 0; row < table.rows; ++row)
       choice.error += getError(table, row, o);
     choice.cost = table.costs[o] * table.rows;
     double price = choice.error + multiplier * static_cast<double>(choice.cost);
-    if (price < bestPrice || (price == bestPrice && choice.cost < best.cost)) {
+    if (o == 0 || price < bestPrice ||
+        (price == bestPrice && choice.cost < best.cost)) {
       bestPrice = price;
       choice.rows.assign(static_cast<size_t>(table.rows),
                          static_cast<int64_t>(o));
@@ -50,7 +57,8 @@ static MatrixChoice chooseWhole(const RowTable &table, double multiplier) {
   return best;
 }
 
-/// Every row with its best one of at most `maxParts` options.
+/// Every row with its best one of at most `maxParts` options; of equals the
+/// cheapest.
 static MatrixChoice chooseParts(const RowTable &table, double multiplier,
                                 const RowAllocationOptions &options) {
   const size_t count = table.costs.size();
@@ -75,7 +83,8 @@ static MatrixChoice chooseParts(const RowTable &table, double multiplier,
       double second = std::numeric_limits<double>::infinity();
       for (size_t i = 1; i < left.size(); ++i) {
         size_t o = left[i];
-        if (price[o] < price[best]) {
+        if (price[o] < price[best] ||
+            (price[o] == price[best] && table.costs[o] < table.costs[best])) {
           second = price[best];
           best = o;
         } else {
@@ -100,7 +109,9 @@ static MatrixChoice chooseParts(const RowTable &table, double multiplier,
         continue;
       }
       const bool worstIsSmall = used[worst] < options.minRows;
-      if (isSmall != worstIsSmall ? isSmall : loss[o] < loss[worst])
+      if (isSmall != worstIsSmall  ? isSmall
+          : loss[o] != loss[worst] ? loss[o] < loss[worst]
+                                   : table.costs[o] > table.costs[worst])
         worst = o;
     }
     if (worst == count)
@@ -117,7 +128,7 @@ static MatrixChoice chooseParts(const RowTable &table, double multiplier,
   return choice;
 }
 
-/// The better of the two.
+/// The better of the two; of equals the cheaper.
 static MatrixChoice chooseForMatrix(const RowTable &table, double multiplier,
                                     const RowAllocationOptions &options) {
   MatrixChoice whole = chooseWhole(table, multiplier);
@@ -127,31 +138,68 @@ static MatrixChoice chooseForMatrix(const RowTable &table, double multiplier,
   auto getPrice = [&](const MatrixChoice &choice) {
     return choice.error + multiplier * static_cast<double>(choice.cost);
   };
-  return getPrice(parts) < getPrice(whole) ? parts : whole;
+  const double price = getPrice(parts), wholePrice = getPrice(whole);
+  return price < wholePrice || (price == wholePrice && parts.cost < whole.cost)
+             ? parts
+             : whole;
 }
 
-static Status verifyTable(const RowTable &table, size_t index) {
-  std::string context = "matrix " + std::to_string(index) + ": ";
-  if (table.rows < 1 || table.costs.empty() ||
-      table.errors.size() !=
-          static_cast<size_t>(table.rows) * table.costs.size())
-    return Status::error(context + "expected rows, options, and an error for "
-                                   "each row with each option");
-  std::vector<int64_t> costs = table.costs;
-  costs.push_back(table.orderCost);
-  for (int64_t cost : costs)
-    if (cost < 0 || cost > std::numeric_limits<int32_t>::max() / table.rows)
-      return Status::error(context +
-                           "expected costs of rows that are not "
-                           "negative, and of less than 2^31 bytes "
-                           "together, but got " +
-                           std::to_string(cost));
-  for (double error : table.errors)
-    if (!(error >= 0.0) || !std::isfinite(error))
-      return Status::error(context +
-                           "expected errors that are finite and not "
-                           "negative but got " +
-                           std::to_string(error));
+static std::string getContext(size_t index) {
+  return "matrix " + std::to_string(index) + ": ";
+}
+
+Status quant_llm::verifyRowCosts(const std::vector<RowTable> &tables) {
+  int64_t left = kMostBytes;
+  for (size_t i = 0; i < tables.size(); ++i) {
+    const RowTable &table = tables[i];
+    if (table.rows < 1 || table.costs.empty())
+      return Status::error(getContext(i) + "expected rows and options");
+    for (int64_t cost : table.costs)
+      if (cost < 0)
+        return Status::error(getContext(i) +
+                             "expected costs of rows that are "
+                             "not negative but got " +
+                             std::to_string(cost));
+    if (table.orderCost < 0)
+      return Status::error(getContext(i) +
+                           "expected a cost of the order that "
+                           "is not negative but got " +
+                           std::to_string(table.orderCost));
+    const int64_t most =
+        *std::max_element(table.costs.begin(), table.costs.end());
+    // Written without sums or products, which could overflow.
+    if (most > left / table.rows || table.orderCost > left / table.rows - most)
+      return Status::error(getContext(i) +
+                           "expected costs of at most 2^53 bytes for all "
+                           "matrices together");
+    left -= (most + table.orderCost) * table.rows;
+  }
+  return Status::success();
+}
+
+/// Adds the largest errors of the rows to `sum`.
+static Status verifyErrors(const RowTable &table, size_t index, double &sum) {
+  const size_t count = table.costs.size();
+  if (table.errors.size() / count != static_cast<size_t>(table.rows) ||
+      table.errors.size() % count != 0)
+    return Status::error(getContext(index) +
+                         "expected an error for each row with each option");
+  for (size_t i = 0; i < table.errors.size(); i += count) {
+    double largest = 0;
+    for (size_t o = 0; o < count; ++o) {
+      double error = table.errors[i + o];
+      if (!(error >= 0.0) || !std::isfinite(error))
+        return Status::error(getContext(index) +
+                             "expected errors that are finite and not "
+                             "negative but got " +
+                             std::to_string(error));
+      largest = std::max(largest, error);
+    }
+    sum += largest;
+  }
+  if (sum > kMostError)
+    return Status::error(getContext(index) +
+                         "expected errors of at most 1e250 together");
   return Status::success();
 }
 
@@ -161,10 +209,12 @@ quant_llm::allocateRows(const std::vector<RowTable> &tables, int64_t budget,
   if (options.maxParts < 1 || options.minRows < 0)
     return Status::error("expected at least one part, and no negative number "
                          "of rows");
+  if (Status status = verifyRowCosts(tables); !status.ok())
+    return status;
   int64_t least = 0;
-  double largestError = 0, smallestError = HUGE_VAL;
+  double sum = 0, largestError = 0, smallestError = HUGE_VAL;
   for (size_t i = 0; i < tables.size(); ++i) {
-    if (Status status = verifyTable(tables[i], i); !status.ok())
+    if (Status status = verifyErrors(tables[i], i, sum); !status.ok())
       return status;
     least += *std::min_element(tables[i].costs.begin(), tables[i].costs.end()) *
              tables[i].rows;

@@ -14,8 +14,11 @@
 // matrix the options that are worth the least are left out until few enough are
 // left, and each has rows enough; a matrix whose rows agree on one option, or
 // where different ones are not worth the cost of an order, stays whole. The
-// multiplier is bisected to the budget. With few options this is a heuristic;
-// there are so many rows that what is left of the budget is less than a row.
+// multiplier is bisected to the budget, which is a heuristic, and nothing uses
+// up what it leaves of the budget. That is little where rows change their
+// options at many multipliers. It may be as much as a whole matrix, or several,
+// where all rows of it change at one: a weight that must not be split, rows
+// with equal errors, parts that are worth their order only together.
 //
 //===----------------------------------------------------------------------===//
 
@@ -33,7 +36,7 @@ namespace quant_llm {
 /// row.
 struct RowTable {
   int64_t rows = 0; ///< at least 1
-  /// Of each option the bytes of one row: not negative.
+  /// Of each option the bytes of one row: not negative, see verifyRowCosts().
   std::vector<int64_t> costs;
   /// Bytes per row if the rows have several options: where the row stands in
   /// the order of the stored ones.
@@ -56,10 +59,16 @@ struct RowAllocation {
   double error = 0;
 };
 
+/// Checks all but the errors of tables, which may be missing: numbers of rows
+/// and options; costs that are not negative, and of which the largest ones of
+/// all rows, with those of orders, are at most 2^53 together.
+Status verifyRowCosts(const std::vector<RowTable> &tables);
+
 /// Choices with a cost of at most `budget` bytes and a small error. They do not
 /// depend on the number of threads.
-/// Errors: a table whose sizes do not agree, errors or costs out of range; a
-/// budget below the least cost.
+/// Errors: those of verifyRowCosts(); a table whose sizes do not agree; errors
+/// that are not finite, negative, or larger than 1e250 together; a budget below
+/// the least cost.
 Result<RowAllocation> allocateRows(const std::vector<RowTable> &tables,
                                    int64_t budget,
                                    const RowAllocationOptions &options,

@@ -166,6 +166,55 @@ TEST(RowAllocationTest, EndsOfTheBudget) {
   EXPECT_EQ(none->cost, 2 * 32 * 20);
 }
 
+TEST(RowAllocationTest, LargeCostsAndErrors) {
+  // A weight that must not be split, of more than 2^31 bytes, and errors at the
+  // ends of their range.
+  for (double size : {5e-324, 1.0, 1e249}) {
+    std::vector<RowTable> tables = makeTables(4, 3, 20, 4);
+    tables[1].rows = 1;
+    tables[1].costs = {int64_t(2359296000), int64_t(1) << 52};
+    tables[1].errors = {size, 0.0};
+    RowAllocationOptions options;
+    for (int64_t left : {int64_t(0), int64_t(1000), int64_t(1) << 52}) {
+      const int64_t budget = 2 * 20 * 20 + tables[1].costs[0] + left;
+      Result<RowAllocation> found = allocateRows(tables, budget, options, 1);
+      ASSERT_TRUE(found.ok()) << found.message();
+      auto [cost, error] = count(tables, *found, options);
+      EXPECT_EQ(cost, found->cost);
+      EXPECT_LE(cost, budget);
+      EXPECT_NEAR(error, found->error, 1e-9 * error);
+      EXPECT_EQ(found->choices[1][0], left > 1000) << size;
+    }
+  }
+}
+
+TEST(RowAllocationTest, OfEqualOptionsTheCheapest) {
+  // Half of the rows have no error, the others need the dear option, which is
+  // the first one.
+  RowTable table{4, {9, 5, 3}, 0, {}};
+  for (double size : {0.0, 1.0, 0.0, 1.0})
+    table.errors.insert(table.errors.end(), {0.0, size, 2 * size});
+  RowAllocationOptions options;
+  options.minRows = 1;
+  for (int64_t parts : {2, 3}) {
+    options.maxParts = parts;
+    Result<RowAllocation> found = allocateRows({table}, 100, options, 1);
+    ASSERT_TRUE(found.ok()) << found.message();
+    EXPECT_EQ(found->choices[0], (std::vector<int64_t>{2, 0, 2, 0}));
+    EXPECT_EQ(found->cost, 24);
+  }
+}
+
+TEST(RowAllocationTest, EqualRowsLeaveABudget) {
+  // As the header says: all change at one multiplier.
+  RowTable table{100, {2, 3}, 0, {}};
+  for (int row = 0; row < 100; ++row)
+    table.errors.insert(table.errors.end(), {1.0, 0.0});
+  Result<RowAllocation> found = allocateRows({table}, 290, {}, 1);
+  ASSERT_TRUE(found.ok()) << found.message();
+  EXPECT_EQ(found->cost, 200);
+}
+
 TEST(RowAllocationTest, Invalid) {
   auto getMessage = [](auto change, RowAllocationOptions options = {}) {
     std::vector<RowTable> tables = makeTables(3, 2, 4, 2);
@@ -174,11 +223,33 @@ TEST(RowAllocationTest, Invalid) {
   };
   auto none = [](std::vector<RowTable> &) {};
   EXPECT_EQ(getMessage([](auto &t) { t[1].errors.pop_back(); }),
-            "matrix 1: expected rows, options, and an error for each row with "
-            "each option");
+            "matrix 1: expected an error for each row with each option");
+  EXPECT_EQ(getMessage([](auto &t) { t[1].rows = 0; }),
+            "matrix 1: expected rows and options");
+  EXPECT_EQ(getMessage([](auto &t) { t[1].costs.clear(); }),
+            "matrix 1: expected rows and options");
   EXPECT_EQ(getMessage([](auto &t) { t[0].costs[1] = -1; }),
-            "matrix 0: expected costs of rows that are not negative, and of "
-            "less than 2^31 bytes together, but got -1");
+            "matrix 0: expected costs of rows that are not negative but got "
+            "-1");
+  EXPECT_EQ(getMessage([](auto &t) { t[0].orderCost = -2; }),
+            "matrix 0: expected a cost of the order that is not negative but "
+            "got -2");
+  const char *tooMuch = "matrix 1: expected costs of at most 2^53 bytes for "
+                        "all matrices together";
+  const int64_t most = int64_t(1) << 53;
+  for (int64_t bad : {most / 4, most, std::numeric_limits<int64_t>::max()}) {
+    EXPECT_EQ(getMessage([&](auto &t) { t[1].costs[0] = bad; }), tooMuch);
+    EXPECT_EQ(getMessage([&](auto &t) { t[1].orderCost = bad; }), tooMuch);
+  }
+  EXPECT_EQ(getMessage([&](auto &t) {
+              t[0].costs[0] = most / 8;
+              t[1].orderCost = most / 8;
+            }),
+            tooMuch);
+  // Prices would be infinite, and no option the best.
+  for (double bad : {1e250, 1e308, std::numeric_limits<double>::max()})
+    EXPECT_EQ(getMessage([&](auto &t) { t[1].errors.assign(8, bad); }),
+              "matrix 1: expected errors of at most 1e250 together");
   for (double bad : {-1.0, std::numeric_limits<double>::quiet_NaN(),
                      std::numeric_limits<double>::infinity()})
     EXPECT_NE(getMessage([&](auto &t) { t[1].errors[3] = bad; })
@@ -188,8 +259,7 @@ TEST(RowAllocationTest, Invalid) {
   RowAllocationOptions noParts;
   noParts.maxParts = 0;
   EXPECT_EQ(getMessage(none, noParts), "expected at least one part, and no "
-                                       "negative number of rows or cost of the "
-                                       "order");
+                                       "negative number of rows");
 }
 
 } // namespace

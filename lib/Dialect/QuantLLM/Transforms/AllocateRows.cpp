@@ -293,10 +293,13 @@ LogicalResult AllocateRows::run() {
     table.rows = isSplit ? cast<LinearOp>(*weights.linears.front()).getN() : 1;
     table.orderCost = getOrderBytes(table.rows);
     numWeights += weights.getNumWeights();
-    leastBytes +=
-        *std::min_element(table.costs.begin(), table.costs.end()) * table.rows;
   }
   // Before anything is read.
+  if (Status status = verifyRowCosts(tables); !status.ok())
+    return search.fail() << status.message();
+  for (const RowTable &table : tables)
+    leastBytes +=
+        *std::min_element(table.costs.begin(), table.costs.end()) * table.rows;
   const auto bytes = static_cast<int64_t>(
       std::floor(budget / 8.0 * static_cast<double>(numWeights)));
   auto toBits = [&](int64_t count) {
