@@ -12,11 +12,14 @@
 #include "quant-llm/Support/Numbers.h"
 
 #include <algorithm>
+#include <array>
+#include <cassert>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <mutex>
 #include <numeric>
 #include <optional>
 
@@ -143,7 +146,7 @@ const std::vector<float> &quant_llm::nf4Table() {
   return table;
 }
 
-ElementFormat quant_llm::makeNormalCodebook(unsigned bits) {
+static std::vector<float> makeNormalTable(unsigned bits) {
   // The upper half: limits[i] is below value i, and the first one is 0.
   const size_t count = size_t(1) << (bits - 1);
   std::vector<double> values(count), limits(count + 1);
@@ -177,7 +180,16 @@ ElementFormat quant_llm::makeNormalCodebook(unsigned bits) {
         static_cast<float>(-values[count - 1 - i] / values[count - 1]));
   for (size_t i = 0; i < count; ++i)
     table.push_back(static_cast<float>(values[i] / values[count - 1]));
-  return makeCodebook(std::move(table));
+  return table;
+}
+
+ElementFormat quant_llm::makeNormalCodebook(unsigned bits) {
+  constexpr unsigned mostBits = 6;
+  assert(bits >= 1 && bits <= mostBits);
+  static std::array<std::once_flag, mostBits + 1> computed;
+  static std::array<std::vector<float>, mostBits + 1> tables;
+  std::call_once(computed[bits], [&] { tables[bits] = makeNormalTable(bits); });
+  return makeCodebook(tables[bits]);
 }
 
 //===----------------------------------------------------------------------===//
