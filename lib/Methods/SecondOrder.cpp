@@ -739,6 +739,9 @@ quant_llm::getConditionalMoments(const HessianView &hessian,
   const auto k = static_cast<size_t>(hessian.k);
   std::vector<double> moments(k);
   for (size_t i = 0; i < k; ++i) {
+    // Dead inputs have something on their diagonal only to be factored.
+    if (hessian.at(order[i], order[i]) == 0.0f)
+      continue;
     double diagonal = factor->values[i * k + i];
     moments[static_cast<size_t>(order[i])] = 1.0 / (diagonal * diagonal);
   }

@@ -111,7 +111,8 @@ Status verifyHessian(const HessianView &hessian, int64_t k,
 /// order of the columns of the matrix (arXiv:2210.17323, section 3.3: the error
 /// of column i that later columns cannot mend; arXiv:2307.13304, the D of
 /// H = L D L^T). sum_i D_i e_i^2 of rounding errors e of a row is about
-/// dw H dw^T after GPTQ. Errors as of quantizeGPTQ.
+/// dw H dw^T after GPTQ. 0 for inputs that are always zero. Errors as of
+/// quantizeGPTQ.
 Result<std::vector<double>> getConditionalMoments(const HessianView &hessian,
                                                   const GPTQOptions &options,
                                                   const std::string &tensorName,

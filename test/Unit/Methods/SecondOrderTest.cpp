@@ -282,6 +282,30 @@ TEST(SecondOrderTest, ConditionalMoments) {
             "-1.000000");
 }
 
+TEST(SecondOrderTest, ConditionalMomentsOfDeadInputs) {
+  // Inputs 1 and 3 of 4 are dead: the others have what they have without them.
+  const std::vector<float> all{4, 0, 1, 0, 0, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0};
+  const std::vector<float> alive{4, 1, 1, 2};
+  const std::vector<float> none(16, 0.0f);
+  for (bool actOrder : {false, true}) {
+    GPTQOptions options;
+    options.actOrder = actOrder;
+    Result<std::vector<double>> found =
+        getConditionalMoments(HessianView{all.data(), 4}, options, "w", 1);
+    Result<std::vector<double>> expected =
+        getConditionalMoments(HessianView{alive.data(), 2}, options, "w", 1);
+    ASSERT_TRUE(found.ok()) << found.message();
+    ASSERT_TRUE(expected.ok()) << expected.message();
+    EXPECT_EQ((*found)[1], 0.0);
+    EXPECT_EQ((*found)[3], 0.0);
+    EXPECT_NEAR((*found)[0], (*expected)[0], 1e-5);
+    EXPECT_NEAR((*found)[2], (*expected)[1], 1e-5);
+    found = getConditionalMoments(HessianView{none.data(), 4}, options, "w", 1);
+    ASSERT_TRUE(found.ok()) << found.message();
+    EXPECT_EQ(*found, std::vector<double>(4, 0.0));
+  }
+}
+
 TEST(SecondOrderTest, DynamicGroupsSeeTheErrorsOfEarlierColumns) {
   Problem problem(6, 32, 3);
   Scheme scheme = parse("int4, block = [1, 16]");
