@@ -110,6 +110,7 @@ TEST_F(CalibrationFileTest, LinearsWithOneInput) {
   metadata["aliases"] = R"({"k": "q"})";
   write({{"absmax/q", {2}, {1, 2}},
          {"fisher/q", {1, 2}, {1, 2}},
+         {"row-fisher/q", {1}, {3}},
          {"learned/k", {1}, {-5}}});
   CalibrationFile file = open();
   EXPECT_EQ(file.parameters(), (std::vector<std::string>{"k", "q"}));
@@ -122,6 +123,9 @@ TEST_F(CalibrationFileTest, LinearsWithOneInput) {
   // What belongs to a weight is not that of another one.
   expectError(file.read(statistic::fisher, "k", {1, 2}),
               "no statistic 'fisher' of 'k'");
+  expectError(file.read(statistic::rowFisher, "k", {1}),
+              "no statistic 'row-fisher' of 'k'");
+  EXPECT_TRUE(file.contains(statistic::rowFisher, "q"));
   Result<std::vector<float>> learned = file.read("learned", "k", {1});
   ASSERT_TRUE(learned.ok()) << learned.message();
   EXPECT_EQ(learned->front(), -5);
