@@ -14,11 +14,12 @@
 
 #include "quant-llm/Support/Parallel.h"
 
+#include <pthread.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cfenv>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
@@ -69,6 +70,8 @@ struct Loop {
   int64_t count, ranges;
   /// The range that is taken next, and how many are being run.
   int64_t next, running;
+  /// Rounding and the like, as the caller has it.
+  std::fenv_t environment;
   std::condition_variable done;
 
   int64_t bound(int64_t range) const {
@@ -84,8 +87,14 @@ class Helpers {
 public:
   void run(Loop &loop) {
     std::unique_lock<std::mutex> lock(mutex);
-    while (!stopped && static_cast<int64_t>(threads.size()) < loop.ranges - 1)
-      threads.emplace_back([this] { work(); });
+    while (!stopped && static_cast<int64_t>(threads.size()) < loop.ranges - 1) {
+      // Not std::thread, which ends the process if there can be no more
+      // threads.
+      pthread_t thread;
+      if (pthread_create(&thread, nullptr, work, this) != 0)
+        break;
+      threads.push_back(thread);
+    }
     open.push_back(&loop);
     for (int64_t i = 1; i < loop.ranges; ++i)
       wake.notify_one();
@@ -96,23 +105,25 @@ public:
 
   /// Ends the threads; loops are run by their callers from then on.
   void stop() {
-    std::vector<std::thread> ending;
+    std::vector<pthread_t> ending;
     {
       std::lock_guard<std::mutex> lock(mutex);
       stopped = true;
       ending.swap(threads);
     }
     wake.notify_all();
-    for (std::thread &thread : ending) {
-      // A body may end the process.
-      if (thread.get_id() == std::this_thread::get_id())
-        thread.detach();
+    // A body may end the process: others may wait for that very body.
+    const bool isHelper =
+        std::any_of(ending.begin(), ending.end(), [](pthread_t thread) {
+          return pthread_equal(thread, pthread_self());
+        });
+    for (pthread_t thread : ending) {
+      if (isHelper)
+        pthread_detach(thread);
       else
-        thread.join();
+        pthread_join(thread, nullptr);
     }
   }
-
-  const pid_t process = ::getpid();
 
 private:
   /// Runs the next range of a loop; the lock is held before and after.
@@ -129,13 +140,17 @@ private:
       loop.done.notify_one();
   }
 
-  void work() {
-    std::unique_lock<std::mutex> lock(mutex);
+  static void *work(void *argument) {
+    auto &helpers = *static_cast<Helpers *>(argument);
+    std::unique_lock<std::mutex> lock(helpers.mutex);
     while (true) {
-      wake.wait(lock, [&] { return stopped || !open.empty(); });
-      if (open.empty())
-        return;
-      runRange(*open.back(), lock);
+      helpers.wake.wait(
+          lock, [&] { return helpers.stopped || !helpers.open.empty(); });
+      if (helpers.open.empty())
+        return nullptr;
+      Loop &loop = *helpers.open.back();
+      std::fesetenv(&loop.environment);
+      helpers.runRange(loop, lock);
     }
   }
 
@@ -143,7 +158,7 @@ private:
   std::condition_variable wake;
   /// Loops of which ranges are left to take.
   std::vector<Loop *> open;
-  std::vector<std::thread> threads;
+  std::vector<pthread_t> threads;
   bool stopped = false;
 };
 
@@ -152,30 +167,33 @@ private:
 /// Of this process. Never freed: threads may call parallelFor until its end.
 static std::atomic<Helpers *> helpers = nullptr;
 
-/// A child made by fork() has none of the threads, and a lock that may be held.
 static Helpers &getHelpers() {
   Helpers *known = helpers.load();
-  while (!known || known->process != ::getpid()) {
-    auto *created = new Helpers;
-    if (helpers.compare_exchange_strong(known, created))
-      return *created;
-    delete created;
-  }
+  if (known)
+    return *known;
+  auto *created = new Helpers;
+  if (helpers.compare_exchange_strong(known, created))
+    return *created;
+  delete created;
   return *known;
 }
 
 namespace {
-/// No thread may be left in a library that is closed.
-struct StopHelpers {
-  ~StopHelpers() {
-    Helpers *known = helpers.load();
-    if (known && known->process == ::getpid())
+struct HelpersOfProcess {
+  HelpersOfProcess() {
+    // A child made by fork() has none of the threads, and a lock that may be
+    // held.
+    pthread_atfork(nullptr, nullptr, [] { helpers.store(nullptr); });
+  }
+  /// No thread may be left in a library that is closed.
+  ~HelpersOfProcess() {
+    if (Helpers *known = helpers.load())
       known->stop();
   }
 };
 } // namespace
 
-static StopHelpers stopHelpers;
+static HelpersOfProcess helpersOfProcess;
 
 void quant_llm::parallelFor(int64_t count, int threads,
                             const std::function<void(int64_t, int64_t)> &body) {
@@ -185,6 +203,7 @@ void quant_llm::parallelFor(int64_t count, int threads,
       count, static_cast<int64_t>(resolveThreadCount(threads)));
   if (ranges == 1)
     return body(0, count);
-  Loop loop{body, count, ranges, 0, 0, {}};
+  Loop loop{body, count, ranges, 0, 0, {}, {}};
+  std::fegetenv(&loop.environment);
   getHelpers().run(loop);
 }

@@ -31,12 +31,15 @@ Status checkThreadSetting();
 unsigned resolveThreadCount(int requested);
 
 /// Calls `body(begin, end)` on disjoint, consecutive ranges that cover
-/// [0, count), on up to `threads` threads (see resolveThreadCount). Returns
-/// when all are done. `body` must not throw, and may call parallelFor. The
-/// ranges depend on `count` and the number of threads alone; the threads stay
-/// for later calls, of which several may run at a time. A body whose result for
-/// an index does not depend on the range it came in gives the same result for
-/// any thread count.
+/// [0, count), on up to `threads` threads (see resolveThreadCount); on fewer if
+/// no more can be begun. Returns when all are done. `body` must not throw, or
+/// return in a child that it made by fork(); it may call parallelFor, and
+/// exit(). The ranges depend on `count` and the number of threads alone; the
+/// threads stay for later calls, of which several may run at a time. All ranges
+/// begin with the floating-point environment of the caller. The threads have
+/// the processors, priority and signal mask of the caller that they were begun
+/// for, and keep them. A body whose result for an index does not depend on the
+/// range it came in gives the same result for any thread count.
 void parallelFor(int64_t count, int threads,
                  const std::function<void(int64_t begin, int64_t end)> &body);
 

@@ -10,15 +10,22 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef __SSE__
+#include <xmmintrin.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
+#include <cfenv>
+#include <chrono>
 #include <cstdlib>
+#include <fstream>
 #include <limits>
 #include <mutex>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -63,16 +70,59 @@ static int64_t sumInParallel(int64_t count, int threads) {
   return sum;
 }
 
+/// What a range of a loop of `ranges` threads finds, each on a thread of its
+/// own.
+template <typename T>
+static std::vector<T> getOnEachThread(int ranges, T (*get)()) {
+  std::vector<T> found(static_cast<size_t>(ranges));
+  std::atomic<int> arrived = 0;
+  parallelFor(ranges, ranges, [&](int64_t begin, int64_t) {
+    for (++arrived; arrived < ranges;)
+      std::this_thread::yield();
+    found[static_cast<size_t>(begin)] = get();
+  });
+  return found;
+}
+
+/// Threads that have called it; their ids may be those of ended ones.
+static int countThreads() {
+  static std::atomic<int> threads = 0;
+  thread_local const bool counted = (++threads, true);
+  (void)counted;
+  return threads;
+}
+
 TEST(ParallelForTest, ThreadsStay) {
-  std::mutex mutex;
-  std::set<std::thread::id> ids;
   for (int i = 0; i < 1000; ++i)
-    parallelFor(4, 4, [&](int64_t, int64_t) {
-      std::lock_guard<std::mutex> lock(mutex);
-      ids.insert(std::this_thread::get_id());
-    });
+    getOnEachThread(4, countThreads);
   // Loops of other tests have left up to 99.
-  EXPECT_LE(ids.size(), 100u);
+  EXPECT_LE(countThreads(), 100);
+}
+
+TEST(ParallelForTest, ThreadsRoundAsTheirCaller) {
+  for (int mode : {FE_TONEAREST, FE_UPWARD, FE_TONEAREST, FE_TOWARDZERO}) {
+    ASSERT_EQ(std::fesetround(mode), 0);
+    std::vector<int> modes = getOnEachThread<int>(3, std::fegetround);
+    std::vector<int> nested = getOnEachThread<int>(
+        2, [] { return getOnEachThread<int>(2, std::fegetround).back(); });
+    ASSERT_EQ(std::fesetround(FE_TONEAREST), 0);
+    EXPECT_EQ(modes, std::vector<int>(3, mode));
+    EXPECT_EQ(nested, std::vector<int>(2, mode));
+  }
+#ifdef __SSE__
+  // Numbers below the normal ones are taken for zero.
+  const unsigned before = _mm_getcsr(), flushing = before | 0x8040;
+  _mm_setcsr(flushing);
+  std::vector<unsigned> flushed = getOnEachThread<unsigned>(
+      3, [] { return static_cast<unsigned>(_mm_getcsr()); });
+  _mm_setcsr(before);
+  for (unsigned found : flushed)
+    EXPECT_EQ(found & 0x8040, 0x8040u);
+  std::vector<unsigned> restored = getOnEachThread<unsigned>(
+      3, [] { return static_cast<unsigned>(_mm_getcsr()); });
+  for (unsigned found : restored)
+    EXPECT_EQ(found & 0x8040, before & 0x8040);
+#endif
 }
 
 TEST(ParallelForTest, LoopsMayBeNestedAndMeet) {
@@ -113,6 +163,73 @@ TEST(ParallelForTest, AChildMadeByForkHasThreadsOfItsOwn) {
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
+}
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+static constexpr bool isSanitized = true;
+#else
+static constexpr bool isSanitized = false;
+#endif
+
+/// The status of a child that calls `body`, or is ended after a minute.
+static int runInChild(void (*body)()) {
+  pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    body();
+    ::_exit(100);
+  }
+  int status = -1;
+  return ::waitpid(child, &status, 0) == child && WIFEXITED(status)
+             ? WEXITSTATUS(status)
+             : -1;
+}
+
+TEST(ParallelForTest, GoesOnWithFewerThreads) {
+  if (isSanitized)
+    GTEST_SKIP() << "the sanitizer needs room of its own";
+  EXPECT_EQ(
+      runInChild([] {
+        // There is no room for the stacks of more threads than the
+        // parent had.
+        int64_t pages = 0;
+        std::ifstream("/proc/self/statm") >> pages;
+        auto bytes = static_cast<rlim_t>(pages * ::sysconf(_SC_PAGESIZE));
+        rlimit limit{bytes + (2 << 20), bytes + (2 << 20)};
+        if (::setrlimit(RLIMIT_AS, &limit) != 0)
+          ::_exit(1);
+        int64_t sum = sumInParallel(kMostThreads, kMostThreads);
+        ::_exit(sum == int64_t(kMostThreads) * (kMostThreads - 1) / 2 ? 0 : 2);
+      }),
+      0);
+}
+
+TEST(ParallelForTest, ABodyMayEndTheProcess) {
+  if (isSanitized)
+    GTEST_SKIP() << "the sanitizer looks at threads that are left";
+  EXPECT_EQ(runInChild([] {
+              // Two helpers: one waits for a range of its nested loop, in which
+              // the other one ends the process.
+              sumInParallel(3, 3);
+              static std::thread::id caller = std::this_thread::get_id();
+              static std::thread::id waiting;
+              parallelFor(2, 2, [](int64_t, int64_t) {
+                if (std::this_thread::get_id() == caller)
+                  for (;;)
+                    ::pause();
+                waiting = std::this_thread::get_id();
+                std::atomic<int> arrived = 0;
+                parallelFor(2, 2, [&](int64_t, int64_t) {
+                  for (++arrived; arrived < 2;)
+                    std::this_thread::yield();
+                  if (std::this_thread::get_id() == waiting)
+                    return;
+                  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+                  std::exit(3);
+                });
+              });
+            }),
+            3);
 }
 
 TEST(ResolveThreadCountTest, RequestWinsOverEnvironment) {
