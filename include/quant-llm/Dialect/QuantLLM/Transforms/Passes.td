@@ -102,7 +102,7 @@ def AllocateRows : CheckedPass<"quant-llm-allocate-rows", "::mlir::ModuleOp"> {
     with Q rounded to nearest after ranges were clipped by the diagonal of H (as `quant-llm-quantize{clip=diagonal}`), H the statistic `hessian` of the
     inputs, g the statistic `row-fisher`, and p the option `row-power`. `f_n` estimates the mean squared gradient with
     respect to output n. `D_i = 1 / U_ii^2`, where `U^T U` is the inverse of H (`damping`, columns in the order of falling H_ii): what the
-    rounding error of a column adds to the error of the outputs after GPTQ, so that GPTQ need not run for every candidate.
+    rounding error of a column adds to the error of the outputs after GPTQ, so that GPTQ need not run for every candidate; 0 for inputs that are always 0.
 
     Rows of a weight have at most `parts` different candidates, each for at least `min-rows` rows. A linear whose rows have several becomes
     several linears, with rows in the order of their candidate:
@@ -121,6 +121,7 @@ def AllocateRows : CheckedPass<"quant-llm-allocate-rows", "::mlir::ModuleOp"> {
     `quant-llm-materialize-transforms` then computes the parts, and what becomes of the statistics. The order counts against the budget with 2 bytes
     per row of a weight that is split, 4 if it has more than 32768 rows. Weights stay whole that are used by several linears or otherwise, meet another weight, or have an
     epilogue; each of these needs one candidate for all its rows, and linears that are not `quant_llm.linear` are refused.
+    Part of the budget may be left over, most where weights stay whole: all bytes have one price, and at the next lower one more rows change than it allows.
 
     The JSON file `report` has `budget`, `bits_per_weight`, `stored_bytes`, `error` and `weights` (`parameters`, `weights`: their number, and `parts` with
     `scheme`, `rows` and `error`). The result does not depend on the number of threads. Memory holds one weight with its statistics and its errors at a time, and the
