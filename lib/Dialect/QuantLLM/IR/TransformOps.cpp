@@ -44,7 +44,7 @@ static std::optional<SmallVector<double>> getConstant(Value value) {
 }
 
 /// How far a matrix of this element type may be from its exact value.
-static double getTolerance(Value matrix) {
+double quant_llm::getIdentityTolerance(Value matrix) {
   switch (getElementTypeOrSelf(matrix.getType()).getIntOrFloatBitWidth()) {
   case 64:
     return 1e-9;
@@ -204,7 +204,7 @@ LogicalResult RotateOp::verify() {
     for (int64_t i = 0; i < n * n; ++i)
       transposed[i % n * n + i / n] = (*values)[i];
     double error = getIdentityError(values->data(), transposed.data(), n);
-    if (error > getTolerance(matrix))
+    if (error > getIdentityTolerance(matrix))
       return emitOpError("expected an orthogonal matrix but R R^T differs from "
                          "the identity by ")
              << llvm::formatv("{0:e2}", error).str();
@@ -229,7 +229,7 @@ LogicalResult AffineOp::verify() {
   std::optional<SmallVector<double>> b = getConstant(getInverseMatrix());
   if (a && b) {
     double error = getIdentityError(a->data(), b->data(), n);
-    if (error > getTolerance(getMatrix()))
+    if (error > getIdentityTolerance(getMatrix()))
       return emitOpError("expected matrices that are inverses of each other "
                          "but their product differs from the identity by ")
              << llvm::formatv("{0:e2}", error).str();

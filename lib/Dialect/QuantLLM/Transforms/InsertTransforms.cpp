@@ -66,6 +66,9 @@ quant_llm::parseTransformSiteKind(StringRef name) {
 }
 
 std::string TransformSite::getName() const {
+  // Of a stream there is no parameter that comes first.
+  if (kind == TransformSiteKind::Residual)
+    return "residual";
   if (consumers.empty())
     return "";
   LinearOp linear = consumers.front();
@@ -190,7 +193,28 @@ static SmallVector<OperandTransforms> getWays(Value value,
   return ways;
 }
 
-/// Whether scaling the outputs of one linear scales `value`.
+/// Whether scaling the outputs of one linear, perhaps with a bias or another
+/// factor from parameters, scales `value`.
+static bool isScaledByLinear(Value value, const ChannelTransform &scale) {
+  if (value.getDefiningOp<LinearOp>())
+    return true;
+  for (const OperandTransforms &way : getWays(value, scale)) {
+    Value computed;
+    bool isOne = true;
+    for (const OperandTransform &entry : way) {
+      if (isParameterLike(entry.operand->get()))
+        continue;
+      isOne &= !computed;
+      computed = entry.operand->get();
+    }
+    if (computed && isOne && isScaledByLinear(computed, scale))
+      return true;
+  }
+  return false;
+}
+
+/// Whether `value` is a product of which scaling the outputs of one linear
+/// scales one side.
 static bool isProductWithLinear(Value value) {
   int64_t rank = cast<RankedTensorType>(value.getType()).getRank();
   if (auto linear = value.getDefiningOp<LinearOp>())
@@ -201,10 +225,9 @@ static bool isProductWithLinear(Value value) {
   // Pointwise ops do not look at the scales.
   ChannelTransform scale;
   scale.dims = {rank - 1};
-  for (const OperandTransforms &way : getWays(value, scale))
-    if (way.size() == 1 && way[0].operand->get().getDefiningOp<LinearOp>())
-      return getLeaves(value).size() > 1;
-  return false;
+  llvm::SetVector<Value> leaves = getLeaves(value);
+  leaves.remove_if(isParameterLike);
+  return leaves.size() > 1 && isScaledByLinear(value, scale);
 }
 
 /// The slice of a state that a read gets, before it was written.
@@ -462,10 +485,26 @@ static arith::MulFOp getGainProduct(BlockArgument gain) {
   return dyn_cast<arith::MulFOp>(*value.getUsers().begin());
 }
 
+/// Whether a linear reads the value, not only a contraction behind it: norms of
+/// queries and keys are no norms of the stream.
+static bool reachesLinear(Value value) {
+  llvm::SetVector<Operation *> seen;
+  SmallVector<Value> pending{value};
+  while (!pending.empty())
+    for (Operation *user : pending.pop_back_val().getUsers()) {
+      if (isa<LinearOp>(user))
+        return true;
+      if (seen.insert(user) && !isContraction(user) && !isReduction(user))
+        llvm::append_range(pending, user->getResults());
+    }
+  return false;
+}
+
 int64_t quant_llm::extractNormGains(FunctionOpInterface function) {
   SmallVector<std::pair<linalg::GenericOp, unsigned>> found;
   function.walk([&](linalg::GenericOp op) {
-    if (op->getNumResults() != 1 || !isNormOutput(op.getResult(0)))
+    if (op->getNumResults() != 1 || !isNormOutput(op.getResult(0)) ||
+        !reachesLinear(op.getResult(0)))
       return;
     int64_t rank = op.getNumLoops();
     AffineMap channels =
@@ -868,6 +907,7 @@ LogicalResult InsertTransforms::run() {
       functions.push_back(function);
   });
   int64_t inserted = 0;
+  llvm::DenseSet<int> seen;
   for (FunctionOpInterface function : functions) {
     if (rotatesStream)
       numGains += extractNormGains(function);
@@ -878,6 +918,7 @@ LogicalResult InsertTransforms::run() {
     for (TransformSite &site : findTransformSites(function)) {
       if (!llvm::is_contained(kinds, site.kind))
         continue;
+      seen.insert(static_cast<int>(site.kind));
       FailureOr<std::optional<ChannelTransform>> found =
           getTransform(site, siteSeed++);
       if (failed(found))
@@ -913,5 +954,9 @@ LogicalResult InsertTransforms::run() {
                   << (archive ? ", and compare the keys of 'data' with the "
                                 "names of parameters"
                               : "");
+  for (TransformSiteKind wanted : kinds)
+    if (!seen.contains(static_cast<int>(wanted)))
+      getOperation().emitWarning(kPassName)
+          << ": found no site '" << getSiteKindName(wanted) << "'";
   return success();
 }

@@ -16,6 +16,8 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Matchers.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/Support/FormatVariadic.h"
 
 #include <cmath>
 
@@ -116,6 +118,48 @@ FailureOr<Elements> Evaluator::readConstant(Operation *op) {
   return result;
 }
 
+LogicalResult Evaluator::verifyInverse(Operation *op, Value value,
+                                       const Elements &a, const Elements &b,
+                                       bool transposed) {
+  ParameterOp parameter = getParameterOf(value);
+  if (!parameter || verified.contains(parameter))
+    return success();
+  const int64_t n = a.shape[0];
+  std::vector<double> errors(static_cast<size_t>(n));
+  parallelFor(n, /*threads=*/0, [&](int64_t first, int64_t last) {
+    std::vector<double> row(static_cast<size_t>(n));
+    for (int64_t i = first; i < last; ++i) {
+      const double *left = a.values.data() + i * n;
+      std::fill(row.begin(), row.end(), 0.0);
+      for (int64_t k = 0; k < n; ++k) {
+        const double *right = b.values.data() + k * n;
+        for (int64_t j = 0; j < n; ++j)
+          if (transposed)
+            row[k] += left[j] * right[j];
+          else
+            row[j] += left[k] * right[j];
+      }
+      row[i] -= 1.0;
+      double &error = errors[i];
+      for (double value : row)
+        // NaN, too.
+        if (!(std::fabs(value) <= error))
+          error = std::isnan(value) ? HUGE_VAL : std::fabs(value);
+    }
+  });
+  double error = *llvm::max_element(errors);
+  if (error > getIdentityTolerance(value))
+    return op->emitOpError("expected ")
+           << (transposed ? "an orthogonal matrix but R R^T of '"
+                          : "matrices that are inverses of each other but the "
+                            "product of '")
+           << parameter.getSymName()
+           << (transposed ? "' differs" : "' and its inverse differs")
+           << " from the identity by " << llvm::formatv("{0:e2}", error).str();
+  verified.insert(parameter);
+  return success();
+}
+
 /// Rotations and affine transforms: every block of channels times a matrix.
 LogicalResult Evaluator::multiply(Operation *op,
                                   const ChannelTransform &transform,
@@ -139,12 +183,19 @@ LogicalResult Evaluator::multiply(Operation *op,
         evaluate(transform.data[transform.inverse ? 1 : 0]);
     if (failed(matrix))
       return failure();
+    FailureOr<Elements> other =
+        evaluate(transform.data[transform.inverse ? 0 : 1]);
+    if (failed(other) ||
+        failed(verifyInverse(op, transform.data[0], *matrix, *other,
+                             /*transposed=*/false)))
+      return failure();
     matrices.push_back(std::move(*matrix));
     transposed = false;
   } else {
     for (Value value : transform.data) {
       FailureOr<Elements> matrix = evaluate(value);
-      if (failed(matrix))
+      if (failed(matrix) || failed(verifyInverse(op, value, *matrix, *matrix,
+                                                 /*transposed=*/true)))
         return failure();
       matrices.push_back(std::move(*matrix));
     }

@@ -18,6 +18,7 @@
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
+#include "llvm/ADT/SmallPtrSet.h"
 
 #include <vector>
 
@@ -54,10 +55,17 @@ private:
   mlir::FailureOr<Elements> readConstant(mlir::Operation *op);
   llvm::LogicalResult multiply(mlir::Operation *op,
                                const ChannelTransform &transform, Elements &x);
+  /// An error unless the product of matrices is the identity; `transposed`: of
+  /// the first and the transposed second. Constants are known to be.
+  llvm::LogicalResult verifyInverse(mlir::Operation *op, mlir::Value value,
+                                    const Elements &a, const Elements &b,
+                                    bool transposed);
   static void forEachElement(Elements &x, llvm::ArrayRef<int64_t> dims,
                              llvm::function_ref<void(double &, int64_t)> body);
 
   ParameterArchives &archives;
+  /// Matrices that verifyInverse() has accepted.
+  llvm::SmallPtrSet<mlir::Operation *, 4> verified;
 };
 
 } // namespace quant_llm

@@ -26,6 +26,10 @@ namespace quant_llm {
 
 enum class TransformKind { Scale, Shift, Permute, Rotate, Affine };
 
+/// How far the elements of R R^T, or of the product of a matrix and its
+/// inverse, may be from those of the identity, by the type of the elements.
+double getIdentityTolerance(mlir::Value matrix);
+
 struct ChannelTransform {
   TransformKind kind = TransformKind::Scale;
   bool inverse = false;

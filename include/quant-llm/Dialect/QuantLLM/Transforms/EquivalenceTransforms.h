@@ -134,8 +134,8 @@ struct TransformSite {
         .getShape()
         .back();
   }
-  /// The parameter of the first consumer: how a site is called in files and
-  /// remarks. Empty if its weight is no parameter.
+  /// How a site is called in files and remarks: the parameter of the first
+  /// consumer, "residual" for a stream. Empty if its weight is no parameter.
   std::string getName() const;
 };
 

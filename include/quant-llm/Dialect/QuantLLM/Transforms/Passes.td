@@ -567,7 +567,9 @@ def InsertTransforms : CheckedPass<"quant-llm-insert-transforms", "::mlir::Modul
     inverse, with the ending `.channel_scale`, `.channel_shift`, `.channel_permutation` or `.channel_rotation`:
     the site's value is divided by the scale, the shift is subtracted from it, it is permuted, or multiplied
     by the matrix. (At `query-key` the name is that of the keys' weight, the scale is `[heads, channels]`, or `[channels]` behind
-    a norm of the heads, and the type F64 or F32.) Sites that the file does not name are left alone.
+    a norm of the heads, and the type F64 or F32; at `residual` the name is `residual`.) Sites that the file does not name are left alone;
+    a site that is nowhere in the module is warned of. Matrices that are not orthogonal are found by
+    `quant-llm-materialize-transforms`, which reads them, and by `quant-llm-verify-equivalence`.
 
     Example (`test/Dialect/QuantLLM/Transforms/insert-transforms.mlir`):
     ```mlir
