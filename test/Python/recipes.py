@@ -14,6 +14,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 HERE = os.path.dirname(__file__)
 sys.path.insert(0, os.path.join(HERE, "..", "Import", "Inputs"))
@@ -287,6 +289,26 @@ def test_recipes_by_name(directory, files, tmp_path, name):
     assert model.quantize_directory(directory, tmp_path / "named", recipe=name, options=options, calibration=files[loaded.calibration.token_weights]) == expected
     with pytest.raises(TypeError, match="^options: expected a dict of names and values but got str"):
         model.quantize_directory(directory, tmp_path / "q", recipe=name, options="group=16", calibration=files[None])
+
+
+UNSCALED = [("awq", {"grid": 1}), ("random-tokens", {"alpha": 0.0}), *[(f"smoothquant{suffix}", {}) for suffix in ("", "-plus", "-static")]]
+
+
+@pytest.mark.parametrize("name, options", UNSCALED)
+def test_no_scales(directory, files, tmp_path, name, options):
+    """Where no scale of channels helps, the model is quantized without any."""
+    loaded = recipe.load(name)
+    calibration = files[loaded.calibration.token_weights]
+    if not options:
+        # No channel has a range of its own.
+        with safe_open(calibration, "np") as file:
+            metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
+        calibration = str(tmp_path / "zeros.safetensors")
+        save_file({key: np.zeros_like(value) for key, value in tensors.items()}, calibration, metadata)
+    report = model.quantize_directory(directory, tmp_path / "q", recipe=loaded, options={"group": 16, **options}, calibration=calibration)
+    assert report["totals"]["weights"] > 0 and "scale_channels" not in (tmp_path / "q" / "model.mlir").read_text()
+    wanted, found = (model.Model.load(str(d), cache=False, need_tokenizer=False).forward(TOKENS[0]) for d in (directory, tmp_path / "q"))
+    assert np.square(found - wanted).sum() < 0.2 * np.square(wanted).sum()
 
 
 def test_wrong_calibration(directory, files, tmp_path):
