@@ -378,7 +378,8 @@ Result<ElementFormat> quant_llm::parseElement(const std::string &text) {
         return makeElement(kind, bits);
   return Status::error(
       "expected an element (int1..int8, uint1..uint8, ternary, f4E2M1FN, "
-      "f6E2M3FN, f6E3M2FN, f8E4M3FN, f8E5M2, nf4, codebook<bits, [...]>) but "
+      "f6E2M3FN, f6E3M2FN, f8E4M3FN, f8E5M2, nf4, normal1..normal6, "
+      "codebook<bits, [...]>) but "
       "got '" +
       text + "'");
 }

@@ -35,8 +35,8 @@ except ImportError as missing:
 
 # What the options of the pipeline may be (a test compares them with it).
 _OTHER_ELEMENTS = ("ternary", "nf4", "f4E2M1FN", "f6E2M3FN", "f6E3M2FN", "f8E4M3FN", "f8E5M2")
-ELEMENTS = (*(f"int{bits}" for bits in range(1, 9)), *(f"uint{bits}" for bits in range(1, 9)), *_OTHER_ELEMENTS)
-ELEMENTS_TEXT = f"int1 to int8, uint1 to uint8, {', '.join(_OTHER_ELEMENTS)} or codebook<BITS, [VALUES]>"
+ELEMENTS = (*(f"int{bits}" for bits in range(1, 9)), *(f"uint{bits}" for bits in range(1, 9)), *(f"normal{bits}" for bits in range(1, 7)), *_OTHER_ELEMENTS)
+ELEMENTS_TEXT = f"int1 to int8, uint1 to uint8, normal1 to normal6, {', '.join(_OTHER_ELEMENTS)} or codebook<BITS, [VALUES]>"
 SCALES = ("f16", "bf16", "f32", "f8E8M0FNU", "f8E4M3FN")
 RULES = ("absmax", "absmax_full", "minmax", "mse")
 

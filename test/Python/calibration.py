@@ -324,6 +324,22 @@ def test_wrong_input(directory, tmp_path):
     assert (tmp_path / "c.safetensors.partial" / "mine").exists()
 
 
+@pytest.mark.parametrize("weight", ["model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.down_proj.weight", "model.embed_tokens.weight"])
+def test_weights_that_are_not_finite(directory, tmp_path, weight):
+    """In the part whose inputs suffer, or in the one before."""
+    from safetensors.torch import load_file, save_file
+
+    broken = shutil.copytree(directory, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors[weight][3, 5] = float("nan")
+    if "embed" in weight:
+        tensors[weight][:] = float("inf")
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(quant_llm.QuantLLMError, match=f"the parameter '{weight}' has infinities or NaN"):
+        calibrate(str(broken), TOKENS, tmp_path / "c.safetensors", device="cpu")
+    assert not (tmp_path / "c.safetensors").exists()
+
+
 def test_samples():
     text = np.arange(100)
     samples = sample_tokens(text, samples=4, length=16, seed=5)

@@ -414,6 +414,7 @@ def test_choices_are_those_of_the_pass():
         assert sorted(re.search(r"\((.*)\) but got 'x'", refused(option, "x")).group(1).split(", ")) == sorted(choices)
     listed = re.search(r"\((.*)\) but got 'x'", refused("element", "x")).group(1)
     listed = re.sub(r"\b(u?int)1\.\.\1?int8", lambda m: ", ".join(f"{m[1]}{b}" for b in range(1, 9)), listed.replace("uint1..uint8", "uint1..int8"))
+    listed = listed.replace("normal1..normal6", ", ".join(f"normal{b}" for b in range(1, 7)))
     names = listed.replace("codebook<bits, [...]>", "codebook").split(", ")
     assert sorted(names) == sorted((*cli.ELEMENTS, "codebook"))
     for value in ("0", "2.0001"):
@@ -524,7 +525,7 @@ def test_help_and_version(capsys):
     for arguments in (["--help"], ["quantize", "--help"]):
         status, out, err = run(capsys, *arguments)
         assert status == 0 and "example" in out and err == ""
-    for value in (*cli.SCALES, *cli.RULES, *cli.ELEMENTS[16:], "gaussian", "mean", "finequant", "(0, 2]"):
+    for value in (*cli.SCALES, *cli.RULES, "int1 to int8", "normal1 to normal6", *cli.ELEMENTS[22:], "gaussian", "mean", "finequant", "(0, 2]"):
         assert value in " ".join(out.split())
     status, out, _ = run(capsys, "--version")
     assert status == 0 and out.startswith("quant-llm ")

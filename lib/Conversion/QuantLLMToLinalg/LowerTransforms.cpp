@@ -287,9 +287,13 @@ struct PermuteConversion : public OpRewritePattern<PermuteChannelsOp> {
                  };
                  Value isHere = arith::CmpIOp::create(
                      b, loc, arith::CmpIPredicate::eq, args[0], index(0));
-                 Value next =
-                     arith::SelectOp::create(b, loc, isHere, index(1), args[1]);
-                 linalg::YieldOp::create(b, loc, next);
+                 Value none = arith::ConstantOp::create(
+                     b, loc, b.getIntegerAttr(integer, 0));
+                 Value place =
+                     arith::SelectOp::create(b, loc, isHere, index(1), none);
+                 linalg::YieldOp::create(
+                     b, loc,
+                     Value(arith::MaxSIOp::create(b, loc, args[1], place)));
                })
         .getResult(0);
   }

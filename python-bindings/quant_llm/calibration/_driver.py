@@ -474,7 +474,7 @@ class _Run:
                 for weight, x in waiting:
                     update(weight, x, paid)
             after[sample] = self.keep(at, entry, results, shared)
-        self.check_finite(name, finite)
+        self.check_finite(at, finite)
         results = self.collect(part, statistics, aliases)
         if self.on_part:
             replaced = self.on_part(part.linears, self.expand(results, aliases), lambda key: parameters[key])
@@ -493,9 +493,15 @@ class _Run:
         self.wait()
         return after
 
-    def check_finite(self, name, finite):
+    def check_finite(self, at, finite):
+        name = self.names[at]
         if not finite or torch.stack([answer for _, _, answer in finite]).all():
             return
+        # What comes in may be the fault of the part before.
+        for part in (self.parts[at], *self.parts[max(at - 1, 0):at]):
+            for key in part.parameters:
+                if not torch.isfinite(self.parameters.read(key, dtype=self.dtype).float()).all():
+                    raise QuantLLMError(f"{name}: the parameter '{key}' has infinities or NaN (as {self.dtype_name}); take a model whose weights are finite, or another dtype")
         sample, weight = next((sample, weight) for sample, weight, answer in finite if not answer)
         raise QuantLLMError(f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another dtype (now {self.dtype_name})")
 

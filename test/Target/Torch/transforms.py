@@ -30,7 +30,7 @@ def load(text):
 
 def check(ops, k, *given, inverse=None):
     """`ops` on %x of [tokens, k], with the tensors `given` as %a and so on."""
-    arguments = "".join(f", %{name}: tensor<{'x'.join(map(str, a.shape))}x{'i32' if a.dtype == np.int32 else 'f32'}>" for name, a in zip("abc", given))
+    arguments = "".join(f", %{name}: tensor<{'x'.join(map(str, a.shape))}x{f'i{8 * a.itemsize}' if a.dtype.kind == 'i' else 'f32'}>" for name, a in zip("abc", given))
     text = f"func.func @f(%x: tensor<?x{k}xf32>{arguments}) -> tensor<?x{k}xf32> {{\n  {ops}\n  return %y : tensor<?x{k}xf32>\n}}\n"
     x = rng.normal(size=(5, k)).astype(np.float32)
     function = load(text)
@@ -61,6 +61,9 @@ for op in ("scale_channels", "shift_channels"):
 order = rng.permutation(24).astype(np.int32)
 x, y = check("%y = quant_llm.permute_channels %x by %a dims = [1] : tensor<?x24xf32>, tensor<24xi32>", 24, order)
 np.testing.assert_array_equal(y, x[:, order])
+for bits in (16, 32, 64):
+    x, y = check(f"%y = quant_llm.permute_channels inverse %x by %a dims = [1] : tensor<?x24xf32>, tensor<24xi{bits}>", 24, order.astype(f"int{bits}"))
+    np.testing.assert_array_equal(y[:, order], x)
 orthogonal = lambda n: np.linalg.qr(rng.normal(size=(n, n)))[0].astype(np.float32)
 r = orthogonal(8)
 x, y = check("%y = quant_llm.rotate %x by %a dims = [1] : tensor<?x24xf32>, tensor<8x8xf32>", 24, r)

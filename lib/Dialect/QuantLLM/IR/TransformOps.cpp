@@ -225,6 +225,12 @@ LogicalResult AffineOp::verify() {
   if (getOffset() && getTensorType(getOffset()).getShape() != ArrayRef{n})
     return emitOpError("expected an offset of ")
            << n << " elements but got " << getOffset().getType();
+  // QL-AFFINE-C6
+  if (std::optional<SmallVector<double>> offset =
+          getOffset() ? getConstant(getOffset()) : std::nullopt)
+    for (double value : *offset)
+      if (!std::isfinite(value))
+        return emitOpError("expected finite offsets but got ") << value;
   std::optional<SmallVector<double>> a = getConstant(getMatrix());
   std::optional<SmallVector<double>> b = getConstant(getInverseMatrix());
   if (a && b) {

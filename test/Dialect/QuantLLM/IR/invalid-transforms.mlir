@@ -284,6 +284,15 @@ func.func @f(%x: tensor<?x8xf32>, %a: tensor<4x4xf32>, %t: tensor<8xf32>) {
 
 // -----
 
+func.func @f(%x: tensor<?x2xf32>, %a: tensor<2x2xf32>) {
+  %t = arith.constant dense<[0.0, 0x7F800000]> : tensor<2xf32>
+  // expected-error @below {{expected finite offsets but got}}
+  %0 = quant_llm.affine %x by %a, %a plus %t dims = [1] : tensor<?x2xf32>, tensor<2x2xf32>, tensor<2x2xf32>, tensor<2xf32>
+  return
+}
+
+// -----
+
 // QL-AFFINE-C5
 func.func @f(%x: tensor<?x2xf32>) {
   %a = arith.constant dense<[[2.0, 1.0], [0.0, 2.0]]> : tensor<2x2xf32>

@@ -246,6 +246,7 @@ def QuantLLM_AffineOp : QuantLLM_TransformOp<"affine"> {
     - QL-AFFINE-C4: the offset has b elements.
     - QL-AFFINE-C5: matrices that are both constant are inverses of each other, as far as
       their type can tell.
+    - QL-AFFINE-C6: an offset that is a constant is finite.
 
     Example:
     ```mlir
