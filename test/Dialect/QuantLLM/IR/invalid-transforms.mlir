@@ -284,6 +284,7 @@ func.func @f(%x: tensor<?x8xf32>, %a: tensor<4x4xf32>, %t: tensor<8xf32>) {
 
 // -----
 
+// QL-AFFINE-C6
 func.func @f(%x: tensor<?x2xf32>, %a: tensor<2x2xf32>) {
   %t = arith.constant dense<[0.0, 0x7F800000]> : tensor<2xf32>
   // expected-error @below {{expected finite offsets but got}}
