@@ -124,7 +124,7 @@ def AllocateRows : CheckedPass<"quant-llm-allocate-rows", "::mlir::ModuleOp"> {
     Part of the budget may be left over, most where weights stay whole: all bytes have one price, and at the next lower one more rows change than it allows.
 
     The JSON file `report` has `budget`, `bits_per_weight`, `stored_bytes`, `error` and `weights` (`parameters`, `weights`: their number, and `parts` with
-    `scheme`, `rows` and `error`). The result does not depend on the number of threads. Memory holds one weight with its statistics and its errors at a time, and the
+    `scheme`, `rows` and `error`; `rows` is null for a weight that stays whole). The result does not depend on the number of threads. Memory holds one weight with its statistics and its errors at a time, and the
     errors of all rows.
   }];
   let dependentDialects = ["::quant_llm::QuantLLMDialect", "::mlir::arith::ArithDialect",
