@@ -223,7 +223,8 @@ class Benchmark:
         tokens and weights of them."""
         plan = {}
         for one in measurements:
-            if "recipe" in one and (wanted := recipes.load(one["recipe"]).calibration):
+            if "recipe" in one and (recipe := recipes.load(one["recipe"])).needs_calibration:
+                wanted = recipe.calibration
                 weights = one.get("token_weights", wanted.token_weights)
                 key = (wanted.tokens, weights, wanted.dtype, one["seed"])
                 name = f"{wanted.tokens}-{weights or 'none'}-{wanted.dtype}-s{one['seed']}"
@@ -305,13 +306,15 @@ class Benchmark:
         finally:
             if os.path.isdir(work):
                 models.remove_tree(work)
-            if os.path.exists(work + ".safetensors"):
-                os.remove(work + ".safetensors")
+            for rest in (work + ".safetensors", work + ".behind.safetensors"):
+                if os.path.exists(rest):
+                    os.remove(rest)
         write_json(path, record)
         return record
 
     def quantize(self, one, work, record):
-        options = recipes.load(one["recipe"]).options
+        recipe = recipes.load(one["recipe"])
+        options = recipe.options
         settings = dict(one.get("options", {}))
         if "element" in one:
             settings["element"] = one["element"].format(bits=one["bits"])
@@ -325,6 +328,7 @@ class Benchmark:
             command += ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
         command += ["--threads", str(self.arguments.threads)] if self.arguments.threads and "threads" in options else []
         command += ["--calibration", one["calibration"]] if "calibration" in one else []
+        command += ["--tokens", self.samples[one["seed"]], "--device", self.arguments.device] if recipe.is_behind else []
         _, took = self.run(command)
         with open(os.path.join(work, "report.json"), encoding="utf-8") as file:
             record["bits_per_weight"] = json.load(file)["totals"]["bits_per_weight"]

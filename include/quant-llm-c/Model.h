@@ -67,9 +67,11 @@ QUANT_LLM_C_EXPORTED QuantLLMStatus quantLLMCheckQuantizeOptions(
 
 /* What a module (text or bytecode) declares, as JSON: {"archives": [{"name",
  * "path"}], "parameters": [{"name", "archive", "key", "shape", "element_type",
- * "scheme": text or null, "bytes"}], "functions": [{"name", "type"}]}. `name`
+ * "scheme": text or null, "planned_scheme": text or null, "bytes"}],
+ * "functions": [{"name", "type"}]}. `name`
  * stands for the file and may be NULL; paths of archives come out resolved
- * against its directory. `bytes` counts what is stored, scales included. */
+ * against its directory. `bytes` counts what is stored, scales included;
+ * `planned_scheme` is what a linear is to quantize a dense weight to. */
 QUANT_LLM_C_EXPORTED QuantLLMStatus
 quantLLMDescribeModule(const char *source, size_t sourceSize, const char *name,
                        QuantLLMBuffer **json, QuantLLMError **error);

@@ -23,6 +23,7 @@
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/raw_ostream.h"
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 using namespace mlir;
@@ -193,6 +194,21 @@ QuantLLMStatus quantLLMDescribeModule(const char *source, size_t sourceSize,
 
     Json archives = Json::array(), parameters = Json::array(),
          functions = Json::array();
+    auto printScheme = [](SchemeAttr scheme) {
+      std::string text;
+      llvm::raw_string_ostream os(text);
+      Attribute(scheme).print(os);
+      return text;
+    };
+    // Schemes that linears are to get.
+    std::map<std::string, std::string> planned;
+    module->walk([&](LinearOpInterface linear) {
+      SchemeAttr scheme = linear.getSchemeAttr();
+      for (Value weight : linear.getWeights())
+        if (ParameterOp parameter =
+                scheme ? getParameterOf(weight) : ParameterOp())
+          planned.emplace(parameter.getSymName().str(), printScheme(scheme));
+    });
     for (Operation &op : module->getOps()) {
       if (auto archive = dyn_cast<ArchiveOp>(op)) {
         archives.push_back({{"name", archive.getSymName().str()},
@@ -202,20 +218,22 @@ QuantLLMStatus quantLLMDescribeModule(const char *source, size_t sourceSize,
                       {"archive", parameter.getArchive().str()},
                       {"key", parameter.getArchiveKey().str()}};
         if (auto weight = dyn_cast<WeightType>(parameter.getType())) {
-          std::string scheme;
-          llvm::raw_string_ostream os(scheme);
-          Attribute(weight.getScheme()).print(os);
           entry.update({{"shape", weight.getShape().vec()},
                         {"element_type", print(weight.getElementType())},
-                        {"scheme", scheme},
+                        {"scheme", printScheme(weight.getScheme())},
+                        {"planned_scheme", nullptr},
                         {"bytes", weight.getStorageBytes()}});
         } else {
           auto tensor = cast<RankedTensorType>(parameter.getType());
           entry.update({{"shape", tensor.getShape().vec()},
                         {"element_type", print(tensor.getElementType())},
                         {"scheme", nullptr},
+                        {"planned_scheme", nullptr},
                         {"bytes", tensor.getNumElements() *
                                       tensor.getElementTypeBitWidth() / 8}});
+          if (auto found = planned.find(parameter.getSymName().str());
+              found != planned.end())
+            entry["planned_scheme"] = found->second;
         }
         parameters.push_back(std::move(entry));
       } else if (auto function = dyn_cast<func::FuncOp>(op)) {

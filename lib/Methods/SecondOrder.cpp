@@ -30,6 +30,8 @@
 #include <limits>
 #include <mutex>
 #include <numeric>
+#include <tuple>
+#include <utility>
 
 using namespace quant_llm;
 
@@ -261,22 +263,20 @@ static bool invertFactor(const Eigen::MatrixXd &factor,
                      [](char good) { return good; });
 }
 
-/// With P the reversal of rows and columns, P H P = L L^T gives H = R R^T with
-/// R = P L P upper triangular, and so H^-1 = U^T U with U = R^-1 = P L^-1 P:
-/// one Cholesky factorization and no inverse of H.
-static Result<InverseFactor> factorInverse(const HessianView &hessian,
-                                           const std::vector<int64_t> &order,
-                                           double damping, int threads) {
+/// Factors H with its rows and columns in the reversed `order`, and with
+/// growing damping until that works and `use` takes the factor, L in the lower
+/// triangle.
+template <typename Use>
+static Result<std::pair<double, int>>
+factorDamped(const HessianView &hessian, const std::vector<int64_t> &order,
+             double damping, int threads, Use use) {
   int64_t k = hessian.k;
-  double mean = getMeanDiagonal(hessian);
-
-  InverseFactor result;
+  double mean = getMeanDiagonal(hessian), used = damping;
   for (int retry = 0; retry <= maxDampingRetries; ++retry) {
     // Without damping to begin with, a retry begins with the usual one.
-    result.damping = retry == 0       ? damping
-                     : damping == 0.0 ? 0.01 * std::pow(10.0, retry - 1)
-                                      : damping * std::pow(10.0, retry);
-    result.retries = retry;
+    used = retry == 0       ? damping
+           : damping == 0.0 ? 0.01 * std::pow(10.0, retry - 1)
+                            : damping * std::pow(10.0, retry);
     Eigen::MatrixXd matrix(k, k);
     parallelFor(k, threads, [&](int64_t begin, int64_t end) {
       for (int64_t j = begin; j < end; ++j) {
@@ -284,18 +284,33 @@ static Result<InverseFactor> factorInverse(const HessianView &hessian,
         for (int64_t i = j; i < k; ++i)
           matrix(i, j) =
               hessian.at(order[static_cast<size_t>(k - 1 - i)], column);
-        matrix(j, j) =
-            (matrix(j, j) > 0.0 ? matrix(j, j) : mean) + result.damping * mean;
+        matrix(j, j) = (matrix(j, j) > 0.0 ? matrix(j, j) : mean) + used * mean;
       }
     });
-    if (factorCholesky(matrix, threads) &&
-        invertFactor(matrix, result.values, threads))
-      return result;
+    if (factorCholesky(matrix, threads) && use(matrix))
+      return std::pair(used, retry);
   }
   return Status::error("the Hessian of its inputs cannot be factored, not even "
                        "with a damping of " +
-                       std::to_string(result.damping) +
+                       std::to_string(used) +
                        "; use more calibration tokens or round to nearest");
+}
+
+/// With P the reversal of rows and columns, P H P = L L^T gives H = R R^T with
+/// R = P L P upper triangular, and so H^-1 = U^T U with U = R^-1 = P L^-1 P:
+/// one Cholesky factorization and no inverse of H.
+static Result<InverseFactor> factorInverse(const HessianView &hessian,
+                                           const std::vector<int64_t> &order,
+                                           double damping, int threads) {
+  InverseFactor result;
+  Result<std::pair<double, int>> done = factorDamped(
+      hessian, order, damping, threads, [&](const Eigen::MatrixXd &factor) {
+        return invertFactor(factor, result.values, threads);
+      });
+  if (!done.ok())
+    return done.status();
+  std::tie(result.damping, result.retries) = *done;
+  return result;
 }
 
 //===----------------------------------------------------------------------===//
@@ -746,6 +761,79 @@ quant_llm::getConditionalMoments(const HessianView &hessian,
     moments[static_cast<size_t>(order[i])] = 1.0 / (diagonal * diagonal);
   }
   return moments;
+}
+
+Result<std::vector<float>>
+quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
+                           const float *drift, double strength, double damping,
+                           const std::string &tensorName, int threads,
+                           double *change) {
+  const std::string where = "tensor '" + tensorName + "'";
+  Status status = verifyHessian(hessian, matrix.k, tensorName);
+  if (status.ok() && !(strength >= 0.0 && strength <= 1.0))
+    status = Status::error("expected a strength from 0 to 1 but got " +
+                           std::to_string(strength))
+                 .withContext(where);
+  if (status.ok())
+    status = verifyDamping(damping).withContext(where);
+  if (!status.ok())
+    return status;
+
+  const int64_t n = matrix.n, k = matrix.k;
+  using Values =
+      Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  Eigen::Map<const Values> map(drift, k, k);
+  std::vector<float> corrected(static_cast<size_t>(n * k));
+  std::vector<std::pair<double, double>> norms(
+      static_cast<size_t>(getNumPanels(n)));
+  Result<std::pair<double, int>> done = factorDamped(
+      hessian, identityOrder(k), damping, threads,
+      [&](const Eigen::MatrixXd &factor) {
+        parallelFor(getNumPanels(n), threads, [&](int64_t begin, int64_t end) {
+          for (int64_t panel = begin; panel < end; ++panel) {
+            int64_t first = panel * panelRows;
+            int64_t rows = std::min(panelRows, n - first);
+            Values weight(rows, k);
+            for (int64_t row = 0; row < rows; ++row)
+              loadRow(matrix, first + row, 0, k, weight.row(row).data());
+            // The factor is of H with its rows and columns reversed.
+            Eigen::MatrixXd added = (map.cast<double>().transpose() *
+                                     weight.cast<double>().transpose())
+                                        .colwise()
+                                        .reverse();
+            factor.triangularView<Eigen::Lower>().solveInPlace(added);
+            factor.transpose().triangularView<Eigen::Upper>().solveInPlace(
+                added);
+            double original = 0, changed = 0;
+            for (int64_t row = 0; row < rows; ++row)
+              for (int64_t i = 0; i < k; ++i) {
+                double value = weight(row, i);
+                double difference = strength * added(k - 1 - i, row);
+                original += value * value;
+                changed += difference * difference;
+                corrected[static_cast<size_t>((first + row) * k + i)] =
+                    static_cast<float>(value + difference);
+              }
+            norms[static_cast<size_t>(panel)] = {original, changed};
+          }
+        });
+        return true;
+      });
+  if (!done.ok())
+    return done.status().withContext(where);
+  if (!std::all_of(corrected.begin(), corrected.end(),
+                   [](float value) { return std::isfinite(value); }))
+    return Status::error("expected finite weights and drifts, whose products "
+                         "are finite, but got a NaN or an infinity")
+        .withContext(where);
+  double original = 0, changed = 0;
+  for (auto [of, by] : norms) {
+    original += of;
+    changed += by;
+  }
+  if (change)
+    *change = original > 0 ? std::sqrt(changed / original) : 0.0;
+  return corrected;
 }
 
 Result<QuantizedMatrix> quant_llm::quantizeGPTQ(

@@ -28,6 +28,10 @@ ArrayRef<RecipeFile> quant_llm::getRecipeFiles() {
       {"output", "The safetensors file to write; required", true},
       {"report", "JSON file to write with schemes, reasons and errors", false},
       {"calibration", "Calibration file; required", true},
+      {"behind",
+       "Calibration file with what was measured behind quantized layers; "
+       "required",
+       true},
       {"scratch", "Directory for files that are of no use afterwards; required",
        true},
   };
@@ -294,9 +298,10 @@ Result<Recipe> Recipe::parse(StringRef json) {
                          " in it");
   auto calibration = parsed->find("calibration");
   if (calibration != parsed->end() &&
-      recipe.uses("calibration") != (*calibration == true))
+      (recipe.uses("calibration") || recipe.uses("behind")) !=
+          (*calibration == true))
     return Status::error("expected a table [calibration] if the pipeline uses "
-                         "$calibration, and only then");
+                         "$calibration or $behind, and only then");
   bool hasOutside = false;
   forEachWord(recipe.pipeline, [&](StringRef word) {
     hasOutside |= word.split('=').first.contains('$');

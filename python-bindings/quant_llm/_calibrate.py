@@ -48,45 +48,18 @@ def add_command(add, positive, natural):
     return command
 
 
-def run_calibrate(arguments):
-    try:
-        import torch
-    except ImportError:
-        raise QuantLLMError("expected the package torch, which runs the model; pip install torch") from None
-    from tqdm import tqdm
-
-    from .calibration import calibrate, random_tokens, sample_tokens
-    from .cli import read_text, say, show_warning
+def run_calibrate(arguments, read=None):
+    """`read` takes the place of read_tokens()."""
+    torch = import_torch()
+    from .calibration import calibrate
+    from .cli import say, show_warning
 
     _initialize(torch, arguments)
-    if arguments.tokens:
-        tokens = _read_array(arguments.tokens)
-        if tokens.ndim != 2:
-            raise QuantLLMError(f"'{arguments.tokens}': expected an array [samples, length] but got shape {list(tokens.shape)}")
-    elif arguments.random_tokens:
-
-        def tokens(vocabulary):
-            return random_tokens(vocabulary, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
-
-    else:
-        text = read_text(arguments.text)
-        tokens = _find_tokenizer(arguments.model).encode(text, special_tokens=False)
-        if tokens.size == 0:
-            raise QuantLLMError(f"'{arguments.text}': expected a text but it is empty")
-        tokens = sample_tokens(tokens, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
+    tokens = (read or read_tokens)(arguments)
     weights = arguments.token_weights
     if weights not in (None, *TOKEN_WEIGHTS):
         weights = _read_array(weights)
-    bar = tqdm(desc="calibrating", unit="sample", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
-
-    def progress(done, total, part):
-        if part == "resumed":  # what was done before says nothing about the speed
-            bar.initial = bar.n = done
-        bar.total = total
-        bar.set_postfix_str(part, refresh=False)
-        bar.update(done - bar.n)
-
-    with bar:
+    with Bar("calibrating") as bar:
         report = calibrate(
             arguments.model,
             tokens,
@@ -97,7 +70,7 @@ def run_calibrate(arguments):
             dtype=arguments.dtype,
             device=arguments.device,
             restart=arguments.restart,
-            progress=progress,
+            progress=bar.show,
             diagnostic=show_warning,
         )
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
@@ -105,8 +78,80 @@ def run_calibrate(arguments):
     dead = report["dead"]
     if dead:
         shown = ", ".join(f"{name} {count}" for name, count in list(dead.items())[:4]) + (", ..." if len(dead) > 4 else "")
-        tqdm.write(f"quant-llm: warning: inputs that are 0 in every token: {shown}", file=sys.stderr)
+        write_line(f"quant-llm: warning: inputs that are 0 in every token: {shown}")
     say(f"wrote {arguments.output}: {report['samples']} samples, {report['tokens']:,} tokens")
+
+
+def run_behind(settings, prepared, output, read):
+    """Measures behind the quantized layers of a model.PreparedModel; `settings` and
+    `read` are as of run_calibrate()."""
+    import_torch()
+    from .calibration import calibrate_behind
+    from .cli import say
+
+    with Bar("quantizing behind quantized layers") as bar:
+        report = calibrate_behind(prepared, read(settings), output, token_weights=settings.token_weights, dtype=settings.dtype, device=settings.device, progress=bar.show)
+    say(f"wrote {output}: {report['samples']} samples, {report['tokens']:,} tokens")
+
+
+def import_torch():
+    try:
+        import torch
+    except ImportError:
+        raise QuantLLMError("expected the package torch, which runs the model; pip install torch") from None
+    return torch
+
+
+def read_tokens(arguments):
+    """The samples that --text, --tokens or --random-tokens ask for, or a function that
+    makes them."""
+    from .calibration import random_tokens, sample_tokens
+    from .cli import read_text
+
+    if arguments.tokens:
+        tokens = _read_array(arguments.tokens)
+        if tokens.ndim != 2:
+            raise QuantLLMError(f"'{arguments.tokens}': expected an array [samples, length] but got shape {list(tokens.shape)}")
+        return tokens
+    if arguments.random_tokens:
+
+        def tokens(vocabulary):
+            return random_tokens(vocabulary, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
+
+        return tokens
+    text = read_text(arguments.text)
+    tokens = _find_tokenizer(arguments.model).encode(text, special_tokens=False)
+    if tokens.size == 0:
+        raise QuantLLMError(f"'{arguments.text}': expected a text but it is empty")
+    return sample_tokens(tokens, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
+
+
+class Bar:
+    """Progress of a calibration, on a terminal."""
+
+    def __init__(self, title):
+        from tqdm import tqdm
+
+        self.bar = tqdm(desc=title, unit="sample", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def show(self, done, total, part):
+        if part == "resumed":  # what was done before says nothing about the speed
+            self.bar.initial = self.bar.n = done
+        self.bar.total = total
+        self.bar.set_postfix_str(part, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+
+def write_line(text):
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
 
 
 def _initialize(torch, arguments):

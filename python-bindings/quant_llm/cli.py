@@ -26,7 +26,7 @@ try:
     from . import __version__, model
     from ._build import options_of
     from . import recipe as recipes
-    from ._calibrate import add_command as add_calibrate, run_calibrate
+    from ._calibrate import add_command as add_calibrate, read_tokens, run_behind, run_calibrate
     from ._check import MAX_THREADS, check_threads
     from ._errors import QuantLLMError
 except ImportError as missing:
@@ -101,7 +101,7 @@ def run_quantize(arguments):
     # FineQuant is a pipeline of the library; its recipe is there to be copied.
     if arguments.recipe == "finequant":
         recipe, options = "finequant", options_of({name.replace("_", "-"): value for name, value in options.items()})
-    calibration = None if recipe == "finequant" else find_calibration(arguments, recipe)
+    calibration, behind = (None, None) if recipe == "finequant" else find_calibration(arguments, recipe)
     with Bars() as bars:
         report = model.quantize_directory(
             arguments.model,
@@ -109,6 +109,7 @@ def run_quantize(arguments):
             recipe=recipe,
             options=options,
             calibration=calibration,
+            behind=behind,
             replace=arguments.force,
             progress=bars,
             diagnostic=show_warning,
@@ -152,33 +153,57 @@ def recipe_options(arguments, recipe):
 
 
 def find_calibration(arguments, recipe):
-    """The calibration file of a recipe, or a function that makes it."""
+    """The calibration file of a recipe and that with what is measured behind its
+    quantized layers: names, functions that make them, or None."""
     wanted = recipe.calibration
+    data = [option for option, value in (("--text", arguments.text), ("--tokens", arguments.tokens)) if value]
+    given = [option for option, value in (("--calibration", arguments.calibration), ("--behind", arguments.behind)) if value]
     if wanted is None:
-        if arguments.calibration or arguments.text:
-            raise QuantLLMError(f"{'--calibration' if arguments.calibration else '--text'}: the recipe '{recipe.name}' needs no data")
-        return None
-    if arguments.calibration:
-        return arguments.calibration
-    if wanted.tokens == "text" and not arguments.text:
-        raise QuantLLMError(f"the recipe '{recipe.name}' needs a text to calibrate with (--text FILE), or a calibration file (--calibration FILE)")
-    if wanted.tokens == "random" and arguments.text:
-        raise QuantLLMError(f"--text: the recipe '{recipe.name}' draws tokens at random; leave --text out")
-    path = os.path.normpath(arguments.output) + ".calibration.safetensors"
+        if given or data:
+            raise QuantLLMError(f"{(given + data)[0]}: the recipe '{recipe.name}' needs no data")
+        return None, None
+    if arguments.behind and not recipe.is_behind:
+        raise QuantLLMError(f"--behind: the recipe '{recipe.name}' measures nothing behind quantized layers")
+    if arguments.calibration and not recipe.needs_calibration:
+        raise QuantLLMError(f"--calibration: the recipe '{recipe.name}' reads no statistics of the original model")
+    makes = recipe.needs_calibration and not arguments.calibration, recipe.is_behind and not arguments.behind
+    if data and not any(makes):
+        raise QuantLLMError(f"{data[0]}: nothing is measured, as {' and '.join(given)} {'is' if len(given) == 1 else 'are'} given; leave one out")
+    if wanted.tokens == "random" and data:
+        raise QuantLLMError(f"{data[0]}: the recipe '{recipe.name}' draws tokens at random; leave {data[0]} out")
+    if any(makes) and wanted.tokens == "text" and not data:
+        files = [option for option, make in zip(("--calibration", "--behind"), makes) if make]
+        raise QuantLLMError(f"the recipe '{recipe.name}' needs a text to calibrate with (--text FILE), samples of tokens (--tokens FILE.npy), or {'a calibration file' if len(files) == 1 else 'the files of an earlier run'} ({', '.join(option + ' FILE' for option in files)})")
+    settings = argparse.Namespace(
+        model=arguments.model, text=arguments.text, tokens=arguments.tokens, random_tokens=wanted.tokens == "random", samples=arguments.samples or wanted.samples,
+        length=arguments.length or wanted.length, seed=wanted.seed if arguments.seed is None else arguments.seed, statistics=",".join(wanted.statistics),
+        token_weights=wanted.token_weights, dtype=wanted.dtype, device=arguments.device, restart=False,
+    )
+    # Standard input can be read once.
+    read = functools.cache(lambda: read_tokens(settings))
+    calibration, behind = arguments.calibration, arguments.behind
+    if makes[0]:
+        path = _new_file(arguments.output, ".calibration.safetensors", "--calibration")
+
+        def calibration():
+            run_calibrate(argparse.Namespace(**vars(settings), output=path), lambda _: read())
+            return path
+
+    if makes[1]:
+        file = _new_file(arguments.output, ".behind.safetensors", "--behind")
+
+        def behind(prepared):
+            run_behind(settings, prepared, file, lambda _: read())
+            return file
+
+    return calibration, behind
+
+
+def _new_file(output, suffix, option):
+    path = os.path.normpath(output) + suffix
     if os.path.lexists(path):
-        raise QuantLLMError(f"'{path}' exists already; take it (--calibration), or remove it")
-
-    def calibrate():
-        run_calibrate(
-            argparse.Namespace(
-                model=arguments.model, output=path, text=arguments.text, tokens=None, random_tokens=wanted.tokens == "random", samples=arguments.samples or wanted.samples,
-                length=arguments.length or wanted.length, seed=wanted.seed if arguments.seed is None else arguments.seed, statistics=",".join(wanted.statistics),
-                token_weights=wanted.token_weights, dtype=wanted.dtype, device=arguments.device, restart=False,
-            )
-        )
-        return path
-
-    return calibrate
+        raise QuantLLMError(f"'{path}' exists already; take it ({option}), or remove it")
+    return path
 
 
 def run_recipes(arguments):
@@ -517,9 +542,11 @@ input, or a file that cannot be read or written; 128 + N after signal N (130: Ct
     add_output(command)
     command.add_argument("--recipe", default="finequant", metavar="NAME|FILE", help="the method: a name that 'quant-llm recipes' lists, or a file like theirs (default: %(default)s)")
     command.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the recipe; may be repeated")
+    command.add_argument("--calibration", metavar="FILE", help="statistics for recipes that need them, from quant-llm calibrate")
+    command.add_argument("--behind", metavar="FILE", help="for recipes that measure behind layers that they quantized: DIR.behind.safetensors of an earlier run with the same options")
     data = command.add_mutually_exclusive_group()
-    data.add_argument("--calibration", metavar="FILE", help="statistics for recipes that need them, from quant-llm calibrate")
     data.add_argument("--text", metavar="FILE", help="UTF-8 text to measure statistics with, which are kept beside DIR; - for standard input")
+    data.add_argument("--tokens", metavar="FILE.npy", help="tokens instead of text: an array [samples, length] of integers")
     command.add_argument("--samples", type=positive, metavar="N", help="pieces of that text (default: as the recipe says)")
     command.add_argument("--length", type=positive, metavar="L", help="tokens of a piece (default: as the recipe says)")
     command.add_argument("--seed", type=natural, metavar="S", help="which pieces are drawn (default: as the recipe says)")
@@ -594,7 +621,7 @@ def main(argv=None):
     """Runs the command and returns its exit status."""
     arguments = make_parser().parse_args(join_block(sys.argv[1:] if argv is None else argv))
     interrupted = getattr(arguments, "interrupted", None)
-    if getattr(arguments, "recipe", None) and getattr(arguments, "text", None):
+    if getattr(arguments, "recipe", None) and (getattr(arguments, "text", None) or getattr(arguments, "tokens", None)):
         interrupted = "what was measured so far is kept: the same command goes on"
     return run_command("quant-llm", lambda: name_options(arguments), interrupted)
 

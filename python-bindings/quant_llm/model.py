@@ -26,11 +26,12 @@ import time
 import numpy as np
 
 from . import _quant_llm, describe_archive, describe_module, import_model, read_gguf_metadata, run_pipeline
+from ._build import quote_string
 from ._check import check_flag, check_handler, check_integer, check_number, check_path, check_text, wrong_type
 from ._errors import Diagnostic, QuantLLMError
 from ._safetensors import read_header
 from ._scheme import parse_scheme
-from .recipe import Recipe, load as load_recipe
+from .recipe import Recipe, load as load_recipe, split_pipeline
 from .runtime import Engine
 from .tokenizer import MissingTokenizerError, StreamDecoder, Tokenizer, check_special_tokens, find_end_tokens, load_tokenizer
 
@@ -345,11 +346,13 @@ def _copy_companions(source, directory):
                 raise QuantLLMError(f"cannot copy '{original}' to '{os.path.join(directory, name)}': {error.strerror}") from None
 
 
-def quantize_directory(source, output, *, recipe="finequant", options="", calibration=None, replace=False, progress=None, diagnostic=None):
+def quantize_directory(source, output, *, recipe="finequant", options="", calibration=None, behind=None, replace=False, progress=None, diagnostic=None):
     """Quantizes a model (anything that classify() knows) to a directory of ours
     that needs no other file. `recipe` is one that quant_llm.recipe.load() gives,
     or what that takes, with a dict as `options` and a calibration file if it needs
-    one (or a function that makes one when all else is checked). With text as
+    one (or a function that makes one when all else is checked). A recipe that measures
+    behind layers that it quantized needs `behind`: a file of an earlier run, or a function
+    that makes one from a PreparedModel. With text as
     `options` and no `calibration`, it is the name of a pipeline
     `quant-llm-<recipe>` and these are its options. Returns the report as a dict."""
     if not isinstance(recipe, Recipe):
@@ -361,6 +364,7 @@ def quantize_directory(source, output, *, recipe="finequant", options="", calibr
         options = recipe.check_options(options or {})
         if not callable(calibration):
             calibration = _check_calibration(recipe, calibration, diagnostic)
+        behind = _check_behind(recipe, behind)
     else:
         check_text(options, "options")
     check_handler(progress, "progress")
@@ -386,7 +390,7 @@ def quantize_directory(source, output, *, recipe="finequant", options="", calibr
             if is_recipe:
                 if callable(calibration):
                     calibration = _check_calibration(recipe, calibration(), diagnostic)
-                _run_recipe(recipe, options, calibration, directory, staging, progress, names.diagnostic)
+                _run_recipe(recipe, options, calibration, behind, directory, staging, progress, names.diagnostic)
             else:
                 _quant_llm.quantize_model(
                     check_path(os.path.join(directory, "model.mlir")),
@@ -402,17 +406,69 @@ def quantize_directory(source, output, *, recipe="finequant", options="", calibr
             return json.load(file)
 
 
-def _run_recipe(recipe, options, calibration, directory, staging, progress, diagnostic):
+def _run_recipe(recipe, options, calibration, behind, directory, staging, progress, diagnostic):
     """Writes model.mlir, model.safetensors and report.json."""
+    text, path = _read_module(directory), os.path.join(os.fspath(directory), "model.mlir")
     with _temporary_directory(".scratch.", staging) as scratch:
-        pipeline = _render(recipe, options, calibration, staging, scratch)
-        text = run_pipeline(_read_module(directory), pipeline, name=os.path.join(os.fspath(directory), "model.mlir"), progress=progress, diagnostic=diagnostic)
+        files = {"output": os.path.join(staging, "model.safetensors"), "report": os.path.join(staging, "report.json"), "scratch": scratch}
+        if calibration is not None:
+            files["calibration"] = calibration
+
+        def run(text, pipeline, path=path):
+            return run_pipeline(text, f"builtin.module({pipeline})", name=path, progress=progress, diagnostic=diagnostic)
+
+        if recipe.is_behind:
+            before, _, _ = split_pipeline(recipe.render(options, **files, behind=""))
+            text = run(text, before)
+            # A pass that writes an archive makes paths relative to where that is.
+            moved = os.path.join(scratch, "model.mlir")
+            if all(os.path.exists(archive["path"]) for archive in describe_module(text, name=moved)["archives"]):
+                path = moved
+            if callable(behind):
+                behind = _check_behind(recipe, behind(PreparedModel(text, path, recipe, options, files)))
+            _, step, after = split_pipeline(recipe.render(options, **files, behind=behind))
+            text = run(text, ",".join(filter(None, (step, after))), path)
+        else:
+            text = run(text, recipe.render(options, **files))
     with open(os.path.join(staging, "model.mlir"), "w", encoding="utf-8") as file:
         file.write(text)
 
 
+class PreparedModel:
+    """A model whose linears have schemes and are not quantized yet: what
+    quant_llm.calibration.calibrate_behind() runs."""
+
+    def __init__(self, text, path, recipe, options, files):
+        self.text, self.path = text, path
+        self._recipe, self._options, self._files = recipe, options, files
+        self.planned = {p["name"] for p in describe_module(text, name=path)["parameters"] if p["planned_scheme"]}
+        # What a run that is resumed must have in common with this one.
+        self.method = split_pipeline(recipe.render(options, **dict.fromkeys(files, ""), behind=""))[1]
+
+    def quantize(self, names, statistics):
+        """Quantizes weights by a calibration file with their statistics, and returns
+        the text of a module with a function that has no arguments and returns them
+        dequantized, in this order. Its archive is there until the next call."""
+        output = os.path.join(self._files["scratch"], "step.safetensors")
+        _, step, _ = split_pipeline(self._recipe.render(self._options, **{**self._files, "output": output, "report": "", "behind": statistics}))
+        pattern = "^(" + "|".join(re.sub(r"[^0-9A-Za-z_]", lambda found: "." if found[0] in "^\\]'\"" else f"[{found[0]}]", name) for name in names) + ")$"
+        step = f"{step[:-1]} copy-dense=false include='{pattern}'}}"
+        text = run_pipeline(self.text, f"builtin.module({step})", name=self.path)
+        parameters = {p["name"]: p for p in describe_module(text, name=self.path)["parameters"]}
+        lines, results, types = [f"quant_llm.archive @step {quote_string(output)}"], [], []
+        for i, name in enumerate(names):
+            parameter = parameters[name]
+            (n, k), kind = parameter["shape"], parameter["element_type"]
+            weight, dense = f"!quant_llm.weight<{n}x{k}x{kind}, {parameter['scheme']}>", f"tensor<{n}x{k}x{kind}>"
+            lines.append(f"quant_llm.parameter @{quote_string(name)} from @step key {quote_string(parameter['key'])} : {weight}")
+            results += [f"  %w{i} = quant_llm.get_parameter @{quote_string(name)} : {weight}", f"  %d{i} = quant_llm.dequantize %w{i} : {weight} -> {dense}"]
+            types.append(dense)
+        values = ", ".join(f"%d{i}" for i in range(len(names)))
+        return "\n".join([*lines, f"func.func @weights() -> ({', '.join(types)}) {{", *results, f"  return {values} : {', '.join(types)}", "}", ""])
+
+
 def _render(recipe, options, calibration, directory, scratch):
-    files = {"output": os.path.join(directory, "model.safetensors"), "report": os.path.join(directory, "report.json"), "scratch": scratch}
+    files = {"output": os.path.join(directory, "model.safetensors"), "report": os.path.join(directory, "report.json"), "scratch": scratch, "behind": "behind.safetensors"}
     if calibration is not None:
         files["calibration"] = calibration
     return f"builtin.module({recipe.render(options, **files)})"
@@ -429,9 +485,9 @@ def _check_recipe(recipe, options):
 
 def _check_calibration(recipe, calibration, diagnostic):
     """The absolute path of a calibration file that has what a recipe reads."""
-    if recipe.calibration is None:
+    if not recipe.needs_calibration:
         if calibration is not None:
-            raise QuantLLMError(f"the recipe '{recipe.name}' reads no calibration file")
+            raise QuantLLMError(f"the recipe '{recipe.name}' reads no calibration file{' but one measured behind quantized layers' if recipe.is_behind else ''}")
         return None
     wanted = recipe.calibration
     if calibration is None:
@@ -447,6 +503,25 @@ def _check_calibration(recipe, calibration, diagnostic):
     if diagnostic and weights != (wanted.token_weights or "none"):
         diagnostic(Diagnostic("warning", "", f"the recipe '{recipe.name}' is for token weights '{wanted.token_weights or 'none'}', but those of '{calibration}' are '{weights}'"))
     return calibration
+
+
+def _check_behind(recipe, behind):
+    """The absolute path of a file with what is measured behind quantized layers, or
+    the function that makes one."""
+    if not recipe.is_behind:
+        if behind is not None:
+            raise QuantLLMError(f"the recipe '{recipe.name}' measures nothing behind quantized layers")
+        return None
+    if behind is None:
+        raise QuantLLMError(f"the recipe '{recipe.name}' measures behind layers that it quantized, and needs the tokens for that (--text or --tokens), or the file of an earlier run (--behind)")
+    if callable(behind):
+        return behind
+    behind = os.path.abspath(check_path(behind, "behind"))
+    tensors, metadata = read_header(behind)
+    stored = {name.partition("/")[0] for name in tensors}
+    if not metadata.get("schema", "").startswith("quant_llm.calibration/") or not {"hessian", "drift"} <= stored:
+        raise QuantLLMError(f"expected a calibration file with hessian and drift, measured behind quantized layers, but '{behind}' is none")
+    return behind
 
 
 def _check_not_quantized(source):

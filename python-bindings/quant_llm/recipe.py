@@ -25,7 +25,10 @@ from ._errors import QuantLLMError
 DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recipes")
 
 # Placeholders that the command gives a value to.
-FILES = ("output", "report", "calibration", "scratch")
+FILES = ("output", "report", "calibration", "behind", "scratch")
+
+# The pass that is run for one group of linears after another with $behind.
+STEP = "quant-llm-quantize"
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
@@ -63,6 +66,19 @@ class Recipe:
     path: str
     calibration: Calibration | None = None
     options: dict = field(default_factory=dict)
+
+    @property
+    def is_behind(self):
+        """Whether it reads what is measured behind layers that it quantized."""
+        return self._uses("behind")
+
+    @property
+    def needs_calibration(self):
+        """Whether it reads statistics of the original model."""
+        return self._uses("calibration")
+
+    def _uses(self, file):
+        return re.search(rf"\${file}\b", re.sub(r"#.*", "", self.pipeline)) is not None
 
     def check_options(self, values):
         """Raises QuantLLMError unless `values` are values of options, as they are in
@@ -160,7 +176,34 @@ def _parse(content, path):
     calibration = _parse_calibration(content["calibration"]) if "calibration" in content else None
     recipe = Recipe(content["name"], content["summary"].strip(), content.get("paper", "").strip(), content["pipeline"], path, calibration, options)
     recipe.check_options({})
+    if recipe.is_behind and len(re.findall(rf"\b{STEP}\b", re.sub(r"#.*", "", recipe.pipeline))) != 1:
+        raise QuantLLMError(f"pipeline: expected $behind as an option of one pass {STEP}, and no other such pass")
+    if calibration and calibration.statistics and not recipe.needs_calibration:
+        raise QuantLLMError("calibration: expected no statistics, which the pipeline does not read ($calibration)")
+    if calibration and not calibration.statistics and recipe.needs_calibration:
+        raise QuantLLMError("calibration: expected statistics, which the pipeline reads ($calibration)")
     return recipe
+
+
+def split_pipeline(text):
+    """What is before the pass STEP of a rendered pipeline, this pass, and what comes
+    after it."""
+    at, quote, depth, begin = 0, "", 0, None
+    while at < len(text):
+        char = text[at]
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif text.startswith(STEP + "{", at) and begin is None and (at == 0 or text[at - 1] in " ,("):
+            begin, depth, at = at, 0, at + len(STEP)
+            continue
+        elif begin is not None and char in "{}":
+            depth += 1 if char == "{" else -1
+            if depth == 0:
+                return text[:begin].strip(" ,"), text[begin : at + 1], text[at + 1 :].strip(" ,")
+        at += 1
+    raise QuantLLMError(f"pipeline: expected a pass {STEP} with options but there is none")
 
 
 def _check_keys(table, keys, required, where):

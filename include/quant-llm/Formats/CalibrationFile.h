@@ -44,6 +44,10 @@ inline constexpr std::string_view quantiles = "quantiles";
 /// [K, K], sum of r_t x_t^T x_t divided by the sum of r_t: X^T X / T without
 /// weights of tokens. Symmetric.
 inline constexpr std::string_view hessian = "hessian";
+/// [K, K], sum of r_t (x_t - y_t)^T y_t divided by the sum of r_t, with x the
+/// inputs in the original model and y those behind what is quantized already,
+/// by which the Hessian of the same file is then, too.
+inline constexpr std::string_view drift = "drift";
 /// [N, K], mean over the samples of the square of the loss's gradient with
 /// respect to the weight.
 inline constexpr std::string_view fisher = "fisher";

@@ -138,6 +138,22 @@ quantizeQuantEase(const MatrixView &matrix, const Scheme &scheme,
                   SecondOrderReport *report = nullptr,
                   const QuantizedMatrix *start = nullptr);
 
+/// The weight [n, k], as binary32, that does on inputs y behind quantized
+/// layers what `matrix` does on the inputs x of the original model, as far as a
+/// linear map can tell x from y:
+///     W + strength * W drift (H + damping mean(diag H) I)^-1
+/// with H = E[y^T y] and drift = E[(x - y)^T y], k * k values, row-major. With
+/// strength 1 and no damping this is argmin_V E|V y - W x|^2; rounding it by H
+/// follows the asymmetric objective of Li et al., arXiv:2504.02692. `change`,
+/// if not null, becomes the Frobenius norm of what is added, as a part of W's.
+/// Errors: a strength beyond [0, 1], those of verifyDamping() and
+/// verifyHessian(), and results that are not finite.
+Result<std::vector<float>>
+correctForDrift(const MatrixView &matrix, const HessianView &hessian,
+                const float *drift, double strength, double damping,
+                const std::string &tensorName, int threads,
+                double *change = nullptr);
+
 /// tr(D H D^T) for one H and many D, with half the multiplications that D H
 /// takes. Keeps a copy of the Hessian.
 class OutputErrorMeter {

@@ -12,10 +12,11 @@ passes in C++ read. The model is translated to PyTorch block by block
 not matter. Needs the package torch.
 """
 
+from ._behind import calibrate_behind
 from ._driver import STATISTICS, calibrate
 from ._file import CalibrationFile
 from ._parameters import Parameters
 from ._source import Part, translate
 from ._tokens import random_tokens, sample_tokens
 
-__all__ = ["STATISTICS", "CalibrationFile", "Parameters", "Part", "calibrate", "random_tokens", "sample_tokens", "translate"]
+__all__ = ["STATISTICS", "CalibrationFile", "Parameters", "Part", "calibrate", "calibrate_behind", "random_tokens", "sample_tokens", "translate"]

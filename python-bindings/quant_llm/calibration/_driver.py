@@ -97,10 +97,14 @@ def calibrate(
         run = _Run(module, path, output)
         run.configure(tokens, statistics, token_weights, quantiles, inputs, seed, dtype, device)
         run.on_part, run.progress = on_part, progress
-        # Sums of products in float32 are sums in float32.
-        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-        torch.set_float32_matmul_precision("highest")
+        _precise_products(stack)
         return run.run(restart)
+
+
+def _precise_products(stack):
+    """Sums of products in float32 are sums in float32, until `stack` is left."""
+    stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+    torch.set_float32_matmul_precision("highest")
 
 
 class _Run:
@@ -303,7 +307,7 @@ class _Run:
     def remove_partial(self):
         """Removes our own files, and their directory if there is nothing else."""
         for name in os.listdir(self.partial):
-            if re.fullmatch(r"\.?progress\.json|\.?(part|fisher|row-fisher|values)-[\w-]+\.safetensors(\.\w+)?", name):
+            if re.fullmatch(r"\.?progress\.json|\.?((part|fisher|row-fisher|values)-[\w-]+|group)\.safetensors(\.\w+)?", name):
                 os.remove(self.file(name))
         with contextlib.suppress(OSError):
             os.rmdir(self.partial)

@@ -62,6 +62,8 @@ struct Quantized : MovedWeight {
   SecondOrderReport outputs;
   LowRankReport lowRank;
   int lowRankSteps = 0;
+  /// What was added for the drift of the inputs, relative to the weight.
+  double driftChange = 0;
   /// The errors of the outputs are known.
   bool hasOutputs = false;
 
@@ -110,6 +112,19 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
                           kMostDamping, double(damping));
       return emitOptionError(context, "damping", text);
     }
+    if (!(drift >= 0.0 && drift <= 1.0))
+      return emitOptionError(context, "drift",
+                             "expected a number from 0 to 1 but got " +
+                                 Twine(std::to_string(drift)));
+    if (drift != 0.0 && !needsHessian(method))
+      return emitOptionError(context, "drift",
+                             "expected none with a method that follows no "
+                             "errors of outputs; choose gptq or quantease");
+    if (std::string message;
+        !include.empty() && !llvm::Regex(include).isValid(message))
+      return emitOptionError(context, "include",
+                             "'" + include +
+                                 "' is no regular expression: " + message);
     if (sweeps < 1)
       return emitOptionError(context, "sweeps",
                              "expected at least 1 but got " + Twine(sweeps));
@@ -180,6 +195,9 @@ private:
     return clip != ClipObjective::None &&
            (clipExclude.empty() || !llvm::Regex(clipExclude).match(name));
   }
+  bool isIncluded(StringRef name) const {
+    return include.empty() || llvm::Regex(include).match(name);
+  }
   LogicalResult run();
   LogicalResult collect();
   LogicalResult failNothingToDo();
@@ -197,6 +215,8 @@ private:
   llvm::MapVector<Operation *, Quantized> quantized;
   std::vector<CopiedParameter> copied;
   std::vector<ParameterOp> untouched;
+  /// One with a scheme that the option include leaves out.
+  ParameterOp left;
   /// Weights that are negative and cannot be.
   int64_t numNegative = 0, numCounted = 0;
   SchemeAttr schemeWithoutSign;
@@ -214,6 +234,11 @@ static std::string getKind(StringRef name) {
 
 /// Says why there is nothing to quantize.
 LogicalResult QuantizeWeights::failNothingToDo() {
+  if (left)
+    return emitOptionError(
+        &getContext(), "include",
+        "expected a match in the name of a parameter with a scheme, such as '" +
+            left.getSymName() + "', but '" + include + "' has none");
   LinearOpInterface dense, done;
   getOperation()->walk([&](LinearOpInterface linear) {
     if (linear.isQuantized())
@@ -272,7 +297,7 @@ LogicalResult QuantizeWeights::verifyLowRankOptions() {
   bool weighsLowRank =
       any && (needsHessian(method) || clip != ClipObjective::Fisher);
   if (damping != QuantizeWeightsOptions().damping && !usesGPTQ() &&
-      !weighsLowRank)
+      !weighsLowRank && drift == 0.0)
     return emitOptionError("damping",
                            "expected none without gptq and without low-rank "
                            "parts that a Hessian weighs, since nothing else "
@@ -295,6 +320,7 @@ LogicalResult QuantizeWeights::collect() {
   copied.clear();
   untouched.clear();
   numNegative = numCounted = 0;
+  left = {};
 
   SymbolTableCollection tables;
   bool ok = true;
@@ -311,6 +337,10 @@ LogicalResult QuantizeWeights::collect() {
             "has a scheme, but its weight is not a parameter of an archive");
         diag.attachNote(weight.getLoc()) << "the weight is defined here";
         ok = false;
+        continue;
+      }
+      if (!isIncluded(parameter.getSymName())) {
+        left = left ? left : parameter;
         continue;
       }
       auto dense = cast<RankedTensorType>(parameter.getType());
@@ -397,6 +427,8 @@ LogicalResult QuantizeWeights::verifyStatistics(Quantized &entry) {
   Status status;
   if (needsHessian(method) || clip != ClipObjective::Fisher)
     status = statistics->checkShape(statistic::hessian, name, {k, k});
+  if (status.ok() && drift != 0.0)
+    status = statistics->checkShape(statistic::drift, name, {k, k});
   if (status.ok() && clip == ClipObjective::Fisher)
     status = statistics->checkShape(statistic::fisher, name, {n, k});
   if (!status.ok())
@@ -581,20 +613,36 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
     }
     return quantize(matrix, codes, name, threads);
   };
-  Result<QuantizedMatrix> stored = run(matrix, &entry.outputs);
+  std::vector<float> corrected;
+  MatrixView target = matrix;
+  if (drift != 0.0) {
+    FailureOr<std::vector<float>> values =
+        readStatistic(*statistics, statistic::drift,
+                      cast<LinearOp>(*entry.linears.front()), parameter);
+    if (failed(values))
+      return failure();
+    Result<std::vector<float>> result =
+        correctForDrift(matrix, hessianView, values->data(), drift, damping,
+                        name, threads, &entry.driftChange);
+    if (!result.ok())
+      return parameter.emitOpError("cannot be quantized: ") << result.message();
+    corrected = result.take();
+    target = {corrected.data(), SourceType::F32, matrix.n, matrix.k};
+  }
+  Result<QuantizedMatrix> stored = run(target, &entry.outputs);
   if (!stored.ok())
     return parameter.emitOpError("cannot be quantized: ") << stored.message();
   if (scheme.lowRank != 0) {
     const HessianView *weighting = hessian.empty() ? nullptr : &hessianView;
     auto add = [&](QuantizedMatrix &to, LowRankReport &report) {
-      return addLowRank(matrix, scheme, weighting, damping, name, threads, to,
+      return addLowRank(target, scheme, weighting, damping, name, threads, to,
                         &report);
     };
     Status status = add(*stored, entry.lowRank);
     entry.lowRankSteps = 1;
     while (status.ok() && entry.lowRankSteps < lowRankSteps) {
       std::vector<float> rest =
-          subtractLowRank(matrix, *stored, scheme, threads);
+          subtractLowRank(target, *stored, scheme, threads);
       Result<QuantizedMatrix> next =
           run({rest.data(), SourceType::F32, matrix.n, matrix.k}, nullptr);
       if (!next.ok()) {
@@ -619,7 +667,7 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
         return parameter.emitOpError("cannot be compared: ")
                << status.message();
       entry.outputs.error = getRelativeError(
-          computeOutputError(matrix, values.data(), hessianView, threads));
+          computeOutputError(target, values.data(), hessianView, threads));
       entry.hasOutputs = true;
       if (!needsHessian(method))
         entry.outputs.damping = entry.lowRank.damping;
@@ -753,6 +801,8 @@ std::string QuantizeWeights::makeReport() {
       if (usesGPTQ() || entry.hasLowRank())
         weight["damping"] = entry.outputs.damping;
     }
+    if (drift != 0.0)
+      weight["drift_change"] = finiteOrNull(entry.driftChange);
     if (entry.hasLowRank())
       weight["low_rank"] = llvm::json::Object{
           {"rank", entry.type.getScheme().getLowRank()},

@@ -35,6 +35,8 @@ quant_llm::readStatistic(const CalibrationFile &file,
   const int64_t channels = linear.getK();
   Result<std::vector<float>> values =
       statistic == statistic::hessian ? file.readHessian(name, channels)
+      : statistic == statistic::drift
+          ? file.read(statistic, name, {channels, channels})
       : statistic == statistic::inputs
           ? file.readInputs(name, channels)
           : file.readChannels(statistic, name, channels);

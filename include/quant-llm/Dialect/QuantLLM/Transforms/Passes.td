@@ -751,9 +751,16 @@ def QuantizeWeights : CheckedPass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     at most two K x K matrices of f64 and three of f32, with K the inputs of the linear. An option that cannot
     matter with the method is an error. All are deterministic for any number of threads.
 
+    With `drift` s they do not follow W but `W + s W drift (H + damping mean(diag H) I)^-1`: what does on the inputs y of the
+    linear behind layers that are quantized already what W does on those of the original model, x (the asymmetric objective of GPTAQ,
+    arXiv:2504.02692). The file has `drift`, E[(x - y)^T y], and H of y then; the command-line tool measures both for recipes whose
+    calibration is `behind` (`docs/Recipes.md`). Errors in the report are those of W, but for those of outputs, which are of what is followed.
+
+    `include` leaves other parameters as they are, with the schemes of their linears: a later run of the pass may take them.
+
     With `report` a JSON file says for every weight what was done, why, and with which error:
     an object with `weights` (`name`, `kind`, `shape`, `scheme`, `reason`, `block`, `bits_per_weight`,
-    `stored_bytes`, `dense_bytes`, `mse`, `relative_frobenius`, `max_error`, `sqnr_db`, with a low-rank part `low_rank`: its
+    `stored_bytes`, `dense_bytes`, `mse`, `relative_frobenius`, `max_error`, `sqnr_db`, with `drift` the `drift_change`, what is added to W relative to it, with a low-rank part `low_rank`: its
     `rank`, the `remaining_error` as a part of that of the codes, and the number of `steps`, and with a Hessian `output_error`, `nearest_output_error`: relative errors of the outputs
     on the calibration tokens, of the result and of rounding to nearest; with `gptq` `damping`), `method`, `dense`
     (`name`, `type`, `bytes`, `reason`) and `totals`. An infinite number is written as null.
@@ -810,7 +817,11 @@ def QuantizeWeights : CheckedPass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
     CheckedOption<"damping", "damping", "double", "0.01",
-           "gptq, and low-rank with a calibration file: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
+           "gptq, drift, and low-rank with a calibration file: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
+    CheckedOption<"drift", "drift", "double", "0.0",
+           "gptq and quantease: how far the inputs' drift behind quantized layers is made good for, from 0 to 1">,
+    CheckedOption<"include", "include", "std::string", "\"\"",
+           "Only parameters whose name has a match of this regular expression; by default all">,
     CheckedOption<"actOrder", "act-order", "bool", "false",
            "gptq: columns in the order of falling H_ii, with static groups">,
     CheckedOption<"staticGroups", "static-groups", "bool", "false",

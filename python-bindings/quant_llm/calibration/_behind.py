@@ -1,0 +1,180 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Statistics behind layers that are quantized already, one group of linears after
+another (true-sequential GPTQ; the asymmetric objective of GPTAQ,
+arXiv:2504.02692).
+
+Two streams go through the model, that of the original x and that of the weights
+quantized so far, y. For every group of linears with one input its Hessian
+E[y^T y] and drift E[(x - y)^T y] are measured, the group is quantized with them,
+and the stream y goes on through what that made of it.
+"""
+
+import contextlib
+import hashlib
+import json
+
+import numpy as np
+import torch
+
+from .. import run_pipeline
+from .._calibrate import ATTENTION, ATTENTION_ENERGY
+from .._errors import QuantLLMError
+from ._driver import _PIPELINE, _Enough, _Run, _precise_products
+from ._file import write_tensors
+from ._parameters import Parameters
+from ._source import translate
+
+
+def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float32", device=None, restart=False, progress=None):
+    """Runs `model`, what quant_llm.model.quantize_directory() gives to `behind`, on
+    `tokens` and writes the calibration file `output` with the statistics `hessian`
+    and `drift` of every weight that is to be quantized. The other arguments are those of
+    calibrate(), of whose weights of tokens those by attention cannot be had. With "energy"
+    the inputs of the original model say how large a token is.
+
+    Until it is complete, the work is in the directory `output`.partial, from where
+    the same call goes on. Returns a dict as calibrate(). Raises QuantLLMError."""
+    if token_weights in (ATTENTION, ATTENTION_ENERGY):
+        raise QuantLLMError(f"expected token weights '{token_weights}' for calibrations of the original model only")
+    module = run_pipeline(model.text, _PIPELINE, name=model.path)
+    run = _BehindRun(module, model.path, output)
+    if run.world > 1:
+        raise QuantLLMError(f"expected one process behind quantized layers, whose weights wait for all samples, but there are {run.world}")
+    run.configure(tokens, ("hessian",), token_weights, (), 1, 0, dtype, device)
+    run.follow(model)
+    run.progress = progress
+    with contextlib.ExitStack() as stack:
+        _precise_products(stack)
+        return run.run(restart)
+
+
+class _Moments:
+    """E[y^T y] and E[(x - y)^T y]."""
+
+    def __init__(self, channels, device, by_energy):
+        self.by_energy = by_energy
+        self.hessian = torch.zeros(channels, channels, device=device)
+        self.drift = torch.zeros(channels, channels, device=device)
+        self.weight = torch.zeros((), dtype=torch.float64, device=device)
+
+    def update(self, x, y, weights):
+        x, y = x.reshape(-1, len(self.hessian)).float(), y.reshape(-1, len(self.hessian)).float()
+        weighted = y
+        if weights is None:
+            self.weight += len(y)
+        else:
+            weights = weights.to(device=y.device, dtype=torch.float32)[:, None]
+            self.weight += weights.sum(dtype=torch.float64)
+            weighted = y * weights
+        if self.by_energy:
+            energy = x.square().mean(1, keepdim=True)
+            weighted = torch.where(energy > 0, weighted / energy, 0.0)
+        self.hessian.addmm_(weighted.T, y)
+        self.drift.addmm_((x - y).T, weighted)
+
+    def finish(self):
+        if not float(self.weight) > 0:
+            raise QuantLLMError("expected tokens with weights above 0 but there are none")
+        hessian, drift = self.hessian / self.weight.float(), self.drift / self.weight.float()
+        return {"hessian": ((hessian + hessian.T) / 2).cpu().numpy(), "drift": drift.cpu().numpy()}
+
+
+class _BehindRun(_Run):
+    """Values of samples, as of _Run, are those of y; those of x have the number
+    -1 - sample."""
+
+    def follow(self, model):
+        self.model = model
+        method = hashlib.sha256(model.method.encode()).hexdigest()
+        self.metadata["behind"] = self.configuration["behind"] = method
+        self.configuration["planned"] = sorted(model.planned)
+
+    def run_part(self, at, values, total):
+        part = self.parts[at]
+        if at == 0:
+            values |= {-1 - sample: dict(entry) for sample, entry in values.items()}
+        original = self.parameters.load(part.parameters, device=self.device, dtype=self.dtype)
+        quantized, common = dict(original), self.find_common(values)
+        samples = [sample for sample in values if sample >= 0]
+        groups = [group for group in self._find_groups(part, values, samples, original, common) if group[1]] if samples else []
+        # The last part has no outputs that anything needs.
+        is_last = at == len(self.parts) - 1
+        steps = len(groups) + (not is_last)
+        results, aliases = {}, {}
+        for number, (first, names) in enumerate(groups):
+            moments = None
+            for count, sample in enumerate(samples):
+                self.report(at, total, (number * len(samples) + count) // steps, len(samples), self.names[at])
+                x = self._find_input(part, values[-1 - sample], original, common, first)
+                y = self._find_input(part, values[sample], quantized, common, first)
+                moments = moments or _Moments(x.shape[-1], self.device, self.by_energy)
+                moments.update(x, y, None if self.weights is None else torch.from_numpy(self.weights[sample]))
+            found = moments.finish()
+            for statistic, array in found.items():
+                if not np.isfinite(array).all():
+                    raise QuantLLMError(f"{self.names[at]}: the {statistic} of '{names[0]}' has infinities or NaN; take another dtype (now {self.dtype_name})")
+            results[names[0]] = found
+            aliases |= {name: names[0] for name in names[1:]}
+            quantized |= self._quantize(names, found)
+        after, shared = {}, {}
+        for count, (sample, entry) in enumerate(values.items()):
+            outputs = None
+            if not is_last:
+                self.report(at, total, (len(groups) * len(samples) + count // 2) // steps, len(samples), self.names[at])
+                with torch.no_grad():
+                    outputs = part(*self.move(part, entry, common), parameters=quantized if sample >= 0 else original, dtype=self.dtype, tap=lambda weight, x: x)
+            after[sample] = self.keep(at, entry, outputs, shared)
+        tensors = {f"{statistic}/{weight}": array for weight, entry in results.items() for statistic, array in entry.items()}
+        write_tensors(self.file(f"part-{at}.safetensors"), tensors, {"aliases": json.dumps(aliases)})
+        self.wait()
+        return after
+
+    def _find_groups(self, part, values, samples, parameters, common):
+        """(the weight whose linear is the first with an input, the planned weights
+        of linears with this input), in the order in which they are used."""
+        inputs, groups, owners = [], [], {}
+
+        def tap(weight, x):
+            at = next((i for i, other in enumerate(inputs) if other is x), None)
+            if at is None:
+                at = len(inputs)
+                inputs.append(x)
+                groups.append((weight, []))
+            if owners.setdefault(weight, at) != at and weight in self.model.planned:
+                raise QuantLLMError(f"the linears of '{weight}' have several inputs")
+            if weight in self.model.planned and weight not in groups[at][1]:
+                groups[at][1].append(weight)
+            return x
+
+        with torch.no_grad():
+            part(*self.move(part, values[samples[0]], common), parameters=parameters, dtype=self.dtype, tap=tap)
+        return groups
+
+    def _find_input(self, part, entry, parameters, common, weight):
+        found = None
+
+        def tap(name, x):
+            nonlocal found
+            if name == weight:
+                found = x
+                raise _Enough
+            return x
+
+        with torch.no_grad(), contextlib.suppress(_Enough):
+            part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=tap)
+        if found is None:
+            raise QuantLLMError(f"the linear of '{weight}' is not run on every sample")
+        return found
+
+    def _quantize(self, names, moments):
+        """{weight: what the quantized weight is}"""
+        path = self.file("group.safetensors")
+        metadata = {**self.metadata, "aliases": json.dumps({name: names[0] for name in names[1:]})}
+        write_tensors(path, {f"{statistic}/{names[0]}": array for statistic, array in moments.items()}, metadata)
+        text = self.model.quantize(names, path)
+        part, parameters = translate(text), Parameters(text)
+        with torch.no_grad():
+            weights = part(parameters=parameters.load(part.parameters, device=self.device), dtype=self.dtype)
+        return dict(zip(names, weights))
