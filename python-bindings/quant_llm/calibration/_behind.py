@@ -14,6 +14,7 @@ and the stream y goes on through what that made of it.
 import contextlib
 import hashlib
 import json
+import os
 
 import numpy as np
 import torch
@@ -81,6 +82,44 @@ class _Moments:
         return {"hessian": ((hessian + hessian.T) / 2).cpu().numpy(), "drift": drift.cpu().numpy()}
 
 
+class _Spool:
+    """Tensors in a file, while a part needs them: together they are several times
+    as large as the values between parts."""
+
+    def __init__(self, path, device):
+        self.path, self.device, self.places, self.end = path, device, {}, 0
+
+    def __enter__(self):
+        try:
+            self.file = open(self.path, "w+b")
+        except OSError as error:
+            raise QuantLLMError(f"cannot write '{self.path}': {error.strerror}") from None
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+        os.remove(self.path)
+
+    def write(self, key, tensor):
+        data = tensor.cpu().contiguous().view(torch.uint8).reshape(-1).numpy()
+        try:
+            self.file.seek(self.end)
+            self.file.write(data)
+            self.file.flush()
+        except OSError as error:
+            raise QuantLLMError(f"cannot write '{self.path}': {error.strerror}") from None
+        self.places[key] = self.end, data.size, tensor.shape, tensor.dtype
+        self.end += data.size
+
+    def read(self, key):
+        begin, size, shape, dtype = self.places[key]
+        data = torch.empty(size, dtype=torch.uint8)
+        self.file.seek(begin)
+        if self.file.readinto(data.numpy()) != size:
+            raise QuantLLMError(f"cannot read '{self.path}': it ends too early")
+        return data.view(dtype).reshape(shape).to(self.device)
+
+
 class _BehindRun(_Run):
     """Values of samples, as of _Run, are those of y; those of x have the number
     -1 - sample."""
@@ -98,40 +137,69 @@ class _BehindRun(_Run):
         original = self.parameters.load(part.parameters, device=self.device, dtype=self.dtype)
         quantized, common = dict(original), self.find_common(values)
         samples = [sample for sample in values if sample >= 0]
-        groups = [group for group in self._find_groups(part, values, samples, original, common) if group[1]] if samples else []
+        groups = [group for group in self._find_groups(part, values[samples[0]], original, common) if group[1]]
         # The last part has no outputs that anything needs.
         is_last = at == len(self.parts) - 1
-        steps = len(groups) + (not is_last)
-        results, aliases = {}, {}
-        for number, (first, names) in enumerate(groups):
-            moments = None
+        steps, step = len(groups) + 2, 0
+
+        def each_sample():
+            nonlocal step
             for count, sample in enumerate(samples):
-                self.report(at, total, (number * len(samples) + count) // steps, len(samples), self.names[at])
-                x = self._find_input(part, values[-1 - sample], original, common, first)
-                y = self._find_input(part, values[sample], quantized, common, first)
-                moments = moments or _Moments(x.shape[-1], self.device, self.by_energy)
-                moments.update(x, y, None if self.weights is None else torch.from_numpy(self.weights[sample]))
-            found = moments.finish()
-            for statistic, array in found.items():
-                if not np.isfinite(array).all():
-                    raise QuantLLMError(f"{self.names[at]}: the {statistic} of '{names[0]}' has infinities or NaN; take another dtype (now {self.dtype_name})")
-            results[names[0]] = found
-            aliases |= {name: names[0] for name in names[1:]}
-            quantized |= self._quantize(names, found)
-        after, shared = {}, {}
-        for count, (sample, entry) in enumerate(values.items()):
-            outputs = None
-            if not is_last:
-                self.report(at, total, (len(groups) * len(samples) + count // 2) // steps, len(samples), self.names[at])
-                with torch.no_grad():
-                    outputs = part(*self.move(part, entry, common), parameters=quantized if sample >= 0 else original, dtype=self.dtype, tap=lambda weight, x: x)
-            after[sample] = self.keep(at, entry, outputs, shared)
+                self.report(at, total, (step * len(samples) + count) // steps, len(samples), self.names[at])
+                yield sample
+            step += 1
+
+        after, shared, results, aliases = {}, {}, {}, {}
+        with _Spool(self.file("inputs.bin"), self.device) as spool:
+            for sample in each_sample() if groups or not is_last else ():
+                outputs, inputs = self._run(part, values[-1 - sample], original, common, [first for first, _ in groups])
+                for weight, x in inputs.items():
+                    spool.write((sample, weight), x)
+                after[-1 - sample] = self.keep(at, values[-1 - sample], outputs, shared)
+            for first, names in groups:
+                moments = None
+                for sample in each_sample():
+                    _, inputs = self._run(part, values[sample], quantized, common, [first], outputs=False)
+                    y = inputs[first]
+                    moments = moments or _Moments(y.shape[-1], self.device, self.by_energy)
+                    moments.update(spool.read((sample, first)), y, None if self.weights is None else torch.from_numpy(self.weights[sample]))
+                found = moments.finish()
+                for statistic, array in found.items():
+                    if not np.isfinite(array).all():
+                        raise QuantLLMError(f"{self.names[at]}: the {statistic} of '{names[0]}' has infinities or NaN; take another dtype (now {self.dtype_name})")
+                results[names[0]] = found
+                aliases |= {name: names[0] for name in names[1:]}
+                quantized |= self._quantize(names, found)
+        for sample in each_sample() if not is_last else ():
+            outputs, _ = self._run(part, values[sample], quantized, common, ())
+            after[sample] = self.keep(at, values[sample], outputs, shared)
+        for sample, entry in values.items():
+            after.setdefault(sample, self.keep(at, entry, None, shared))
         tensors = {f"{statistic}/{weight}": array for weight, entry in results.items() for statistic, array in entry.items()}
         write_tensors(self.file(f"part-{at}.safetensors"), tensors, {"aliases": json.dumps(aliases)})
         self.wait()
         return after
 
-    def _find_groups(self, part, values, samples, parameters, common):
+    def _run(self, part, entry, parameters, common, wanted, outputs=True):
+        """The results of a part, and the inputs of the linears of the `wanted` weights;
+        without `outputs` no further than these."""
+        inputs = {}
+
+        def tap(weight, x):
+            if weight in wanted:
+                inputs[weight] = x
+                if not outputs and len(inputs) == len(wanted):
+                    raise _Enough
+            return x
+
+        results = None
+        with torch.no_grad(), contextlib.suppress(_Enough):
+            results = part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=tap)
+        if missing := [weight for weight in wanted if weight not in inputs]:
+            raise QuantLLMError(f"the linear of '{missing[0]}' is not run on every sample")
+        return results, inputs
+
+    def _find_groups(self, part, entry, parameters, common):
         """(the weight whose linear is the first with an input, the planned weights
         of linears with this input), in the order in which they are used."""
         inputs, groups, owners = [], [], {}
@@ -149,24 +217,8 @@ class _BehindRun(_Run):
             return x
 
         with torch.no_grad():
-            part(*self.move(part, values[samples[0]], common), parameters=parameters, dtype=self.dtype, tap=tap)
-        return groups
-
-    def _find_input(self, part, entry, parameters, common, weight):
-        found = None
-
-        def tap(name, x):
-            nonlocal found
-            if name == weight:
-                found = x
-                raise _Enough
-            return x
-
-        with torch.no_grad(), contextlib.suppress(_Enough):
             part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=tap)
-        if found is None:
-            raise QuantLLMError(f"the linear of '{weight}' is not run on every sample")
-        return found
+        return groups
 
     def _quantize(self, names, moments):
         """{weight: what the quantized weight is}"""

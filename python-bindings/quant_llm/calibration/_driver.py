@@ -307,7 +307,7 @@ class _Run:
     def remove_partial(self):
         """Removes our own files, and their directory if there is nothing else."""
         for name in os.listdir(self.partial):
-            if re.fullmatch(r"\.?progress\.json|\.?((part|fisher|row-fisher|values)-[\w-]+|group)\.safetensors(\.\w+)?", name):
+            if re.fullmatch(r"\.?progress\.json|\.?((part|fisher|row-fisher|values)-[\w-]+|group)\.safetensors(\.\w+)?|inputs\.bin", name):
                 os.remove(self.file(name))
         with contextlib.suppress(OSError):
             os.rmdir(self.partial)

@@ -19,6 +19,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 using namespace quant_llm;
@@ -605,6 +606,172 @@ TEST(SecondOrderTest, ErrorsOnlyIfWanted) {
   EXPECT_EQ(without.error, 0);
   EXPECT_EQ(without.nearestError, 0);
   EXPECT_EQ(without.damping, with.damping);
+}
+
+namespace {
+/// Inputs x of the original model, inputs y that drifted from them, and a
+/// weight: H = y^T y and drift = (x - y)^T y.
+struct DriftProblem {
+  int64_t n, k, tokens;
+  std::vector<float> weights, x, y, hessian, drift;
+
+  DriftProblem(int64_t n, int64_t k, unsigned seed, bool dead)
+      : n(n), k(k), tokens(5 * k) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    weights.resize(static_cast<size_t>(n * k));
+    for (float &weight : weights)
+      weight = 0.1f * normal(random);
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t i = 0; i < k; ++i) {
+        x.push_back(normal(random));
+        // A part of x, of the channel before it, and noise.
+        y.push_back(0.8f * x.back() + 0.1f * normal(random));
+        if (i > 0)
+          y.back() += 0.3f * y[y.size() - 2];
+        if (dead && i == k / 2)
+          y.back() = 0.0f;
+      }
+    sum(hessian, y);
+    std::vector<float> difference(x);
+    for (size_t i = 0; i < x.size(); ++i)
+      difference[i] -= y[i];
+    sum(drift, difference);
+  }
+
+  /// to = from^T y.
+  void sum(std::vector<float> &to, const std::vector<float> &from) {
+    for (int64_t i = 0; i < k; ++i)
+      for (int64_t j = 0; j < k; ++j) {
+        double value = 0;
+        for (int64_t t = 0; t < tokens; ++t)
+          value += static_cast<double>(from[static_cast<size_t>(t * k + i)]) *
+                   y[static_cast<size_t>(t * k + j)];
+        to.push_back(static_cast<float>(value));
+      }
+  }
+
+  MatrixView view() const { return {weights.data(), SourceType::F32, n, k}; }
+  HessianView hessianView() const { return {hessian.data(), k}; }
+
+  /// |V y - W x|^2 over all tokens.
+  double getError(const std::vector<float> &corrected) const {
+    double error = 0;
+    for (int64_t row = 0; row < n; ++row)
+      for (int64_t t = 0; t < tokens; ++t) {
+        double difference = 0;
+        for (int64_t i = 0; i < k; ++i) {
+          auto at = static_cast<size_t>(row * k + i);
+          auto token = static_cast<size_t>(t * k + i);
+          difference += static_cast<double>(corrected[at]) * y[token] -
+                        static_cast<double>(weights[at]) * x[token];
+        }
+        error += difference * difference;
+      }
+    return error;
+  }
+};
+} // namespace
+
+TEST(SecondOrderTest, DriftIsMadeGoodFor) {
+  for (auto [n, k, dead] :
+       {std::tuple(1, 1, false), std::tuple(3, 17, true),
+        std::tuple(33, 40, false), std::tuple(70, 100, true)}) {
+    DriftProblem problem(n, k, static_cast<unsigned>(31 + k), dead);
+    auto correct = [&](double strength, double damping, int threads = 1,
+                       double *change = nullptr) {
+      Result<std::vector<float>> result = correctForDrift(
+          problem.view(), problem.hessianView(), problem.drift.data(), strength,
+          damping, "w", threads, change);
+      EXPECT_TRUE(result.ok()) << result.message();
+      return result.take();
+    };
+    EXPECT_EQ(correct(0.0, 0.01), problem.weights);
+    double change = -1;
+    const std::vector<float> best = correct(1.0, 0.0, 1, &change);
+    EXPECT_EQ(correct(1.0, 0.0, 5), best);
+
+    // The normal equations of argmin_V |V y - W x|^2: (V - W) H = W drift.
+    double difference = 0, size = 0;
+    for (int64_t row = 0; row < n; ++row)
+      for (int64_t j = 0; j < k; ++j) {
+        double left = 0, right = 0, scale = 0;
+        for (int64_t i = 0; i < k; ++i) {
+          auto at = static_cast<size_t>(row * k + i);
+          auto of = static_cast<size_t>(i * k + j);
+          left += (static_cast<double>(best[at]) - problem.weights[at]) *
+                  problem.hessian[of];
+          right += static_cast<double>(problem.weights[at]) * problem.drift[of];
+          scale += std::fabs(static_cast<double>(best[at])) *
+                   std::fabs(problem.hessian[of]);
+        }
+        EXPECT_NEAR(left, right, 1e-5 * (scale + std::fabs(right)) + 1e-6);
+      }
+    for (size_t i = 0; i < best.size(); ++i) {
+      difference +=
+          std::pow(static_cast<double>(best[i]) - problem.weights[i], 2);
+      size += std::pow(static_cast<double>(problem.weights[i]), 2);
+    }
+    EXPECT_NEAR(change, std::sqrt(difference / size), 1e-5 * change);
+
+    // No neighbour is better, and the error falls with the strength.
+    const double least = problem.getError(best);
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal;
+    for (int trial = 0; trial < 5; ++trial) {
+      std::vector<float> other = best;
+      for (size_t i = 0; i < other.size(); ++i)
+        other[i] += 0.01f * normal(random);
+      EXPECT_GT(problem.getError(other), least);
+    }
+    double before = problem.getError(problem.weights);
+    for (double strength : {0.25, 0.5, 1.0}) {
+      double error = problem.getError(correct(strength, 0.0));
+      EXPECT_LT(error, before);
+      before = error;
+    }
+    // Half-way is half-way; damping holds back.
+    const std::vector<float> half = correct(0.5, 0.0);
+    for (size_t i = 0; i < half.size(); ++i)
+      EXPECT_NEAR(half[i], (best[i] + problem.weights[i]) / 2, 1e-6);
+    double damped = -1;
+    correct(1.0, 10.0, 1, &damped);
+    EXPECT_LT(damped, change);
+    if (dead)
+      for (int64_t row = 0; row < n; ++row)
+        EXPECT_EQ(best[static_cast<size_t>(row * k + k / 2)],
+                  problem.weights[static_cast<size_t>(row * k + k / 2)]);
+  }
+}
+
+TEST(SecondOrderTest, BadDrift) {
+  DriftProblem problem(3, 16, 5, false);
+  auto getMessage = [&](double strength = 0.5, double damping = 0.01) {
+    return correctForDrift(problem.view(), problem.hessianView(),
+                           problem.drift.data(), strength, damping, "w", 1)
+        .message();
+  };
+  EXPECT_EQ(getMessage(), "");
+  EXPECT_EQ(getMessage(1.5),
+            "tensor 'w': expected a strength from 0 to 1 but got 1.500000");
+  EXPECT_NE(getMessage(std::nan("")).find("expected a strength"),
+            std::string::npos);
+  EXPECT_EQ(getMessage(0.5, -1), "tensor 'w': expected a damping from 0 to "
+                                 "1000000 but got -1.000000");
+  const std::string infinite =
+      "tensor 'w': expected finite weights and drifts, whose products are "
+      "finite, but got a NaN or an infinity";
+  problem.drift[3] = std::nanf("");
+  EXPECT_EQ(getMessage(), infinite);
+  problem.drift[3] = 0;
+  problem.weights[20] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(getMessage(), infinite);
+  HessianView other{problem.hessian.data(), 15};
+  EXPECT_NE(correctForDrift(problem.view(), other, problem.drift.data(), 0.5,
+                            0.01, "w", 1)
+                .message()
+                .find("expected a Hessian of the 16 inputs"),
+            std::string::npos);
 }
 
 TEST(SecondOrderTest, BadInput) {

@@ -30,6 +30,39 @@
 // RUN: FileCheck %s --check-prefix=DAMPED < raised.json
 // DAMPED: "damping": 0.01
 
+// Behind quantized layers: what the weight does on inputs that drifted, against NumPy.
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=drift.safetensors report=drift.json method=gptq drift=0.5 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: quant-opt corrected.mlir -quant-llm-choose-granularity='block=1,32' -quant-llm-quantize='output=corrected.safetensors method=gptq damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: %python %S/Inputs/check_drift.py .
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=drift-3.safetensors method=gptq drift=0.5 damping=0.02 calibration=drift-statistics.safetensors any-model threads=3' -o /dev/null
+// RUN: cmp drift-3.safetensors drift.safetensors
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=no-drift.safetensors method=gptq drift=0 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: not cmp no-drift.safetensors drift.safetensors
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=drift-ease.safetensors method=quantease drift=0.5 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq drift=0.5 calibration=both.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=NODRIFT
+// NODRIFT: error: 'quant_llm.linear' op 'both.safetensors' has no statistic 'drift' of 'w', only hessian
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq drift=0.5 calibration=wrong-drift.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=WRONGDRIFT
+// WRONGDRIFT: error: 'quant_llm.linear' op 'wrong-drift.safetensors': drift of 'w': expected the shape [96, 96] but got [95, 96]; the file is of another model
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq drift=0.5 calibration=nan-drift.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=NANDRIFT
+// NANDRIFT: error: 'quant_llm.linear' op 'nan-drift.safetensors': drift of 'w': expected finite values but got a NaN or an infinity at 7
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq drift=1.5 calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=STRENGTH
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq drift=nan calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=STRENGTH
+// STRENGTH: error: quant-llm-quantize: invalid option 'drift': expected a number from 0 to 1 but got {{1.5|-?nan}}
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors drift=0.5' 2>&1 | FileCheck %s --check-prefix=DRIFTVAIN
+// DRIFTVAIN: error: quant-llm-quantize: invalid option 'drift': expected none with a method that follows no errors of outputs; choose gptq or quantease
+
+// Some parameters, and the others in a later run.
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=some.safetensors include=^w$' | FileCheck %s --check-prefix=SOME
+// SOME-DAG: quant_llm.parameter @v from @quantized : tensor<40x96xf16>
+// SOME-DAG: quant_llm.parameter @w from @quantized : !quant_llm.weight<24x96xf16
+// SOME: quant_llm.linear
+// SOME: quant_llm.linear {{.*}}scheme = #
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=some.safetensors include=^w$' -quant-llm-quantize='output=rest.safetensors archive-name=rest' -quant-llm-verify-stage='stage=quantized check-archives' -o /dev/null
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors include=u' 2>&1 | FileCheck %s --check-prefix=NONE
+// NONE: error: quant-llm-quantize: invalid option 'include': expected a match in the name of a parameter with a scheme, such as 'w', but 'u' has none
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors include=(' 2>&1 | FileCheck %s --check-prefix=INCLUDEREGEX
+// INCLUDEREGEX: error: quant-llm-quantize: invalid option 'include': '(' is no regular expression: parentheses not balanced
+
 // The same bytes for any number of threads.
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=again.safetensors method=gptq calibration=both.safetensors any-model threads=3' -o /dev/null
 // RUN: cmp again.safetensors gptq.safetensors

@@ -7,7 +7,7 @@ import os
 import sys
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save_file
 
 directory = sys.argv[1]
 os.makedirs(directory, exist_ok=True)
@@ -44,3 +44,32 @@ write("no-gradients.safetensors", {"hessian/w": hessian, **{name: 0 * values for
 # Rows that matter by far more or less than others.
 rows = {name: (values * np.exp(2 * random.normal(size=(len(values),) + (1,) * (values.ndim - 1)))).astype(np.float32) for name, values in fisher.items()}
 write("rows.safetensors", {"hessian/w": hessian, **rows}, aliases='{"v": "w"}')
+# Inputs y behind quantized layers, which drifted from x, and what weights would have to be there.
+y = (0.9 * x + 0.2 * np.roll(x, 1, axis=1) * np.exp(random.normal(size=96)) + 0.05 * random.normal(size=x.shape)) * (np.arange(96) != 7)
+moments = {"hessian/w": (y.T @ y / len(y)).astype(np.float32), "drift/w": ((x - y).T @ y / len(y)).astype(np.float32)}
+moments["hessian/w"] = (moments["hessian/w"] + moments["hessian/w"].T) / 2
+write("drift-statistics.safetensors", moments, aliases='{"v": "w"}')
+write("wrong-drift.safetensors", {**moments, "drift/w": moments["drift/w"][:95].copy()}, aliases='{"v": "w"}')
+damaged = moments["drift/w"].copy()
+damaged[0, 7] = np.nan
+write("nan-drift.safetensors", {**moments, "drift/w": damaged}, aliases='{"v": "w"}')
+h, drift = moments["hessian/w"].astype(np.float64), moments["drift/w"].astype(np.float64)
+diagonal = np.diag(h)
+damping = 0.02 * diagonal[diagonal > 0].mean()
+damped = h + np.diag(np.where(diagonal > 0, damping, diagonal[diagonal > 0].mean() + damping))
+with open(os.path.join(directory, "a.safetensors"), "rb") as file:
+    original = load(file.read())
+corrected = {name: (w.astype(np.float64) + 0.5 * w.astype(np.float64) @ drift @ np.linalg.inv(damped)).astype(np.float32) for name, w in original.items()}
+save_file(corrected, os.path.join(directory, "corrected-weights.safetensors"))
+with open(os.path.join(directory, "corrected.mlir"), "w") as file:
+    file.write("""quant_llm.archive @a "corrected-weights.safetensors"
+quant_llm.parameter @w from @a : tensor<24x96xf32>
+quant_llm.parameter @v from @a : tensor<40x96xf32>
+func.func @f(%x: tensor<?x96xf32>) -> (tensor<?x24xf32>, tensor<?x40xf32>) {
+  %w = quant_llm.get_parameter @w : tensor<24x96xf32>
+  %v = quant_llm.get_parameter @v : tensor<40x96xf32>
+  %0 = quant_llm.linear %x, %w : (tensor<?x96xf32>, tensor<24x96xf32>) -> tensor<?x24xf32>
+  %1 = quant_llm.linear %x, %v : (tensor<?x96xf32>, tensor<40x96xf32>) -> tensor<?x40xf32>
+  return %0, %1 : tensor<?x24xf32>, tensor<?x40xf32>
+}
+""")
