@@ -441,7 +441,8 @@ class PreparedModel:
     def __init__(self, text, path, recipe, options, files):
         self.text, self.path = text, path
         self._recipe, self._options, self._files = recipe, options, files
-        self.planned = {p["name"] for p in describe_module(text, name=path)["parameters"] if p["planned_scheme"]}
+        # {parameter: scheme}
+        self.planned = {p["name"]: p["planned_scheme"] for p in describe_module(text, name=path)["parameters"] if p["planned_scheme"]}
         # What a run that is resumed must have in common with this one.
         self.method = split_pipeline(recipe.render(options, **dict.fromkeys(files, ""), behind=""))[1]
 

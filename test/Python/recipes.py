@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "..", "benchmarks"))
 from oracle import load_model, make_model
 from quality_judge import run_ours
 from quant_llm import QuantLLMError, cli, model, recipe
-from quant_llm.calibration import CalibrationFile, calibrate, random_tokens
+from quant_llm.calibration import CalibrationFile, calibrate, calibrate_behind, random_tokens
 
 TOKENS = np.random.default_rng(3).integers(0, 61, (6, 16))
 STATISTICS = ("absmax", "absmean", "quantiles", "hessian", "inputs")
@@ -76,12 +76,13 @@ def test_every_recipe(directory, files, name, tmp_path):
     options = {key: value for key, value in {"group": 16, "budget": 6.0}.items() if key in loaded.options}
     report = model.quantize_directory(
         directory, tmp_path / "q", recipe=loaded, options=options,
-        calibration=files[loaded.calibration.token_weights] if loaded.calibration else None, diagnostic=lambda d: warnings.append(d) if d.severity == "warning" else None,
+        calibration=files[loaded.calibration.token_weights] if loaded.needs_calibration else None,
+        behind=(lambda prepared: calibrate_behind(prepared, TOKENS, tmp_path / "behind", token_weights="energy")["output"]) if loaded.is_behind else None, diagnostic=lambda d: warnings.append(d) if d.severity == "warning" else None,
     )
     assert [w for w in warnings if 'tokenizer' not in w.message] == []
     # Parts of a weight count as one.
     assert len({weight["name"].split(".rows")[0] for weight in report["weights"]}) == 14
-    assert sorted(os.listdir(tmp_path)) == ["q"]
+    assert sorted(os.listdir(tmp_path)) == (["behind", "q"] if loaded.is_behind else ["q"])
     assert not [file for file in os.listdir(tmp_path / "q") if file.startswith(".")]
     assert all(0 < weight["relative_frobenius"] < 0.6 for weight in report["weights"])
 

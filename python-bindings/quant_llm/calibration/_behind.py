@@ -37,7 +37,7 @@ def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float3
 
     Until it is complete, the work is in the directory `output`.partial, from where
     the same call goes on. Returns a dict as calibrate(). Raises QuantLLMError."""
-    if token_weights in (ATTENTION, ATTENTION_ENERGY):
+    if isinstance(token_weights, str) and token_weights in (ATTENTION, ATTENTION_ENERGY):
         raise QuantLLMError(f"expected token weights '{token_weights}' for calibrations of the original model only")
     module = run_pipeline(model.text, _PIPELINE, name=model.path)
     run = _BehindRun(module, model.path, output)
@@ -97,7 +97,9 @@ class _Spool:
         return self
 
     def __exit__(self, *_):
-        self.file.close()
+        # What could not be written is known already, and not needed any more.
+        with contextlib.suppress(OSError):
+            self.file.close()
         os.remove(self.path)
 
     def write(self, key, tensor):
@@ -128,7 +130,7 @@ class _BehindRun(_Run):
         self.model = model
         method = hashlib.sha256(model.method.encode()).hexdigest()
         self.metadata["behind"] = self.configuration["behind"] = method
-        self.configuration["planned"] = sorted(model.planned)
+        self.configuration["schemes"] = hashlib.sha256(json.dumps(model.planned, sort_keys=True).encode()).hexdigest()
 
     def run_part(self, at, values, total):
         part = self.parts[at]

@@ -1,0 +1,295 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+# REQUIRES: python
+# RUN: %pytest %s
+"""Recipes that measure behind the layers that they quantized: against the original model in Transformers and the quantized
+one as a whole, runs that are killed, and everything that can be wrong."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+HERE = os.path.dirname(__file__)
+sys.path.insert(0, os.path.join(HERE, "..", "Import", "Inputs"))
+from oracle import load_model, make_model
+from quant_llm import QuantLLMError, cli, model, recipe
+from quant_llm.calibration import CalibrationFile, Parameters, calibrate, calibrate_behind, translate
+from quant_llm.recipe import split_pipeline
+
+TOKENS = np.random.default_rng(3).integers(0, 61, (6, 16))
+BOTH = ("gptaq", "allocate-by-row-gptaq")
+
+
+class Killed(Exception):
+    pass
+
+
+def quantize(source, output, name, *, tokens=TOKENS, token_weights="energy", options=None, calibration=None, **behind):
+    loaded = recipe.load(name)
+    if loaded.needs_calibration and calibration is None:
+        calibration = str(output) + ".calibration"
+        if not os.path.exists(calibration):
+            calibrate(source, TOKENS, calibration, statistics=loaded.calibration.statistics, token_weights="energy")
+    values = {key: value for key, value in {"group": 16, "budget": 5.5, "element": "uint3"}.items() if key in loaded.options}
+    measure = lambda prepared: calibrate_behind(prepared, tokens, str(output) + ".behind", token_weights=token_weights, device="cpu", **behind)["output"]
+    return model.quantize_directory(source, output, recipe=loaded, options={**values, **(options or {})}, calibration=calibration, behind=measure)
+
+
+def find_inputs(function, inputs):
+    """{weight: inputs [tokens, K]}, of a translated function"""
+    found = {}
+
+    def tap(weight, x):
+        found.setdefault(weight, []).append(x.detach().reshape(-1, x.shape[-1]).double())
+        return x
+
+    with torch.no_grad():
+        function(inputs, tap)
+    return found
+
+
+def run_translated(directory):
+    with open(os.path.join(directory, "model.mlir"), encoding="utf-8") as file:
+        text = file.read()
+    path = os.path.join(directory, "model.mlir")
+    part = translate(text, name=path, tap=True)
+    parameters = Parameters(text, name=path).load(part.parameters, dtype=torch.float32)
+
+    def run(row, tap):
+        arguments = []
+        for value in part.inputs:
+            if value["dtype"] == "float":
+                arguments.append(torch.zeros([len(row) if size < 0 else size for size in value["shape"]]))
+            else:
+                arguments.append(torch.from_numpy(row)[None] if value["shape"] and len(value["shape"]) == 2 else torch.from_numpy(row) if value["shape"] else 0)
+        part(*arguments, parameters=parameters, dtype=torch.float32, tap=tap)
+
+    return run
+
+
+def run_transformers(directory):
+    whole = load_model(directory)
+
+    def run(row, tap):
+        def watch(name):
+            def hook(module, arguments):
+                tap(name + ".weight", arguments[0])  # and replaces nothing
+
+            return hook
+
+        hooks = [linear.register_forward_pre_hook(watch(name)) for name, linear in whole.named_modules() if isinstance(linear, torch.nn.Linear)]
+        whole(torch.from_numpy(row)[None])
+        for hook in hooks:
+            hook.remove()
+
+    return run
+
+
+@pytest.mark.parametrize("architecture, name", [("llama", BOTH[1]), ("qwen2", BOTH[0]), ("qwen3", BOTH[1]), ("mistral", BOTH[0])])
+def test_moments(tmp_path, architecture, name):
+    """What is measured is E[y^T y] and E[(x - y)^T y], with x of Transformers and y of the quantized model as a whole."""
+    source = make_model(str(tmp_path / "model"), architecture, num_hidden_layers=2)
+    given = np.random.default_rng(4).random(TOKENS.shape).astype(np.float32) + 0.1
+    weights = "energy" if architecture != "qwen2" else given
+    report = quantize(source, tmp_path / "q", name, token_weights=weights)
+    file = CalibrationFile(str(tmp_path / "q") + ".behind")
+    planned = {weight["name"] for weight in report["weights"]}
+    assert set(file.parameters) == planned and len({weight.split(".rows")[0] for weight in planned}) == 14
+    original, quantized = run_transformers(source), run_translated(str(tmp_path / "q"))
+    sums = {}
+    for row, of_tokens in zip(TOKENS, given):
+        x, y = find_inputs(original, row), find_inputs(quantized, row)
+        for weight in planned:
+            a, b = x[weight.split(".rows")[0]][0], y[weight][0]
+            r = a.square().mean(1, keepdim=True).reciprocal() if isinstance(weights, str) else torch.from_numpy(of_tokens).double()[:, None]
+            total = sums.setdefault(weight, [0, 0, 0.0])
+            total[0], total[1] = total[0] + (r * b).T @ b, total[1] + (a - b).T @ (r * b)
+            total[2] += len(a) if isinstance(weights, str) else float(of_tokens.sum())
+    drifts = 0
+    for weight, (hessian, drift, count) in sums.items():
+        for statistic, wanted in (("hessian", hessian / count), ("drift", drift / count)):
+            scale = float((hessian / count).abs().max())
+            np.testing.assert_allclose(file.read(statistic, weight), wanted.numpy(), rtol=0, atol=2e-5 * scale, err_msg=f"{statistic} {weight}")
+        drifts += float(np.abs(file.read("drift", weight)).max()) > 1e-3 * scale
+        # Nothing is in front of the first linears.
+        if weight.startswith(("model.layers.0.self_attn.q", "model.layers.0.self_attn.k", "model.layers.0.self_attn.v")):
+            assert not file.read("drift", weight).any()
+    assert drifts > len(planned) // 2
+    for weight in report["weights"]:
+        assert weight["drift_change"] == 0 if weight["name"].startswith("model.layers.0.self_attn.q") else weight["drift_change"] >= 0
+    assert sum(weight["drift_change"] > 1e-3 for weight in report["weights"]) > len(planned) // 2
+
+
+def test_it_helps(tmp_path):
+    """Errors of the model on the tokens that it was measured on, over seeds: less behind quantized layers, and least towards
+    the original outputs."""
+    source = make_model(str(tmp_path / "model"), "llama", num_hidden_layers=2)
+    run, ratios = model.Model.load(source, cache=False, need_tokenizer=False), {0.0: [], 0.25: []}
+    for seed in range(2):
+        tokens = np.random.default_rng(seed).integers(0, 61, (12, 16))
+        errors = {}
+        calibration = str(tmp_path / f"{seed}.calibration")
+        calibrate(source, tokens, calibration, statistics=["hessian"], token_weights="energy")
+        model.quantize_directory(source, tmp_path / f"p{seed}", recipe=recipe.load("gptq-clip"), options={"group": 16, "element": "uint3"}, calibration=calibration)
+        outputs = {None: tmp_path / f"p{seed}"}
+        for strength in ratios:
+            outputs[strength] = tmp_path / f"q{seed}-{strength}"
+            quantize(source, outputs[strength], "gptaq", tokens=tokens, options={"drift": strength})
+        for strength, output in outputs.items():
+            found = model.Model.load(str(output), cache=False, need_tokenizer=False)
+            errors[strength] = sum(np.square(found.forward(row) - run.forward(row)).sum() for row in tokens)
+        for strength in ratios:
+            ratios[strength].append(errors[strength] / errors[None])
+    assert np.mean(ratios[0.25]) < 0.97 and np.mean(ratios[0.25]) < np.mean(ratios[0.0]), ratios
+
+
+@pytest.mark.parametrize("after", [1, 6, 7, 12, 17, 24])
+def test_killed_run_goes_on(directory, tmp_path, after, reference):
+    def kill(done, total, part):
+        if done >= after:
+            raise Killed
+
+    output = tmp_path / "q"
+    with pytest.raises(Killed):
+        quantize(directory, output, "gptaq", progress=kill)
+    assert sorted(os.listdir(tmp_path)) == ["q.behind.partial"]
+    with pytest.raises(QuantLLMError, match="unfinished calibration with another behind; finish that one"):
+        quantize(directory, output, "gptaq", options={"drift": 0.5})
+    with pytest.raises(QuantLLMError, match="unfinished calibration with another schemes"):
+        quantize(directory, output, "gptaq", options={"element": "uint5"})
+    calls = []
+    quantize(directory, output, "gptaq", progress=lambda *call: calls.append(call))
+    assert calls[0][0] == after // len(TOKENS) * len(TOKENS) and calls[0][1] == 4 * len(TOKENS)
+    assert calls == sorted(calls, key=lambda call: call[0]) and calls[-1][0] == calls[-1][1]
+    assert sorted(os.listdir(tmp_path)) == ["q", "q.behind"]
+    for name, content in reference.items():
+        assert (tmp_path / name).read_bytes() == content, name
+
+
+@pytest.fixture(scope="module")
+def reference(directory, tmp_path_factory):
+    """{file: bytes}"""
+    path = tmp_path_factory.mktemp("reference")
+    quantize(directory, path / "q", "gptaq")
+    return {name: (path / name).read_bytes() for name in ("q.behind", "q/model.safetensors", "q/model.mlir")}
+
+
+def test_file_of_an_earlier_run(directory, tmp_path, reference):
+    """With the same options the same bytes, without the tokens."""
+    (tmp_path / "b").write_bytes(reference["q.behind"])
+    options = {"group": 16, "element": "uint3"}
+    load = lambda name: recipe.load(name)
+    model.quantize_directory(directory, tmp_path / "q", recipe=load("gptaq"), options={**options, "threads": 3}, behind=tmp_path / "b")
+    assert (tmp_path / "q" / "model.safetensors").read_bytes() == reference["q/model.safetensors"]
+    (tmp_path / "c").write_bytes(b"x")
+    other = make_model(str(tmp_path / "other"), "llama", num_hidden_layers=2)
+    plain = str(tmp_path / "plain")
+    calibrate(directory, TOKENS, plain, statistics=["hessian"])
+    for source, name, more, message in [
+        (other, "gptaq", {"behind": tmp_path / "b"}, "is of another model"),
+        (directory, "gptaq", {"behind": tmp_path / "c"}, "'.*c' is not a safetensors file"),
+        (directory, "gptaq", {"behind": plain}, "expected a calibration file with hessian and drift, measured behind quantized layers, but '.*plain' is none"),
+        (directory, "gptaq", {}, "'gptaq' measures behind layers that it quantized, and needs the tokens"),
+        (directory, "gptaq", {"behind": tmp_path / "b", "calibration": plain}, "reads no calibration file but one measured behind quantized layers"),
+        (directory, "rtn", {"behind": tmp_path / "b"}, "'rtn' measures nothing behind quantized layers"),
+        (directory, "allocate-by-row-gptaq", {"behind": tmp_path / "b"}, "needs a calibration file with hessian, row-fisher"),
+    ]:
+        with pytest.raises(QuantLLMError, match=message):
+            model.quantize_directory(source, tmp_path / "never", recipe=load(name), options=options if name == "gptaq" else {}, **more)
+        assert not (tmp_path / "never").exists()
+
+
+def test_wrong_data(directory, tmp_path, monkeypatch):
+    for weights, message in [("attention", "for calibrations of the original model only"), ("none", "or one of 'energy'"), (np.zeros(TOKENS.shape, np.float32), "not all 0")]:
+        with pytest.raises(QuantLLMError, match=message):
+            quantize(directory, tmp_path / "q", "gptaq", token_weights=weights)
+    with pytest.raises(QuantLLMError, match="vocabulary"):
+        quantize(directory, tmp_path / "q", "gptaq", tokens=TOKENS + 61)
+    assert not (tmp_path / "q").exists()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(QuantLLMError, match="expected one process behind quantized layers.*but there are 2"):
+        quantize(directory, tmp_path / "q", "gptaq")
+
+
+def test_full_disk(directory, tmp_path, monkeypatch):
+    """The inputs of a part are in a file; what was done before stays."""
+    from quant_llm.calibration import _behind
+
+    write = _behind._Spool.write
+
+    def fail(self, key, tensor):
+        if key == (3, "model.layers.1.self_attn.q_proj.weight"):
+            self.file.close()
+            self.file = open("/dev/full", "wb")
+        write(self, key, tensor)
+
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    monkeypatch.setattr(_behind._Spool, "write", fail)
+    with pytest.raises(QuantLLMError, match="cannot write '.*inputs.bin': No space left on device"):
+        quantize(directory, tmp_path / "q", "gptaq")
+    assert sorted(os.listdir(tmp_path)) == ["q.behind.partial"]
+    assert "inputs.bin" not in os.listdir(tmp_path / "q.behind.partial")
+    monkeypatch.undo()
+    calls = []
+    quantize(directory, tmp_path / "q", "gptaq", progress=lambda *call: calls.append(call))
+    assert calls[0][0] == 2 * len(TOKENS)
+
+
+def test_command(directory, tmp_path, capsys):
+    tokens = str(tmp_path / "t.npy")
+    np.save(tokens, TOKENS)
+    output = str(tmp_path / "q")
+
+    def run(*arguments):
+        status = cli.main(["quantize", directory, "-o", output, "--force", *arguments])
+        return status, capsys.readouterr()
+
+    rows = ("--recipe", "allocate-by-row-gptaq", "--set", "budget=5.5")
+    status, out = run(*rows, "--tokens", tokens)
+    assert status == 0 and f"wrote {output}.behind.safetensors: 6 samples" in out.out, out.err
+    before = (tmp_path / "q" / "model.safetensors").read_bytes()
+    files = ("--calibration", output + ".calibration.safetensors", "--behind", output + ".behind.safetensors")
+    assert run(*rows, *files)[0] == 0
+    assert (tmp_path / "q" / "model.safetensors").read_bytes() == before
+    for arguments, message in [
+        ((*rows, "--tokens", tokens), "exists already; take it (--calibration), or remove it"),
+        ((*rows, *files[:2], "--tokens", tokens), "exists already; take it (--behind), or remove it"),
+        ((*rows, *files, "--tokens", tokens), "--tokens: nothing is measured, as --calibration and --behind are given"),
+        ((*rows, *files[:2]), "or a calibration file (--behind FILE)"),
+        (rows, "or the files of an earlier run (--calibration FILE, --behind FILE)"),
+        (("--recipe", "gptaq", *files), "--calibration: the recipe 'gptaq' reads no statistics of the original model"),
+        (("--recipe", "rtn", *files[2:]), "--behind: the recipe 'rtn' needs no data"),
+        (("--recipe", "gptq", *files[2:]), "--behind: the recipe 'gptq' measures nothing behind quantized layers"),
+        (("--recipe", "gptq", *files[:2], "--tokens", tokens), "--tokens: nothing is measured, as --calibration is given"),
+    ]:
+        status, out = run(*arguments)
+        assert status == 2 and message in out.err, (arguments, out.err)
+    assert run("--recipe", "gptq", "--set", "group=16", *files[:2])[0] == 0
+
+
+def test_recipes_of_users(tmp_path):
+    with open(recipe.load("gptaq").path, encoding="utf-8") as file:
+        text = file.read()
+    path = tmp_path / "mine.toml"
+    for old, new, message in [
+        ("quant-llm-fuse-epilogues", "quant-llm-quantize{output=$output}", "expected \\$behind as an option of one pass quant-llm-quantize, and no other such pass"),
+        ("statistics = []", 'statistics = ["hessian"]', "expected no statistics, which the pipeline does not read"),
+        ("drift=$drift damping=$damping", "drift=$drift damping=$damping clip-exclude=$calibration", "expected statistics, which the pipeline reads"),
+        ("[calibration]\nstatistics = []\nsamples = 128\nlength = 512\ntoken_weights = \"energy\"\n", "", "expected a table \\[calibration\\] if the pipeline uses \\$calibration or \\$behind"),
+    ]:
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(QuantLLMError, match=message):
+            recipe.load(str(path))
+    assert split_pipeline("a{b='quant-llm-quantize{' c={d}},quant-llm-quantize{x='}' y={1,2}},e") == ("a{b='quant-llm-quantize{' c={d}}", "quant-llm-quantize{x='}' y={1,2}}", "e")
+    with pytest.raises(QuantLLMError, match="expected a pass quant-llm-quantize with options"):
+        split_pipeline("quant-llm-quantize,e")
