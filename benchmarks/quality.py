@@ -331,7 +331,11 @@ class Benchmark:
         command += ["--tokens", self.samples[one["seed"]], "--device", self.arguments.device] if recipe.is_behind else []
         _, took = self.run(command)
         with open(os.path.join(work, "report.json"), encoding="utf-8") as file:
-            record["bits_per_weight"] = json.load(file)["totals"]["bits_per_weight"]
+            totals = json.load(file)["totals"]
+        record["bits_per_weight"] = totals["bits_per_weight"]
+        if order := count_order(os.path.join(work, "model.mlir")):
+            record["bits_of_codes_and_scales"] = totals["bits_per_weight"]
+            record["bits_per_weight"] += 8 * order / totals["weights"]
         record["quantization"] = {"command": self.describe(command), **took}
         return [work]
 
@@ -363,6 +367,12 @@ class Benchmark:
             for task in concurrent.futures.as_completed(tasks):
                 print(describe_record(task.result()), flush=True)
         return [task.result() for task in tasks]
+
+
+def count_order(path):
+    """Bytes of the constants by which outputs of split weights are put in order."""
+    with open(path, encoding="utf-8") as file:
+        return sum(int(n) * int(bits) // 8 for n, bits in re.findall(r"quant_llm\.permute_channels .*, tensor<(\d+)xi(\d+)>", file.read()))
 
 
 def digest_recipe(recipe):

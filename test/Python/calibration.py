@@ -19,6 +19,8 @@ import torch
 HERE = os.path.dirname(__file__)
 sys.path.insert(0, os.path.join(HERE, "..", "Import", "Inputs"))
 import quant_llm
+import quant_llm.model
+import quant_llm.recipe
 from oracle import load_model, make_model
 from quant_llm.calibration import CalibrationFile, calibrate, sample_tokens
 
@@ -196,6 +198,70 @@ def test_killed_run_goes_on(directory, reference, tmp_path, after):
     assert os.listdir(tmp_path) == ["c.safetensors"]
 
 
+@pytest.mark.parametrize("after", [0, 1, 4, 9, 12])
+def test_killed_while_it_tidies_up(directory, reference, tmp_path, monkeypatch, after):
+    """The next run does all again, and loses nothing of the file that is there."""
+    output = tmp_path / "c.safetensors"
+    options = dict(statistics=EVERYTHING, inputs=7, device="cpu")
+    remove, removed = os.remove, []
+
+    def kill(path):
+        if os.path.exists(output):
+            if len(removed) == after:
+                raise Killed
+            removed.append(path)
+        remove(path)
+
+    monkeypatch.setattr(os, "remove", kill)
+    with pytest.raises(Killed):
+        calibrate(directory, TOKENS, output, **options)
+    assert len(removed) == after and os.listdir(str(output) + ".partial")
+    monkeypatch.undo()
+    calibrate(directory, TOKENS, output, **options)
+    check(CalibrationFile(output), reference)
+    assert os.listdir(tmp_path) == ["c.safetensors"]
+
+
+def test_work_that_is_incomplete(directory, tmp_path):
+    output = tmp_path / "c.safetensors"
+    options = dict(statistics=["hessian", "row-fisher"], device="cpu")
+
+    def kill(done, total, part):
+        if done >= total - 1:
+            os.remove(f"{output}.partial/part-1.safetensors")
+            raise Killed
+
+    with pytest.raises(Killed):
+        calibrate(directory, TOKENS, output, progress=kill, **options)
+    with pytest.raises(quant_llm.QuantLLMError, match="part-1.safetensors' is missing; remove '.*c.safetensors.partial' to begin anew"):
+        calibrate(directory, TOKENS, output, **options)
+    assert not output.exists()
+    # Killed before anything was in it, and what is not ours.
+    shutil.rmtree(f"{output}.partial")
+    os.mkdir(f"{output}.partial")
+    open(f"{output}.partial/.progress.json", "w").close()
+    calibrate(directory, TOKENS, output, **options)
+    os.mkdir(f"{output}.partial")
+    open(f"{output}.partial/mine.txt", "w").close()
+    with pytest.raises(quant_llm.QuantLLMError, match="is none of our work"):
+        calibrate(directory, TOKENS, output, **options)
+
+
+def test_what_the_way_back_needs(directory, tmp_path):
+    for statistics in (["fisher"], ["hessian", "row-fisher"]):
+        with pytest.raises(quant_llm.QuantLLMError, match=f"expected no on_part with the statistic {statistics[-1]}: the way back needs the original parameters"):
+            calibrate(directory, TOKENS, tmp_path / "c", statistics=statistics, on_part=lambda *_: {}, device="cpu")
+    quant_llm.model.quantize_directory(directory, tmp_path / "q", recipe=quant_llm.recipe.load("rtn"), options={"group": 16})
+    with pytest.raises(quant_llm.QuantLLMError, match="expected dense weights for the statistic row-fisher but 'model.layers.0.self_attn.q_proj.weight' is quantized; take the original model"):
+        calibrate(tmp_path / "q", TOKENS, tmp_path / "c", statistics=["row-fisher"], device="cpu")
+    assert sorted(os.listdir(tmp_path)) == ["q"]
+
+
+def test_squared_gradients_have_no_aliases(directory, tmp_path):
+    calibrate(directory, TOKENS, tmp_path / "c", statistics=["fisher", "row-fisher"], device="cpu")
+    assert CalibrationFile(tmp_path / "c").aliases == {}
+
+
 @pytest.mark.parametrize("work, goes_on_at", [(0.0, 10), (1e9, 5)])
 def test_saves_when_it_is_worth_it(directory, reference, tmp_path, monkeypatch, work, goes_on_at):
     """After every part, or when so much work was done that writing is nothing beside it; the first save is free."""
@@ -324,7 +390,7 @@ def test_wrong_input(directory, tmp_path):
     assert (tmp_path / "c.safetensors.partial" / "mine").exists()
 
 
-@pytest.mark.parametrize("weight", ["model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.down_proj.weight", "model.embed_tokens.weight"])
+@pytest.mark.parametrize("weight", ["model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.down_proj.weight", "model.embed_tokens.weight", "lm_head.weight"])
 def test_weights_that_are_not_finite(directory, tmp_path, weight):
     """In the part whose inputs suffer, or in the one before."""
     from safetensors.torch import load_file, save_file
@@ -336,7 +402,10 @@ def test_weights_that_are_not_finite(directory, tmp_path, weight):
         tensors[weight][:] = float("inf")
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(quant_llm.QuantLLMError, match=f"the parameter '{weight}' has infinities or NaN"):
-        calibrate(str(broken), TOKENS, tmp_path / "c.safetensors", device="cpu")
+        calibrate(str(broken), TOKENS, tmp_path / "c.safetensors", statistics=["row-fisher" if "head" in weight else "hessian"], device="cpu")
+    # No inputs are looked at on the way back.
+    with pytest.raises(quant_llm.QuantLLMError, match=f"the parameter '{weight}' has infinities or NaN"):
+        calibrate(str(broken), TOKENS, tmp_path / "d.safetensors", statistics=["row-fisher"], device="cpu")
     assert not (tmp_path / "c.safetensors").exists()
 
 

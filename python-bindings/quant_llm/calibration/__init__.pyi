@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .._errors import Diagnostic
+from ..model import PreparedModel
 
 STATISTICS: tuple[str, ...]
 
@@ -61,4 +62,15 @@ def calibrate(
     on_part: Callable[[list[str], dict[str, dict[str, np.ndarray]], Callable[[str], torch.Tensor]], Mapping[str, torch.Tensor] | None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     diagnostic: Callable[[Diagnostic], None] | None = None,
+) -> dict[str, Any]: ...
+def calibrate_behind(
+    model: PreparedModel,
+    tokens: np.ndarray | Sequence[np.ndarray] | Callable[[int], np.ndarray],
+    output: str | os.PathLike[str],
+    *,
+    token_weights: np.ndarray | Sequence[np.ndarray] | str | None = None,
+    dtype: str = "float32",
+    device: torch.device | str | None = None,
+    restart: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]: ...

@@ -84,7 +84,8 @@ def calibrate(
     weights of its linears, {weight: {statistic: array}} of their inputs and a
     function that reads a parameter; what it returns, {parameter: tensor}, takes
     the place of these parameters before the next part gets its input, as
-    methods want that follow the error of what is quantized already.
+    methods want that follow the error of what is quantized already. Not with the
+    statistics fisher and row-fisher, whose way back needs the original parameters.
     `progress(done, total, part)` is called for every sample of every part.
 
     Returns a dict: "output", "parts", "samples", "tokens", "dead" {parameter:
@@ -97,6 +98,8 @@ def calibrate(
         run = _Run(module, path, output)
         run.configure(tokens, statistics, token_weights, quantiles, inputs, seed, dtype, device)
         run.on_part, run.progress = on_part, progress
+        if on_part and (back := [s for s in OF_WEIGHTS if s in run.statistics]):
+            raise QuantLLMError(f"expected no on_part with the statistic {' and '.join(back)}: the way back needs the original parameters; measure that in a run of its own")
         _precise_products(stack)
         return run.run(restart)
 
@@ -294,7 +297,7 @@ class _Run:
                     f"'{self.partial}' is of an unfinished calibration with another {', '.join(different)}; finish that one, remove it to begin anew, or choose another output"
                 )
         elif self.rank == 0:
-            if os.path.exists(self.partial) and os.listdir(self.partial):
+            if os.path.exists(self.partial) and not all(map(self.is_ours, os.listdir(self.partial))):
                 raise QuantLLMError(f"'{self.partial}' exists and is none of our work; remove it, or choose another output")
             try:
                 os.makedirs(self.partial, exist_ok=True)
@@ -305,12 +308,18 @@ class _Run:
         return done
 
     def remove_partial(self):
-        """Removes our own files, and their directory if there is nothing else."""
-        for name in os.listdir(self.partial):
-            if re.fullmatch(r"\.?progress\.json|\.?((part|fisher|row-fisher|values)-[\w-]+|group)\.safetensors(\.\w+)?|inputs\.bin", name):
+        """Removes our own files, and their directory if there is nothing else. Whoever finds
+        what a killed removal left begins anew."""
+        self.write_progress(0)
+        for name in sorted(os.listdir(self.partial), key=lambda name: name.endswith("progress.json")):
+            if self.is_ours(name):
                 os.remove(self.file(name))
         with contextlib.suppress(OSError):
             os.rmdir(self.partial)
+
+    @staticmethod
+    def is_ours(name):
+        return re.fullmatch(r"\.?progress\.json|\.?((part|fisher|row-fisher|values)-[\w-]+|group)\.safetensors(\.\w+)?|inputs\.bin", name) is not None
 
     def write_progress(self, done):
         staging = self.file(".progress.json")
@@ -372,8 +381,11 @@ class _Run:
 
     def run(self, restart):
         self.translate()
-        done = self.resume(restart)
         ways = [s for s in OF_WEIGHTS if s in self.statistics]
+        for part in self.parts if ways else ():
+            if quantized := [weight for weight in part.linears if f"{weight}.codes" in part.parameters]:
+                raise QuantLLMError(f"expected dense weights for the statistic {' and '.join(ways)} but '{quantized[0]}' is quantized; take the original model")
+        done = self.resume(restart)
         keeps = bool(ways)
         total = len(self.parts) * (1 + len(ways))
         mine = range(self.rank, len(self.tokens), self.world)
@@ -502,12 +514,17 @@ class _Run:
         if not finite or torch.stack([answer for _, _, answer in finite]).all():
             return
         # What comes in may be the fault of the part before.
-        for part in (self.parts[at], *self.parts[max(at - 1, 0):at]):
-            for key in part.parameters:
-                if not torch.isfinite(self.parameters.read(key, dtype=self.dtype).float()).all():
-                    raise QuantLLMError(f"{name}: the parameter '{key}' has infinities or NaN (as {self.dtype_name}); take a model whose weights are finite, or another dtype")
+        self.check_parameters((at, *range(max(at - 1, 0), at)))
         sample, weight = next((sample, weight) for sample, weight, answer in finite if not answer)
         raise QuantLLMError(f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another dtype (now {self.dtype_name})")
+
+    def check_parameters(self, parts):
+        """An error if one of the parameters of these parts is not finite."""
+        for at in parts:
+            for key in self.parts[at].parameters:
+                tensor = self.parameters.read(key, dtype=self.dtype)
+                if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+                    raise QuantLLMError(f"{self.names[at]}: the parameter '{key}' has infinities or NaN (as {self.dtype_name}); take a model whose weights are finite, or another dtype")
 
     def wait(self):
         """Copies to the host are complete."""
@@ -572,9 +589,9 @@ class _Run:
         """Writes the file from those of the parts; {weight: dead inputs}."""
         dead, tensors, aliases = {}, {}, {}
         for at in range(len(self.parts)):
-            for path in (self.file(f"{name}-{at}.safetensors") for name in ("part", *OF_WEIGHTS)):
+            for path in (self.file(f"{name}-{at}.safetensors") for name in ("part", *(s for s in OF_WEIGHTS if s in self.statistics))):
                 if not os.path.exists(path):
-                    continue
+                    raise QuantLLMError(f"'{path}' is missing; remove '{self.partial}' to begin anew")
                 entries, metadata = read_header(path)
                 aliases.update(json.loads(metadata.get("aliases", "{}")))
                 for key, entry in entries.items():
@@ -586,8 +603,8 @@ class _Run:
         if not tensors:
             raise QuantLLMError("expected a model with linears whose weights are parameters but found none")
         metadata = dict(self.metadata)
-        # An alias of what is not stored (squared gradients alone) says nothing.
-        stored = {key.partition("/")[2] for key in tensors}
+        # An alias says nothing of squared gradients, which may be all that is stored.
+        stored = {key.partition("/")[2] for key in tensors if key.partition("/")[0] not in OF_WEIGHTS}
         aliases = {weight: owner for weight, owner in aliases.items() if owner in stored}
         if aliases:
             metadata["aliases"] = json.dumps(aliases, sort_keys=True)

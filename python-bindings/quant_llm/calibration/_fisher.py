@@ -173,12 +173,15 @@ def _run_part(run, statistic, at, gradients, total, back):
         for (weight, x, _), gradient in zip(linears, found):
             if gradient is not None:
                 if not torch.isfinite(gradient).all():
+                    run.check_parameters(reversed(range(len(run.parts))))
                     raise QuantLLMError(f"{run.names[at]}, sample {sample}: the gradient of '{weight}' has infinities or NaN; take another dtype (now {run.dtype_name})")
                 way.add(weight, x, gradient)
         for key, gradient in zip(wanted, found[len(linears):]):
             if gradient is not None:
                 before = gradients[sample].get(key)
                 gradients[sample][key] = gradient.cpu() if before is None else before + gradient.cpu()
+        # Logits and all outputs of the part, which the next sample should find room for.
+        del results, outputs, seeds, linears, leaves, found, watch
     return way.sums, way.count
 
 
