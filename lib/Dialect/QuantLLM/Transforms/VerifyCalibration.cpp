@@ -40,11 +40,13 @@ struct VerifyCalibration
     for (const std::string &name : statistics)
       if (!llvm::is_contained({statistic::absMax, statistic::absMean,
                                statistic::mean, statistic::min, statistic::max,
-                               statistic::hessian},
+                               statistic::hessian, statistic::drift,
+                               statistic::fisher, statistic::rowFisher},
                               std::string_view(name)))
         return emitOptionError(context, "statistics",
-                               "expected absmax, absmean, mean, min, max or "
-                               "hessian but got '" +
+                               "expected absmax, absmean, mean, min, max, "
+                               "hessian, drift, fisher or row-fisher but "
+                               "got '" +
                                    name + "'");
     return success();
   }

@@ -33,13 +33,19 @@ quant_llm::readStatistic(const CalibrationFile &file,
                          ParameterOp parameter) {
   const std::string name = parameter.getSymName().str();
   const int64_t channels = linear.getK();
+  const int64_t outputs = linear.getN();
   Result<std::vector<float>> values =
       statistic == statistic::hessian ? file.readHessian(name, channels)
-      : statistic == statistic::drift
-          ? file.read(statistic, name, {channels, channels})
       : statistic == statistic::inputs
           ? file.readInputs(name, channels)
-          : file.readChannels(statistic, name, channels);
+          : file.read(statistic, name,
+                      statistic == statistic::drift
+                          ? std::vector<int64_t>{channels, channels}
+                      : statistic == statistic::fisher
+                          ? std::vector<int64_t>{outputs, channels}
+                      : statistic == statistic::rowFisher
+                          ? std::vector<int64_t>{outputs}
+                          : std::vector<int64_t>{channels});
   if (values.ok())
     return values.take();
   linear.emitOpError(values.message());

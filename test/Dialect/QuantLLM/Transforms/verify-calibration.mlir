@@ -11,6 +11,14 @@
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=good.safetensors any-model statistics=absmean' 2>&1 | FileCheck %s --check-prefix=MISSING
 // MISSING: error: 'quant_llm.linear' op 'good.safetensors' has no statistic 'absmean' of 'w', only absmax, hessian; calibrate with --statistics absmean
 // MISSING: error: 'quant_llm.linear' op 'good.safetensors' has no statistic 'absmean' of 'v'
+// Of weights, each its own; and of pairs of inputs.
+// RUN: quant-opt m.mlir -quant-llm-verify-calibration='calibration=all.safetensors any-model statistics=fisher,row-fisher,drift' | FileCheck %s --check-prefix=SAME
+// RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=part.safetensors any-model statistics=fisher' 2>&1 | FileCheck %s --check-prefix=PART
+// PART: error: 'quant_llm.linear' op 'part.safetensors' has no statistic 'fisher' of 'v'
+// RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=part.safetensors any-model statistics=row-fisher' 2>&1 | FileCheck %s --check-prefix=ROWS
+// ROWS: error: 'quant_llm.linear' op 'part.safetensors': row-fisher of 'w': expected the shape [4] but got [8]; the file is of another model
+// RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=part.safetensors any-model statistics=drift' 2>&1 | FileCheck %s --check-prefix=DRIFT
+// DRIFT: error: 'quant_llm.linear' op 'part.safetensors': drift of 'w': expected the shape [8, 8] but got [8]; the file is of another model
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=nan.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=NAN
 // NAN: error: 'quant_llm.linear' op 'nan.safetensors': absmax of 'w': expected finite values but got a NaN or an infinity at 5
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=narrow.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=SHAPE
@@ -25,8 +33,8 @@
 // NONE: error: cannot open 'none': No such file or directory
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration 2>&1 | FileCheck %s --check-prefix=REQUIRED
 // REQUIRED: error: quant-llm-verify-calibration: invalid option 'calibration': expected a file
-// RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=good.safetensors statistics=fisher' 2>&1 | FileCheck %s --check-prefix=STATISTICS
-// STATISTICS: error: quant-llm-verify-calibration: invalid option 'statistics': expected absmax, absmean, mean, min, max or hessian but got 'fisher'
+// RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=good.safetensors statistics=inputs' 2>&1 | FileCheck %s --check-prefix=STATISTICS
+// STATISTICS: error: quant-llm-verify-calibration: invalid option 'statistics': expected absmax, absmean, mean, min, max, hessian, drift, fisher or row-fisher but got 'inputs'
 
 quant_llm.archive @a "a.safetensors"
 quant_llm.parameter @w from @a : tensor<4x8xf16>

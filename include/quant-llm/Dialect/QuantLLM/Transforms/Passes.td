@@ -101,7 +101,7 @@ def AllocateRows : CheckedPass<"quant-llm-allocate-rows", "::mlir::ModuleOp"> {
 
     with Q rounded to nearest after ranges were clipped by the diagonal of H (as `quant-llm-quantize{clip=diagonal}`), H the statistic `hessian` of the
     inputs, g the statistic `row-fisher`, and p the option `row-power`. `f_n` estimates the mean squared gradient with
-    respect to output n. `D_i = 1 / U_ii^2`, where `U^T U` is the inverse of H (`damping`, columns in the order of falling H_ii): what the
+    respect to output n, tokens counting as in H. `D_i = 1 / U_ii^2`, where `U^T U` is the inverse of H (`damping`, columns in the order of falling H_ii): what the
     rounding error of a column adds to the error of the outputs after GPTQ, so that GPTQ need not run for every candidate; 0 for inputs that are always 0.
 
     Rows of a weight have at most `parts` different candidates, each for at least `min-rows` rows. A linear whose rows have several becomes
@@ -993,8 +993,8 @@ def VerifyCalibration : CheckedPass<"quant-llm-verify-calibration", "::mlir::Mod
     CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "The calibration file; required">,
     CheckedListOption<"wanted", "statistics", "std::string",
-               "Statistics of inputs that there must be: absmax, absmean, mean, min, max, hessian; by "
-               "default absmax">,
+               "Statistics that there must be: absmax, absmean, mean, min, max, hessian, drift, fisher, "
+               "row-fisher; by default absmax">,
     CheckedOption<"anyModel", "any-model", "bool", "false",
            "Accept statistics of another model, if the shapes are the same">,
     CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",
