@@ -194,10 +194,13 @@ static SmallVector<OperandTransforms> getWays(Value value,
 }
 
 /// Whether scaling the outputs of one linear, perhaps with a bias or another
-/// factor from parameters, scales `value`.
-static bool isScaledByLinear(Value value, const ChannelTransform &scale) {
+/// factor from parameters, scales `value`. It does not for the values `seen`.
+static bool isScaledByLinear(Value value, const ChannelTransform &scale,
+                             llvm::DenseSet<Value> &seen) {
   if (value.getDefiningOp<LinearOp>())
     return true;
+  if (!seen.insert(value).second)
+    return false;
   for (const OperandTransforms &way : getWays(value, scale)) {
     Value computed;
     bool isOne = true;
@@ -207,7 +210,7 @@ static bool isScaledByLinear(Value value, const ChannelTransform &scale) {
       isOne &= !computed;
       computed = entry.operand->get();
     }
-    if (computed && isOne && isScaledByLinear(computed, scale))
+    if (computed && isOne && isScaledByLinear(computed, scale, seen))
       return true;
   }
   return false;
@@ -227,7 +230,8 @@ static bool isProductWithLinear(Value value) {
   scale.dims = {rank - 1};
   llvm::SetVector<Value> leaves = getLeaves(value);
   leaves.remove_if(isParameterLike);
-  return leaves.size() > 1 && isScaledByLinear(value, scale);
+  llvm::DenseSet<Value> seen;
+  return leaves.size() > 1 && isScaledByLinear(value, scale, seen);
 }
 
 /// The slice of a state that a read gets, before it was written.

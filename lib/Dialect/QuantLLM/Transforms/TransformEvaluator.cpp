@@ -119,10 +119,13 @@ FailureOr<Elements> Evaluator::readConstant(Operation *op) {
 }
 
 LogicalResult Evaluator::verifyInverse(Operation *op, Value value,
-                                       const Elements &a, const Elements &b,
-                                       bool transposed) {
+                                       const Elements &a, Value inverse,
+                                       const Elements &b) {
+  const bool transposed = !inverse;
   ParameterOp parameter = getParameterOf(value);
-  if (!parameter || verified.contains(parameter))
+  ParameterOp other = inverse ? getParameterOf(inverse) : ParameterOp();
+  std::pair<Operation *, Operation *> key(parameter, other);
+  if ((!parameter && !other) || verified.contains(key))
     return success();
   const int64_t n = a.shape[0];
   std::vector<double> errors(static_cast<size_t>(n));
@@ -153,10 +156,10 @@ LogicalResult Evaluator::verifyInverse(Operation *op, Value value,
            << (transposed ? "an orthogonal matrix but R R^T of '"
                           : "matrices that are inverses of each other but the "
                             "product of '")
-           << parameter.getSymName()
+           << (parameter ? parameter : other).getSymName()
            << (transposed ? "' differs" : "' and its inverse differs")
            << " from the identity by " << llvm::formatv("{0:e2}", error).str();
-  verified.insert(parameter);
+  verified.insert(key);
   return success();
 }
 
@@ -186,16 +189,17 @@ LogicalResult Evaluator::multiply(Operation *op,
     FailureOr<Elements> other =
         evaluate(transform.data[transform.inverse ? 0 : 1]);
     if (failed(other) ||
-        failed(verifyInverse(op, transform.data[0], *matrix, *other,
-                             /*transposed=*/false)))
+        failed(verifyInverse(op, transform.data[transform.inverse ? 1 : 0],
+                             *matrix, transform.data[transform.inverse ? 0 : 1],
+                             *other)))
       return failure();
     matrices.push_back(std::move(*matrix));
     transposed = false;
   } else {
     for (Value value : transform.data) {
       FailureOr<Elements> matrix = evaluate(value);
-      if (failed(matrix) || failed(verifyInverse(op, value, *matrix, *matrix,
-                                                 /*transposed=*/true)))
+      if (failed(matrix) ||
+          failed(verifyInverse(op, value, *matrix, {}, *matrix)))
         return failure();
       matrices.push_back(std::move(*matrix));
     }

@@ -17,8 +17,8 @@
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "llvm/ADT/DenseSet.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
-#include "llvm/ADT/SmallPtrSet.h"
 
 #include <vector>
 
@@ -55,17 +55,19 @@ private:
   mlir::FailureOr<Elements> readConstant(mlir::Operation *op);
   llvm::LogicalResult multiply(mlir::Operation *op,
                                const ChannelTransform &transform, Elements &x);
-  /// An error unless the product of matrices is the identity; `transposed`: of
-  /// the first and the transposed second. Constants are known to be.
+  /// An error unless the matrix `a` of `value` times `b` of `inverse` is the
+  /// identity; without `inverse`, times the transposed a. What constants alone
+  /// say is known to be.
   llvm::LogicalResult verifyInverse(mlir::Operation *op, mlir::Value value,
-                                    const Elements &a, const Elements &b,
-                                    bool transposed);
+                                    const Elements &a, mlir::Value inverse,
+                                    const Elements &b);
   static void forEachElement(Elements &x, llvm::ArrayRef<int64_t> dims,
                              llvm::function_ref<void(double &, int64_t)> body);
 
   ParameterArchives &archives;
-  /// Matrices that verifyInverse() has accepted.
-  llvm::SmallPtrSet<mlir::Operation *, 4> verified;
+  /// What verifyInverse() has accepted: the parameters of a matrix and of its
+  /// inverse, null for constants and for the transposed matrix.
+  llvm::DenseSet<std::pair<mlir::Operation *, mlir::Operation *>> verified;
 };
 
 } // namespace quant_llm
