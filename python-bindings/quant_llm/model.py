@@ -514,7 +514,7 @@ def _check_behind(recipe, behind):
             raise QuantLLMError(f"the recipe '{recipe.name}' measures nothing behind quantized layers")
         return None
     if behind is None:
-        raise QuantLLMError(f"the recipe '{recipe.name}' measures behind layers that it quantized, and needs the tokens for that (--text or --tokens), or the file of an earlier run (--behind)")
+        raise QuantLLMError(f"the recipe '{recipe.name}' measures behind layers that it quantized, and needs a function that does so with tokens, or the file of an earlier run")
     if callable(behind):
         return behind
     behind = os.path.abspath(check_path(behind, "behind"))

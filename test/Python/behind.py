@@ -195,7 +195,7 @@ def test_file_of_an_earlier_run(directory, tmp_path, reference):
         (other, "gptaq", {"behind": tmp_path / "b"}, "is of another model"),
         (directory, "gptaq", {"behind": tmp_path / "c"}, "'.*c' is not a safetensors file"),
         (directory, "gptaq", {"behind": plain}, "expected a calibration file with hessian and drift, measured behind quantized layers, but '.*plain' is none"),
-        (directory, "gptaq", {}, "'gptaq' measures behind layers that it quantized, and needs the tokens"),
+        (directory, "gptaq", {}, "'gptaq' measures behind layers that it quantized, and needs a function that does so with tokens, or the file of an earlier run"),
         (directory, "gptaq", {"behind": tmp_path / "b", "calibration": plain}, "reads no calibration file but one measured behind quantized layers"),
         (directory, "rtn", {"behind": tmp_path / "b"}, "'rtn' measures nothing behind quantized layers"),
         (directory, "allocate-by-row-gptaq", {"behind": tmp_path / "b"}, "needs a calibration file with hessian, row-fisher"),
