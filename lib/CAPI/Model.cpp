@@ -20,10 +20,10 @@
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
+#include "llvm/ADT/DenseMap.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/raw_ostream.h"
 
-#include <map>
 #include <nlohmann/json.hpp>
 
 using namespace mlir;
@@ -172,10 +172,12 @@ quantLLMCheckQuantizeOptions(const QuantLLMQuantizeOptions *options,
   });
 }
 
-static std::string print(Type type) {
+/// A type or an attribute.
+template <typename T>
+static std::string print(T value) {
   std::string text;
   llvm::raw_string_ostream os(text);
-  type.print(os);
+  value.print(os);
   return text;
 }
 
@@ -194,20 +196,15 @@ QuantLLMStatus quantLLMDescribeModule(const char *source, size_t sourceSize,
 
     Json archives = Json::array(), parameters = Json::array(),
          functions = Json::array();
-    auto printScheme = [](SchemeAttr scheme) {
-      std::string text;
-      llvm::raw_string_ostream os(text);
-      Attribute(scheme).print(os);
-      return text;
-    };
-    // Schemes that linears are to get.
-    std::map<std::string, std::string> planned;
+    // What linears are to quantize dense weights to.
+    llvm::DenseMap<Operation *, SchemeAttr> planned;
     module->walk([&](LinearOpInterface linear) {
       SchemeAttr scheme = linear.getSchemeAttr();
+      if (!scheme)
+        return;
       for (Value weight : linear.getWeights())
-        if (ParameterOp parameter =
-                scheme ? getParameterOf(weight) : ParameterOp())
-          planned.emplace(parameter.getSymName().str(), printScheme(scheme));
+        if (ParameterOp parameter = getParameterOf(weight))
+          planned.try_emplace(parameter, scheme);
     });
     for (Operation &op : module->getOps()) {
       if (auto archive = dyn_cast<ArchiveOp>(op)) {
@@ -216,24 +213,22 @@ QuantLLMStatus quantLLMDescribeModule(const char *source, size_t sourceSize,
       } else if (auto parameter = dyn_cast<ParameterOp>(op)) {
         Json entry = {{"name", parameter.getSymName().str()},
                       {"archive", parameter.getArchive().str()},
-                      {"key", parameter.getArchiveKey().str()}};
+                      {"key", parameter.getArchiveKey().str()},
+                      {"planned_scheme", nullptr}};
         if (auto weight = dyn_cast<WeightType>(parameter.getType())) {
           entry.update({{"shape", weight.getShape().vec()},
                         {"element_type", print(weight.getElementType())},
-                        {"scheme", printScheme(weight.getScheme())},
-                        {"planned_scheme", nullptr},
+                        {"scheme", print(Attribute(weight.getScheme()))},
                         {"bytes", weight.getStorageBytes()}});
         } else {
           auto tensor = cast<RankedTensorType>(parameter.getType());
           entry.update({{"shape", tensor.getShape().vec()},
                         {"element_type", print(tensor.getElementType())},
                         {"scheme", nullptr},
-                        {"planned_scheme", nullptr},
                         {"bytes", tensor.getNumElements() *
                                       tensor.getElementTypeBitWidth() / 8}});
-          if (auto found = planned.find(parameter.getSymName().str());
-              found != planned.end())
-            entry["planned_scheme"] = found->second;
+          if (SchemeAttr scheme = planned.lookup(parameter))
+            entry["planned_scheme"] = print(Attribute(scheme));
         }
         parameters.push_back(std::move(entry));
       } else if (auto function = dyn_cast<func::FuncOp>(op)) {

@@ -49,13 +49,15 @@ def add_command(add, positive, natural):
 
 
 def run_calibrate(arguments, read=None):
-    """`read` takes the place of read_tokens()."""
+    """`read` returns what read_tokens() would."""
     torch = import_torch()
+    from tqdm import tqdm
+
     from .calibration import calibrate
     from .cli import say, show_warning
 
     _initialize(torch, arguments)
-    tokens = (read or read_tokens)(arguments)
+    tokens = read() if read else read_tokens(arguments)
     weights = arguments.token_weights
     if weights not in (None, *TOKEN_WEIGHTS):
         weights = _read_array(weights)
@@ -78,19 +80,19 @@ def run_calibrate(arguments, read=None):
     dead = report["dead"]
     if dead:
         shown = ", ".join(f"{name} {count}" for name, count in list(dead.items())[:4]) + (", ..." if len(dead) > 4 else "")
-        write_line(f"quant-llm: warning: inputs that are 0 in every token: {shown}")
+        tqdm.write(f"quant-llm: warning: inputs that are 0 in every token: {shown}", file=sys.stderr)
     say(f"wrote {arguments.output}: {report['samples']} samples, {report['tokens']:,} tokens")
 
 
 def run_behind(settings, prepared, output, read):
-    """Measures behind the quantized layers of a model.PreparedModel; `settings` and
-    `read` are as of run_calibrate()."""
+    """Measures behind the quantized layers of a model.PreparedModel; `settings` are
+    as the arguments of run_calibrate(), and `read` returns the tokens."""
     import_torch()
     from .calibration import calibrate_behind
     from .cli import say
 
     with Bar("quantizing behind quantized layers") as bar:
-        report = calibrate_behind(prepared, read(settings), output, token_weights=settings.token_weights, dtype=settings.dtype, device=settings.device, progress=bar.show)
+        report = calibrate_behind(prepared, read(), output, token_weights=settings.token_weights, dtype=settings.dtype, device=settings.device, progress=bar.show)
     say(f"wrote {output}: {report['samples']} samples, {report['tokens']:,} tokens")
 
 
@@ -146,12 +148,6 @@ class Bar:
         self.bar.total = total
         self.bar.set_postfix_str(part, refresh=False)
         self.bar.update(done - self.bar.n)
-
-
-def write_line(text):
-    from tqdm import tqdm
-
-    tqdm.write(text, file=sys.stderr)
 
 
 def _initialize(torch, arguments):

@@ -166,14 +166,15 @@ def find_calibration(arguments, recipe):
         raise QuantLLMError(f"--behind: the recipe '{recipe.name}' measures nothing behind quantized layers")
     if arguments.calibration and not recipe.needs_calibration:
         raise QuantLLMError(f"--calibration: the recipe '{recipe.name}' reads no statistics of the original model")
-    makes = recipe.needs_calibration and not arguments.calibration, recipe.is_behind and not arguments.behind
-    if data and not any(makes):
+    makes_calibration = recipe.needs_calibration and not arguments.calibration
+    makes_behind = recipe.is_behind and not arguments.behind
+    made = [option for option, makes in (("--calibration", makes_calibration), ("--behind", makes_behind)) if makes]
+    if data and not made:
         raise QuantLLMError(f"{data[0]}: nothing is measured, as {' and '.join(given)} {'is' if len(given) == 1 else 'are'} given; leave one out")
     if wanted.tokens == "random" and data:
         raise QuantLLMError(f"{data[0]}: the recipe '{recipe.name}' draws tokens at random; leave {data[0]} out")
-    if any(makes) and wanted.tokens == "text" and not data:
-        files = [option for option, make in zip(("--calibration", "--behind"), makes) if make]
-        raise QuantLLMError(f"the recipe '{recipe.name}' needs a text to calibrate with (--text FILE), samples of tokens (--tokens FILE.npy), or {'a calibration file' if len(files) == 1 else 'the files of an earlier run'} ({', '.join(option + ' FILE' for option in files)})")
+    if made and wanted.tokens == "text" and not data:
+        raise QuantLLMError(f"the recipe '{recipe.name}' needs a text to calibrate with (--text FILE), samples of tokens (--tokens FILE.npy), or {'a calibration file' if len(made) == 1 else 'the files of an earlier run'} ({', '.join(option + ' FILE' for option in made)})")
     settings = argparse.Namespace(
         model=arguments.model, text=arguments.text, tokens=arguments.tokens, random_tokens=wanted.tokens == "random", samples=arguments.samples or wanted.samples,
         length=arguments.length or wanted.length, seed=wanted.seed if arguments.seed is None else arguments.seed, statistics=",".join(wanted.statistics),
@@ -182,18 +183,18 @@ def find_calibration(arguments, recipe):
     # Standard input can be read once.
     read = functools.cache(lambda: read_tokens(settings))
     calibration, behind = arguments.calibration, arguments.behind
-    if makes[0]:
+    if makes_calibration:
         path = _new_file(arguments.output, ".calibration.safetensors", "--calibration")
 
         def calibration():
-            run_calibrate(argparse.Namespace(**vars(settings), output=path), lambda _: read())
+            run_calibrate(argparse.Namespace(**vars(settings), output=path), read)
             return path
 
-    if makes[1]:
+    if makes_behind:
         file = _new_file(arguments.output, ".behind.safetensors", "--behind")
 
         def behind(prepared):
-            run_behind(settings, prepared, file, lambda _: read())
+            run_behind(settings, prepared, file, read)
             return file
 
     return calibration, behind

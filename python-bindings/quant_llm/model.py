@@ -26,7 +26,7 @@ import time
 import numpy as np
 
 from . import _quant_llm, describe_archive, describe_module, import_model, read_gguf_metadata, run_pipeline
-from ._build import quote_string
+from ._build import options_of, quote_string
 from ._check import check_flag, check_handler, check_integer, check_number, check_path, check_text, wrong_type
 from ._errors import Diagnostic, QuantLLMError
 from ._safetensors import read_header
@@ -410,9 +410,7 @@ def _run_recipe(recipe, options, calibration, behind, directory, staging, progre
     """Writes model.mlir, model.safetensors and report.json."""
     text, path = _read_module(directory), os.path.join(os.fspath(directory), "model.mlir")
     with _temporary_directory(".scratch.", staging) as scratch:
-        files = {"output": os.path.join(staging, "model.safetensors"), "report": os.path.join(staging, "report.json"), "scratch": scratch}
-        if calibration is not None:
-            files["calibration"] = calibration
+        files = _recipe_files(calibration, staging, scratch)
 
         def run(text, pipeline, path=path):
             return run_pipeline(text, f"builtin.module({pipeline})", name=path, progress=progress, diagnostic=diagnostic)
@@ -453,7 +451,7 @@ class PreparedModel:
         output = os.path.join(self._files["scratch"], "step.safetensors")
         _, step, _ = split_pipeline(self._recipe.render(self._options, **{**self._files, "output": output, "report": "", "behind": statistics}))
         pattern = "^(" + "|".join(re.sub(r"[^0-9A-Za-z_]", lambda found: "." if found[0] in "^\\]'\"" else f"[{found[0]}]", name) for name in names) + ")$"
-        step = f"{step[:-1]} copy-dense=false include='{pattern}'}}"
+        step = f"{step[:-1]} {options_of({'copy-dense': 'false', 'include': pattern})}}}"
         text = run_pipeline(self.text, f"builtin.module({step})", name=self.path)
         parameters = {p["name"]: p for p in describe_module(text, name=self.path)["parameters"]}
         lines, results, types = [f"quant_llm.archive @step {quote_string(output)}"], [], []
@@ -468,18 +466,17 @@ class PreparedModel:
         return "\n".join([*lines, f"func.func @weights() -> ({', '.join(types)}) {{", *results, f"  return {values} : {', '.join(types)}", "}", ""])
 
 
-def _render(recipe, options, calibration, directory, scratch):
-    files = {"output": os.path.join(directory, "model.safetensors"), "report": os.path.join(directory, "report.json"), "scratch": scratch, "behind": "behind.safetensors"}
-    if calibration is not None:
-        files["calibration"] = calibration
-    return f"builtin.module({recipe.render(options, **files)})"
+def _recipe_files(calibration, directory, scratch):
+    files = {"output": os.path.join(directory, "model.safetensors"), "report": os.path.join(directory, "report.json"), "scratch": scratch}
+    return files if calibration is None else {**files, "calibration": calibration}
 
 
 def _check_recipe(recipe, options):
     """Raises if a pass refuses its options without a look at the model, as most
     do: better now than after a long import."""
     try:
-        _quant_llm.check_pipeline(_render(recipe, options, "calibration.safetensors", "", ""))
+        pipeline = recipe.render(options, **_recipe_files("calibration.safetensors", "", ""), behind="behind.safetensors")
+        _quant_llm.check_pipeline(f"builtin.module({pipeline})")
     except QuantLLMError as error:
         raise QuantLLMError(f"the recipe '{recipe.name}' cannot be used: {error}", error.diagnostics) from None
 

@@ -77,8 +77,13 @@ class Recipe:
         """Whether it reads statistics of the original model."""
         return self._uses("calibration")
 
+    @property
+    def _passes(self):
+        """The pipeline without its comments."""
+        return re.sub(r"#.*", "", self.pipeline)
+
     def _uses(self, file):
-        return re.search(rf"\${file}\b", re.sub(r"#.*", "", self.pipeline)) is not None
+        return re.search(rf"\${file}\b", self._passes) is not None
 
     def check_options(self, values):
         """Raises QuantLLMError unless `values` are values of options, as they are in
@@ -176,7 +181,7 @@ def _parse(content, path):
     calibration = _parse_calibration(content["calibration"]) if "calibration" in content else None
     recipe = Recipe(content["name"], content["summary"].strip(), content.get("paper", "").strip(), content["pipeline"], path, calibration, options)
     recipe.check_options({})
-    if recipe.is_behind and len(re.findall(rf"\b{STEP}\b", re.sub(r"#.*", "", recipe.pipeline))) != 1:
+    if recipe.is_behind and len(re.findall(rf"\b{STEP}\b", recipe._passes)) != 1:
         raise QuantLLMError(f"pipeline: expected $behind as an option of one pass {STEP}, and no other such pass")
     if calibration and calibration.statistics and not recipe.needs_calibration:
         raise QuantLLMError("calibration: expected no statistics, which the pipeline does not read ($calibration)")
@@ -196,7 +201,7 @@ def split_pipeline(text):
         elif char in "'\"":
             quote = char
         elif text.startswith(STEP + "{", at) and begin is None and (at == 0 or text[at - 1] in " ,("):
-            begin, depth, at = at, 0, at + len(STEP)
+            begin, at = at, at + len(STEP)
             continue
         elif begin is not None and char in "{}":
             depth += 1 if char == "{" else -1

@@ -62,6 +62,19 @@ inline constexpr std::string_view inputs = "inputs";
 inline bool isOfWeight(std::string_view name) {
   return name == fisher || name == rowFisher;
 }
+
+/// The shape of a statistic other than quantiles and inputs, whose rows are up
+/// to the file, of a linear with n outputs and k inputs.
+inline std::vector<int64_t> getShape(std::string_view name, int64_t n,
+                                     int64_t k) {
+  if (name == hessian || name == drift)
+    return {k, k};
+  if (name == fisher)
+    return {n, k};
+  if (name == rowFisher)
+    return {n};
+  return {k};
+}
 } // namespace statistic
 
 /// A calibration file, mapped. What it says of itself is checked when it is

@@ -26,6 +26,7 @@ from ._driver import _PIPELINE, _Enough, _Run, _precise_products
 from ._file import write_tensors
 from ._parameters import Parameters
 from ._source import translate
+from ._statistics import InputStatistics
 
 
 def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float32", device=None, restart=False, progress=None):
@@ -49,37 +50,6 @@ def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float3
     with contextlib.ExitStack() as stack:
         _precise_products(stack)
         return run.run(restart)
-
-
-class _Moments:
-    """E[y^T y] and E[(x - y)^T y]."""
-
-    def __init__(self, channels, device, by_energy):
-        self.by_energy = by_energy
-        self.hessian = torch.zeros(channels, channels, device=device)
-        self.drift = torch.zeros(channels, channels, device=device)
-        self.weight = torch.zeros((), dtype=torch.float64, device=device)
-
-    def update(self, x, y, weights):
-        x, y = x.reshape(-1, len(self.hessian)).float(), y.reshape(-1, len(self.hessian)).float()
-        weighted = y
-        if weights is None:
-            self.weight += len(y)
-        else:
-            weights = weights.to(device=y.device, dtype=torch.float32)[:, None]
-            self.weight += weights.sum(dtype=torch.float64)
-            weighted = y * weights
-        if self.by_energy:
-            energy = x.square().mean(1, keepdim=True)
-            weighted = torch.where(energy > 0, weighted / energy, 0.0)
-        self.hessian.addmm_(weighted.T, y)
-        self.drift.addmm_((x - y).T, weighted)
-
-    def finish(self):
-        if not float(self.weight) > 0:
-            raise QuantLLMError("expected tokens with weights above 0 but there are none")
-        hessian, drift = self.hessian / self.weight.float(), self.drift / self.weight.float()
-        return {"hessian": ((hessian + hessian.T) / 2).cpu().numpy(), "drift": drift.cpu().numpy()}
 
 
 class _Spool:
@@ -163,9 +133,10 @@ class _BehindRun(_Run):
                 for sample in each_sample():
                     _, inputs = self._run(part, values[sample], quantized, common, [first], outputs=False)
                     y = inputs[first]
-                    moments = moments or _Moments(y.shape[-1], self.device, self.by_energy)
-                    moments.update(spool.read((sample, first)), y, None if self.weights is None else torch.from_numpy(self.weights[sample]))
-                found = moments.finish()
+                    moments = moments or InputStatistics(y.shape[-1], ("hessian", "drift"), self.device, self.by_energy)
+                    weights = None if self.weights is None else torch.from_numpy(self.weights[sample])
+                    moments.update(y, weights, original=spool.read((sample, first)))
+                found = moments.finish(())
                 for statistic, array in found.items():
                     if not np.isfinite(array).all():
                         raise QuantLLMError(f"{self.names[at]}: the {statistic} of '{names[0]}' has infinities or NaN; take another dtype (now {self.dtype_name})")

@@ -6,7 +6,6 @@
 import torch
 import torch.distributed
 
-from .._calibrate import OF_INPUTS
 from .._errors import QuantLLMError
 
 # A histogram of magnitudes: 32 bins for each power of two from 2^-24 to 2^24.
@@ -16,7 +15,9 @@ _BINS = _STEPS * _OCTAVES
 
 class InputStatistics:
     """Accumulates the chosen statistics over inputs [tokens, K]. With `by_energy`
-    tokens are first made equally large for the Hessian."""
+    tokens are first made equally large for the Hessian, and for `drift`: what is
+    chosen beside those of calibrate() by who has the inputs of the original model,
+    too, which say then how large tokens are."""
 
     def __init__(self, channels, chosen, device, by_energy=False):
         self.channels = channels
@@ -33,11 +34,12 @@ class InputStatistics:
         self.magnitudes = full(0.0, channels, dtype=torch.float64) if "absmean" in chosen else None
         self.weight = full(0.0, dtype=torch.float64)
         self.hessian = full(0.0, channels, channels) if "hessian" in chosen else None
+        self.drift = full(0.0, channels, channels) if "drift" in chosen else None
         self.histogram = full(0, channels * _BINS, dtype=torch.int64) if "quantiles" in chosen else None
         self.rows = {}
 
-    def update(self, x, weights=None, picked=()):
-        """`picked` are pairs (number of a row of statistic inputs, token). Returns
+    def update(self, x, weights=None, picked=(), original=None):
+        """`original` is the input in the original model, for `drift`; `picked` are pairs (number of a row of statistic inputs, token). Returns
         whether all inputs are finite, a tensor on the device."""
         x = x.detach().reshape(-1, self.channels).float()
         magnitude = x.abs()
@@ -68,10 +70,13 @@ class InputStatistics:
         if self.magnitudes is not None:
             self.magnitudes += magnitude.sum(0, dtype=torch.float64)
         if self.hessian is not None:
+            original = x if original is None else original.reshape(x.shape).float()
             if self.by_energy:
-                energy = x.square().mean(1, keepdim=True)
+                energy = original.square().mean(1, keepdim=True)
                 weighted = torch.where(energy > 0, weighted / energy, 0.0)
             self.hessian.addmm_(weighted.T, x)
+            if self.drift is not None:
+                self.drift.addmm_((original - x).T, weighted)
         return torch.isfinite(largest).all()
 
     def reduce(self):
@@ -80,7 +85,7 @@ class InputStatistics:
         for tensor, operation in (
             (self.largest, operations.MAX), (self.minimum, operations.MIN), (self.maximum, operations.MAX),
             (self.sum, operations.SUM), (self.magnitudes, operations.SUM), (self.weight, operations.SUM),
-            (self.hessian, operations.SUM), (self.histogram, operations.SUM),
+            (self.hessian, operations.SUM), (self.drift, operations.SUM), (self.histogram, operations.SUM),
         ):
             if tensor is not None:
                 torch.distributed.all_reduce(tensor, operation)
@@ -101,9 +106,10 @@ class InputStatistics:
             "max": lambda: self.maximum,
             "quantiles": lambda: self._quantiles(fractions),
             "hessian": self._hessian,
+            "drift": lambda: self.drift / self.weight.float(),
             "inputs": lambda: torch.stack([self.rows[row] for row in sorted(self.rows)]),
         }
-        return {name: values[name]().float().cpu().numpy() for name in OF_INPUTS if name in self.chosen}
+        return {name: value().float().cpu().numpy() for name, value in values.items() if name in self.chosen}
 
     def _hessian(self):
         # The sum is symmetric but for its rounding.

@@ -120,11 +120,6 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
       return emitOptionError(context, "drift",
                              "expected none with a method that follows no "
                              "errors of outputs; choose gptq or quantease");
-    if (std::string message;
-        !include.empty() && !llvm::Regex(include).isValid(message))
-      return emitOptionError(context, "include",
-                             "'" + include +
-                                 "' is no regular expression: " + message);
     if (sweeps < 1)
       return emitOptionError(context, "sweeps",
                              "expected at least 1 but got " + Twine(sweeps));
@@ -132,11 +127,14 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
       return emitOptionError(context, "threads",
                              "expected at most " + Twine(kMostThreads) +
                                  " but got " + Twine(threads));
-    if (std::string message;
-        !clipExclude.empty() && !llvm::Regex(clipExclude).isValid(message))
-      return emitOptionError(context, "clip-exclude",
-                             "'" + clipExclude +
-                                 "' is no regular expression: " + message);
+    for (auto [name, pattern] :
+         {std::pair<const char *, StringRef>("include", include),
+          {"clip-exclude", clipExclude}})
+      if (std::string message;
+          !pattern.empty() && !llvm::Regex(pattern).isValid(message))
+        return emitOptionError(context, name,
+                               "'" + pattern +
+                                   "' is no regular expression: " + message);
     if (lowRankSteps < 1)
       return emitOptionError(context, "low-rank-steps",
                              "expected at least 1 but got " +

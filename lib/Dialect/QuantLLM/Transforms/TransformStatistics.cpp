@@ -259,15 +259,9 @@ LogicalResult TransformStatistics::write(const std::string &path,
         return fail(shape.status());
       LinearOp linear = entry.linear;
       // Only what has the shape of its linear can be transformed.
-      std::vector<int64_t> expected{linear.getK()};
-      if (statistic == statistic::hessian)
-        expected = {linear.getK(), linear.getK()};
-      else if (statistic == statistic::fisher)
-        expected = {getSourceRows(entry.source), linear.getK()};
-      else if (statistic == statistic::rowFisher)
-        expected = {getSourceRows(entry.source)};
-      else if (statistic == statistic::quantiles ||
-               statistic == statistic::inputs)
+      std::vector<int64_t> expected = statistic::getShape(
+          statistic, getSourceRows(entry.source), linear.getK());
+      if (statistic == statistic::quantiles || statistic == statistic::inputs)
         expected = {shape->empty() ? 0 : shape->front(), linear.getK()};
       else if (!isKnown(statistic))
         expected = *shape;

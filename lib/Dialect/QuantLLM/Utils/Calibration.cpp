@@ -33,19 +33,11 @@ quant_llm::readStatistic(const CalibrationFile &file,
                          ParameterOp parameter) {
   const std::string name = parameter.getSymName().str();
   const int64_t channels = linear.getK();
-  const int64_t outputs = linear.getN();
   Result<std::vector<float>> values =
-      statistic == statistic::hessian ? file.readHessian(name, channels)
-      : statistic == statistic::inputs
+      statistic == statistic::inputs
           ? file.readInputs(name, channels)
           : file.read(statistic, name,
-                      statistic == statistic::drift
-                          ? std::vector<int64_t>{channels, channels}
-                      : statistic == statistic::fisher
-                          ? std::vector<int64_t>{outputs, channels}
-                      : statistic == statistic::rowFisher
-                          ? std::vector<int64_t>{outputs}
-                          : std::vector<int64_t>{channels});
+                      statistic::getShape(statistic, linear.getN(), channels));
   if (values.ok())
     return values.take();
   linear.emitOpError(values.message());

@@ -32,6 +32,7 @@
 
 // Behind quantized layers: what the weight does on inputs that drifted, against NumPy.
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=drift.safetensors report=drift.json method=gptq drift=0.5 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: sed -e 's/"a.safetensors"/"corrected-weights.safetensors"/' -e 's/xf16>/xf32>/g' m.mlir > corrected.mlir
 // RUN: quant-opt corrected.mlir -quant-llm-choose-granularity='block=1,32' -quant-llm-quantize='output=corrected.safetensors method=gptq damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
 // RUN: %python %S/Inputs/check_drift.py .
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=drift-3.safetensors method=gptq drift=0.5 damping=0.02 calibration=drift-statistics.safetensors any-model threads=3' -o /dev/null

@@ -753,8 +753,8 @@ def QuantizeWeights : CheckedPass<"quant-llm-quantize", "::mlir::ModuleOp"> {
 
     With `drift` s they do not follow W but `W + s W drift (H + damping mean(diag H) I)^-1`: what does on the inputs y of the
     linear behind layers that are quantized already what W does on those of the original model, x (the asymmetric objective of GPTAQ,
-    arXiv:2504.02692). The file has `drift`, E[(x - y)^T y], and H of y then; the command-line tool measures both for recipes whose
-    calibration is `behind` (`docs/Recipes.md`). Errors in the report are those of W, but for those of outputs, which are of what is followed.
+    arXiv:2504.02692). The file has `drift`, E[(x - y)^T y], and H of y then; the command-line tool measures both for recipes with
+    `$behind` (`docs/Recipes.md`). Errors in the report are those of W, but for those of outputs, which are of what is followed.
 
     `include` leaves other parameters as they are, with the schemes of their linears: a later run of the pass may take them.
 

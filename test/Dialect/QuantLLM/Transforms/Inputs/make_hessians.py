@@ -7,7 +7,7 @@ import os
 import sys
 
 import numpy as np
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load_file, save_file
 
 directory = sys.argv[1]
 os.makedirs(directory, exist_ok=True)
@@ -57,19 +57,6 @@ h, drift = moments["hessian/w"].astype(np.float64), moments["drift/w"].astype(np
 diagonal = np.diag(h)
 damping = 0.02 * diagonal[diagonal > 0].mean()
 damped = h + np.diag(np.where(diagonal > 0, damping, diagonal[diagonal > 0].mean() + damping))
-with open(os.path.join(directory, "a.safetensors"), "rb") as file:
-    original = load(file.read())
+original = load_file(os.path.join(directory, "a.safetensors"))
 corrected = {name: (w.astype(np.float64) + 0.5 * w.astype(np.float64) @ drift @ np.linalg.inv(damped)).astype(np.float32) for name, w in original.items()}
 save_file(corrected, os.path.join(directory, "corrected-weights.safetensors"))
-with open(os.path.join(directory, "corrected.mlir"), "w") as file:
-    file.write("""quant_llm.archive @a "corrected-weights.safetensors"
-quant_llm.parameter @w from @a : tensor<24x96xf32>
-quant_llm.parameter @v from @a : tensor<40x96xf32>
-func.func @f(%x: tensor<?x96xf32>) -> (tensor<?x24xf32>, tensor<?x40xf32>) {
-  %w = quant_llm.get_parameter @w : tensor<24x96xf32>
-  %v = quant_llm.get_parameter @v : tensor<40x96xf32>
-  %0 = quant_llm.linear %x, %w : (tensor<?x96xf32>, tensor<24x96xf32>) -> tensor<?x24xf32>
-  %1 = quant_llm.linear %x, %v : (tensor<?x96xf32>, tensor<40x96xf32>) -> tensor<?x40xf32>
-  return %0, %1 : tensor<?x24xf32>, tensor<?x40xf32>
-}
-""")
