@@ -230,6 +230,11 @@ def _parse_option(name, entry):
     kind = type(entry.get("default"))
     if kind not in _KINDS:
         raise QuantLLMError(f"{where}expected a default: a number, a text, true or false")
+    for key in ("minimum", "maximum"):
+        if {kind, type(entry.get(key))} == {int, float}:
+            words = ("an integer", "a number with a point") if kind is int else ("a number with a point", "an integer")
+            default, value = entry["default"], entry[key]
+            raise QuantLLMError(f"{where}{key}: expected {words[0]}, as the default {default!r} is one, but got {value!r}, {words[1]}; write both in one way")
     _check_keys(entry, {"default": kind, "help": str, "choices": list, "minimum": kind, "maximum": kind}, ("default", "help"), where)
     for key, value in entry.items():
         if type(value) is float and not math.isfinite(value):

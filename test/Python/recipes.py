@@ -257,6 +257,8 @@ def test_numbers_in_other_words(tmp_path, default, choices, values, rendered):
     ("quant-llm-quantize{", "$output{output=", "expected placeholders in values of options of passes only"),
     ("default = 4", "default = [4]", "options.bits: expected a default"),
     ("default = 4", "default = 9", "options.bits: default: expected an integer from 2 up to 8"),
+    ("default = 4", "default = 4.0", "options.bits: minimum: expected a number with a point, as the default 4.0 is one, but got 2, an integer; write both in one way"),
+    ("minimum = 2", "minimum = 2.5", "options.bits: minimum: expected an integer, as the default 4 is one, but got 2.5, a number with a point; write both in one way"),
     ("minimum = 2", 'minimum = "2"', "options.bits: minimum: expected an integer"),
     ("minimum = 2", "choices = ['a']", "options.bits: choices: expected values of the kind of the default but got \"a\""),
     ("default = 16", "default = inf", "options.group: default: expected a number but got inf"),
