@@ -90,7 +90,7 @@ static LogicalResult printTorch(ModuleOp module, raw_ostream &output) {
   options.function = function;
   options.tap = tap;
   options.part = part;
-  if (!blocks.empty()) {
+  if (blocks.getNumOccurrences() != 0) {
     auto [first, last] = StringRef(blocks).split('-');
     if (last.empty() && !StringRef(blocks).contains('-'))
       last = first;
@@ -98,7 +98,7 @@ static LogicalResult printTorch(ModuleOp module, raw_ostream &output) {
         last.getAsInteger(10, options.lastBlock) || options.firstBlock < 0)
       return emitError(module.getLoc(), "expected --blocks to be an index or "
                                         "two with a '-' between but got '")
-             << blocks << "'";
+             << blocks << "'; leave it out for the whole function";
     if (part != quant_llm::TorchOptions::Part::Whole)
       return emitError(module.getLoc(),
                        "expected either --blocks or --part but got both");
@@ -108,6 +108,13 @@ static LogicalResult printTorch(ModuleOp module, raw_ostream &output) {
       quant_llm::translateToTorch(module, options);
   if (failed(source))
     return failure();
+  // In front of no blocks is the whole function, for callers that go through
+  // the parts of any function; who asks for it here expects blocks.
+  if (part == quant_llm::TorchOptions::Part::Front && source->blocks.empty())
+    return emitError(module.getLoc(),
+                     "expected a function with blocks for --part=front but it "
+                     "has none; run quant-llm-form-blocks, or leave out --part "
+                     "for the whole function");
   output << source->text;
   return success();
 }
