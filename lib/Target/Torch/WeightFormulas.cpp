@@ -262,7 +262,18 @@ FailureOr<std::string> quant_llm::torch::emitFakeQuantize(
 
   std::string text;
   auto line = [&](const std::string &code) { text += code + "\n"; };
+  // Torch would broadcast, or take the first of too many.
+  auto expectShape = [&](const char *suffix, int64_t rows, int64_t columns) {
+    const std::string shape =
+        "[" + std::to_string(rows) + ", " + std::to_string(columns) + "]";
+    const std::string got = "list(parameters[" + learned(suffix) + "].shape)";
+    line("    assert " + got + " == " + shape + ", \"expected the shape " +
+         shape + " of " + name.str() + suffix + " but got \" + str(" + got +
+         ")");
+  };
+  const int64_t gridN = type.getGridN(), gridK = type.getGridK();
   line("if " + learned(".scales") + " in parameters:");
+  expectShape(".scales", gridN, gridK);
   line("    " + s + " = parameters[" + learned(".scales") + "].to(dtype)");
   line("else:");
   const bool minMax = scheme.getRule() == ScaleRule::MinMax;
@@ -283,6 +294,7 @@ FailureOr<std::string> quant_llm::torch::emitFakeQuantize(
   line("    " + s + " = torch.where(" + s + " == 0, 1.0, " + s + ")");
   if (scheme.hasZero()) {
     line("if " + learned(".zeros") + " in parameters:");
+    expectShape(".zeros", gridN, gridK);
     line("    " + z + " = parameters[" + learned(".zeros") + "].to(dtype)");
     line("else:");
     if (scheme.getZeroKind() == ZeroKind::Integer)
@@ -306,6 +318,7 @@ FailureOr<std::string> quant_llm::torch::emitFakeQuantize(
     break;
   }
   line("if " + learned(".rounding") + " in parameters:");
+  expectShape(".rounding", n, k);
   line("    " + q + " = torch.floor(" + q + ") + parameters[" +
        learned(".rounding") + "].to(dtype)");
   line("else:");

@@ -315,10 +315,13 @@ func.func @rounds(%x: tensor<?x8xf32> loc("x")) -> tensor<?x4xf32> {
   %w = quant_llm.get_parameter @layer.proj.weight : tensor<4x8xf16>
   // ROUNDS:      proj_weight = parameters["layer.proj.weight"].to(dtype)
   // ROUNDS-NEXT: if "layer.proj.weight.scales" in parameters:
+  // ROUNDS-NEXT:     assert list(parameters["layer.proj.weight.scales"].shape) == [4, 2], "expected the shape [4, 2] of layer.proj.weight.scales but got " + str(list(parameters["layer.proj.weight.scales"].shape))
   // ROUNDS-NEXT:     proj_quantized_scales = parameters["layer.proj.weight.scales"].to(dtype)
   // ROUNDS-NEXT: else:
   // ROUNDS:      if "layer.proj.weight.zeros" in parameters:
+  // ROUNDS-NEXT:     assert list(parameters["layer.proj.weight.zeros"].shape) == [4, 2], "expected the shape [4, 2] of layer.proj.weight.zeros but got "
   // ROUNDS:      if "layer.proj.weight.rounding" in parameters:
+  // ROUNDS-NEXT:     assert list(parameters["layer.proj.weight.rounding"].shape) == [4, 8], "expected the shape [4, 8] of layer.proj.weight.rounding but got "
   // ROUNDS-NEXT:     proj_quantized_codes = torch.floor(proj_quantized_codes) + parameters["layer.proj.weight.rounding"].to(dtype)
   // ROUNDS:      proj = F.linear(x, proj_quantized)
   %q = quant_llm.quantize %w : tensor<4x8xf16> -> !quant_llm.weight<4x8xf16, #q>
