@@ -725,6 +725,11 @@ struct FoldTransforms
     auto module = dyn_cast<ModuleOp>(getOperation());
     if (!module)
       module = getOperation()->getParentOfType<ModuleOp>();
+    if (maxOnline < 0) {
+      emitOptionError("max-online")
+          << "expected at least 0 but got " << int64_t(maxOnline);
+      return signalPassFailure();
+    }
     ParameterArchives archives;
     if (module &&
         failed(verifyReportFile(module, archives, reportFile, {}, [&] {

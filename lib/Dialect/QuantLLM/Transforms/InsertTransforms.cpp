@@ -617,6 +617,10 @@ private:
 
 LogicalResult InsertTransforms::parseOptions() {
   kinds.clear();
+  if (seed < -1)
+    return emitOptionError("seed")
+           << "expected a number from 0 up, or -1 for no signs, but got "
+           << int64_t(seed);
   for (const std::string &name : sites) {
     std::optional<TransformSiteKind> site = parseTransformSiteKind(name);
     if (!site)

@@ -8,6 +8,7 @@
 
 #include "NewArchive.h"
 
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
 
@@ -59,6 +60,14 @@ FailureOr<CopiedParameter> quant_llm::findCopied(ParameterArchives &archives,
   return copy;
 }
 
+/// What is easily read after an @; a - is quoted there.
+static bool isIdentifier(StringRef name) {
+  return (llvm::isAlpha(name.front()) || name.front() == '_') &&
+         llvm::all_of(name, [](char c) {
+           return llvm::isAlnum(c) || StringRef("_$.-").contains(c);
+         });
+}
+
 LogicalResult NewArchive::verifyOptions(ParameterArchives &archives,
                                         ArrayRef<OptionFile> inputs) {
   const std::string &output = options.output, &report = options.report;
@@ -96,6 +105,17 @@ LogicalResult NewArchive::verifyOptions(ParameterArchives &archives,
   }
   if (options.archiveName.empty())
     return invalid("archive-name", "expected a symbol name but got none");
+  if (!isIdentifier(options.archiveName))
+    return invalid("archive-name",
+                   "expected a letter or _, then letters, digits, _, $, . or - "
+                   "but got '" +
+                       Twine(options.archiveName) + "'");
+  if (!options.moduleDir.empty() &&
+      !llvm::sys::fs::is_directory(options.moduleDir))
+    return invalid("module-dir",
+                   "expected a directory, where the module will be written, "
+                   "but got '" +
+                       Twine(options.moduleDir) + "'");
   return success();
 }
 

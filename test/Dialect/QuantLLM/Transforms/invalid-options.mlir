@@ -62,6 +62,10 @@
 // SAME: error: quant-llm-quantize: expected different files for 'output' and 'report'
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors archive-name=forward' 2>&1 | FileCheck %s --check-prefix=SYMBOL
 // SYMBOL: error: quant-llm-quantize: invalid option 'archive-name': expected a new name but got 'forward', which is the name of another symbol
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors archive-name=1x' 2>&1 | FileCheck %s --check-prefix=NAME
+// NAME: error: quant-llm-quantize: invalid option 'archive-name': expected a letter or _, then letters, digits, _, $, . or - but got '1x'
+// RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors module-dir=%t/nowhere' 2>&1 | FileCheck %s --check-prefix=MODULEDIR
+// MODULEDIR: error: quant-llm-quantize: invalid option 'module-dir': expected a directory, where the module will be written, but got '{{.*}}nowhere'
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/nowhere/q.safetensors' 2>&1 | FileCheck %s --check-prefix=NODIR
 // NODIR: error: quant-llm-quantize: cannot write '{{[^ ]*}}nowhere/q.safetensors': No such file or directory{{$}}
 // RUN: not quant-opt %t/chosen.mlir -quant-llm-quantize='output=%t/q.safetensors report=%t/nowhere/r.json' 2>&1 | FileCheck %s --check-prefix=NOREPORT
