@@ -62,6 +62,8 @@ struct Quantized : MovedWeight {
   SecondOrderReport outputs;
   LowRankReport lowRank;
   int lowRankSteps = 0;
+  /// Scales that are the largest finite number of their type.
+  int64_t largestScales = 0;
   /// What was added for the drift of the inputs, relative to the weight.
   double driftChange = 0;
   /// The errors of the outputs are known.
@@ -509,6 +511,23 @@ static void countNegative(const MatrixView &matrix, int64_t &negative,
   all += matrix.n * matrix.k;
 }
 
+/// Of the scales that are stored as numbers: with a scheme of scales, its own.
+static quant_llm::FloatType getScaleType(const Scheme &scheme) {
+  return scheme.scaleScheme ? scheme.scaleScheme->scaleType : scheme.scaleType;
+}
+
+/// How many scales are the largest finite number of their type, to which they
+/// are clamped (docs/Spec.md, section 3.1).
+static int64_t countLargestScales(const QuantizedMatrix &stored,
+                                  const Scheme &scheme) {
+  const quant_llm::FloatType type = getScaleType(scheme);
+  const size_t width = floatTypeBytes(type);
+  int64_t count = 0;
+  for (size_t at = 0; at + width <= stored.scales.size(); at += width)
+    count += loadFloat(type, stored.scales.data() + at) >= maxFinite(type);
+  return count;
+}
+
 /// The matrix without the low-rank part of what is stored.
 static std::vector<float> subtractLowRank(const MatrixView &matrix,
                                           const QuantizedMatrix &stored,
@@ -730,6 +749,17 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
       schemeWithoutSign = entry.type.getScheme();
       countNegative(matrix->view, numNegative, numCounted);
     }
+    entry.largestScales = countLargestScales(*stored, scheme);
+    if (entry.largestScales != 0) {
+      const quant_llm::FloatType type = getScaleType(scheme);
+      parameter.emitWarning()
+          << kPassName << ": " << entry.largestScales << " of "
+          << stored->scales.size() / floatTypeBytes(type) << " scales of '"
+          << parameter.getSymName() << "' are " << double(maxFinite(type))
+          << ", the largest " << floatTypeName(type)
+          << ": larger ones were clamped to it; use scales of a wider type "
+             "(bf16 or f32)";
+    }
     for (const ComponentInfo &component :
          getComponents(scheme, entry.type.getN(), entry.type.getK())) {
       const std::vector<uint8_t> &bytes = stored->get(component.kind);
@@ -799,6 +829,8 @@ std::string QuantizeWeights::makeReport() {
       if (usesGPTQ() || entry.hasLowRank())
         weight["damping"] = entry.outputs.damping;
     }
+    if (entry.largestScales != 0)
+      weight["clamped_scales"] = entry.largestScales;
     if (drift != 0.0)
       weight["drift_change"] = finiteOrNull(entry.driftChange);
     if (entry.hasLowRank())
