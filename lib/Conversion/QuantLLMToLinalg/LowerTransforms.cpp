@@ -261,11 +261,12 @@ struct PermuteConversion : public OpRewritePattern<PermuteChannelsOp> {
     Type integer = type.getElementType();
     if (DenseIntElementsAttr known;
         matchPattern(permutation, m_Constant(&known))) {
-      // The verifier knows that it is a permutation.
-      SmallVector<APInt> inverse(static_cast<size_t>(type.getDimSize(0)));
+      // What this very rewrite folded to a constant was not verified.
+      SmallVector<APInt> inverse(static_cast<size_t>(type.getDimSize(0)),
+                                 APInt(integer.getIntOrFloatBitWidth(), 0));
       for (auto [c, index] : llvm::enumerate(known.getValues<APInt>()))
-        inverse[static_cast<size_t>(index.getSExtValue())] =
-            APInt(index.getBitWidth(), c);
+        if (index.ult(inverse.size()))
+          inverse[index.getZExtValue()] = APInt(index.getBitWidth(), c);
       return arith::ConstantOp::create(
           b, loc, DenseIntElementsAttr::get(type, inverse));
     }
