@@ -193,13 +193,37 @@ static SmallVector<OperandTransforms> getWays(Value value,
   return ways;
 }
 
+/// The source of a reshape that leaves the last dimension as it is, or none.
+static Value getReshapedRows(Operation *op) {
+  if (!isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op))
+    return {};
+  Value source = op->getOperand(0);
+  auto before = cast<RankedTensorType>(source.getType());
+  auto after = cast<RankedTensorType>(op->getResultTypes()[0]);
+  if (before.getRank() == 0 || after.getRank() == 0)
+    return {};
+  int64_t size = before.getShape().back();
+  bool isKept =
+      !ShapedType::isDynamic(size) && size == after.getShape().back();
+  return isKept ? source : Value();
+}
+
 /// Whether scaling the outputs of one linear, perhaps with a bias or another
 /// factor from parameters, scales `value`. It does not for the values `seen`.
 static bool isScaledByLinear(Value value, const ChannelTransform &scale,
                              llvm::DenseSet<Value> &seen) {
   if (value.getDefiningOp<LinearOp>())
     return true;
-  if (!seen.insert(value).second)
+  Operation *op = value.getDefiningOp();
+  if (!op || !seen.insert(value).second)
+    return false;
+  if (Value source = getReshapedRows(op)) {
+    ChannelTransform inner = scale;
+    inner.dims = {cast<RankedTensorType>(source.getType()).getRank() - 1};
+    return isScaledByLinear(source, inner, seen);
+  }
+  // Others may look at the data of the scale, which has none.
+  if (!isPointwise(op))
     return false;
   for (const OperandTransforms &way : getWays(value, scale)) {
     Value computed;
@@ -707,8 +731,9 @@ FailureOr<Value> InsertTransforms::getData(TransformSite &site,
                                            ArrayRef<int64_t> shape) {
   bool isIndex = kind == TransformKind::Permute;
   FailureOr<std::optional<TensorInfo>> info =
-      isIndex ? findData(site, ending, shape, {DType::I32, DType::I64},
-                         "I32 or I64")
+      isIndex ? findData(site, ending, shape,
+                         {DType::I16, DType::I32, DType::I64},
+                         "I16, I32 or I64")
               : findData(site, ending, shape,
                          {DType::F64, DType::F32, DType::F16, DType::BF16},
                          "F64, F32, F16 or BF16");
@@ -731,6 +756,9 @@ FailureOr<Value> InsertTransforms::getData(TransformSite &site,
     break;
   case DType::BF16:
     element = builder.getBF16Type();
+    break;
+  case DType::I16:
+    element = builder.getI16Type();
     break;
   case DType::I32:
     element = builder.getI32Type();

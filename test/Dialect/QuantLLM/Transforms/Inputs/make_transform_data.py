@@ -2,7 +2,7 @@
 # Exceptions. See LICENSE for license information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """make_transform_data.py DIR: a Llama with biases everywhere in DIR/model, a Qwen3 with norms of heads in DIR/heads, rotations of its residual stream that are orthogonal (good.safetensors)
-or not (bad, nan), and affine.safetensors with a weight w, a matrix a and its inverse b."""
+or not (bad, nan), a permutation for down_proj (i16), and affine.safetensors with a weight w, a matrix a and its inverse b."""
 
 import os
 import sys
@@ -21,6 +21,7 @@ rotation = np.linalg.qr(random.normal(size=(32, 32)))[0].astype(np.float32)
 write = lambda name, **tensors: save_file(tensors, os.path.join(directory, name + ".safetensors"))
 write("good", **{"residual.channel_rotation": rotation})
 write("bad", **{"residual.channel_rotation": rotation * np.float32(1.01)})
+write("i16", **{"model.layers.0.mlp.down_proj.weight.channel_permutation": random.permutation(80).astype(np.int16)})
 missing = rotation.copy()
 missing[3, 5] = np.nan
 write("nan", **{"residual.channel_rotation": missing})
