@@ -88,6 +88,22 @@ static SmallVector<int64_t> getStates(func::FuncOp function) {
   return states;
 }
 
+/// Arguments that are offsets of experts, and the number of tokens, which they
+/// end with; `extent` if the type does not tell it.
+static llvm::DenseMap<int64_t, int64_t> getOffsets(func::FuncOp function,
+                                                   int64_t extent) {
+  llvm::DenseMap<int64_t, int64_t> tokens;
+  function.walk([&](GroupedLinearOp linear) {
+    auto offsets = dyn_cast<BlockArgument>(linear.getOffsets());
+    if (!offsets || offsets.getOwner() != &function.getBody().front())
+      return;
+    auto type = cast<RankedTensorType>(linear.getInput().getType());
+    tokens.try_emplace(offsets.getArgNumber(),
+                       type.isDynamicDim(0) ? extent : type.getDimSize(0));
+  });
+  return tokens;
+}
+
 namespace {
 
 /// A module in a context of its own (a pass must not run others in the context
@@ -126,9 +142,9 @@ private:
   OwningOpRef<ModuleOp> parseReference(MLIRContext *context);
   FailureOr<Candidate> load(function_ref<OwningOpRef<ModuleOp>(MLIRContext *)>);
   FailureOr<Candidate> loadCopy(ModuleOp module);
-  FailureOr<std::vector<Tensor>> makeArguments(const FunctionSignature &type,
-                                               ArrayRef<int64_t> states,
-                                               std::mt19937_64 &random);
+  FailureOr<std::vector<Tensor>> makeArguments(func::FuncOp function,
+                                               const FunctionSignature &type,
+                                               ArrayRef<int64_t> states);
   LogicalResult compare(func::FuncOp before, func::FuncOp after,
                         CpuEngine &engineBefore, CpuEngine &engineAfter,
                         Location loc);
@@ -253,13 +269,15 @@ static std::string describe(ArrayRef<ValueSignature> values) {
 }
 
 FailureOr<std::vector<Tensor>>
-VerifyEquivalence::makeArguments(const FunctionSignature &type,
-                                 ArrayRef<int64_t> states,
-                                 std::mt19937_64 &random) {
+VerifyEquivalence::makeArguments(func::FuncOp function,
+                                 const FunctionSignature &type,
+                                 ArrayRef<int64_t> states) {
   if (!inputs.empty() && inputs.size() != type.arguments.size())
     return emitOptionError("inputs")
            << "expected " << type.arguments.size() << " files for @"
            << type.name << " but got " << inputs.size();
+  std::mt19937_64 random(seed);
+  const llvm::DenseMap<int64_t, int64_t> tokens = getOffsets(function, extent);
   std::vector<Tensor> arguments;
   for (auto [i, argument] : llvm::enumerate(type.arguments)) {
     if (!inputs.empty()) {
@@ -287,6 +305,17 @@ VerifyEquivalence::makeArguments(const FunctionSignature &type,
     };
     std::normal_distribution<double> normal;
     auto small = [&] { return static_cast<int64_t>(random() % kNumIntegers); };
+    auto fillIntegers = [&](auto *data) {
+      auto offsets = tokens.find(static_cast<int64_t>(i));
+      if (offsets == tokens.end())
+        return fill(data, small);
+      // They ascend, from 0 to the number of tokens.
+      const uint64_t last = offsets->second;
+      fill(data, [&] { return random() % (last + 1); });
+      std::sort(data, data + tensor->numElements());
+      data[0] = 0;
+      data[tensor->numElements() - 1] = last;
+    };
     if (!isState && !argument.isScalar) {
       switch (argument.dtype) {
       case DType::F64:
@@ -294,10 +323,10 @@ VerifyEquivalence::makeArguments(const FunctionSignature &type,
              [&] { return normal(random); });
         break;
       case DType::I64:
-        fill(static_cast<int64_t *>(tensor->data()), small);
+        fillIntegers(static_cast<int64_t *>(tensor->data()));
         break;
       case DType::I32:
-        fill(static_cast<int32_t *>(tensor->data()), small);
+        fillIntegers(static_cast<int32_t *>(tensor->data()));
         break;
       case DType::I8:
       case DType::Bool:
@@ -336,8 +365,7 @@ LogicalResult VerifyEquivalence::compare(func::FuncOp before,
                   << " as before but got " << changed;
   SmallVector<int64_t> states = getStates(before);
   SmallVector<int64_t> statesAfter = getStates(after);
-  std::mt19937_64 random(seed);
-  FailureOr<std::vector<Tensor>> made = makeArguments(*type, states, random);
+  FailureOr<std::vector<Tensor>> made = makeArguments(before, *type, states);
   if (failed(made))
     return failure();
   bool hasStates =
