@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <string>
 
@@ -144,8 +145,9 @@ static MatrixChoice chooseForMatrix(const RowTable &table, double multiplier,
              : whole;
 }
 
-static std::string getContext(size_t index) {
-  return "matrix " + std::to_string(index) + ": ";
+static std::string getContext(const RowTable &table, size_t index) {
+  return (table.name.empty() ? "matrix " + std::to_string(index) : table.name) +
+         ": ";
 }
 
 Status quant_llm::verifyRowCosts(const std::vector<RowTable> &tables) {
@@ -153,15 +155,15 @@ Status quant_llm::verifyRowCosts(const std::vector<RowTable> &tables) {
   for (size_t i = 0; i < tables.size(); ++i) {
     const RowTable &table = tables[i];
     if (table.rows < 1 || table.costs.empty())
-      return Status::error(getContext(i) + "expected rows and options");
+      return Status::error(getContext(table, i) + "expected rows and options");
     for (int64_t cost : table.costs)
       if (cost < 0)
-        return Status::error(getContext(i) +
+        return Status::error(getContext(table, i) +
                              "expected costs of rows that are "
                              "not negative but got " +
                              std::to_string(cost));
     if (table.orderCost < 0)
-      return Status::error(getContext(i) +
+      return Status::error(getContext(table, i) +
                            "expected a cost of the order that "
                            "is not negative but got " +
                            std::to_string(table.orderCost));
@@ -169,9 +171,14 @@ Status quant_llm::verifyRowCosts(const std::vector<RowTable> &tables) {
         *std::max_element(table.costs.begin(), table.costs.end());
     // Written without sums or products, which could overflow.
     if (most > left / table.rows || table.orderCost > left / table.rows - most)
-      return Status::error(getContext(i) +
+      return Status::error(getContext(table, i) +
                            "expected costs of at most 2^53 bytes for all "
-                           "matrices together");
+                           "matrices together but got more: " +
+                           std::to_string(table.rows) + " rows of up to " +
+                           std::to_string(most) + " bytes, " +
+                           std::to_string(table.orderCost) +
+                           " more each for their order, beside " +
+                           std::to_string(kMostBytes - left));
     left -= (most + table.orderCost) * table.rows;
   }
   return Status::success();
@@ -182,14 +189,14 @@ static Status verifyErrors(const RowTable &table, size_t index, double &sum) {
   const size_t count = table.costs.size();
   if (table.errors.size() / count != static_cast<size_t>(table.rows) ||
       table.errors.size() % count != 0)
-    return Status::error(getContext(index) +
+    return Status::error(getContext(table, index) +
                          "expected an error for each row with each option");
   for (size_t i = 0; i < table.errors.size(); i += count) {
     double largest = 0;
     for (size_t o = 0; o < count; ++o) {
       double error = table.errors[i + o];
       if (!(error >= 0.0) || !std::isfinite(error))
-        return Status::error(getContext(index) +
+        return Status::error(getContext(table, index) +
                              "expected errors that are finite and not "
                              "negative but got " +
                              std::to_string(error));
@@ -197,9 +204,14 @@ static Status verifyErrors(const RowTable &table, size_t index, double &sum) {
     }
     sum += largest;
   }
-  if (sum > kMostError)
-    return Status::error(getContext(index) +
-                         "expected errors of at most 1e250 together");
+  if (sum > kMostError) {
+    char found[32];
+    std::snprintf(found, sizeof(found), "%.3g", sum);
+    return Status::error(getContext(table, index) +
+                         "expected errors of at most 1e250 together with "
+                         "those of the matrices before, but got " +
+                         found);
+  }
   return Status::success();
 }
 

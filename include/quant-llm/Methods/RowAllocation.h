@@ -43,6 +43,8 @@ struct RowTable {
   int64_t orderCost = 0;
   /// [rows][options]: finite, not negative.
   std::vector<double> errors;
+  /// For messages; without one they say its number.
+  std::string name = {};
 };
 
 struct RowAllocationOptions {

@@ -221,6 +221,9 @@ TEST(RowAllocationTest, Invalid) {
     change(tables);
     return allocateRows(tables, 1 << 20, options, 1).message();
   };
+  auto startsWith = [&](const std::string &expected, auto change) {
+    return getMessage(change).substr(0, expected.size()) == expected;
+  };
   auto none = [](std::vector<RowTable> &) {};
   EXPECT_EQ(getMessage([](auto &t) { t[1].errors.pop_back(); }),
             "matrix 1: expected an error for each row with each option");
@@ -235,21 +238,26 @@ TEST(RowAllocationTest, Invalid) {
             "matrix 0: expected a cost of the order that is not negative but "
             "got -2");
   const char *tooMuch = "matrix 1: expected costs of at most 2^53 bytes for "
-                        "all matrices together";
+                        "all matrices together but got more: 4 rows of up to ";
   const int64_t most = int64_t(1) << 53;
   for (int64_t bad : {most / 4, most, std::numeric_limits<int64_t>::max()}) {
-    EXPECT_EQ(getMessage([&](auto &t) { t[1].costs[0] = bad; }), tooMuch);
-    EXPECT_EQ(getMessage([&](auto &t) { t[1].orderCost = bad; }), tooMuch);
+    EXPECT_TRUE(startsWith(tooMuch, [&](auto &t) { t[1].costs[0] = bad; }));
+    EXPECT_TRUE(startsWith(tooMuch, [&](auto &t) { t[1].orderCost = bad; }));
   }
-  EXPECT_EQ(getMessage([&](auto &t) {
-              t[0].costs[0] = most / 8;
-              t[1].orderCost = most / 8;
-            }),
-            tooMuch);
+  EXPECT_TRUE(startsWith(tooMuch, [&](auto &t) {
+    t[0].costs[0] = most / 8;
+    t[1].orderCost = most / 8;
+  }));
+  EXPECT_TRUE(startsWith("the rows of 'w': expected costs", [&](auto &t) {
+    t[1].name = "the rows of 'w'";
+    t[1].costs[0] = most;
+  }));
   // Prices would be infinite, and no option the best.
   for (double bad : {1e250, 1e308, std::numeric_limits<double>::max()})
-    EXPECT_EQ(getMessage([&](auto &t) { t[1].errors.assign(8, bad); }),
-              "matrix 1: expected errors of at most 1e250 together");
+    EXPECT_TRUE(startsWith("matrix 1: expected errors of at most 1e250 "
+                           "together with those of the matrices before, but "
+                           "got ",
+                           [&](auto &t) { t[1].errors.assign(8, bad); }));
   for (double bad : {-1.0, std::numeric_limits<double>::quiet_NaN(),
                      std::numeric_limits<double>::infinity()})
     EXPECT_NE(getMessage([&](auto &t) { t[1].errors[3] = bad; })

@@ -89,8 +89,8 @@ LogicalResult AllocateRows::initialize(MLIRContext *context) {
       failed(check(rowPower >= 0.0 && rowPower <= 1.0, "row-power",
                    "expected a power from 0 to 1 but got " +
                        Twine(std::to_string(rowPower)))) ||
-      failed(check(clipGrid >= 1, "clip-grid",
-                   "expected at least 1 but got " + Twine(clipGrid))) ||
+      failed(check(clipGrid >= 1 && clipGrid <= 1000, "clip-grid",
+                   "expected 1 to 1000 steps but got " + Twine(clipGrid))) ||
       failed(check(clipShrink > 0.0 && clipShrink <= 1.0, "clip-shrink",
                    "expected a part above 0 and at most 1 but got " +
                        Twine(std::to_string(clipShrink)))))
@@ -292,6 +292,7 @@ LogicalResult AllocateRows::run() {
     candidates.push_back(std::move(*found));
     table.rows = isSplit ? cast<LinearOp>(*weights.linears.front()).getN() : 1;
     table.orderCost = getOrderBytes(table.rows);
+    table.name = "the rows of '" + weights.getName().str() + "'";
     numWeights += weights.getNumWeights();
   }
   // Before anything is read.

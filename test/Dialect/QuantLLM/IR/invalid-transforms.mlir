@@ -111,7 +111,7 @@ func.func @f(%x: tensor<?x4xf32>, %p: tensor<3xi32>) {
 
 // -----
 
-// QL-PERMUTE-CHANNELS-C1
+// QL-PERMUTE-CHANNELS-C3
 func.func @f(%x: tensor<?x32769xf32>, %p: tensor<32769xi16>) {
   // expected-error @below {{expected integers that hold 32768 but got 'tensor<32769xi16>'}}
   %0 = quant_llm.permute_channels %x by %p dims = [1] : tensor<?x32769xf32>, tensor<32769xi16>
@@ -120,6 +120,7 @@ func.func @f(%x: tensor<?x32769xf32>, %p: tensor<32769xi16>) {
 
 // -----
 
+// QL-PERMUTE-CHANNELS-C1
 func.func @f(%x: tensor<3x4xf32>, %p: tensor<3xi32>) {
   // expected-error @below {{expected one dimension in 'dims' but got [0, 1]}}
   %0 = quant_llm.permute_channels %x by %p dims = [0, 1] : tensor<3x4xf32>, tensor<3xi32>

@@ -82,7 +82,9 @@
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-rows='budget=4 clip-shrink=0 calibration=fisher.safetensors' 2>&1 | FileCheck %s --check-prefix=SHRINK
 // SHRINK: invalid option 'clip-shrink': expected a part above 0 and at most 1 but got 0
 // RUN: not quant-opt chosen.mlir -quant-llm-allocate-rows='budget=4 clip-grid=0 calibration=fisher.safetensors' 2>&1 | FileCheck %s --check-prefix=GRID
-// GRID: invalid option 'clip-grid': expected at least 1 but got 0
+// GRID: invalid option 'clip-grid': expected 1 to 1000 steps but got 0
+// RUN: not quant-opt chosen.mlir -quant-llm-allocate-rows='budget=4 clip-grid=2147483647 calibration=fisher.safetensors' 2>&1 | FileCheck %s --check-prefix=FINEGRID
+// FINEGRID: invalid option 'clip-grid': expected 1 to 1000 steps but got 2147483647
 // RUN: not test -e never.json
 
 // CHECK: %[[W:.+]] = quant_llm.get_parameter @w

@@ -150,6 +150,7 @@ def QuantLLM_PermuteChannelsOp : QuantLLM_TransformOp<"permute_channels"> {
     - QL-TRANSFORM-C1, as for `scale_channels`.
     - QL-PERMUTE-CHANNELS-C1: `dims` has one entry, and `p` the size of that dimension.
     - QL-PERMUTE-CHANNELS-C2: a constant `p` holds every number from 0 to C-1 once.
+    - QL-PERMUTE-CHANNELS-C3: the elements of `p` can hold C-1.
 
     Example:
     ```mlir
