@@ -87,7 +87,7 @@ def describe_archive(path):
 
 def describe_module(source, *, name=None):
     """What a module declares: {"archives": [{"name", "path"}], "parameters":
-    [{"name", "archive", "key", "shape", "element_type", "scheme", "bytes"}],
+    [{"name", "archive", "key", "shape", "element_type", "scheme", "planned_scheme", "bytes"}],
     "functions": [{"name", "type"}]}. Raises QuantLLMError."""
     return _load_json(_compiler().describe_module(check_source(source), check_text(name, "name", optional=True)))
 

@@ -26,7 +26,7 @@ import time
 import numpy as np
 
 from . import _quant_llm, describe_archive, describe_module, import_model, read_gguf_metadata, run_pipeline
-from ._build import options_of, quote_string
+from ._build import quote_string
 from ._check import check_flag, check_handler, check_integer, check_number, check_path, check_text, wrong_type
 from ._errors import Diagnostic, QuantLLMError
 from ._safetensors import read_header
@@ -439,30 +439,43 @@ class PreparedModel:
     def __init__(self, text, path, recipe, options, files):
         self.text, self.path = text, path
         self._recipe, self._options, self._files = recipe, options, files
+        description = describe_module(text, name=path)
+        self._archives = {archive["name"]: archive["path"] for archive in description["archives"]}
+        self._parameters = {p["name"]: p for p in description["parameters"] if p["planned_scheme"]}
         # {parameter: scheme}
-        self.planned = {p["name"]: p["planned_scheme"] for p in describe_module(text, name=path)["parameters"] if p["planned_scheme"]}
+        self.planned = {name: p["planned_scheme"] for name, p in self._parameters.items()}
         # What a run that is resumed must have in common with this one.
         self.method = split_pipeline(recipe.render(options, **dict.fromkeys(files, ""), behind=""))[1]
 
-    def quantize(self, names, statistics):
-        """Quantizes weights by a calibration file with their statistics, and returns
-        the text of a module with a function that has no arguments and returns them
-        dequantized, in this order. Its archive is there until the next call."""
+    def select(self, names):
+        """The text of a module with nothing but linears of these weights, so that what is done
+        for a few takes no longer in a large model."""
+        parameters = [self._parameters[name] for name in names]
+        lines = [f"quant_llm.archive @{quote_string(name)} {quote_string(self._archives[name])}" for name in sorted({p["archive"] for p in parameters})]
+        arguments, body = [], []
+        for i, p in enumerate(parameters):
+            (n, k), name = p["shape"], quote_string(p["name"])
+            x, weight, y = f"tensor<?x{k}xf32>", f"tensor<{n}x{k}x{p['element_type']}>", f"tensor<?x{n}xf32>"
+            lines.append(f"quant_llm.parameter @{name} from @{quote_string(p['archive'])} key {quote_string(p['key'])} : {weight}")
+            arguments.append(f"%x{i}: {x}")
+            body += [f"  %w{i} = quant_llm.get_parameter @{name} : {weight}", f"  %y{i} = quant_llm.linear %x{i}, %w{i} {{scheme = {p['planned_scheme']}}} : ({x}, {weight}) -> {y}"]
+        return "\n".join([*lines, f"func.func @linears({', '.join(arguments)}) {{", *body, "  return", "}", ""])
+
+    def quantize(self, module, statistics):
+        """Quantizes what select() gave by a calibration file with its statistics, and
+        returns the text of a module with a function that has no arguments and returns the
+        weights dequantized, in their order. Its archive is there until the next call."""
         output = os.path.join(self._files["scratch"], "step.safetensors")
         _, step, _ = split_pipeline(self._recipe.render(self._options, **{**self._files, "output": output, "report": "", "behind": statistics}))
-        pattern = "^(" + "|".join(re.sub(r"[^0-9A-Za-z_]", lambda found: "." if found[0] in "^\\]'\"" else f"[{found[0]}]", name) for name in names) + ")$"
-        step = f"{step[:-1]} {options_of({'copy-dense': 'false', 'include': pattern})}}}"
-        text = run_pipeline(self.text, f"builtin.module({step})", name=self.path)
-        parameters = {p["name"]: p for p in describe_module(text, name=self.path)["parameters"]}
+        text = run_pipeline(module, f"builtin.module({step})", name=self.path)
         lines, results, types = [f"quant_llm.archive @step {quote_string(output)}"], [], []
-        for i, name in enumerate(names):
-            parameter = parameters[name]
-            (n, k), kind = parameter["shape"], parameter["element_type"]
-            weight, dense = f"!quant_llm.weight<{n}x{k}x{kind}, {parameter['scheme']}>", f"tensor<{n}x{k}x{kind}>"
-            lines.append(f"quant_llm.parameter @{quote_string(name)} from @step key {quote_string(parameter['key'])} : {weight}")
-            results += [f"  %w{i} = quant_llm.get_parameter @{quote_string(name)} : {weight}", f"  %d{i} = quant_llm.dequantize %w{i} : {weight} -> {dense}"]
+        for i, p in enumerate(describe_module(text, name=self.path)["parameters"]):
+            (n, k), kind, name = p["shape"], p["element_type"], quote_string(p["name"])
+            weight, dense = f"!quant_llm.weight<{n}x{k}x{kind}, {p['scheme']}>", f"tensor<{n}x{k}x{kind}>"
+            lines.append(f"quant_llm.parameter @{name} from @step key {quote_string(p['key'])} : {weight}")
+            results += [f"  %w{i} = quant_llm.get_parameter @{name} : {weight}", f"  %d{i} = quant_llm.dequantize %w{i} : {weight} -> {dense}"]
             types.append(dense)
-        values = ", ".join(f"%d{i}" for i in range(len(names)))
+        values = ", ".join(f"%d{i}" for i in range(len(types)))
         return "\n".join([*lines, f"func.func @weights() -> ({', '.join(types)}) {{", *results, f"  return {values} : {', '.join(types)}", "}", ""])
 
 

@@ -15,11 +15,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 
 import numpy as np
 import torch
 
-from .. import run_pipeline
+from .. import _quant_llm, run_pipeline
 from .._calibrate import ATTENTION, ATTENTION_ENERGY
 from .._errors import QuantLLMError
 from ._driver import _PIPELINE, _Enough, _Run, _precise_products
@@ -53,11 +54,15 @@ def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float3
 
 
 class _Spool:
-    """Tensors in a file, while a part needs them: together they are several times
-    as large as the values between parts."""
+    """Tensors of a part, on a GPU as far as they fit into half of what is free
+    there, others in a file: together they are several times as large as the values
+    between parts."""
 
     def __init__(self, path, device):
-        self.path, self.device, self.places, self.end = path, device, {}, 0
+        self.path, self.device, self.places, self.end, self.left = path, device, {}, 0, 0
+        if device.type == "cuda":
+            cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            self.left = (torch.cuda.mem_get_info(device)[0] + cached) // 2
 
     def __enter__(self):
         try:
@@ -73,6 +78,10 @@ class _Spool:
         os.remove(self.path)
 
     def write(self, key, tensor):
+        if tensor.nbytes <= self.left:
+            self.left -= tensor.nbytes
+            self.places[key] = tensor.clone()
+            return
         data = tensor.cpu().contiguous().view(torch.uint8).reshape(-1).numpy()
         try:
             self.file.seek(self.end)
@@ -84,12 +93,57 @@ class _Spool:
         self.end += data.size
 
     def read(self, key):
+        if isinstance(self.places[key], torch.Tensor):
+            return self.places[key]
         begin, size, shape, dtype = self.places[key]
         data = torch.empty(size, dtype=torch.uint8)
         self.file.seek(begin)
         if self.file.readinto(data.numpy()) != size:
             raise QuantLLMError(f"cannot read '{self.path}': it ends too early")
         return data.view(dtype).reshape(shape).to(self.device)
+
+
+class _Runner:
+    """`function(arguments)`, tensors and numbers to tensors, for one sample after
+    another. Where that `can_be_recorded`, the launches for a sample on a GPU are recorded and
+    replayed for others of the same shapes: in small models they take longer than
+    what they do. Results are there until the next call."""
+
+    def __init__(self, function, device, can_be_recorded):
+        self.function, self.records = function, {}
+        self.stream = torch.cuda.Stream(device) if can_be_recorded and device.type == "cuda" else None
+
+    def __call__(self, arguments):
+        if self.stream is None:
+            return self.function(arguments)
+        key = tuple((a.shape, a.stride(), a.dtype) if isinstance(a, torch.Tensor) else a for a in arguments)
+        if key not in self.records:
+            # Libraries set themselves up in a first run, which cannot be recorded.
+            self.records[key] = None
+            return self.function(arguments)
+        try:
+            self.records[key] = graph, places, results = self.records[key] or self.record(arguments)
+        except RuntimeError:
+            self.stream = None
+            return self.function(arguments)
+        for place, argument in zip(places, arguments):
+            # A cache that is expanded from one zero is that for every sample.
+            if isinstance(place, torch.Tensor) and any(place.stride()):
+                place.copy_(argument, non_blocking=True)
+        graph.replay()
+        return results
+
+    def record(self, arguments):
+        places = [a.clone() if isinstance(a, torch.Tensor) and any(a.stride()) else a for a in arguments]
+        graph = torch.cuda.CUDAGraph()
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        with torch.cuda.stream(self.stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                results = self.function(places)
+            finally:
+                graph.capture_end()
+        return graph, places, results
 
 
 class _BehindRun(_Run):
@@ -123,15 +177,17 @@ class _BehindRun(_Run):
 
         after, shared, results, aliases = {}, {}, {}, {}
         with _Spool(self.file("inputs.bin"), self.device) as spool:
+            run = self._make_runner(part, original, common, [first for first, _ in groups])
             for sample in each_sample() if groups or not is_last else ():
-                outputs, inputs = self._run(part, values[-1 - sample], original, common, [first for first, _ in groups])
+                outputs, inputs = run(values[-1 - sample])
                 for weight, x in inputs.items():
                     spool.write((sample, weight), x)
                 after[-1 - sample] = self.keep(at, values[-1 - sample], outputs, shared)
             for first, names in groups:
                 moments = None
+                run = self._make_runner(part, quantized, common, [first], outputs=False)
                 for sample in each_sample():
-                    _, inputs = self._run(part, values[sample], quantized, common, [first], outputs=False)
+                    _, inputs = run(values[sample])
                     y = inputs[first]
                     moments = moments or InputStatistics(y.shape[-1], ("hessian", "drift"), self.device, self.by_energy)
                     weights = None if self.weights is None else torch.from_numpy(self.weights[sample])
@@ -143,8 +199,9 @@ class _BehindRun(_Run):
                 results[names[0]] = found
                 aliases |= {name: names[0] for name in names[1:]}
                 quantized |= self._quantize(names, found)
+        run = self._make_runner(part, quantized, common, ())
         for sample in each_sample() if not is_last else ():
-            outputs, _ = self._run(part, values[sample], quantized, common, ())
+            outputs, _ = run(values[sample])
             after[sample] = self.keep(at, values[sample], outputs, shared)
         for sample, entry in values.items():
             after.setdefault(sample, self.keep(at, entry, None, shared))
@@ -153,24 +210,35 @@ class _BehindRun(_Run):
         self.wait()
         return after
 
-    def _run(self, part, entry, parameters, common, wanted, outputs=True):
-        """The results of a part, and the inputs of the linears of the `wanted` weights;
-        without `outputs` no further than these."""
-        inputs = {}
+    def _make_runner(self, part, parameters, common, wanted, outputs=True):
+        """A function of the values of a sample: the results of a part, and the inputs of
+        the linears of the `wanted` weights; without `outputs` no further than these."""
+        parameters = dict(parameters)
 
-        def tap(weight, x):
-            if weight in wanted:
-                inputs[weight] = x
-                if not outputs and len(inputs) == len(wanted):
-                    raise _Enough
-            return x
+        def function(arguments):
+            inputs, results = {}, None
 
-        results = None
-        with torch.no_grad(), contextlib.suppress(_Enough):
-            results = part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=tap)
-        if missing := [weight for weight in wanted if weight not in inputs]:
-            raise QuantLLMError(f"the linear of '{missing[0]}' is not run on every sample")
-        return results, inputs
+            def tap(weight, x):
+                if weight in wanted:
+                    inputs[weight] = x
+                    if not outputs and len(inputs) == len(wanted):
+                        raise _Enough
+                return x
+
+            with torch.no_grad(), contextlib.suppress(_Enough):
+                results = part(*arguments, parameters=parameters, dtype=self.dtype, tap=tap)
+            return results, inputs
+
+        # Checks of data, and tables that are copied to the device, wait for the host.
+        runner = _Runner(function, self.device, not re.search(r"\bassert\b|torch\.tensor\(", part.source))
+
+        def run(entry):
+            results, inputs = runner(self.move(part, entry, common))
+            if missing := [weight for weight in wanted if weight not in inputs]:
+                raise QuantLLMError(f"the linear of '{missing[0]}' is not run on every sample")
+            return results, inputs
+
+        return run
 
     def _find_groups(self, part, entry, parameters, common):
         """(the weight whose linear is the first with an input, the planned weights
@@ -195,10 +263,11 @@ class _BehindRun(_Run):
 
     def _quantize(self, names, moments):
         """{weight: what the quantized weight is}"""
-        path = self.file("group.safetensors")
-        metadata = {**self.metadata, "aliases": json.dumps({name: names[0] for name in names[1:]})}
+        path, module = self.file("group.safetensors"), self.model.select(names)
+        fingerprint = _quant_llm.fingerprint_model(module.encode(), self.model.path).decode()
+        metadata = {**self.metadata, "model": fingerprint, "aliases": json.dumps({name: names[0] for name in names[1:]})}
         write_tensors(path, {f"{statistic}/{names[0]}": array for statistic, array in moments.items()}, metadata)
-        text = self.model.quantize(names, path)
+        text = self.model.quantize(module, path)
         part, parameters = translate(text), Parameters(text)
         with torch.no_grad():
             weights = part(parameters=parameters.load(part.parameters, device=self.device), dtype=self.dtype)
