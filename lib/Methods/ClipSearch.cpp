@@ -161,8 +161,7 @@ static Status encodeAgain(const MatrixView &matrix, const Scheme &scheme,
     std::vector<uint8_t> codes(row.size());
     for (int64_t n = begin; n < end; ++n) {
       loadRow(matrix, n, 0, matrix.k, row.data());
-      for (size_t i = 0; i < row.size(); ++i)
-        codes[i] = grid->round(n, static_cast<int64_t>(i), row[i]).code;
+      grid->roundRow(n, matrix.k, row.data(), codes.data(), nullptr);
       packRow(codes.data(), matrix.k, scheme.element.bits,
               stored.codes.data() + n * rowBytes);
     }
@@ -183,13 +182,15 @@ ClipSearch::quantizeWith(const std::vector<Ratios> &ratios) {
         for (int64_t n = first; n < last; ++n) {
           float *row = values.data() + n * matrix.k;
           loadRow(matrix, n, 0, matrix.k, row);
-          for (int64_t i = 0; i < matrix.k; ++i) {
-            auto cell =
-                static_cast<size_t>(block * blocks.gridK + i / blocks.blockK);
+          for (int64_t i = 0; i < blocks.gridK; ++i) {
+            auto cell = static_cast<size_t>(block * blocks.gridK + i);
             if (ratios[cell].low == 1.0f && ratios[cell].high == 1.0f)
               continue;
-            Range range = clip(ranges[cell], ratios[cell]);
-            row[i] = std::clamp(row[i], range.low, range.high);
+            const Range range = clip(ranges[cell], ratios[cell]);
+            float *from = row + i * blocks.blockK;
+            float *to = std::min(from + blocks.blockK, row + matrix.k);
+            for (; from < to; ++from)
+              *from = std::clamp(*from, range.low, range.high);
           }
         }
       });
@@ -213,7 +214,8 @@ void ClipSearch::addErrors(const Grid &grid,
   int64_t step = std::max<int64_t>(panelRows / blocks.blockN, 1);
   int64_t parts = (blocks.gridN - 1) / step + 1;
   parallelFor(parts, threads, [&](int64_t begin, int64_t end) {
-    std::vector<float> row(static_cast<size_t>(matrix.k));
+    std::vector<float> row(static_cast<size_t>(matrix.k)), values(row);
+    std::vector<uint8_t> codes(row.size());
     // [k][panelRows]
     std::vector<float> changes(static_cast<size_t>(matrix.k * panelRows));
     for (int64_t part = begin; part < end; ++part) {
@@ -224,11 +226,11 @@ void ClipSearch::addErrors(const Grid &grid,
         std::fill(changes.begin(), changes.end(), 0.0f);
         for (int64_t r = 0; r < rows; ++r) {
           loadRow(matrix, first + r, 0, matrix.k, row.data());
-          for (int64_t i = 0; i < matrix.k; ++i) {
-            float weight = row[static_cast<size_t>(i)];
-            changes[static_cast<size_t>(i * panelRows + r)] =
-                grid.round(first + r, i, weight).value - weight;
-          }
+          grid.roundRow(first + r, matrix.k, row.data(), codes.data(),
+                        values.data());
+          for (size_t i = 0; i < row.size(); ++i)
+            changes[i * panelRows + static_cast<size_t>(r)] =
+                values[i] - row[i];
         }
         for (int64_t cell = 0; cell < blocks.gridK; ++cell) {
           int64_t from = cell * blocks.blockK;

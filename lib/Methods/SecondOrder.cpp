@@ -784,23 +784,25 @@ quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
       Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   Eigen::Map<const Values> map(drift, k, k);
   std::vector<float> corrected(static_cast<size_t>(n * k));
-  std::vector<std::pair<double, double>> norms(
-      static_cast<size_t>(getNumPanels(n)));
+  // Wider than panels, as products with the whole drift, and the same for any
+  // number of threads.
+  constexpr int64_t most = 64;
+  const int64_t parts = (n - 1) / most + 1;
+  std::vector<std::pair<double, double>> norms(static_cast<size_t>(parts));
   Result<std::pair<double, int>> done = factorDamped(
       hessian, identityOrder(k), damping, threads,
       [&](const Eigen::MatrixXd &factor) {
-        parallelFor(getNumPanels(n), threads, [&](int64_t begin, int64_t end) {
-          for (int64_t panel = begin; panel < end; ++panel) {
-            int64_t first = panel * panelRows;
-            int64_t rows = std::min(panelRows, n - first);
+        const Eigen::MatrixXd transposed = map.transpose().cast<double>();
+        parallelFor(parts, threads, [&](int64_t begin, int64_t end) {
+          for (int64_t part = begin; part < end; ++part) {
+            int64_t first = part * most;
+            int64_t rows = std::min(most, n - first);
             Values weight(rows, k);
             for (int64_t row = 0; row < rows; ++row)
               loadRow(matrix, first + row, 0, k, weight.row(row).data());
             // The factor is of H with its rows and columns reversed.
-            Eigen::MatrixXd added = (map.cast<double>().transpose() *
-                                     weight.cast<double>().transpose())
-                                        .colwise()
-                                        .reverse();
+            const Eigen::MatrixXd columns = weight.transpose().cast<double>();
+            Eigen::MatrixXd added = (transposed * columns).colwise().reverse();
             factor.triangularView<Eigen::Lower>().solveInPlace(added);
             factor.transpose().triangularView<Eigen::Upper>().solveInPlace(
                 added);
@@ -814,7 +816,7 @@ quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
                 corrected[static_cast<size_t>((first + row) * k + i)] =
                     static_cast<float>(value + difference);
               }
-            norms[static_cast<size_t>(panel)] = {original, changed};
+            norms[static_cast<size_t>(part)] = {original, changed};
           }
         });
         return true;

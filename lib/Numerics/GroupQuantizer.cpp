@@ -343,6 +343,38 @@ QuantizedView QuantizedMatrix::view() const {
 // Scales of blocks
 //===----------------------------------------------------------------------===//
 
+/// Encodes a row of blocks to one code per byte.
+static void encodeRow(const Element &element, Rounding rounding,
+                      const float *row, const RowParameters &parameters,
+                      uint8_t *codes) {
+  auto zeroCode = static_cast<uint8_t>(element.zeroCode());
+  if (element.isInteger()) {
+    getKernels().encodeInt(row, parameters, element.minValue(),
+                           element.maxValue(), rounding == Rounding::HalfAway,
+                           static_cast<uint8_t>(element.numCodes() - 1), codes);
+  } else if (const SmallFloat *format = getSmallFloat(element.kind())) {
+    getKernels().encodeSmallFloat(row, parameters, format->exponentBits,
+                                  format->mantissaBits, format->bias,
+                                  element.maxValue(), zeroCode, codes);
+  } else {
+    getKernels().encodeTable(row, parameters, element.bits(),
+                             element.thresholds().data(),
+                             element.order().data(), zeroCode, codes);
+  }
+}
+
+void quant_llm::roundRow(const Element &element, Rounding rounding,
+                         ZeroKind zeroKind, const float *row, int64_t k,
+                         int64_t blockK, const float *scales,
+                         const float *zeros, uint8_t *codes, float *values) {
+  RowParameters parameters{k, blockK, scales,
+                           zeroKind == ZeroKind::Float ? zeros : nullptr,
+                           zeroKind == ZeroKind::Integer ? zeros : nullptr};
+  encodeRow(element, rounding, row, parameters, codes);
+  if (values)
+    getKernels().decode(codes, parameters, element.table().data(), values);
+}
+
 namespace {
 /// Range of the weights of a block: [-a, a] with a = max|w| if the scheme has
 /// no zero, else [min, max], which holds 0 if the zero is an integer.
@@ -503,21 +535,7 @@ public:
   /// Encodes a row of blocks to one code per byte.
   void encode(const float *row, const RowParameters &parameters,
               uint8_t *codes) const {
-    auto zeroCode = static_cast<uint8_t>(element.zeroCode());
-    if (element.isInteger()) {
-      getKernels().encodeInt(
-          row, parameters, element.minValue(), element.maxValue(),
-          scheme.rounding == Rounding::HalfAway,
-          static_cast<uint8_t>(element.numCodes() - 1), codes);
-    } else if (const SmallFloat *format = getSmallFloat(element.kind())) {
-      getKernels().encodeSmallFloat(row, parameters, format->exponentBits,
-                                    format->mantissaBits, format->bias,
-                                    element.maxValue(), zeroCode, codes);
-    } else {
-      getKernels().encodeTable(row, parameters, element.bits(),
-                               element.thresholds().data(),
-                               element.order().data(), zeroCode, codes);
-    }
+    encodeRow(element, scheme.rounding, row, parameters, codes);
   }
 
   /// RowParameters from arrays of one row of blocks.

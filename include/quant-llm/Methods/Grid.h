@@ -62,6 +62,14 @@ public:
       code = element.encode(weight / scale + zero, rounding);
     return {static_cast<uint8_t>(code), decodeIn(cell, code)};
   }
+  /// The same for a whole row [k], faster; `values` may be null.
+  void roundRow(int64_t row, int64_t k, const float *weights, uint8_t *codes,
+                float *values) const {
+    auto first = static_cast<size_t>(getCell(row, 0));
+    quant_llm::roundRow(element, rounding, zeroKind, weights, k, shape.blockK,
+                        scales.data() + first, zeros.data() + first, codes,
+                        values);
+  }
   float decodeIn(int64_t cell, unsigned code) const {
     auto index = static_cast<size_t>(cell);
     float value = element.decode(code);

@@ -217,6 +217,14 @@ inline Status dequantize(const QuantizedMatrix &matrix, const Scheme &scheme,
   return dequantize(matrix.view(), scheme, to, threads);
 }
 
+/// Writes the nearest codes of k elements in blocks of blockK, and with
+/// `values` what they stand for, as quantize() and dequantize() compute them.
+/// `scales` and `zeros`, which are not read without a zero, have an entry per
+/// block.
+void roundRow(const Element &element, Rounding rounding, ZeroKind zeroKind,
+              const float *row, int64_t k, int64_t blockK, const float *scales,
+              const float *zeros, uint8_t *codes, float *values);
+
 /// Dequantizes rows of a stored weight, one range of rows at a time.
 class RowReader {
 public:
