@@ -288,6 +288,8 @@ class Benchmark:
             return kept
         record = {"id": one["id"], "name": one["name"], "group": one["group"], "bits": one["bits"], "seed": one["seed"], "configuration": configuration, "machine": self.machine}
         work = self.path("work", one["id"])
+        # What a killed run left may be of another build.
+        self.remove_work(work)
         try:
             if "recipe" in one:
                 if "calibration" in one:
@@ -304,13 +306,17 @@ class Benchmark:
         except measured_process.Failed as error:
             record["skipped" if "peer" in one and error.status == SKIPPED else "error"] = str(error)
         finally:
-            if os.path.isdir(work):
-                models.remove_tree(work)
-            for rest in (work + ".safetensors", work + ".behind.safetensors"):
-                if os.path.exists(rest):
-                    os.remove(rest)
+            self.remove_work(work)
         write_json(path, record)
         return record
+
+    @staticmethod
+    def remove_work(work):
+        if os.path.isdir(work):
+            models.remove_tree(work)
+        for rest in (work + ".safetensors", work + ".behind.safetensors"):
+            if os.path.exists(rest):
+                os.remove(rest)
 
     def quantize(self, one, work, record):
         recipe = recipes.load(one["recipe"])

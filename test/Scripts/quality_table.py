@@ -218,6 +218,21 @@ def test_failures_are_kept_apart(command, tmp_path):
     assert data["entries"][1]["error"].startswith("quant_llm: status 2: quant-llm: error: ") and "rule" in data["entries"][1]["error"] and math.isfinite(data["entries"][0]["perplexity"]["stories"])
 
 
+def test_leftovers_of_a_killed_run(command, tmp_path):
+    """What one left behind is not in the way of the next."""
+    entries = tmp_path / "entries.json"
+    entries.write_text(json.dumps({**ENTRIES, "entries": [{"name": "gptaq", "group": "statistics", "recipe": "gptaq", "bits": [4]}]}))
+    work = tmp_path / "out" / "work"
+    (work / "gptaq-w4-s0").mkdir(parents=True)
+    (work / "gptaq-w4-s0" / "model.mlir").write_text("module {")
+    (work / "gptaq-w4-s0.behind.safetensors").write_bytes(b"half")
+    found = run(command, "--entries", entries, "--output", tmp_path / "out", "--seeds", "0")
+    assert (found.returncode, found.stderr) == (0, NO_PLOT), found.stderr
+    entry = json.loads((tmp_path / "out" / "quality.json").read_text())["entries"][-1]
+    assert entry["id"] == "gptaq-w4-s0" and entry["perplexity"]["stories"] < 1000
+    assert not list(work.iterdir())
+
+
 def test_list_of_the_project():
     bars, entries = quality.read_entries(BENCHMARKS / "quality_entries.json")
     arguments = quality.parse(["model", "--calibration-text", "x", "--text", "wikitext=y", "--output", "o"])
