@@ -12,6 +12,7 @@ and, if the model was quantized, report.json.
 import contextlib
 import ctypes
 import errno
+import hashlib
 import json
 import math
 import os
@@ -422,8 +423,11 @@ def _run_recipe(recipe, options, calibration, behind, directory, staging, progre
             moved = os.path.join(scratch, "model.mlir")
             if all(os.path.exists(archive["path"]) for archive in describe_module(text, name=moved)["archives"]):
                 path = moved
+            prepared = PreparedModel(text, path, recipe, options, files)
             if callable(behind):
-                behind = _check_behind(recipe, behind(PreparedModel(text, path, recipe, options, files)))
+                behind = _check_behind(recipe, behind(prepared))
+            elif not options.get("any_model") and any(read_header(behind)[1].get(key) != value for key, value in prepared.identity.items()):
+                raise QuantLLMError(f"'{behind}' was measured behind layers quantized in another way than by these options of the recipe '{recipe.name}'; measure it again, or give the options of that run")
             _, step, after = split_pipeline(recipe.render(options, **files, behind=behind))
             text = run(text, ",".join(filter(None, (step, after))), path)
         else:
@@ -444,8 +448,11 @@ class PreparedModel:
         self._parameters = {p["name"]: p for p in description["parameters"] if p["planned_scheme"]}
         # {parameter: scheme}
         self.planned = {name: p["planned_scheme"] for name, p in self._parameters.items()}
-        # What a run that is resumed must have in common with this one.
-        self.method = split_pipeline(recipe.render(options, **dict.fromkeys(files, ""), behind=""))[1]
+        # What a run that is resumed, or whose file is given, must have in common with this one.
+        method = {name: value for name, value in options.items() if name not in ("threads", "any_model")}
+        step = split_pipeline(recipe.render(method, **dict.fromkeys(files, ""), behind=""))[1]
+        digest = lambda text: hashlib.sha256(text.encode()).hexdigest()
+        self.identity = {"behind": digest(step), "schemes": digest(json.dumps(self.planned, sort_keys=True))}
 
     def select(self, names):
         """The text of a module with nothing but linears of these weights, so that what is done

@@ -12,7 +12,6 @@ and the stream y goes on through what that made of it.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -152,9 +151,8 @@ class _BehindRun(_Run):
 
     def follow(self, model):
         self.model = model
-        method = hashlib.sha256(model.method.encode()).hexdigest()
-        self.metadata["behind"] = self.configuration["behind"] = method
-        self.configuration["schemes"] = hashlib.sha256(json.dumps(model.planned, sort_keys=True).encode()).hexdigest()
+        self.metadata |= model.identity
+        self.configuration |= model.identity
 
     def run_part(self, at, values, total):
         part = self.parts[at]
