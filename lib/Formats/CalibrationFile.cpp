@@ -203,9 +203,12 @@ CalibrationFile::find(std::string_view statistic,
                         quoteForMessage(statistic) + " of " +
                         quoteForMessage(parameter);
   if (!others.empty())
-    return Status::error(message + ", only " + join(others, 12) +
-                         "; calibrate with --statistics " +
-                         makePrintable(statistic));
+    return Status::error(
+        message + ", only " + join(others, 12) +
+        (statistic == statistic::drift
+             ? "; only what quantizes layer by layer measures it (quant-llm "
+               "quantize --recipe gptaq)"
+             : "; calibrate with --statistics " + makePrintable(statistic)));
   return Status::error(message + " and no other; it knows " +
                        std::to_string(parameters().size()) + " parameters: " +
                        join(parameters(), 2) + "; " + kAdvice);

@@ -20,6 +20,7 @@ ENERGY = "energy"
 # Those of RSQ, by the attention that is paid to a token; and both.
 ATTENTION, ATTENTION_ENERGY = "attention", "attention-energy"
 TOKEN_WEIGHTS = (ENERGY, ATTENTION, ATTENTION_ENERGY)
+SAMPLES, LENGTH = 128, 512
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -34,8 +35,8 @@ def add_command(add, positive, natural):
     source.add_argument("--text", metavar="FILE", help="UTF-8 text; - for standard input")
     source.add_argument("--tokens", metavar="FILE.npy", help="tokens instead of text: an array [samples, length] of integers")
     source.add_argument("--random-tokens", action="store_true", help="tokens drawn at random from the vocabulary, for methods without data")
-    command.add_argument("--samples", type=positive, default=128, metavar="N", help="pieces of the text (default: %(default)s)")
-    command.add_argument("--length", type=positive, default=512, metavar="L", help="tokens of a piece (default: %(default)s)")
+    command.add_argument("--samples", type=positive, metavar="N", help=f"pieces of the text (default: {SAMPLES})")
+    command.add_argument("--length", type=positive, metavar="L", help=f"tokens of a piece (default: {LENGTH})")
     command.add_argument("--seed", type=natural, default=0, metavar="S", help="which pieces are drawn (default: %(default)s)")
     command.add_argument(
         "--statistics", default=",".join(DEFAULT_STATISTICS), metavar="LIST", help=f"what to store, of {', '.join(STATISTICS)} (default: %(default)s)"
@@ -49,7 +50,8 @@ def add_command(add, positive, natural):
 
 
 def run_calibrate(arguments, read=None):
-    """`read` returns what read_tokens() would."""
+    """`read` returns what read_tokens() would; with it an output that this call wrote
+    before is taken as it is."""
     torch = import_torch()
     from tqdm import tqdm
 
@@ -57,6 +59,9 @@ def run_calibrate(arguments, read=None):
     from .cli import say, show_warning
 
     _initialize(torch, arguments)
+    if not read:
+        check_size(arguments)
+        arguments.samples, arguments.length = arguments.samples or SAMPLES, arguments.length or LENGTH
     tokens = read() if read else read_tokens(arguments)
     weights = arguments.token_weights
     if weights not in (None, *TOKEN_WEIGHTS):
@@ -72,6 +77,7 @@ def run_calibrate(arguments, read=None):
             dtype=arguments.dtype,
             device=arguments.device,
             restart=arguments.restart,
+            reuse=read is not None,
             progress=bar.show,
             diagnostic=show_warning,
         )
@@ -81,7 +87,12 @@ def run_calibrate(arguments, read=None):
     if dead:
         shown = ", ".join(f"{name} {count}" for name, count in list(dead.items())[:4]) + (", ..." if len(dead) > 4 else "")
         tqdm.write(f"quant-llm: warning: inputs that are 0 in every token: {shown}", file=sys.stderr)
-    say(f"wrote {arguments.output}: {report['samples']} samples, {report['tokens']:,} tokens")
+    say(_describe(arguments.output, report))
+
+
+def _describe(output, report):
+    verb = "took what an earlier run wrote," if report["reused"] else "wrote"
+    return f"{verb} {output}: {report['samples']} samples, {report['tokens']:,} tokens"
 
 
 def run_behind(settings, prepared, output, read):
@@ -92,8 +103,15 @@ def run_behind(settings, prepared, output, read):
     from .cli import say
 
     with Bar("quantizing behind quantized layers") as bar:
-        report = calibrate_behind(prepared, read(), output, token_weights=settings.token_weights, dtype=settings.dtype, device=settings.device, progress=bar.show)
-    say(f"wrote {output}: {report['samples']} samples, {report['tokens']:,} tokens")
+        report = calibrate_behind(prepared, read(), output, token_weights=settings.token_weights, dtype=settings.dtype, device=settings.device, reuse=True, progress=bar.show)
+    say(_describe(output, report))
+
+
+def check_size(arguments):
+    """Samples that are given have their number and length."""
+    for option, value in (("--samples", arguments.samples), ("--length", arguments.length)):
+        if arguments.tokens and value is not None:
+            raise QuantLLMError(f"{option}: --tokens has samples of its own; leave {option} out")
 
 
 def import_torch():

@@ -26,7 +26,7 @@ try:
     from . import __version__, model
     from ._build import options_of
     from . import recipe as recipes
-    from ._calibrate import add_command as add_calibrate, read_tokens, run_behind, run_calibrate
+    from ._calibrate import add_command as add_calibrate, check_size, read_tokens, run_behind, run_calibrate
     from ._check import MAX_THREADS, check_threads
     from ._errors import QuantLLMError
 except ImportError as missing:
@@ -175,6 +175,7 @@ def find_calibration(arguments, recipe):
         raise QuantLLMError(f"{data[0]}: the recipe '{recipe.name}' draws tokens at random; leave {data[0]} out")
     if made and wanted.tokens == "text" and not data:
         raise QuantLLMError(f"the recipe '{recipe.name}' needs a text to calibrate with (--text FILE), samples of tokens (--tokens FILE.npy), or {'a calibration file' if len(made) == 1 else 'the files of an earlier run'} ({', '.join(option + ' FILE' for option in made)})")
+    check_size(arguments)
     settings = argparse.Namespace(
         model=arguments.model, text=arguments.text, tokens=arguments.tokens, random_tokens=wanted.tokens == "random", samples=arguments.samples or wanted.samples,
         length=arguments.length or wanted.length, seed=wanted.seed if arguments.seed is None else arguments.seed, statistics=",".join(wanted.statistics),
@@ -184,27 +185,20 @@ def find_calibration(arguments, recipe):
     read = functools.cache(lambda: read_tokens(settings))
     calibration, behind = arguments.calibration, arguments.behind
     if makes_calibration:
-        path = _new_file(arguments.output, ".calibration.safetensors", "--calibration")
+        path = os.path.normpath(arguments.output) + ".calibration.safetensors"
 
         def calibration():
             run_calibrate(argparse.Namespace(**vars(settings), output=path), read)
             return path
 
     if makes_behind:
-        file = _new_file(arguments.output, ".behind.safetensors", "--behind")
+        file = os.path.normpath(arguments.output) + ".behind.safetensors"
 
         def behind(prepared):
             run_behind(settings, prepared, file, read)
             return file
 
     return calibration, behind
-
-
-def _new_file(output, suffix, option):
-    path = os.path.normpath(output) + suffix
-    if os.path.lexists(path):
-        raise QuantLLMError(f"'{path}' exists already; take it ({option}), or remove it")
-    return path
 
 
 def run_recipes(arguments):

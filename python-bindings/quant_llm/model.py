@@ -514,6 +514,8 @@ def _check_calibration(recipe, calibration, diagnostic):
     tensors, metadata = read_header(calibration)
     if not metadata.get("schema", "").startswith("quant_llm.calibration/"):
         raise QuantLLMError(f"'{calibration}' is no calibration file (quant-llm calibrate)")
+    if "behind" in metadata:
+        raise QuantLLMError(f"'{calibration}' has statistics behind layers that a recipe quantized, but the recipe '{recipe.name}' needs those of the original model (quant-llm calibrate)")
     stored = {name.partition("/")[0] for name in tensors}
     if missing := [name for name in wanted.statistics if name not in stored]:
         raise QuantLLMError(f"'{calibration}' has no statistic {', '.join(missing)}, which the recipe '{recipe.name}' needs; it has {', '.join(sorted(stored))}")
@@ -551,7 +553,8 @@ def _check_not_quantized(source):
 
 class _Names:
     """Puts names that the user knows into messages: `names` are those of temporary
-    directories, and what stands for them. Lines of a module there are left out,
+    directories, and what stands for them; the first is that of what is read, which a prepared
+    module is a step of. Lines of a module there are left out,
     as nobody can look at them. `places` says what stands for those that hold a
     copy of what is read when it is about writing."""
 
@@ -568,6 +571,8 @@ class _Names:
             raise QuantLLMError(self._replace(str(error)), [self._rename(d) for d in error.diagnostics]) from None
 
     def _replace(self, text):
+        source = next(iter(self.names.values()))
+        text = re.sub(r"[^\s'|]*/\.scratch\.[0-9a-f]+/model\.mlir(:\d+:\d+)?", lambda match: source, text)
         for path, name in self.names.items():
             # What cannot be written there is no fault of what is read.
             place = self.places.get(path, name)

@@ -14,6 +14,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 HERE = os.path.dirname(__file__)
 sys.path.insert(0, os.path.join(HERE, "..", "Import", "Inputs"))
@@ -266,9 +268,18 @@ def test_command(directory, tmp_path, capsys):
     files = ("--calibration", output + ".calibration.safetensors", "--behind", output + ".behind.safetensors")
     assert run(*rows, *files)[0] == 0
     assert (tmp_path / "q" / "model.safetensors").read_bytes() == before
+    # The same command again takes both files.
+    status, out = run(*rows, "--tokens", tokens)
+    assert status == 0 and out.out.count("took what an earlier run wrote, ") == 2, (out.out, out.err)
+    assert (tmp_path / "q" / "model.safetensors").read_bytes() == before
+    others = str(tmp_path / "u.npy")
+    np.save(others, TOKENS[::-1])
     for arguments, message in [
-        ((*rows, "--tokens", tokens), "exists already; take it (--calibration), or remove it"),
-        ((*rows, *files[:2], "--tokens", tokens), "exists already; take it (--behind), or remove it"),
+        ((*rows, "--tokens", others), "q.calibration.safetensors' exists already, of a calibration with another text; take it as it is, or remove it"),
+        ((*rows, *files[:2], "--tokens", others), "q.behind.safetensors' exists already, of a calibration with another text; take it as it is, or remove it"),
+        ((*rows, "--set", "drift=0.5", "--tokens", tokens), "q.behind.safetensors' exists already, of a calibration with another behind; take it as it is, or remove it"),
+        ((*rows, "--tokens", tokens, "--samples", "2"), "--samples: --tokens has samples of its own; leave --samples out"),
+        (("--recipe", "gptq", "--calibration", output + ".behind.safetensors"), "q.behind.safetensors' has statistics behind layers that a recipe quantized, but the recipe 'gptq' needs those of the original model"),
         ((*rows, *files, "--tokens", tokens), "--tokens: nothing is measured, as --calibration and --behind are given"),
         ((*rows, *files[:2]), "or a calibration file (--behind FILE)"),
         (rows, "or the files of an earlier run (--calibration FILE, --behind FILE)"),
@@ -280,6 +291,13 @@ def test_command(directory, tmp_path, capsys):
         status, out = run(*arguments)
         assert status == 2 and message in out.err, (arguments, out.err)
     assert run("--recipe", "gptq", "--set", "group=16", *files[:2])[0] == 0
+    # Messages about a step of the recipe name the model, no directory that is gone.
+    tensors, metadata = load_file(output + ".behind.safetensors"), safe_open(output + ".behind.safetensors", "np").metadata()
+    name = next(name for name in tensors if name.startswith("drift/"))
+    for change, message in [({name: tensors[name][:4, :4].copy()}, "expected the shape"), ({}, "only what quantizes layer by layer measures it")]:
+        save_file({**{other: value for other, value in tensors.items() if other != name}, **change}, str(tmp_path / "bad"), metadata=metadata)
+        status, out = run(*rows, *files[:3], str(tmp_path / "bad"))
+        assert status == 2 and message in out.err and f"error: {directory}: 'quant_llm.linear'" in out.err and ".scratch" not in out.err, out.err
 
 
 def test_recipes_of_users(tmp_path):

@@ -413,6 +413,8 @@ def test_calibrates(directory, tmp_path, capsys):
     assert cli.main(arguments) == 0, capsys.readouterr().err
     assert CalibrationFile(output + ".calibration.safetensors").metadata["samples"] == "4"
     capsys.readouterr()
-    assert cli.main([*arguments, "--force"]) == 2
-    assert "exists already; take it (--calibration)" in capsys.readouterr().err
+    assert cli.main([*arguments, "--force"]) == 0
+    assert "took what an earlier run wrote, " in capsys.readouterr().out
+    assert cli.main([*arguments, "--force", "--length", "7"]) == 2
+    assert "q.calibration.safetensors' exists already, of a calibration with another tokens, length, text; take it as it is, or remove it" in capsys.readouterr().err
     assert cli.main([*arguments, "--force", "--calibration", output + ".calibration.safetensors"]) == 0

@@ -59,6 +59,7 @@ def calibrate(
     dtype: str = "float32",
     device: torch.device | str | None = None,
     restart: bool = False,
+    reuse: bool = False,
     on_part: Callable[[list[str], dict[str, dict[str, np.ndarray]], Callable[[str], torch.Tensor]], Mapping[str, torch.Tensor] | None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     diagnostic: Callable[[Diagnostic], None] | None = None,
@@ -72,5 +73,6 @@ def calibrate_behind(
     dtype: str = "float32",
     device: torch.device | str | None = None,
     restart: bool = False,
+    reuse: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]: ...

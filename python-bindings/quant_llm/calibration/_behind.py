@@ -29,7 +29,7 @@ from ._source import translate
 from ._statistics import InputStatistics
 
 
-def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float32", device=None, restart=False, progress=None):
+def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float32", device=None, restart=False, reuse=False, progress=None):
     """Runs `model`, what quant_llm.model.quantize_directory() gives to `behind`, on
     `tokens` and writes the calibration file `output` with the statistics `hessian`
     and `drift` of every weight that is to be quantized. The other arguments are those of
@@ -49,7 +49,7 @@ def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float3
     run.progress = progress
     with contextlib.ExitStack() as stack:
         _precise_products(stack)
-        return run.run(restart)
+        return run.run(restart, reuse)
 
 
 class _Spool:

@@ -60,6 +60,7 @@ def calibrate(
     dtype="float32",
     device=None,
     restart=False,
+    reuse=False,
     on_part=None,
     progress=None,
     diagnostic=None,
@@ -77,7 +78,8 @@ def calibrate(
     which are drawn with `seed`.
 
     Until it is complete, the work is in the directory `output`.partial; the same
-    call goes on from there, unless `restart`. With torch.distributed initialized,
+    call goes on from there, unless `restart`. With `reuse` an output that the same call
+    wrote before is left as it is, and any other is an error. With torch.distributed initialized,
     the samples are divided among the processes and the first one writes.
 
     `on_part(linears, statistics, parameters)` is called after each part with the
@@ -88,8 +90,8 @@ def calibrate(
     statistics fisher and row-fisher, whose way back needs the original parameters.
     `progress(done, total, part)` is called for every sample of every part.
 
-    Returns a dict: "output", "parts", "samples", "tokens", "dead" {parameter:
-    number of inputs that were always 0}. Raises QuantLLMError.
+    Returns a dict: "output", "parts", "samples", "tokens", "reused", "dead" {parameter:
+    number of inputs that were always 0; empty for what is reused}. Raises QuantLLMError.
     """
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(models.open_directory(model, diagnostic=diagnostic))
@@ -101,7 +103,7 @@ def calibrate(
         if on_part and (back := [s for s in OF_WEIGHTS if s in run.statistics]):
             raise QuantLLMError(f"expected no on_part with the statistic {' and '.join(back)}: the way back needs the original parameters; measure that in a run of its own")
         _precise_products(stack)
-        return run.run(restart)
+        return run.run(restart, reuse)
 
 
 def _precise_products(stack):
@@ -379,8 +381,10 @@ class _Run:
     # The run
     # -----------------------------------------------------------------------
 
-    def run(self, restart):
+    def run(self, restart, reuse):
         self.translate()
+        if reuse and os.path.lexists(self.output):
+            return self.take_output()
         ways = [s for s in OF_WEIGHTS if s in self.statistics]
         for part in self.parts if ways else ():
             if quantized := [weight for weight in part.linears if f"{weight}.codes" in part.parameters]:
@@ -577,8 +581,22 @@ class _Run:
     def expand(results, aliases):
         return {**results, **{weight: results[owner] for weight, owner in aliases.items() if owner in results}}
 
+    def summarize(self, reused):
+        return {"output": self.output, "parts": len(self.parts), "samples": len(self.tokens), "tokens": sum(map(len, self.tokens)), "reused": reused, "dead": {}}
+
+    def take_output(self):
+        """Of an earlier run, if it was the same as this one."""
+        file = CalibrationFile(self.output)
+        different = [key for key, value in self.metadata.items() if key != "writer" and file.metadata.get(key) != value]
+        stored = {statistic for parameter in file.parameters for statistic in file.statistics(parameter)}
+        if missing := [name for name in self.statistics if name not in stored]:
+            different.append(f"statistics (without {', '.join(missing)})")
+        if different:
+            raise QuantLLMError(f"'{self.output}' exists already, of a calibration with another {', '.join(different)}; take it as it is, or remove it")
+        return self.summarize(reused=True)
+
     def finish(self):
-        summary = {"output": self.output, "parts": len(self.parts), "samples": len(self.tokens), "tokens": sum(map(len, self.tokens)), "dead": {}}
+        summary = self.summarize(reused=False)
         if self.rank == 0:
             summary["dead"] = self.join()
             self.remove_partial()

@@ -203,8 +203,7 @@ static Value getReshapedRows(Operation *op) {
   if (before.getRank() == 0 || after.getRank() == 0)
     return {};
   int64_t size = before.getShape().back();
-  bool isKept =
-      !ShapedType::isDynamic(size) && size == after.getShape().back();
+  bool isKept = !ShapedType::isDynamic(size) && size == after.getShape().back();
   return isKept ? source : Value();
 }
 
@@ -731,12 +730,12 @@ FailureOr<Value> InsertTransforms::getData(TransformSite &site,
                                            ArrayRef<int64_t> shape) {
   bool isIndex = kind == TransformKind::Permute;
   FailureOr<std::optional<TensorInfo>> info =
-      isIndex ? findData(site, ending, shape,
-                         {DType::I16, DType::I32, DType::I64},
-                         "I16, I32 or I64")
-              : findData(site, ending, shape,
-                         {DType::F64, DType::F32, DType::F16, DType::BF16},
-                         "F64, F32, F16 or BF16");
+      isIndex
+          ? findData(site, ending, shape, {DType::I16, DType::I32, DType::I64},
+                     "I16, I32 or I64")
+          : findData(site, ending, shape,
+                     {DType::F64, DType::F32, DType::F16, DType::BF16},
+                     "F64, F32, F16 or BF16");
   if (failed(info))
     return failure();
   if (!*info)
