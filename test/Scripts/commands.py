@@ -323,8 +323,8 @@ def tiny_model(tmp_path_factory):
     return directory
 
 
-def start_work(model, output):
-    command = [sys.executable, SCRIPTS / "quickstart.py", model, model / "text.txt", output, "--windows", "1", "--prompt", "the cat"]
+def start_work(model, output, text=None, windows=1):
+    command = [sys.executable, SCRIPTS / "quickstart.py", model, text or model / "text.txt", output, "--windows", str(windows), "--prompt", "the cat"]
     return subprocess.Popen(command, preexec_fn=accept_signals, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -352,7 +352,10 @@ def test_what_is_missing_is_said_before_the_work(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_work(tiny_model, tmp_path, number):
-    process = start_work(tiny_model, tmp_path / "out")
+    # So much work that it is not done before the signal comes.
+    text = tmp_path / "long.txt"
+    text.write_text((tiny_model / "text.txt").read_text() * 300)
+    process = start_work(tiny_model, tmp_path / "out", text, windows=600)
     assert process.stderr.readline() == "importing ...\n"
     process.send_signal(number)
     err = process.communicate(timeout=30)[1]
