@@ -904,10 +904,12 @@ void QuantizeWeights::rewrite(NewArchive &newArchive) {
     newArchive.move(entry, ".quantized");
     ++numQuantized;
   }
-  // The scheme is in the types now; the reason stays.
+  // The scheme is in the types now, unless another weight of the linear was
+  // left out; the reason stays.
   for (auto &[key, entry] : quantized)
     for (LinearOpInterface linear : entry.linears)
-      linear.setSchemeAttr({});
+      if (linear.isQuantized())
+        linear.setSchemeAttr({});
   newArchive.endRewrite();
 }
 
