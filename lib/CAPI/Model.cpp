@@ -198,12 +198,13 @@ QuantLLMStatus quantLLMDescribeModule(const char *source, size_t sourceSize,
          functions = Json::array();
     // What linears are to quantize dense weights to.
     llvm::DenseMap<Operation *, SchemeAttr> planned;
+    SymbolTableCollection tables;
     module->walk([&](LinearOpInterface linear) {
       SchemeAttr scheme = linear.getSchemeAttr();
       if (!scheme)
         return;
       for (Value weight : linear.getWeights())
-        if (ParameterOp parameter = getParameterOf(weight))
+        if (ParameterOp parameter = getParameterOf(weight, &tables))
           planned.try_emplace(parameter, scheme);
     });
     for (Operation &op : module->getOps()) {

@@ -208,33 +208,38 @@ static Value getReshapedRows(Operation *op) {
 }
 
 /// Whether scaling the outputs of one linear, perhaps with a bias or another
-/// factor from parameters, scales `value`. It does not for the values `seen`.
-static bool isScaledByLinear(Value value, const ChannelTransform &scale,
-                             llvm::DenseSet<Value> &seen) {
-  if (value.getDefiningOp<LinearOp>())
-    return true;
-  Operation *op = value.getDefiningOp();
-  if (!op || !seen.insert(value).second)
-    return false;
-  if (Value source = getReshapedRows(op)) {
-    ChannelTransform inner = scale;
-    inner.dims = {cast<RankedTensorType>(source.getType()).getRank() - 1};
-    return isScaledByLinear(source, inner, seen);
-  }
-  // Others may look at the data of the scale, which has none.
-  if (!isPointwise(op))
-    return false;
-  for (const OperandTransforms &way : getWays(value, scale)) {
-    Value computed;
-    bool isOne = true;
-    for (const OperandTransform &entry : way) {
-      if (isParameterLike(entry.operand->get()))
-        continue;
-      isOne &= !computed;
-      computed = entry.operand->get();
-    }
-    if (computed && isOne && isScaledByLinear(computed, scale, seen))
+/// factor from parameters, scales the last dimension of `value`.
+static bool isScaledByLinear(Value value) {
+  ChannelTransform last;
+  last.dims = {cast<RankedTensorType>(value.getType()).getRank() - 1};
+  llvm::DenseSet<Value> seen;
+  SmallVector<std::pair<Value, ChannelTransform>> pending{{value, last}};
+  while (!pending.empty()) {
+    auto [next, scale] = pending.pop_back_val();
+    Operation *op = next.getDefiningOp();
+    auto type = dyn_cast<RankedTensorType>(next.getType());
+    if (!op || !type || !seen.insert(next).second)
+      continue;
+    const bool isLast =
+        scale.dims.size() == 1 && scale.dims.front() == type.getRank() - 1;
+    if (isa<LinearOp>(op) && isLast)
       return true;
+    if (Value source = getReshapedRows(op); source && isLast) {
+      last.dims = {cast<RankedTensorType>(source.getType()).getRank() - 1};
+      pending.emplace_back(source, last);
+      continue;
+    }
+    // Others may look at the data of the scale, which has none.
+    if (!isPointwise(op))
+      continue;
+    for (const OperandTransforms &way : getWays(next, scale)) {
+      SmallVector<std::pair<Value, ChannelTransform>> computed;
+      for (const OperandTransform &entry : way)
+        if (!isParameterLike(entry.operand->get()))
+          computed.emplace_back(entry.operand->get(), entry.transform);
+      if (computed.size() == 1)
+        pending.push_back(computed.front());
+    }
   }
   return false;
 }
@@ -242,19 +247,14 @@ static bool isScaledByLinear(Value value, const ChannelTransform &scale,
 /// Whether `value` is a product of which scaling the outputs of one linear
 /// scales one side.
 static bool isProductWithLinear(Value value) {
-  int64_t rank = cast<RankedTensorType>(value.getType()).getRank();
   if (auto linear = value.getDefiningOp<LinearOp>())
     return linear.getWeights().size() == 2;
   Operation *op = value.getDefiningOp();
   if (!op || !isPointwise(op))
     return false;
-  // Pointwise ops do not look at the scales.
-  ChannelTransform scale;
-  scale.dims = {rank - 1};
   llvm::SetVector<Value> leaves = getLeaves(value);
   leaves.remove_if(isParameterLike);
-  llvm::DenseSet<Value> seen;
-  return leaves.size() > 1 && isScaledByLinear(value, scale, seen);
+  return leaves.size() > 1 && isScaledByLinear(value);
 }
 
 /// The slice of a state that a read gets, before it was written.

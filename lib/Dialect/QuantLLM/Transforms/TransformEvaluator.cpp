@@ -124,8 +124,14 @@ LogicalResult Evaluator::verifyInverse(Operation *op, Value value,
   const bool transposed = !inverse;
   ParameterOp parameter = getParameterOf(value);
   ParameterOp other = inverse ? getParameterOf(inverse) : ParameterOp();
+  // Constants alone are the verifier's.
+  if (matchPattern(value, m_Constant()) &&
+      (transposed || matchPattern(inverse, m_Constant())))
+    return success();
+  // Other values have no name that would be theirs as long as this is used.
+  const bool isNamed = parameter && (transposed || other);
   std::pair<Operation *, Operation *> key(parameter, other);
-  if ((!parameter && !other) || verified.contains(key))
+  if (isNamed && verified.contains(key))
     return success();
   const int64_t n = a.shape[0];
   std::vector<double> errors(static_cast<size_t>(n));
@@ -151,15 +157,19 @@ LogicalResult Evaluator::verifyInverse(Operation *op, Value value,
     }
   });
   double error = *llvm::max_element(errors);
-  if (error > getIdentityTolerance(value))
+  if (error > getIdentityTolerance(value)) {
+    ParameterOp named = parameter ? parameter : other;
+    const std::string name =
+        named ? "'" + named.getSymName().str() + "'" : "a computed matrix";
     return op->emitOpError("expected ")
-           << (transposed ? "an orthogonal matrix but R R^T of '"
+           << (transposed ? "an orthogonal matrix but R R^T of "
                           : "matrices that are inverses of each other but the "
-                            "product of '")
-           << (parameter ? parameter : other).getSymName()
-           << (transposed ? "' differs" : "' and its inverse differs")
+                            "product of ")
+           << name << (transposed ? " differs" : " and its inverse differs")
            << " from the identity by " << llvm::formatv("{0:e2}", error).str();
-  verified.insert(key);
+  }
+  if (isNamed)
+    verified.insert(key);
   return success();
 }
 

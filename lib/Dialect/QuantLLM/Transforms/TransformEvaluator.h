@@ -66,7 +66,7 @@ private:
 
   ParameterArchives &archives;
   /// What verifyInverse() has accepted: the parameters of a matrix and of its
-  /// inverse, null for constants and for the transposed matrix.
+  /// inverse, null for the transposed matrix.
   llvm::DenseSet<std::pair<mlir::Operation *, mlir::Operation *>> verified;
 };
 

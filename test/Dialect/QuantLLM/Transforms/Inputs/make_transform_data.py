@@ -2,7 +2,7 @@
 # Exceptions. See LICENSE for license information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """make_transform_data.py DIR: a Llama with biases everywhere in DIR/model, a Qwen3 with norms of heads in DIR/heads, rotations of its residual stream that are orthogonal (good.safetensors)
-or not (bad, nan), a permutation for down_proj (i16), and affine.safetensors with a weight w, a matrix a and its inverse b."""
+or not (bad, nan), a permutation for down_proj (i16), and affine.safetensors with a weight w, a matrix a and its inverse b, and d, twice the identity."""
 
 import os
 import sys
@@ -26,4 +26,4 @@ missing = rotation.copy()
 missing[3, 5] = np.nan
 write("nan", **{"residual.channel_rotation": missing})
 matrix = random.normal(size=(4, 4)) + 3 * np.eye(4)
-write("affine", w=random.normal(size=(8, 4)).astype(np.float32), a=matrix.astype(np.float32), b=np.linalg.inv(matrix).astype(np.float32))
+write("affine", w=random.normal(size=(8, 4)).astype(np.float32), a=matrix.astype(np.float32), b=np.linalg.inv(matrix).astype(np.float32), d=2 * np.eye(4, dtype=np.float32))
