@@ -71,6 +71,22 @@ std::string quant_llm::torch::printFloat(double value) {
   return text;
 }
 
+std::string quant_llm::torch::quotePython(StringRef text) {
+  std::string quoted = "\"";
+  for (char c : text) {
+    const auto code = static_cast<unsigned char>(c);
+    if (c == '\\')
+      quoted += "\\\\";
+    else if (c != '"' && (llvm::isPrint(c) || code >= 0x80))
+      quoted += c;
+    else
+      // Quotes as well: so there is none but those around literals.
+      quoted += std::string("\\x") + llvm::hexdigit(code / 16, true) +
+                llvm::hexdigit(code % 16, true);
+  }
+  return quoted + "\"";
+}
+
 std::string quant_llm::torch::getTorchType(Type type) {
   if (isa<FloatType>(type))
     return "dtype";

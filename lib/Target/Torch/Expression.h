@@ -79,6 +79,9 @@ Expr align(const Expr &expr, llvm::ArrayRef<unsigned> dims);
 /// A float as Python spells it; the shortest text that gives back a float32.
 std::string printFloat(double value);
 
+/// A string literal of Python, whatever is in the text, without quotes inside.
+std::string quotePython(llvm::StringRef text);
+
 /// "torch.int64" and so on of a type of integers, "dtype" of one of floats;
 /// empty for other types.
 std::string getTorchType(mlir::Type type);

@@ -624,12 +624,9 @@ Expr Translator::assignTemporary(StringRef base, const Expr &expr) {
 
 /// Of tensors, torch.compile makes a check of its graph of it.
 void Translator::addAssertion(cf::AssertOp op, const Expr &holds) {
-  std::string message;
-  for (char c : op.getMsg())
-    message += c == '"' || c == '\\' || c < ' ' ? '\'' : c;
   std::string condition =
       holds.isNumber ? holds.bind(Comparison) : holds.bind(Atom) + ".all()";
-  add("", "assert " + condition + ", \"" + message + "\"");
+  add("", "assert " + condition + ", " + quotePython(op.getMsg()));
 }
 
 FailureOr<Expr> Translator::getSize(Value tensor, int64_t dim) {
@@ -1427,7 +1424,7 @@ LogicalResult Translator::emitWeight(Operation *op) {
   auto useParameter = [&](const std::string &key) {
     if (!llvm::is_contained(source.parameters, key))
       source.parameters.push_back(key);
-    return "parameters[\"" + key + "\"]";
+    return "parameters[" + quotePython(key) + "]";
   };
   if (auto get = dyn_cast<GetParameterOp>(op)) {
     const std::string name = get.getParameter().str();
@@ -1573,7 +1570,7 @@ LogicalResult Translator::emitLinear(LinearOp op) {
     names.push_back(base);
     std::string x = input->text;
     if (options.tap && !symbol.empty())
-      x = "tap(\"" + symbol + "\", " + x + ")";
+      x = "tap(" + quotePython(symbol) + ", " + x + ")";
     if (!symbol.empty())
       source.linears.push_back(symbol);
     // A dequantization is long enough for a line of its own.

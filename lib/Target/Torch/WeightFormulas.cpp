@@ -257,7 +257,7 @@ FailureOr<std::string> quant_llm::torch::emitFakeQuantize(
            values + ")";
   };
   auto learned = [&](const char *suffix) {
-    return "\"" + name.str() + suffix + "\"";
+    return quotePython((name + suffix).str());
   };
 
   std::string text;
@@ -267,9 +267,11 @@ FailureOr<std::string> quant_llm::torch::emitFakeQuantize(
     const std::string shape =
         "[" + std::to_string(rows) + ", " + std::to_string(columns) + "]";
     const std::string got = "list(parameters[" + learned(suffix) + "].shape)";
-    line("    assert " + got + " == " + shape + ", \"expected the shape " +
-         shape + " of " + name.str() + suffix + " but got \" + str(" + got +
-         ")");
+    line("    assert " + got + " == " + shape + ", " +
+         quotePython(
+             ("expected the shape " + shape + " of " + name + suffix).str() +
+             " but got ") +
+         " + str(" + got + ")");
   };
   const int64_t gridN = type.getGridN(), gridK = type.getGridK();
   line("if " + learned(".scales") + " in parameters:");
