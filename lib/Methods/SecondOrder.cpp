@@ -767,7 +767,7 @@ Result<std::vector<float>>
 quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
                            const float *drift, double strength, double damping,
                            const std::string &tensorName, int threads,
-                           double *change) {
+                           DriftReport *report) {
   const std::string where = "tensor '" + tensorName + "'";
   Status status = verifyHessian(hessian, matrix.k, tensorName);
   if (status.ok() && !(strength >= 0.0 && strength <= 1.0))
@@ -776,10 +776,21 @@ quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
                  .withContext(where);
   if (status.ok())
     status = verifyDamping(damping).withContext(where);
+  if (status.ok())
+    status = verifyFinite(matrix, tensorName, threads);
   if (!status.ok())
     return status;
 
   const int64_t n = matrix.n, k = matrix.k;
+  if (const float *bad =
+          std::find_if_not(drift, drift + k * k,
+                           [](float value) { return std::isfinite(value); });
+      bad != drift + k * k)
+    return Status::error(
+               "expected a finite drift but got " + std::to_string(*bad) +
+               " at [" + std::to_string((bad - drift) / k) + ", " +
+               std::to_string((bad - drift) % k) + "]; measure it again")
+        .withContext(where);
   using Values =
       Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   Eigen::Map<const Values> map(drift, k, k);
@@ -825,16 +836,17 @@ quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
     return done.status().withContext(where);
   if (!std::all_of(corrected.begin(), corrected.end(),
                    [](float value) { return std::isfinite(value); }))
-    return Status::error("expected finite weights and drifts, whose products "
-                         "are finite, but got a NaN or an infinity")
+    return Status::error("what the drift asks for is too large for binary32; "
+                         "measure it again, or give more damping")
         .withContext(where);
   double original = 0, changed = 0;
   for (auto [of, by] : norms) {
     original += of;
     changed += by;
   }
-  if (change)
-    *change = original > 0 ? std::sqrt(changed / original) : 0.0;
+  if (report)
+    *report = {original > 0 ? std::sqrt(changed / original) : 0.0, done->first,
+               done->second};
   return corrected;
 }
 

@@ -138,21 +138,29 @@ quantizeQuantEase(const MatrixView &matrix, const Scheme &scheme,
                   SecondOrderReport *report = nullptr,
                   const QuantizedMatrix *start = nullptr);
 
+struct DriftReport {
+  /// The Frobenius norm of what is added, as a part of the weight's.
+  double change = 0;
+  /// As in SecondOrderReport.
+  double damping = 0;
+  int dampingRetries = 0;
+};
+
 /// The weight [n, k], as binary32, that does on inputs y behind quantized
 /// layers what `matrix` does on the inputs x of the original model, as far as a
 /// linear map can tell x from y:
 ///     W + strength * W drift (H + damping mean(diag H) I)^-1
 /// with H = E[y^T y] and drift = E[(x - y)^T y], k * k values, row-major. With
 /// strength 1 and no damping this is argmin_V E|V y - W x|^2; rounding it by H
-/// follows the asymmetric objective of Li et al., arXiv:2504.02692. `change`,
-/// if not null, becomes the Frobenius norm of what is added, as a part of W's.
+/// follows the asymmetric objective of Li et al., arXiv:2504.02692.
 /// Errors: a strength beyond [0, 1], those of verifyDamping() and
-/// verifyHessian(), and results that are not finite.
+/// verifyHessian(), a Hessian that cannot be factored with any damping, a
+/// weight or a drift that is not finite, and a result that is too large.
 Result<std::vector<float>>
 correctForDrift(const MatrixView &matrix, const HessianView &hessian,
                 const float *drift, double strength, double damping,
                 const std::string &tensorName, int threads,
-                double *change = nullptr);
+                DriftReport *report = nullptr);
 
 /// tr(D H D^T) for one H and many D, with half the multiplications that D H
 /// takes. Keeps a copy of the Hessian.

@@ -679,16 +679,16 @@ TEST(SecondOrderTest, DriftIsMadeGoodFor) {
         std::tuple(33, 40, false), std::tuple(70, 100, true)}) {
     DriftProblem problem(n, k, static_cast<unsigned>(31 + k), dead);
     auto correct = [&](double strength, double damping, int threads = 1,
-                       double *change = nullptr) {
+                       DriftReport *report = nullptr) {
       Result<std::vector<float>> result = correctForDrift(
           problem.view(), problem.hessianView(), problem.drift.data(), strength,
-          damping, "w", threads, change);
+          damping, "w", threads, report);
       EXPECT_TRUE(result.ok()) << result.message();
       return result.take();
     };
     EXPECT_EQ(correct(0.0, 0.01), problem.weights);
-    double change = -1;
-    const std::vector<float> best = correct(1.0, 0.0, 1, &change);
+    DriftReport report;
+    const std::vector<float> best = correct(1.0, 0.0, 1, &report);
     EXPECT_EQ(correct(1.0, 0.0, 5), best);
 
     // The normal equations of argmin_V |V y - W x|^2: (V - W) H = W drift.
@@ -712,7 +712,9 @@ TEST(SecondOrderTest, DriftIsMadeGoodFor) {
           std::pow(static_cast<double>(best[i]) - problem.weights[i], 2);
       size += std::pow(static_cast<double>(problem.weights[i]), 2);
     }
-    EXPECT_NEAR(change, std::sqrt(difference / size), 1e-5 * change);
+    EXPECT_NEAR(report.change, std::sqrt(difference / size),
+                1e-5 * report.change);
+    EXPECT_EQ(report.dampingRetries, 0);
 
     // No neighbour is better, and the error falls with the strength.
     const double least = problem.getError(best);
@@ -734,9 +736,9 @@ TEST(SecondOrderTest, DriftIsMadeGoodFor) {
     const std::vector<float> half = correct(0.5, 0.0);
     for (size_t i = 0; i < half.size(); ++i)
       EXPECT_NEAR(half[i], (best[i] + problem.weights[i]) / 2, 1e-6);
-    double damped = -1;
+    DriftReport damped;
     correct(1.0, 10.0, 1, &damped);
-    EXPECT_LT(damped, change);
+    EXPECT_LT(damped.change, report.change);
     if (dead)
       for (int64_t row = 0; row < n; ++row)
         EXPECT_EQ(best[static_cast<size_t>(row * k + k / 2)],
@@ -758,14 +760,19 @@ TEST(SecondOrderTest, BadDrift) {
             std::string::npos);
   EXPECT_EQ(getMessage(0.5, -1), "tensor 'w': expected a damping from 0 to "
                                  "1000000 but got -1.000000");
-  const std::string infinite =
-      "tensor 'w': expected finite weights and drifts, whose products are "
-      "finite, but got a NaN or an infinity";
-  problem.drift[3] = std::nanf("");
-  EXPECT_EQ(getMessage(), infinite);
-  problem.drift[3] = 0;
+  problem.drift[35] = std::nanf("");
+  EXPECT_EQ(getMessage(), "tensor 'w': expected a finite drift but got nan at "
+                          "[2, 3]; measure it again");
+  problem.drift[35] = 3e38f;
+  problem.weights.assign(problem.weights.size(), 1e10f);
+  EXPECT_EQ(getMessage(), "tensor 'w': what the drift asks for is too large "
+                          "for binary32; measure it again, or give more "
+                          "damping");
+  problem.drift[35] = 0;
   problem.weights[20] = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(getMessage(), infinite);
+  EXPECT_EQ(getMessage(), "tensor 'w' has inf at row 1, column 4; expected "
+                          "finite weights");
+  problem.weights[20] = 0;
   HessianView other{problem.hessian.data(), 15};
   EXPECT_NE(correctForDrift(problem.view(), other, problem.drift.data(), 0.5,
                             0.01, "w", 1)

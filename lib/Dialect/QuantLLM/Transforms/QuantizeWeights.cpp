@@ -64,8 +64,7 @@ struct Quantized : MovedWeight {
   int lowRankSteps = 0;
   /// Scales that are the largest finite number of their type.
   int64_t largestScales = 0;
-  /// What was added for the drift of the inputs, relative to the weight.
-  double driftChange = 0;
+  DriftReport drift;
   /// The errors of the outputs are known.
   bool hasOutputs = false;
 
@@ -640,7 +639,7 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
       return failure();
     Result<std::vector<float>> result =
         correctForDrift(matrix, hessianView, values->data(), drift, damping,
-                        name, threads, &entry.driftChange);
+                        name, threads, &entry.drift);
     if (!result.ok())
       return parameter.emitOpError("cannot be quantized: ") << result.message();
     corrected = result.take();
@@ -691,13 +690,22 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
     }
   }
   const SecondOrderReport &outputs = entry.outputs;
-  if (outputs.dampingRetries)
+  // The largest of what its uses needed.
+  if (outputs.dampingRetries || entry.drift.dampingRetries)
     remark::analysis(
         parameter.getLoc(),
         remark::RemarkOpts::name("damping-raised").category(kPassName))
         << "the Hessian of the inputs of " + name +
                " could not be factored with the damping that was asked for"
-        << remark::metric("damping", outputs.damping);
+        << remark::metric("damping",
+                          std::max(outputs.damping, entry.drift.damping));
+  if (entry.drift.change > 1.0)
+    parameter.emitWarning()
+        << kPassName << ": what is added to '" << name
+        << "' for the drift of its inputs is "
+        << llvm::formatv("{0:f1}", entry.drift.change).str()
+        << " times as large; measure the drift again, with more tokens, or "
+           "lower the option 'drift'";
   if (outputs.deadColumns)
     remark::analysis(
         parameter.getLoc(),
@@ -831,8 +839,10 @@ std::string QuantizeWeights::makeReport() {
     }
     if (entry.largestScales != 0)
       weight["clamped_scales"] = entry.largestScales;
-    if (drift != 0.0)
-      weight["drift_change"] = finiteOrNull(entry.driftChange);
+    if (drift != 0.0) {
+      weight["drift_change"] = finiteOrNull(entry.drift.change);
+      weight["drift_damping"] = entry.drift.damping;
+    }
     if (entry.hasLowRank())
       weight["low_rank"] = llvm::json::Object{
           {"rank", entry.type.getScheme().getLowRank()},

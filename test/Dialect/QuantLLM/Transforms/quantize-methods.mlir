@@ -29,6 +29,12 @@
 // RAISED: damping-raised | Category:quant-llm-quantize{{.*}}the Hessian of the inputs of w could not be factored with the damping that was asked for", damping=1.0{{0*}}e-02
 // RUN: FileCheck %s --check-prefix=DAMPED < raised.json
 // DAMPED: "damping": 0.01
+// The same where only the drift needs it.
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=raised-drift.safetensors report=raised-drift.json method=quantease drift=1 damping=0 calibration=token-drift.safetensors any-model' -remarks-filter=quant-llm-quantize 2>&1 -o /dev/null | FileCheck %s --check-prefix=RAISED
+// RUN: FileCheck %s --check-prefix=DRIFTDAMPED < raised-drift.json
+// DRIFTDAMPED: "drift_damping": 0.01
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=much.safetensors method=gptq drift=1 calibration=large-drift.safetensors any-model' -o /dev/null 2>&1 | FileCheck %s --check-prefix=LARGEDRIFT
+// LARGEDRIFT: warning: quant-llm-quantize: what is added to 'w' for the drift of its inputs is {{[0-9.]+}} times as large; measure the drift again, with more tokens, or lower the option 'drift'
 
 // Behind quantized layers: what the weight does on inputs that drifted, against NumPy.
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=drift.safetensors report=drift.json method=gptq drift=0.5 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null

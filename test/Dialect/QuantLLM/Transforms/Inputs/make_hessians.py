@@ -28,6 +28,8 @@ write("both.safetensors", {"hessian/w": hessian}, aliases='{"v": "w"}')
 write("wrong.safetensors", {"hessian/w": hessian[:95, :95].copy(), "hessian/v": hessian.astype(np.float64)})
 token = np.arange(96, dtype=np.float32) % 7 - 3
 write("token.safetensors", {"hessian/w": np.outer(token, token)}, aliases='{"v": "w"}')
+write("token-drift.safetensors", {"hessian/w": np.outer(token, token), "drift/w": np.outer(token, token) / 8}, aliases='{"v": "w"}')
+write("large-drift.safetensors", {"hessian/w": hessian, "drift/w": 1e3 * hessian}, aliases='{"v": "w"}')
 write("one.safetensors", {"hessian/w": hessian})
 indefinite = hessian.copy()
 indefinite[0, 1] = indefinite[1, 0] = 1e20
