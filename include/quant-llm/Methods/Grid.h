@@ -62,7 +62,8 @@ public:
       code = element.encode(weight / scale + zero, rounding);
     return {static_cast<uint8_t>(code), decodeIn(cell, code)};
   }
-  /// The same for a whole row [k], faster; `values` may be null.
+  /// The same for a whole row [k], faster, with the codes of quantize(): a -0
+  /// may have that of -0, where round() gives that of 0. `values` may be null.
   void roundRow(int64_t row, int64_t k, const float *weights, uint8_t *codes,
                 float *values) const {
     auto first = static_cast<size_t>(getCell(row, 0));

@@ -729,13 +729,17 @@ FailureOr<Value> InsertTransforms::getData(TransformSite &site,
                                            StringRef ending,
                                            ArrayRef<int64_t> shape) {
   bool isIndex = kind == TransformKind::Permute;
+  // Sixteen bits do not hold every channel of large sites.
+  const bool isSmall = ShapedType::getNumElements(shape) <= 32768;
   FailureOr<std::optional<TensorInfo>> info =
-      isIndex
+      !isIndex ? findData(site, ending, shape,
+                          {DType::F64, DType::F32, DType::F16, DType::BF16},
+                          "F64, F32, F16 or BF16")
+      : isSmall
           ? findData(site, ending, shape, {DType::I16, DType::I32, DType::I64},
                      "I16, I32 or I64")
-          : findData(site, ending, shape,
-                     {DType::F64, DType::F32, DType::F16, DType::BF16},
-                     "F64, F32, F16 or BF16");
+          : findData(site, ending, shape, {DType::I32, DType::I64},
+                     "I32 or I64");
   if (failed(info))
     return failure();
   if (!*info)

@@ -52,6 +52,11 @@ static constexpr StringLiteral kPassName = "quant-llm-quantize";
 
 namespace {
 
+/// Scales that are the largest or the smallest positive number of their type.
+struct EndScales {
+  int64_t largest = 0, smallest = 0;
+};
+
 /// A parameter to be quantized; the dense one is kept for other uses.
 struct Quantized : MovedWeight {
   TensorInfo info;
@@ -62,8 +67,7 @@ struct Quantized : MovedWeight {
   SecondOrderReport outputs;
   LowRankReport lowRank;
   int lowRankSteps = 0;
-  /// Scales that are the largest finite number of their type.
-  int64_t largestScales = 0;
+  EndScales endScales;
   DriftReport drift;
   /// The errors of the outputs are known.
   bool hasOutputs = false;
@@ -515,16 +519,38 @@ static quant_llm::FloatType getScaleType(const Scheme &scheme) {
   return scheme.scaleScheme ? scheme.scaleScheme->scaleType : scheme.scaleType;
 }
 
-/// How many scales are the largest finite number of their type, to which they
-/// are clamped (docs/Spec.md, section 3.1).
-static int64_t countLargestScales(const QuantizedMatrix &stored,
-                                  const Scheme &scheme) {
+/// How many scales are the largest or the smallest positive number of their
+/// type, to which those beyond are clamped (docs/Spec.md, section 3.1).
+static EndScales countEndScales(const QuantizedMatrix &stored,
+                                const Scheme &scheme) {
   const quant_llm::FloatType type = getScaleType(scheme);
   const size_t width = floatTypeBytes(type);
-  int64_t count = 0;
-  for (size_t at = 0; at + width <= stored.scales.size(); at += width)
-    count += loadFloat(type, stored.scales.data() + at) >= maxFinite(type);
+  EndScales count;
+  for (size_t at = 0; at + width <= stored.scales.size(); at += width) {
+    const float scale = loadFloat(type, stored.scales.data() + at);
+    count.largest += scale >= maxFinite(type);
+    count.smallest += scale == minPositive(type);
+  }
   return count;
+}
+
+/// A warning where a wider type would have had other scales.
+static void warnOfEndScales(ParameterOp parameter, const EndScales &count,
+                            quant_llm::FloatType type, size_t all) {
+  using quant_llm::FloatType;
+  auto warn = [&](int64_t number, float end, const char *which,
+                  const char *beyond) {
+    parameter.emitWarning()
+        << kPassName << ": " << number << " of " << all << " scales of '"
+        << parameter.getSymName() << "' are " << double(end) << ", the "
+        << which << " " << floatTypeName(type) << ", as are all that should be "
+        << beyond << "; where the errors of the report are large, use scales "
+        << "of a wider type (bf16 or f32)";
+  };
+  if (count.largest != 0 && maxFinite(type) < maxFinite(FloatType::BF16))
+    warn(count.largest, maxFinite(type), "largest", "larger");
+  if (count.smallest != 0 && minPositive(type) > minPositive(FloatType::BF16))
+    warn(count.smallest, minPositive(type), "smallest positive", "smaller");
 }
 
 /// The matrix without the low-rank part of what is stored.
@@ -757,17 +783,10 @@ LogicalResult QuantizeWeights::write(ParameterArchives &archives,
       schemeWithoutSign = entry.type.getScheme();
       countNegative(matrix->view, numNegative, numCounted);
     }
-    entry.largestScales = countLargestScales(*stored, scheme);
-    if (entry.largestScales != 0) {
-      const quant_llm::FloatType type = getScaleType(scheme);
-      parameter.emitWarning()
-          << kPassName << ": " << entry.largestScales << " of "
-          << stored->scales.size() / floatTypeBytes(type) << " scales of '"
-          << parameter.getSymName() << "' are " << double(maxFinite(type))
-          << ", the largest " << floatTypeName(type)
-          << ": larger ones were clamped to it; use scales of a wider type "
-             "(bf16 or f32)";
-    }
+    entry.endScales = countEndScales(*stored, scheme);
+    const quant_llm::FloatType scaleType = getScaleType(scheme);
+    warnOfEndScales(parameter, entry.endScales, scaleType,
+                    stored->scales.size() / floatTypeBytes(scaleType));
     for (const ComponentInfo &component :
          getComponents(scheme, entry.type.getN(), entry.type.getK())) {
       const std::vector<uint8_t> &bytes = stored->get(component.kind);
@@ -837,8 +856,10 @@ std::string QuantizeWeights::makeReport() {
       if (usesGPTQ() || entry.hasLowRank())
         weight["damping"] = entry.outputs.damping;
     }
-    if (entry.largestScales != 0)
-      weight["clamped_scales"] = entry.largestScales;
+    if (entry.endScales.largest != 0)
+      weight["largest_scales"] = entry.endScales.largest;
+    if (entry.endScales.smallest != 0)
+      weight["smallest_scales"] = entry.endScales.smallest;
     if (drift != 0.0) {
       weight["drift_change"] = finiteOrNull(entry.drift.change);
       weight["drift_damping"] = entry.drift.damping;

@@ -24,7 +24,7 @@ using namespace quant_llm;
 /// The dimensions of a statistic that are channels of the inputs, and of the
 /// outputs.
 static SmallVector<int64_t> getInputDims(std::string_view statistic) {
-  if (statistic == statistic::hessian)
+  if (statistic == statistic::hessian || statistic == statistic::drift)
     return {0, 1};
   if (statistic == statistic::rowFisher)
     return {};
@@ -38,7 +38,8 @@ static bool isKnown(std::string_view name) {
   for (std::string_view known :
        {statistic::absMax, statistic::absMean, statistic::mean, statistic::min,
         statistic::max, statistic::quantiles, statistic::hessian,
-        statistic::fisher, statistic::rowFisher, statistic::inputs})
+        statistic::drift, statistic::fisher, statistic::rowFisher,
+        statistic::inputs})
     if (name == known)
       return true;
   return false;
@@ -144,7 +145,8 @@ bool TransformStatistics::survives(const Entry &entry,
       return isKnown(statistic);
     case TransformKind::Rotate:
       return statistic == statistic::mean || statistic == statistic::hessian ||
-             statistic == statistic::inputs || isOfLengths;
+             statistic == statistic::drift || statistic == statistic::inputs ||
+             isOfLengths;
     default:
       return false;
     }
