@@ -88,3 +88,33 @@ def test_errors_do_not_print_the_module():
 
 def test_empty_is_an_empty_module():
     assert quant_llm.parse("") == "module {\n}\n"
+
+
+def test_planned_schemes():
+    """What linears are to quantize dense weights to; nothing for those that are quantized, or have no scheme."""
+    scheme = "#quant_llm.scheme<int4, block = [1, 4], scale = f16, rule = absmax, rounding = half_even>"
+    weight = f"!quant_llm.weight<4x8xf32, {scheme}>"
+    linear = "(tensor<?x8xf32>, tensor<4x8xf32>) -> tensor<?x4xf32>"
+    text = f"""quant_llm.archive @a "a.safetensors"
+quant_llm.parameter @planned from @a : tensor<4x8xf32>
+quant_llm.parameter @dense from @a : tensor<4x8xf32>
+quant_llm.parameter @quantized from @a : {weight}
+quant_llm.parameter @one from @a : tensor<4x8xf32>
+func.func @f(%x: tensor<?x8xf32>) -> (tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>) {{
+  %planned = quant_llm.get_parameter @planned : tensor<4x8xf32>
+  %dense = quant_llm.get_parameter @dense : tensor<4x8xf32>
+  %quantized = quant_llm.get_parameter @quantized : {weight}
+  %one = quant_llm.get_parameter @one : tensor<4x8xf32>
+  %0 = quant_llm.linear %x, %planned {{scheme = {scheme}}} : {linear}
+  %1 = quant_llm.linear %x, %dense : {linear}
+  %2 = quant_llm.linear %x, %quantized, %one {{scheme = {scheme}}} epilogue {{
+  ^bb0(%a: f32, %b: f32):
+    %3 = arith.mulf %a, %b : f32
+    quant_llm.yield %3 : f32
+  }} : (tensor<?x8xf32>, {weight}, tensor<4x8xf32>) -> tensor<?x4xf32>
+  return %0, %1, %2 : tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>
+}}"""
+    parameters = {p["name"]: p for p in quant_llm.describe_module(text)["parameters"]}
+    assert {name: (p["scheme"], p["planned_scheme"]) for name, p in parameters.items()} == {
+        "planned": (None, scheme), "dense": (None, None), "quantized": (scheme, None), "one": (None, scheme),
+    }
