@@ -876,17 +876,29 @@ std::string QuantizeWeights::makeReport() {
     squaredError += entry.errors.mse * double(n) * double(k);
   }
   int64_t denseBytes = 0;
+  llvm::json::Array earlier;
   llvm::DenseMap<Operation *, std::string> denseReasons;
+  SymbolTableCollection tables;
   getOperation()->walk([&](LinearOpInterface linear) {
-    for (Value weight : linear.getWeights())
-      if (ParameterOp parameter = getParameterOf(weight);
-          parameter && !linear.getSchemeAttr() && linear.getReasonAttr())
+    for (Value weight : linear.getWeights()) {
+      ParameterOp parameter = getParameterOf(weight, &tables);
+      if (!parameter)
+        continue;
+      if (linear.getSchemeAttr())
+        denseReasons.try_emplace(parameter, "left out by the option 'include'");
+      else if (linear.getReasonAttr())
         denseReasons.try_emplace(parameter, linear.getReasonAttr().str());
+    }
   });
   auto addDense = [&](ParameterOp parameter, std::optional<int64_t> bytes) {
     std::string type;
     llvm::raw_string_ostream(type) << parameter.getType();
     llvm::json::Object object{{"name", parameter.getSymName()}, {"type", type}};
+    // Of an earlier run, whose report has it.
+    if (isa<WeightType>(parameter.getType())) {
+      earlier.push_back(std::move(object));
+      return;
+    }
     if (bytes) {
       object["bytes"] = *bytes;
       denseBytes += *bytes;
@@ -915,14 +927,21 @@ std::string QuantizeWeights::makeReport() {
       {"bytes_after", weightBytes + denseBytes},
       {"mse", finiteOrNull(numWeights ? squaredError / numWeights : 0.0)},
   };
-  return printReport(llvm::json::Object{
+  llvm::json::Object result{
       {"archive", llvm::sys::path::filename(output)},
       {"method", getMethodName(method)},
       {"clip", getClipName(clip)},
       {"weights", std::move(weights)},
       {"dense", std::move(dense)},
       {"totals", std::move(totals)},
-  });
+  };
+  if (!include.empty())
+    result["include"] = std::string(include);
+  if (drift != 0.0)
+    result["drift"] = double(drift);
+  if (!earlier.empty())
+    result["quantized_before"] = std::move(earlier);
+  return printReport(std::move(result));
 }
 
 void QuantizeWeights::rewrite(NewArchive &newArchive) {
