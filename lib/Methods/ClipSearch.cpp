@@ -169,8 +169,8 @@ static Status encodeAgain(const MatrixView &matrix, const Scheme &scheme,
   return Status::success();
 }
 
-/// Scales and zeros of the ranges times `ratios` of the blocks; codes of the
-/// clamped elements. Scales with a scheme of their own are stored under the
+/// Scales and zeros of the ranges times `ratios` of the blocks, without codes.
+/// Scales with a scheme of their own are stored under the
 /// scales of the whole ranges: those of a trial, in which all blocks of a row
 /// shrink, would be others than those that are kept, where some do.
 Result<QuantizedMatrix>
@@ -195,8 +195,6 @@ ClipSearch::quantizeWith(const std::vector<Ratios> &ratios) {
         }
       });
   MatrixView clamped{values.data(), SourceType::F32, matrix.n, matrix.k};
-  if (!base.scaleScheme)
-    return quantize(clamped, base, tensorName, threads);
   auto storeScales = [&](const MatrixView &scales) -> Result<QuantizedMatrix> {
     QuantizedMatrix stored = wholeScales;
     if (Status status = encodeAgain(scales, *base.scaleScheme, stored, threads);
@@ -204,7 +202,8 @@ ClipSearch::quantizeWith(const std::vector<Ratios> &ratios) {
       return status;
     return stored;
   };
-  return quantizeWithScales(clamped, base, storeScales, tensorName, threads);
+  return quantizeWithScales(clamped, base, storeScales, tensorName, threads,
+                            /*withCodes=*/false);
 }
 
 /// Adds the errors of every block under the scales and zeros of `grid`.

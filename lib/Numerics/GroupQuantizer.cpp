@@ -706,10 +706,10 @@ class Quantizer {
 public:
   Quantizer(const MatrixView &matrix, const Scheme &scheme, Element source,
             const StoreScales &storeScales, const std::string &tensorName,
-            int threads)
+            int threads, bool withCodes)
       : matrix(matrix), scheme(scheme), element(std::move(source)),
         coder(scheme, element), storeScales(storeScales),
-        tensorName(tensorName), threads(threads),
+        tensorName(tensorName), threads(threads), withCodes(withCodes),
         grid(getBlockGrid(scheme, matrix.n, matrix.k)) {}
 
   Result<QuantizedMatrix> run();
@@ -737,6 +737,7 @@ private:
   const StoreScales &storeScales;
   const std::string &tensorName;
   int threads;
+  bool withCodes;
   BlockGrid grid;
 };
 } // namespace
@@ -791,6 +792,8 @@ Status Quantizer::quantizeRowBlocks(QuantizedMatrix &result) {
                     result.zeros.data() + cell * zeroBytes, scales[block],
                     zeros[block]);
       }
+      if (!withCodes)
+        continue;
       coder.encode(values.data(),
                    coder.getParameters(matrix.k, grid.blockK, scales.data(),
                                        zeros.data()),
@@ -978,6 +981,8 @@ Status Quantizer::quantizeAnyBlocks(QuantizedMatrix &result) {
                   zeros[cell]);
   }
 
+  if (!withCodes)
+    return Status::success();
   int64_t rowBytes = packedRowBytes(matrix.k, element.bits());
   parallelFor(matrix.n, threads, [&](int64_t begin, int64_t end) {
     std::vector<float> values(static_cast<size_t>(matrix.k));
@@ -1022,7 +1027,8 @@ Result<QuantizedMatrix> Quantizer::run() {
 Result<QuantizedMatrix>
 quant_llm::quantizeWithScales(const MatrixView &matrix, const Scheme &scheme,
                               const StoreScales &storeScales,
-                              const std::string &tensorName, int threads) {
+                              const std::string &tensorName, int threads,
+                              bool withCodes) {
   Status status = verifyScheme(scheme, matrix.n, matrix.k);
   if (!status.ok())
     return status.withContext("tensor '" + tensorName + "'");
@@ -1033,7 +1039,7 @@ quant_llm::quantizeWithScales(const MatrixView &matrix, const Scheme &scheme,
   if (!element.ok())
     return element.status();
   return Quantizer(matrix, scheme, element.take(), storeScales, tensorName,
-                   threads)
+                   threads, withCodes)
       .run();
 }
 

@@ -26,13 +26,14 @@ namespace quant_llm {
 using StoreScales =
     std::function<Result<QuantizedMatrix>(const MatrixView &scales)>;
 
-/// quantize() with scales that `storeScales` stores. `scheme` has scales with a
-/// scheme of their own. Errors: those of quantize() and of `storeScales`.
+/// quantize() with scales that `storeScales` stores, if `scheme` has scales
+/// with a scheme of their own. Without codes, which take most of the time,
+/// those of the result are 0. Errors: those of quantize() and of `storeScales`.
 Result<QuantizedMatrix> quantizeWithScales(const MatrixView &matrix,
                                            const Scheme &scheme,
                                            const StoreScales &storeScales,
                                            const std::string &tensorName,
-                                           int threads);
+                                           int threads, bool withCodes = true);
 
 } // namespace quant_llm
 
