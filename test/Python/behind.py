@@ -317,3 +317,17 @@ def test_recipes_of_users(tmp_path):
     assert split_pipeline("a{b='quant-llm-quantize{' c={d}},quant-llm-quantize{x='}' y={1,2}},e") == ("a{b='quant-llm-quantize{' c={d}}", "quant-llm-quantize{x='}' y={1,2}}", "e")
     with pytest.raises(QuantLLMError, match="expected a pass quant-llm-quantize with options"):
         split_pipeline("quant-llm-quantize,e")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_recorded_runs():
+    """What is replayed is what a run gives, for every shape."""
+    from quant_llm.calibration._behind import _Runner
+
+    device = torch.device("cuda")
+    weight = torch.randn(64, 64, device=device)
+    recorded, plain = (_Runner(lambda arguments: (arguments[0] @ weight * arguments[1],), device, can_be_recorded) for can_be_recorded in (True, False))
+    for length in (8, 16, 8, 8, 16, 24, 8):
+        x = torch.randn(length, 64, device=device)
+        assert torch.equal(recorded([x, 3])[0], plain([x, 3])[0])
+    assert sum(record is not None for record in recorded.records.values()) == 2

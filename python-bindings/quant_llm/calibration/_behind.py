@@ -102,6 +102,10 @@ class _Spool:
         return data.view(dtype).reshape(shape).to(self.device)
 
 
+# Lengths of samples for which a run is recorded.
+_MOST_RECORDS = 4
+
+
 class _Runner:
     """`function(arguments)`, tensors and numbers to tensors, for one sample after
     another. Where that `can_be_recorded`, the launches for a sample on a GPU are recorded and
@@ -117,13 +121,17 @@ class _Runner:
             return self.function(arguments)
         key = tuple((a.shape, a.stride(), a.dtype) if isinstance(a, torch.Tensor) else a for a in arguments)
         if key not in self.records:
-            # Libraries set themselves up in a first run, which cannot be recorded.
-            self.records[key] = None
+            # Libraries set themselves up in a first run, which cannot be recorded; and every
+            # record has memory of its own.
+            if len(self.records) < _MOST_RECORDS:
+                self.records[key] = None
             return self.function(arguments)
         try:
             self.records[key] = graph, places, results = self.records[key] or self.record(arguments)
         except RuntimeError:
+            # Out of memory, or something that cannot be recorded.
             self.stream = None
+            self.records.clear()
             return self.function(arguments)
         for place, argument in zip(places, arguments):
             # A cache that is expanded from one zero is that for every sample.
