@@ -331,3 +331,30 @@ def test_recorded_runs():
         x = torch.randn(length, 64, device=device)
         assert torch.equal(recorded([x, 3])[0], plain([x, 3])[0])
     assert sum(record is not None for record in recorded.records.values()) == 2
+
+
+def test_reuse(directory, tmp_path):
+    """Only of the very same call, as far as a file can tell."""
+    output = str(tmp_path / "c")
+    measure = lambda statistics=("hessian",), tokens=TOKENS, **more: calibrate(directory, tokens, output, statistics=statistics, reuse=True, **more)
+    assert not measure()["reused"]
+    content = (tmp_path / "c").read_bytes()
+    calls = []
+    again = measure(progress=lambda *call: calls.append(call))
+    assert again["reused"] and again["samples"] == len(TOKENS) and calls == [] and (tmp_path / "c").read_bytes() == content
+    for more, what in [
+        ({"tokens": TOKENS[1:]}, "samples, tokens, text"),
+        ({"statistics": ("hessian", "absmax")}, r"statistics \(without absmax\)"),
+        ({"token_weights": "energy"}, "token_weights"),
+        ({"token_weights": np.ones(TOKENS.shape, np.float32)}, "token_weights"),
+        ({"dtype": "float64"}, "dtype"),
+    ]:
+        with pytest.raises(QuantLLMError, match=f"'.*/c' exists already, of a calibration with another {what}; take it as it is, or remove it"):
+            measure(**more)
+    given = {"statistics": ["hessian"], "token_weights": np.ones(TOKENS.shape, np.float32), "reuse": True}
+    calibrate(directory, TOKENS, str(tmp_path / "given"), **given)
+    with pytest.raises(QuantLLMError, match=r"with another token_weights \(of given ones a file does not tell which\); take"):
+        calibrate(directory, TOKENS, str(tmp_path / "given"), **given)
+    with pytest.raises(QuantLLMError, match="expected no on_part with reuse"):
+        measure(on_part=lambda *_: None)
+    assert (tmp_path / "c").read_bytes() == content and not (tmp_path / "c.partial").exists()

@@ -93,6 +93,8 @@ def calibrate(
     Returns a dict: "output", "parts", "samples", "tokens", "reused", "dead" {parameter:
     number of inputs that were always 0; empty for what is reused}. Raises QuantLLMError.
     """
+    if reuse and on_part:
+        raise QuantLLMError("expected no on_part with reuse: there are no parts of what is measured already")
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(models.open_directory(model, diagnostic=diagnostic))
         path = os.path.join(directory, "model.mlir")
@@ -589,6 +591,8 @@ class _Run:
         file = CalibrationFile(self.output)
         different = [key for key, value in self.metadata.items() if key != "writer" and file.metadata.get(key) != value]
         stored = {statistic for parameter in file.parameters for statistic in file.statistics(parameter)}
+        if self.weights is not None and "token_weights" not in different:
+            different.append("token_weights (of given ones a file does not tell which)")
         if missing := [name for name in self.statistics if name not in stored]:
             different.append(f"statistics (without {', '.join(missing)})")
         if different:
