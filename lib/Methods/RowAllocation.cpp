@@ -8,11 +8,11 @@
 
 #include "quant-llm/Methods/RowAllocation.h"
 
+#include "quant-llm/Support/Numbers.h"
 #include "quant-llm/Support/Parallel.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <string>
 
@@ -204,14 +204,11 @@ static Status verifyErrors(const RowTable &table, size_t index, double &sum) {
     }
     sum += largest;
   }
-  if (sum > kMostError) {
-    char found[32];
-    std::snprintf(found, sizeof(found), "%.3g", sum);
+  if (sum > kMostError)
     return Status::error(getContext(table, index) +
                          "expected errors of at most 1e250 together with "
                          "those of the matrices before, but got " +
-                         found);
-  }
+                         formatShortest(sum));
   return Status::success();
 }
 

@@ -343,6 +343,14 @@ QuantizedView QuantizedMatrix::view() const {
 // Scales of blocks
 //===----------------------------------------------------------------------===//
 
+/// RowParameters from arrays of one row of blocks.
+static RowParameters getRowParameters(ZeroKind zeroKind, int64_t count,
+                                      int64_t blockK, const float *scales,
+                                      const float *zeros) {
+  return {count, blockK, scales, zeroKind == ZeroKind::Float ? zeros : nullptr,
+          zeroKind == ZeroKind::Integer ? zeros : nullptr};
+}
+
 /// Encodes a row of blocks to one code per byte.
 static void encodeRow(const Element &element, Rounding rounding,
                       const float *row, const RowParameters &parameters,
@@ -367,9 +375,8 @@ void quant_llm::roundRow(const Element &element, Rounding rounding,
                          ZeroKind zeroKind, const float *row, int64_t k,
                          int64_t blockK, const float *scales,
                          const float *zeros, uint8_t *codes, float *values) {
-  RowParameters parameters{k, blockK, scales,
-                           zeroKind == ZeroKind::Float ? zeros : nullptr,
-                           zeroKind == ZeroKind::Integer ? zeros : nullptr};
+  RowParameters parameters =
+      getRowParameters(zeroKind, k, blockK, scales, zeros);
   encodeRow(element, rounding, row, parameters, codes);
   if (values)
     getKernels().decode(codes, parameters, element.table().data(), values);
@@ -541,8 +548,7 @@ public:
   /// RowParameters from arrays of one row of blocks.
   RowParameters getParameters(int64_t count, int64_t blockK,
                               const float *scales, const float *zeros) const {
-    return {count, blockK, scales, hasFloatZero() ? zeros : nullptr,
-            hasIntZero() ? zeros : nullptr};
+    return getRowParameters(scheme.zero, count, blockK, scales, zeros);
   }
 
   /// Scales and zeros under every clip, as the search for one needs them.
@@ -1144,10 +1150,8 @@ void RowReader::read(int64_t begin, int64_t end, float *to) const {
     }
     unpackRow(view.codes.data + row * rowBytes, view.k, element.bits(),
               codes.data());
-    RowParameters parameters{
-        view.k, grid.blockK, scales.data(),
-        zeroKind == ZeroKind::Float ? zeros.data() : nullptr,
-        zeroKind == ZeroKind::Integer ? zeros.data() : nullptr};
+    RowParameters parameters = getRowParameters(zeroKind, view.k, grid.blockK,
+                                                scales.data(), zeros.data());
     float *values = to + (row - begin) * view.k;
     getKernels().decode(codes.data(), parameters, element.table().data(),
                         values);

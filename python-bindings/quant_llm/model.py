@@ -426,7 +426,7 @@ def _run_recipe(recipe, options, calibration, behind, directory, staging, progre
             prepared = PreparedModel(text, path, recipe, options, files)
             if callable(behind):
                 behind = _check_behind(recipe, behind(prepared))
-            elif not options.get("any_model") and any(read_header(behind)[1].get(key) != value for key, value in prepared.identity.items()):
+            elif not options.get("any_model") and not prepared.identity.items() <= read_header(behind)[1].items():
                 raise QuantLLMError(f"'{behind}' was measured behind layers quantized in another way than by these options of the recipe '{recipe.name}'; measure it again, or give the options of that run")
             _, step, after = split_pipeline(recipe.render(options, **files, behind=behind))
             text = run(text, ",".join(filter(None, (step, after))), path)

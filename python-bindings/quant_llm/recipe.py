@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import _compiler
-from ._calibrate import DTYPES, STATISTICS, TOKEN_WEIGHTS
+from ._calibrate import DTYPES, LENGTH, SAMPLES, STATISTICS, TOKEN_WEIGHTS
 from ._check import check_path, check_text, wrong_type
 from ._errors import QuantLLMError
 
@@ -49,8 +49,8 @@ class Calibration:
     """What a recipe asks of a calibration file, and how one is made."""
 
     statistics: tuple
-    samples: int = 128
-    length: int = 512
+    samples: int = SAMPLES
+    length: int = LENGTH
     seed: int = 0
     token_weights: str | None = None
     tokens: str = "text"

@@ -45,7 +45,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       }
     }
     for (int64_t channels : {0, 1, 2}) {
-      check(file->readHessian(parameter, channels));
+      check(file->read(statistic::hessian, parameter, {channels, channels}));
       check(file->readInputs(parameter, channels));
       (void)file->findDeadChannels(parameter, channels);
     }

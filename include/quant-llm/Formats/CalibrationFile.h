@@ -134,11 +134,6 @@ public:
                                           int64_t channels) const {
     return read(statistic, parameter, {channels});
   }
-  /// statistic::hessian, [channels, channels].
-  Result<std::vector<float>> readHessian(std::string_view parameter,
-                                         int64_t channels) const {
-    return read(statistic::hessian, parameter, {channels, channels});
-  }
   /// statistic::inputs, [rows, channels]; the number of rows is that of the
   /// file.
   Result<std::vector<float>> readInputs(std::string_view parameter,

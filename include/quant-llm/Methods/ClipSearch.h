@@ -48,6 +48,9 @@ struct ClipImportance {
   HessianView hessian;
 };
 
+/// What passes take as ClipOptions::grid at most: finer steps only take time.
+inline constexpr int kMostClipSteps = 1000;
+
 /// AWQ's defaults.
 struct ClipOptions {
   int grid = 20;       ///< at least 1

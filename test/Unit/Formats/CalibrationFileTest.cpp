@@ -143,7 +143,7 @@ TEST_F(CalibrationFileTest, MissingAndWrong) {
   expectError(file.readChannels(statistic::absMax, "v", 2),
               "no statistic 'absmax' of 'v' and no other; it knows 2 "
               "parameters: scalar, w; calibrate the model again");
-  expectError(file.readHessian("w", 2),
+  expectError(file.read(statistic::hessian, "w", {2, 2}),
               "no statistic 'hessian' of 'w', only absmax, absmean, max, min; "
               "calibrate with --statistics hessian");
   expectError(file.readChannels(statistic::absMax, "w", 3),
@@ -163,11 +163,14 @@ TEST_F(CalibrationFileTest, Hessians) {
          {"hessian/asymmetric", {2, 2}, {4, 1, -1, 4}},
          {"hessian/large", {2, 2}, {1, 3, 3, 1}}});
   CalibrationFile file = open();
-  EXPECT_TRUE(file.readHessian("good", 2).ok());
-  EXPECT_TRUE(file.readHessian("dead", 2).ok());
-  expectError(file.readHessian("negative", 2), "on the diagonal");
-  expectError(file.readHessian("asymmetric", 2), "expected a symmetric matrix");
-  expectError(file.readHessian("large", 2), "larger than theirs allow");
+  EXPECT_TRUE(file.read(statistic::hessian, "good", {2, 2}).ok());
+  EXPECT_TRUE(file.read(statistic::hessian, "dead", {2, 2}).ok());
+  expectError(file.read(statistic::hessian, "negative", {2, 2}),
+              "on the diagonal");
+  expectError(file.read(statistic::hessian, "asymmetric", {2, 2}),
+              "expected a symmetric matrix");
+  expectError(file.read(statistic::hessian, "large", {2, 2}),
+              "larger than theirs allow");
 }
 
 TEST_F(CalibrationFileTest, OtherTypes) {

@@ -89,8 +89,9 @@ LogicalResult AllocateRows::initialize(MLIRContext *context) {
       failed(check(rowPower >= 0.0 && rowPower <= 1.0, "row-power",
                    "expected a power from 0 to 1 but got " +
                        Twine(std::to_string(rowPower)))) ||
-      failed(check(clipGrid >= 1 && clipGrid <= 1000, "clip-grid",
-                   "expected 1 to 1000 steps but got " + Twine(clipGrid))) ||
+      failed(check(clipGrid >= 1 && clipGrid <= kMostClipSteps, "clip-grid",
+                   "expected 1 to " + Twine(kMostClipSteps) +
+                       " steps but got " + Twine(clipGrid))) ||
       failed(check(clipShrink > 0.0 && clipShrink <= 1.0, "clip-shrink",
                    "expected a part above 0 and at most 1 but got " +
                        Twine(std::to_string(clipShrink)))))

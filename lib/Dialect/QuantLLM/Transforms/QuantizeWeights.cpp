@@ -99,10 +99,10 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
                              "expected static groups with gptq, which else "
                              "chooses the scales itself; add static-groups or "
                              "act-order");
-    if (clipGrid < 1 || clipGrid > 1000)
+    if (clipGrid < 1 || clipGrid > kMostClipSteps)
       return emitOptionError(context, "clip-grid",
-                             "expected 1 to 1000 steps but got " +
-                                 Twine(clipGrid));
+                             "expected 1 to " + Twine(kMostClipSteps) +
+                                 " steps but got " + Twine(clipGrid));
     if (!(clipShrink > 0.0 && clipShrink <= 1.0))
       return emitOptionError(context, "clip-shrink",
                              "expected a part above 0 and at most 1 but got " +
