@@ -205,7 +205,7 @@ CalibrationFile::find(std::string_view statistic,
   if (!others.empty())
     return Status::error(
         message + ", only " + join(others, 12) +
-        (statistic == statistic::drift
+        (statistic == statistic::drift || statistic == statistic::residualDrift
              ? "; only what quantizes layer by layer measures it (quant-llm "
                "quantize --recipe gptaq)"
              : "; calibrate with --statistics " + makePrintable(statistic)));
@@ -236,7 +236,8 @@ bool CalibrationFile::contains(std::string_view statistic,
 /// What every value of a statistic must be, beyond finite.
 static bool isNeverNegative(std::string_view name) {
   return name == statistic::absMax || name == statistic::absMean ||
-         name == statistic::quantiles || statistic::isOfWeight(name);
+         name == statistic::quantiles || name == statistic::fisher ||
+         name == statistic::rowFisher;
 }
 
 /// Of the square matrix of a quadratic form.

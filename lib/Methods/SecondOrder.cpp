@@ -765,35 +765,42 @@ quant_llm::getConditionalMoments(const HessianView &hessian,
 
 Result<std::vector<float>>
 quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
-                           const float *drift, double strength, double damping,
+                           const Drift &drift, double damping,
                            const std::string &tensorName, int threads,
                            DriftReport *report) {
   const std::string where = "tensor '" + tensorName + "'";
   Status status = verifyHessian(hessian, matrix.k, tensorName);
-  if (status.ok() && !(strength >= 0.0 && strength <= 1.0))
-    status = Status::error("expected a strength from 0 to 1 but got " +
-                           std::to_string(strength))
-                 .withContext(where);
+  for (double strength : {drift.inputStrength, drift.residualStrength})
+    if (status.ok() && !(strength >= 0.0 && strength <= 1.0))
+      status = Status::error("expected a strength from 0 to 1 but got " +
+                             std::to_string(strength))
+                   .withContext(where);
   if (status.ok())
     status = verifyDamping(damping).withContext(where);
   if (status.ok())
     status = verifyFinite(matrix, tensorName, threads);
+  const int64_t n = matrix.n, k = matrix.k;
+  auto verifyDrift = [&](const float *values, int64_t rows, const char *name) {
+    if (!values || !status.ok())
+      return;
+    const float *end = values + rows * k;
+    const float *bad = std::find_if_not(
+        values, end, [](float value) { return std::isfinite(value); });
+    if (bad != end)
+      status = Status::error(std::string("expected a finite ") + name +
+                             " but got " + std::to_string(*bad) + " at [" +
+                             std::to_string((bad - values) / k) + ", " +
+                             std::to_string((bad - values) % k) +
+                             "]; measure it again")
+                   .withContext(where);
+  };
+  verifyDrift(drift.inputs, k, "drift");
+  verifyDrift(drift.residual, n, "residual drift");
   if (!status.ok())
     return status;
 
-  const int64_t n = matrix.n, k = matrix.k;
-  if (const float *bad =
-          std::find_if_not(drift, drift + k * k,
-                           [](float value) { return std::isfinite(value); });
-      bad != drift + k * k)
-    return Status::error(
-               "expected a finite drift but got " + std::to_string(*bad) +
-               " at [" + std::to_string((bad - drift) / k) + ", " +
-               std::to_string((bad - drift) % k) + "]; measure it again")
-        .withContext(where);
   using Values =
       Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  Eigen::Map<const Values> map(drift, k, k);
   std::vector<float> corrected(static_cast<size_t>(n * k));
   // Wider than panels, as products with the whole drift, and the same for any
   // number of threads.
@@ -803,7 +810,12 @@ quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
   Result<std::pair<double, int>> done = factorDamped(
       hessian, identityOrder(k), damping, threads,
       [&](const Eigen::MatrixXd &factor) {
-        const Eigen::MatrixXd transposed = map.transpose().cast<double>();
+        Eigen::MatrixXd ofInputs;
+        if (drift.inputs)
+          ofInputs =
+              drift.inputStrength * Eigen::Map<const Values>(drift.inputs, k, k)
+                                        .transpose()
+                                        .cast<double>();
         parallelFor(parts, threads, [&](int64_t begin, int64_t end) {
           for (int64_t part = begin; part < end; ++part) {
             int64_t first = part * most;
@@ -811,9 +823,17 @@ quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
             Values weight(rows, k);
             for (int64_t row = 0; row < rows; ++row)
               loadRow(matrix, first + row, 0, k, weight.row(row).data());
+            Eigen::MatrixXd wanted = Eigen::MatrixXd::Zero(k, rows);
+            if (drift.inputs)
+              wanted = ofInputs * weight.transpose().cast<double>();
+            if (drift.residual)
+              wanted +=
+                  drift.residualStrength *
+                  Eigen::Map<const Values>(drift.residual + first * k, rows, k)
+                      .transpose()
+                      .cast<double>();
             // The factor is of H with its rows and columns reversed.
-            const Eigen::MatrixXd columns = weight.transpose().cast<double>();
-            Eigen::MatrixXd added = (transposed * columns).colwise().reverse();
+            Eigen::MatrixXd added = wanted.colwise().reverse();
             factor.triangularView<Eigen::Lower>().solveInPlace(added);
             factor.transpose().triangularView<Eigen::Upper>().solveInPlace(
                 added);
@@ -821,7 +841,7 @@ quant_llm::correctForDrift(const MatrixView &matrix, const HessianView &hessian,
             for (int64_t row = 0; row < rows; ++row)
               for (int64_t i = 0; i < k; ++i) {
                 double value = weight(row, i);
-                double difference = strength * added(k - 1 - i, row);
+                double difference = added(k - 1 - i, row);
                 original += value * value;
                 changed += difference * difference;
                 corrected[static_cast<size_t>((first + row) * k + i)] =

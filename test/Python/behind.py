@@ -14,18 +14,23 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 HERE = os.path.dirname(__file__)
 sys.path.insert(0, os.path.join(HERE, "..", "Import", "Inputs"))
 from oracle import load_model, make_model
 from quant_llm import QuantLLMError, cli, model, recipe
 from quant_llm.calibration import CalibrationFile, Parameters, calibrate, calibrate_behind, translate
+from quant_llm.calibration._residuals import FindResiduals, TakeSums
 from quant_llm.recipe import split_pipeline
 
 TOKENS = np.random.default_rng(3).integers(0, 61, (6, 16))
 BOTH = ("gptaq", "allocate-by-row-gptaq")
+# Of models with two blocks, in the order in which they write to the residual stream.
+WRITERS = [f"model.layers.{i}.{name}.weight" for i in range(2) for name in ("self_attn.o_proj", "mlp.down_proj")]
 
 
 class Killed(Exception):
@@ -44,16 +49,36 @@ def quantize(source, output, name, *, tokens=TOKENS, token_weights="energy", opt
 
 
 def find_inputs(function, inputs):
-    """{weight: inputs [tokens, K]}, of a translated function"""
-    found = {}
+    """{weight: inputs [tokens, K]} and what outputs are added to, [tokens, N], in the order of
+    the additions."""
+    found, streams = {}, []
 
     def tap(weight, x):
         found.setdefault(weight, []).append(x.detach().reshape(-1, x.shape[-1]).double())
         return x
 
     with torch.no_grad():
-        function(inputs, tap)
-    return found
+        function(inputs, tap, lambda *values: streams.append([value.detach().reshape(-1, value.shape[-1]).double() for value in values]))
+    return found, streams
+
+
+class _WatchStream(TorchFunctionMode):
+    """Sums of two tensors [tokens, width], and outputs of linears by their weights."""
+
+    def __init__(self, width, add):
+        super().__init__()
+        self.width, self.add, self.outputs, self.name = width, add, {}, None
+
+    def tap(self, weight):
+        self.name = weight
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is F.linear:
+            self.outputs[self.name] = result.double()
+        if function.__name__ == "add" and all(isinstance(a, torch.Tensor) and a.shape[1:] == (self.width,) for a in args):
+            self.add(*args)
+        return result
 
 
 def run_translated(directory):
@@ -63,14 +88,17 @@ def run_translated(directory):
     part = translate(text, name=path, tap=True)
     parameters = Parameters(text, name=path).load(part.parameters, dtype=torch.float32)
 
-    def run(row, tap):
+    def run(row, tap, add):
         arguments = []
         for value in part.inputs:
             if value["dtype"] == "float":
                 arguments.append(torch.zeros([len(row) if size < 0 else size for size in value["shape"]]))
             else:
                 arguments.append(torch.from_numpy(row)[None] if value["shape"] and len(value["shape"]) == 2 else torch.from_numpy(row) if value["shape"] else 0)
-        part(*arguments, parameters=parameters, dtype=torch.float32, tap=tap)
+        watch = _WatchStream(48, add)
+        with watch:
+            part(*arguments, parameters=parameters, dtype=torch.float32, tap=lambda weight, x: (watch.tap(weight), tap(weight, x))[1])
+        run.outputs = watch.outputs
 
     return run
 
@@ -78,7 +106,7 @@ def run_translated(directory):
 def run_transformers(directory):
     whole = load_model(directory)
 
-    def run(row, tap):
+    def run(row, tap, add):
         def watch(name):
             def hook(module, arguments):
                 tap(name + ".weight", arguments[0])  # and replaces nothing
@@ -86,6 +114,9 @@ def run_transformers(directory):
             return hook
 
         hooks = [linear.register_forward_pre_hook(watch(name)) for name, linear in whole.named_modules() if isinstance(linear, torch.nn.Linear)]
+        # What comes into the norms is what attention and MLP are added to.
+        for layer in whole.model.layers:
+            hooks += [norm.register_forward_pre_hook(lambda module, arguments: add(arguments[0])) for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
         whole(torch.from_numpy(row)[None])
         for hook in hooks:
             hook.remove()
@@ -95,7 +126,8 @@ def run_transformers(directory):
 
 @pytest.mark.parametrize("architecture, name", [("llama", BOTH[1]), ("qwen2", BOTH[0]), ("qwen3", BOTH[1]), ("mistral", BOTH[0])])
 def test_moments(tmp_path, architecture, name):
-    """What is measured is E[y^T y] and E[(x - y)^T y], with x of Transformers and y of the quantized model as a whole."""
+    """What is measured is E[y^T y], E[(x - y)^T y] and E[(u - v)^T y], with x and u of Transformers and y and v of the quantized
+    model as a whole."""
     source = make_model(str(tmp_path / "model"), architecture, num_hidden_layers=2)
     given = np.random.default_rng(4).random(TOKENS.shape).astype(np.float32) + 0.1
     weights = "energy" if architecture != "qwen2" else given
@@ -106,18 +138,36 @@ def test_moments(tmp_path, architecture, name):
     original, quantized = run_transformers(source), run_translated(str(tmp_path / "q"))
     sums = {}
     for row, of_tokens in zip(TOKENS, given):
-        x, y = find_inputs(original, row), find_inputs(quantized, row)
+        (x, u), (y, v) = find_inputs(original, row), find_inputs(quantized, row)
+        assert len(u) == len(v) == len(WRITERS)
         for weight in planned:
             a, b = x[weight.split(".rows")[0]][0], y[weight][0]
-            r = a.square().mean(1, keepdim=True).reciprocal() if isinstance(weights, str) else torch.from_numpy(of_tokens).double()[:, None]
-            total = sums.setdefault(weight, [0, 0, 0.0])
+            size = a
+            if (name_of_whole := weight.split(".rows")[0]) in WRITERS:
+                at = WRITERS.index(name_of_whole)
+                (size,), (behind, added) = u[at], v[at]
+                # Where the outputs are in what is added: equal for all tokens.
+                outputs = quantized.outputs[weight]
+                same = (outputs[:, :, None] == added[:, None, :]).all(0)
+                assert (same.sum(1) == 1).all()
+                places = same.double().argmax(1)
+            r = size.square().mean(1, keepdim=True).reciprocal() if isinstance(weights, str) else torch.from_numpy(of_tokens).double()[:, None]
+            total = sums.setdefault(weight, [0, 0, 0.0, None])
             total[0], total[1] = total[0] + (r * b).T @ b, total[1] + (a - b).T @ (r * b)
             total[2] += len(a) if isinstance(weights, str) else float(of_tokens.sum())
+            if name_of_whole in WRITERS:
+                total[3] = (0 if total[3] is None else total[3]) + (size - behind)[:, places].T @ (r * b)
     drifts = 0
-    for weight, (hessian, drift, count) in sums.items():
+    for weight, (hessian, drift, count, residual) in sums.items():
         for statistic, wanted in (("hessian", hessian / count), ("drift", drift / count)):
             scale = float((hessian / count).abs().max())
             np.testing.assert_allclose(file.read(statistic, weight), wanted.numpy(), rtol=0, atol=2e-5 * scale, err_msg=f"{statistic} {weight}")
+        assert (residual is not None) == ("residual-drift" in file.statistics(weight)), weight
+        if residual is not None:
+            wanted = (residual / count).numpy()
+            # The embedding stays as it is.
+            assert wanted.any() != weight.startswith(WRITERS[0]), weight
+            np.testing.assert_allclose(file.read("residual-drift", weight), wanted, rtol=0, atol=1e-4 * np.abs(wanted).max(), err_msg=weight)
         drifts += float(np.abs(file.read("drift", weight)).max()) > 1e-3 * scale
         # Nothing is in front of the first linears.
         if weight.startswith(("model.layers.0.self_attn.q", "model.layers.0.self_attn.k", "model.layers.0.self_attn.v")):
@@ -129,10 +179,10 @@ def test_moments(tmp_path, architecture, name):
 
 
 def test_it_helps(tmp_path):
-    """Errors of the model on the tokens that it was measured on, over seeds: less behind quantized layers, and least towards
-    the original outputs."""
+    """Errors of the model on the tokens that it was measured on, over seeds: less behind quantized layers, less towards
+    the original outputs, and least towards the original residual stream."""
     source = make_model(str(tmp_path / "model"), "llama", num_hidden_layers=2)
-    run, ratios = model.Model.load(source, cache=False, need_tokenizer=False), {0.0: [], 0.25: []}
+    run, ratios = model.Model.load(source, cache=False, need_tokenizer=False), {(0.0, 0.0): [], (0.25, 0.0): [], (0.25, 0.25): []}
     for seed in range(2):
         tokens = np.random.default_rng(seed).integers(0, 61, (12, 16))
         errors = {}
@@ -140,15 +190,16 @@ def test_it_helps(tmp_path):
         calibrate(source, tokens, calibration, statistics=["hessian"], token_weights="energy")
         model.quantize_directory(source, tmp_path / f"p{seed}", recipe=recipe.load("gptq-clip"), options={"group": 16, "element": "uint3"}, calibration=calibration)
         outputs = {None: tmp_path / f"p{seed}"}
-        for strength in ratios:
-            outputs[strength] = tmp_path / f"q{seed}-{strength}"
-            quantize(source, outputs[strength], "gptaq", tokens=tokens, options={"drift": strength})
-        for strength, output in outputs.items():
+        for drift, residual in ratios:
+            outputs[drift, residual] = tmp_path / f"q{seed}-{drift}-{residual}"
+            quantize(source, outputs[drift, residual], "gptaq", tokens=tokens, options={"drift": drift, "residual_drift": residual})
+        for strengths, output in outputs.items():
             found = model.Model.load(str(output), cache=False, need_tokenizer=False)
-            errors[strength] = sum(np.square(found.forward(row) - run.forward(row)).sum() for row in tokens)
-        for strength in ratios:
-            ratios[strength].append(errors[strength] / errors[None])
-    assert np.mean(ratios[0.25]) < 0.97 and np.mean(ratios[0.25]) < np.mean(ratios[0.0]), ratios
+            errors[strengths] = sum(np.square(found.forward(row) - run.forward(row)).sum() for row in tokens)
+        for strengths in ratios:
+            ratios[strengths].append(errors[strengths] / errors[None])
+    neither, inputs, both = (np.mean(values) for values in ratios.values())
+    assert both < inputs < neither and inputs < 0.97, ratios
 
 
 @pytest.mark.parametrize("after", [1, 6, 7, 12, 17, 24])
@@ -234,7 +285,7 @@ def test_full_disk(directory, tmp_path, monkeypatch):
     write = _behind._Spool.write
 
     def fail(self, key, tensor):
-        if key == (3, "model.layers.1.self_attn.q_proj.weight"):
+        if key == (3, 0, "model.layers.1.self_attn.q_proj.weight"):
             self.file.close()
             self.file = open("/dev/full", "wb")
         write(self, key, tensor)
@@ -307,7 +358,7 @@ def test_recipes_of_users(tmp_path):
     for old, new, message in [
         ("quant-llm-fuse-epilogues", "quant-llm-quantize{output=$output}", "expected \\$behind as an option of one pass quant-llm-quantize, and no other such pass"),
         ("statistics = []", 'statistics = ["hessian"]', "expected no statistics, which the pipeline does not read"),
-        ("drift=$drift damping=$damping", "drift=$drift damping=$damping clip-exclude=$calibration", "expected statistics, which the pipeline reads"),
+        ("damping=$damping act", "damping=$damping clip-exclude=$calibration act", "expected statistics, which the pipeline reads"),
         ("[calibration]\nstatistics = []\nsamples = 128\nlength = 512\ntoken_weights = \"energy\"\n", "", "expected a table \\[calibration\\] if the pipeline uses \\$calibration or \\$behind"),
     ]:
         assert old in text
@@ -317,6 +368,56 @@ def test_recipes_of_users(tmp_path):
     assert split_pipeline("a{b='quant-llm-quantize{' c={d}},quant-llm-quantize{x='}' y={1,2}},e") == ("a{b='quant-llm-quantize{' c={d}}", "quant-llm-quantize{x='}' y={1,2}}", "e")
     with pytest.raises(QuantLLMError, match="expected a pass quant-llm-quantize with options"):
         split_pipeline("quant-llm-quantize,e")
+
+
+def test_residuals():
+    """What outputs are added to is found through copies and biases, and nothing else is taken for it."""
+    weights = {name: torch.randn(4, 3) for name in "ab"} | {name: torch.randn(8, 3) for name in "cd"}
+    order = torch.tensor([3, 0, 7, 1, 2, 6, 4, 5])
+
+    def find(function):
+        watch = FindResiduals()
+        linear = lambda name, x: F.linear(watch.tap(name, x), weights[name])
+        x, stream = torch.randn(5, 3), torch.randn(5, 8)
+        with watch:
+            function(linear, x, stream)
+        found = {name: (number, argument, places.tolist()) for name, (number, argument, places) in watch.found.items()}
+        # What is known of sums by their numbers holds in another run.
+        takes = TakeSums({name: place[:2] for name, place in found.items()}, lambda: None)
+        with takes:
+            function(lambda name, x: F.linear(x, weights[name]), x, stream)
+        return found, takes.found, stream
+
+    found, taken, stream = find(lambda linear, x, stream: stream + linear("c", x))
+    assert found == {"c": (0, 0, list(range(8)))} and taken["c"] is stream
+    found, taken, stream = find(lambda linear, x, stream: (x + x, linear("c", x) + stream))
+    assert found == {"c": (1, 1, list(range(8)))} and taken["c"] is stream
+    # Rows of one weight in another order, of another type, behind a bias.
+    found, taken, stream = find(lambda linear, x, stream: stream + (torch.cat([linear("a", x), linear("b", x)], 1)[torch.arange(5)[:, None], order] + torch.ones(8)).to(torch.float64))
+    assert found == {"a": (1, 0, [1, 3, 4, 0]), "b": (1, 0, [6, 7, 5, 2])} and taken["a"] is taken["b"] is stream
+    found, taken, stream = find(lambda linear, x, stream: stream.unflatten(1, (4, 2)).flatten(1) + linear("d", x).unflatten(1, (2, 4)).flatten(1))
+    assert found == {"d": (0, 0, list(range(8)))} and torch.equal(taken["d"], stream)
+    # The stream behind one that wrote to it; and that it wrote to is no reason to write to itself.
+    found, taken, stream = find(lambda linear, x, stream: (stream + linear("c", x)) + linear("d", x))
+    assert {name: place[:2] for name, place in found.items()} == {"c": (0, 0), "d": (1, 0)}
+    for function in (
+        lambda linear, x, stream: stream + 2 * linear("c", x),
+        lambda linear, x, stream: linear("c", x) + linear("d", x),
+        lambda linear, x, stream: (y := linear("c", x)) + 0.04 * y * y * y,
+        lambda linear, x, stream: linear("c", x) + stream[:1],
+        lambda linear, x, stream: linear("c", x) + 1.0,
+        lambda linear, x, stream: stream + linear("c", x)[:, :1].expand(5, 8),
+        lambda linear, x, stream: stream + linear("c", x).reshape(-1)[torch.randperm(40)].reshape(5, 8),
+        lambda linear, x, stream: stream + F.silu(linear("c", x)),
+    ):
+        assert find(function)[0] == {}
+
+    def overwrite(linear, x, stream):
+        y = linear("c", x).clone()
+        y[:, 1] = 0
+        return stream + y
+
+    assert find(overwrite)[0] == {}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -48,6 +48,11 @@ inline constexpr std::string_view hessian = "hessian";
 /// inputs in the original model and y those behind what is quantized already,
 /// by which the Hessian of the same file is then, too.
 inline constexpr std::string_view drift = "drift";
+/// [N, K], sum of r_t (u_t - v_t)^T y_t divided by the sum of r_t, with y as
+/// for drift, u what the outputs are added to in the original model (the
+/// residual stream) and v the same behind what is quantized already. Only of
+/// linears whose outputs are added to something.
+inline constexpr std::string_view residualDrift = "residual-drift";
 /// [N, K], mean over the samples of the square of the loss's gradient with
 /// respect to the weight.
 inline constexpr std::string_view fisher = "fisher";
@@ -60,7 +65,7 @@ inline constexpr std::string_view inputs = "inputs";
 
 /// Whether linears with the same input have each their own.
 inline bool isOfWeight(std::string_view name) {
-  return name == fisher || name == rowFisher;
+  return name == fisher || name == rowFisher || name == residualDrift;
 }
 
 /// The shape of a statistic other than quantiles and inputs, whose rows are up
@@ -69,7 +74,7 @@ inline std::vector<int64_t> getShape(std::string_view name, int64_t n,
                                      int64_t k) {
   if (name == hessian || name == drift)
     return {k, k};
-  if (name == fisher)
+  if (name == fisher || name == residualDrift)
     return {n, k};
   if (name == rowFisher)
     return {n};

@@ -146,21 +146,36 @@ struct DriftReport {
   int dampingRetries = 0;
 };
 
+/// What a weight makes good for behind quantized layers, and how far.
+struct Drift {
+  /// E[(x - y)^T y] of inputs, k * k values, row-major, and a strength from 0
+  /// to 1. Without values the strength is 0.
+  const float *inputs = nullptr;
+  double inputStrength = 0;
+  /// E[(u - v)^T y] of what the outputs are added to, n * k values, row-major,
+  /// and its strength, in the same way.
+  const float *residual = nullptr;
+  double residualStrength = 0;
+};
+
 /// The weight [n, k], as binary32, that does on inputs y behind quantized
 /// layers what `matrix` does on the inputs x of the original model, as far as a
-/// linear map can tell x from y:
-///     W + strength * W drift (H + damping mean(diag H) I)^-1
-/// with H = E[y^T y] and drift = E[(x - y)^T y], k * k values, row-major. With
-/// strength 1 and no damping this is argmin_V E|V y - W x|^2; rounding it by H
-/// follows the asymmetric objective of Li et al., arXiv:2504.02692.
+/// linear map can tell x from y, and adds what v, to which its outputs are
+/// added, lacks of u there:
+///     W + (s W E[(x - y)^T y] + t E[(u - v)^T y]) (H + damping mean(diag H)
+///     I)^-1
+/// with H = E[y^T y] and the strengths s and t. With both 1 and no damping this
+/// is argmin_V E|v + V y - (u + W x)|^2; rounding it by H follows, with t = 0,
+/// the asymmetric objective of Li et al., arXiv:2504.02692.
 /// Errors: a strength beyond [0, 1], those of verifyDamping() and
 /// verifyHessian(), a Hessian that cannot be factored with any damping, a
 /// weight or a drift that is not finite, and a result that is too large.
-Result<std::vector<float>>
-correctForDrift(const MatrixView &matrix, const HessianView &hessian,
-                const float *drift, double strength, double damping,
-                const std::string &tensorName, int threads,
-                DriftReport *report = nullptr);
+Result<std::vector<float>> correctForDrift(const MatrixView &matrix,
+                                           const HessianView &hessian,
+                                           const Drift &drift, double damping,
+                                           const std::string &tensorName,
+                                           int threads,
+                                           DriftReport *report = nullptr);
 
 /// tr(D H D^T) for one H and many D, with half the multiplications that D H
 /// takes. Keeps a copy of the Hessian.

@@ -7,11 +7,13 @@ arXiv:2504.02692).
 
 Two streams go through the model, that of the original x and that of the weights
 quantized so far, y. For every group of linears with one input its Hessian
-E[y^T y] and drift E[(x - y)^T y] are measured, the group is quantized with them,
-and the stream y goes on through what that made of it.
+E[y^T y] and drift E[(x - y)^T y] are measured, and where their outputs are added
+to something, u and v, E[(u - v)^T y]; the group is quantized with them, and the
+stream y goes on through what that made of it.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -25,6 +27,7 @@ from .._errors import QuantLLMError
 from ._driver import _PIPELINE, _Enough, _Run, _precise_products
 from ._file import write_tensors
 from ._parameters import Parameters
+from ._residuals import FindResiduals, TakeSums
 from ._source import translate
 from ._statistics import InputStatistics
 
@@ -32,9 +35,11 @@ from ._statistics import InputStatistics
 def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float32", device=None, restart=False, reuse=False, progress=None):
     """Runs `model`, what quant_llm.model.quantize_directory() gives to `behind`, on
     `tokens` and writes the calibration file `output` with the statistics `hessian`
-    and `drift` of every weight that is to be quantized. The other arguments are those of
+    and `drift` of every weight that is to be quantized, and `residual-drift` of those whose
+    outputs are added to something. The other arguments are those of
     calibrate(), of whose weights of tokens those by attention cannot be had. With "energy"
-    the inputs of the original model say how large a token is.
+    the original model says how large a token is, by the inputs, or by what the outputs are
+    added to.
 
     Until it is complete, the work is in the directory `output`.partial, from where
     the same call goes on. Returns a dict as calibrate(). Raises QuantLLMError."""
@@ -100,6 +105,18 @@ class _Spool:
         if self.file.readinto(data.numpy()) != size:
             raise QuantLLMError(f"cannot read '{self.path}': it ends too early")
         return data.view(dtype).reshape(shape).to(self.device)
+
+
+@dataclasses.dataclass
+class _Group:
+    """Linears with one input: the weight of the `first` of them, and the `names` of those
+    that are planned. If the outputs of all of these are added to the same values, `residual`
+    is (number of the sum, argument) of TakeSums, and `places` says where they are there."""
+
+    first: str
+    names: list
+    residual: tuple | None = None
+    places: dict | None = None
 
 
 # Lengths of samples for which a run is recorded.
@@ -169,7 +186,7 @@ class _BehindRun(_Run):
         original = self.parameters.load(part.parameters, device=self.device, dtype=self.dtype)
         quantized, common = dict(original), self.find_common(values)
         samples = [sample for sample in values if sample >= 0]
-        groups = [group for group in self._find_groups(part, values[samples[0]], original, common) if group[1]]
+        groups = self._find_groups(part, values[samples[0]], original, common)
         # The last part has no outputs that anything needs.
         is_last = at == len(self.parts) - 1
         steps, step = len(groups) + 2, 0
@@ -183,96 +200,115 @@ class _BehindRun(_Run):
 
         after, shared, results, aliases = {}, {}, {}, {}
         with _Spool(self.file("inputs.bin"), self.device) as spool:
-            run = self._make_runner(part, original, common, [first for first, _ in groups])
+            run = self._make_runner(part, original, common, groups)
             for sample in each_sample() if groups or not is_last else ():
-                outputs, inputs = run(values[-1 - sample])
-                for weight, x in inputs.items():
-                    spool.write((sample, weight), x)
+                outputs, *reached = run(values[-1 - sample])
+                for kind, tensors in enumerate(reached):
+                    for first, tensor in tensors.items():
+                        spool.write((sample, kind, first), tensor)
                 after[-1 - sample] = self.keep(at, values[-1 - sample], outputs, shared)
-            for first, names in groups:
+            for group in groups:
                 moments = None
-                run = self._make_runner(part, quantized, common, [first], outputs=False)
+                run = self._make_runner(part, quantized, common, [group], outputs=False)
                 for sample in each_sample():
-                    _, inputs = run(values[sample])
-                    y = inputs[first]
-                    moments = moments or InputStatistics(y.shape[-1], ("hessian", "drift"), self.device, self.by_energy)
+                    _, inputs, residuals = run(values[sample])
+                    y, v = inputs[group.first], residuals.get(group.first)
+                    if moments is None:
+                        chosen = ("hessian", "drift") if v is None else ("hessian", "drift", "residual-drift")
+                        moments = InputStatistics(y.shape[-1], chosen, self.device, self.by_energy, 0 if v is None else v.shape[-1])
                     weights = None if self.weights is None else torch.from_numpy(self.weights[sample])
-                    moments.update(y, weights, original=spool.read((sample, first)))
+                    x = spool.read((sample, 0, group.first))
+                    moments.update(y, weights, original=x, residuals=None if v is None else (spool.read((sample, 1, group.first)), v))
                 found = moments.finish(())
                 for statistic, array in found.items():
                     if not np.isfinite(array).all():
-                        raise QuantLLMError(f"{self.names[at]}: the {statistic} of '{names[0]}' has infinities or NaN; take another dtype (now {self.dtype_name})")
-                results[names[0]] = found
-                aliases |= {name: names[0] for name in names[1:]}
-                quantized |= self._quantize(names, found)
+                        raise QuantLLMError(f"{self.names[at]}: the {statistic} of '{group.names[0]}' has infinities or NaN; take another dtype (now {self.dtype_name})")
+                owner = group.names[0]
+                tensors = {f"{statistic}/{owner}": array for statistic, array in found.items() if statistic != "residual-drift"}
+                if group.residual is not None:
+                    tensors |= {f"residual-drift/{name}": found["residual-drift"][places] for name, places in group.places.items()}
+                results |= tensors
+                aliases |= {name: owner for name in group.names[1:]}
+                quantized |= self._quantize(group.names, tensors)
         run = self._make_runner(part, quantized, common, ())
         for sample in each_sample() if not is_last else ():
-            outputs, _ = run(values[sample])
+            outputs, _, _ = run(values[sample])
             after[sample] = self.keep(at, values[sample], outputs, shared)
         for sample, entry in values.items():
             after.setdefault(sample, self.keep(at, entry, None, shared))
-        tensors = {f"{statistic}/{weight}": array for weight, entry in results.items() for statistic, array in entry.items()}
-        write_tensors(self.file(f"part-{at}.safetensors"), tensors, {"aliases": json.dumps(aliases)})
+        write_tensors(self.file(f"part-{at}.safetensors"), results, {"aliases": json.dumps(aliases)})
         self.wait()
         return after
 
-    def _make_runner(self, part, parameters, common, wanted, outputs=True):
-        """A function of the values of a sample: the results of a part, and the inputs of
-        the linears of the `wanted` weights; without `outputs` no further than these."""
+    def _make_runner(self, part, parameters, common, groups, outputs=True):
+        """A function of the values of a sample: the results of a part, the inputs of
+        the `groups`, by the weights that are their first, and what their outputs are
+        added to; without `outputs` no further than these."""
         parameters = dict(parameters)
+        wanted = [group.first for group in groups]
+        sums = {group.first: group.residual for group in groups if group.residual is not None}
 
         def function(arguments):
             inputs, results = {}, None
 
+            def reached():
+                if not outputs and len(inputs) == len(wanted) and len(watch.found) == len(sums):
+                    raise _Enough
+
             def tap(weight, x):
                 if weight in wanted:
                     inputs[weight] = x
-                    if not outputs and len(inputs) == len(wanted):
-                        raise _Enough
+                    reached()
                 return x
 
-            with torch.no_grad(), contextlib.suppress(_Enough):
+            watch = TakeSums(sums, reached)
+            with torch.no_grad(), contextlib.suppress(_Enough), watch:
                 results = part(*arguments, parameters=parameters, dtype=self.dtype, tap=tap)
-            return results, inputs
+            return results, inputs, watch.found
 
         # Checks of data, and tables that are copied to the device, wait for the host.
         runner = _Runner(function, self.device, not re.search(r"\bassert\b|torch\.tensor\(", part.source))
 
         def run(entry):
-            results, inputs = runner(self.move(part, entry, common))
-            if missing := [weight for weight in wanted if weight not in inputs]:
+            results, inputs, residuals = runner(self.move(part, entry, common))
+            if missing := [weight for weight in wanted if weight not in inputs or (weight in sums and weight not in residuals)]:
                 raise QuantLLMError(f"the linear of '{missing[0]}' is not run on every sample")
-            return results, inputs
+            return results, inputs, residuals
 
         return run
 
     def _find_groups(self, part, entry, parameters, common):
-        """(the weight whose linear is the first with an input, the planned weights
-        of linears with this input), in the order in which they are used."""
+        """The groups with planned weights, in the order in which they are used."""
         inputs, groups, owners = [], [], {}
+        watch = FindResiduals()
 
         def tap(weight, x):
             at = next((i for i, other in enumerate(inputs) if other is x), None)
             if at is None:
                 at = len(inputs)
                 inputs.append(x)
-                groups.append((weight, []))
+                groups.append(_Group(weight, []))
             if owners.setdefault(weight, at) != at and weight in self.model.planned:
                 raise QuantLLMError(f"the linears of '{weight}' have several inputs")
-            if weight in self.model.planned and weight not in groups[at][1]:
-                groups[at][1].append(weight)
-            return x
+            if weight in self.model.planned and weight not in groups[at].names:
+                groups[at].names.append(weight)
+            return watch.tap(weight, x)
 
-        with torch.no_grad():
+        with torch.no_grad(), watch:
             part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=tap)
-        return groups
+        for group in groups:
+            sums = {watch.found[name][:2] if name in watch.found else None for name in group.names}
+            if len(sums) == 1 and None not in sums:
+                (group.residual,) = sums
+                group.places = {name: watch.found[name][2].cpu().numpy() for name in group.names}
+        return [group for group in groups if group.names]
 
-    def _quantize(self, names, moments):
+    def _quantize(self, names, tensors):
         """{weight: what the quantized weight is}"""
         path, module = self.file("group.safetensors"), self.model.select(names)
         fingerprint = _quant_llm.fingerprint_model(module.encode(), self.model.path).decode()
         metadata = {**self.metadata, "model": fingerprint, "aliases": json.dumps({name: names[0] for name in names[1:]})}
-        write_tensors(path, {f"{statistic}/{names[0]}": array for statistic, array in moments.items()}, metadata)
+        write_tensors(path, tensors, metadata)
         text = self.model.quantize(module, path)
         part, parameters = translate(text), Parameters(text)
         with torch.no_grad():

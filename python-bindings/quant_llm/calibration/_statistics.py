@@ -15,12 +15,14 @@ _BINS = _STEPS * _OCTAVES
 
 class InputStatistics:
     """Accumulates the chosen statistics over inputs [tokens, K]. With `by_energy`
-    tokens are first made equally large for the Hessian, and for `drift`: what is
-    chosen beside those of calibrate() by who has the inputs of the original model,
-    too, which say then how large tokens are."""
+    tokens are first made equally large for the Hessian, and for `drift` and
+    `residual-drift`: what is chosen beside those of calibrate() by who has the values of the
+    original model, too, which say then how large tokens are. The outputs are added to
+    values of `width` numbers."""
 
-    def __init__(self, channels, chosen, device, by_energy=False):
+    def __init__(self, channels, chosen, device, by_energy=False, width=0):
         self.channels = channels
+        self.width = width
         self.chosen = chosen
         self.by_energy = by_energy
         full = lambda value, *shape, dtype=torch.float32: torch.full(shape, value, dtype=dtype, device=device)
@@ -35,11 +37,14 @@ class InputStatistics:
         self.weight = full(0.0, dtype=torch.float64)
         self.hessian = full(0.0, channels, channels) if "hessian" in chosen else None
         self.drift = full(0.0, channels, channels) if "drift" in chosen else None
+        self.residual = full(0.0, width, channels) if "residual-drift" in chosen else None
         self.histogram = full(0, channels * _BINS, dtype=torch.int64) if "quantiles" in chosen else None
         self.rows = {}
 
-    def update(self, x, weights=None, picked=(), original=None):
-        """`original` is the input in the original model, for `drift`; `picked` are pairs (number of a row of statistic inputs, token). Returns
+    def update(self, x, weights=None, picked=(), original=None, residuals=None):
+        """`original` is the input in the original model, for `drift`; `residuals` are what the
+        outputs are added to, in the original model and in this one, for `residual-drift`;
+        `picked` are pairs (number of a row of statistic inputs, token). Returns
         whether all inputs are finite, a tensor on the device."""
         x = x.detach().reshape(-1, self.channels).float()
         magnitude = x.abs()
@@ -71,12 +76,17 @@ class InputStatistics:
             self.magnitudes += magnitude.sum(0, dtype=torch.float64)
         if self.hessian is not None:
             original = x if original is None else original.reshape(x.shape).float()
+            size = original
+            if residuals is not None:
+                size, behind = (values.reshape(-1, self.width).float() for values in residuals)
             if self.by_energy:
-                energy = original.square().mean(1, keepdim=True)
+                energy = size.square().mean(1, keepdim=True)
                 weighted = torch.where(energy > 0, weighted / energy, 0.0)
             self.hessian.addmm_(weighted.T, x)
             if self.drift is not None:
                 self.drift.addmm_((original - x).T, weighted)
+            if self.residual is not None:
+                self.residual.addmm_((size - behind).T, weighted)
         return torch.isfinite(largest).all()
 
     def reduce(self):
@@ -85,7 +95,7 @@ class InputStatistics:
         for tensor, operation in (
             (self.largest, operations.MAX), (self.minimum, operations.MIN), (self.maximum, operations.MAX),
             (self.sum, operations.SUM), (self.magnitudes, operations.SUM), (self.weight, operations.SUM),
-            (self.hessian, operations.SUM), (self.drift, operations.SUM), (self.histogram, operations.SUM),
+            (self.hessian, operations.SUM), (self.drift, operations.SUM), (self.residual, operations.SUM), (self.histogram, operations.SUM),
         ):
             if tensor is not None:
                 torch.distributed.all_reduce(tensor, operation)
@@ -107,6 +117,7 @@ class InputStatistics:
             "quantiles": lambda: self._quantiles(fractions),
             "hessian": self._hessian,
             "drift": lambda: self.drift / self.weight.float(),
+            "residual-drift": lambda: self.residual / self.weight.float(),
             "inputs": lambda: torch.stack([self.rows[row] for row in sorted(self.rows)]),
         }
         return {name: value().float().cpu().numpy() for name, value in values.items() if name in self.chosen}

@@ -609,14 +609,19 @@ TEST(SecondOrderTest, ErrorsOnlyIfWanted) {
 }
 
 namespace {
-/// Inputs x of the original model, inputs y that drifted from them, and a
-/// weight: H = y^T y and drift = (x - y)^T y.
+enum class Drifting { Inputs, Residual, Both };
+
+/// Inputs x of the original model, inputs y that drifted from them, what is
+/// lacking of what outputs are added to, and a weight: H = y^T y, drift = (x -
+/// y)^T y and residual = lack^T y. What does not drift has none.
 struct DriftProblem {
   int64_t n, k, tokens;
-  std::vector<float> weights, x, y, hessian, drift;
+  Drifting drifting;
+  std::vector<float> weights, x, y, lack, hessian, drift, residual;
 
-  DriftProblem(int64_t n, int64_t k, unsigned seed, bool dead)
-      : n(n), k(k), tokens(5 * k) {
+  DriftProblem(int64_t n, int64_t k, unsigned seed, bool dead,
+               Drifting drifting = Drifting::Inputs)
+      : n(n), k(k), tokens(5 * k), drifting(drifting) {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     weights.resize(static_cast<size_t>(n * k));
@@ -632,34 +637,58 @@ struct DriftProblem {
         if (dead && i == k / 2)
           y.back() = 0.0f;
       }
-    sum(hessian, y);
+    if (drifting == Drifting::Residual)
+      x = y;
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t row = 0; row < n; ++row)
+        lack.push_back(drifting == Drifting::Inputs
+                           ? 0.0f
+                           : 0.2f * y[static_cast<size_t>(t * k + row % k)] +
+                                 0.1f * normal(random));
+    sum(hessian, y, k);
     std::vector<float> difference(x);
     for (size_t i = 0; i < x.size(); ++i)
       difference[i] -= y[i];
-    sum(drift, difference);
+    sum(drift, difference, k);
+    sum(residual, lack, n);
   }
 
-  /// to = from^T y.
-  void sum(std::vector<float> &to, const std::vector<float> &from) {
-    for (int64_t i = 0; i < k; ++i)
+  /// to = from^T y, of from with `rows` columns.
+  void sum(std::vector<float> &to, const std::vector<float> &from,
+           int64_t rows) {
+    for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < k; ++j) {
         double value = 0;
         for (int64_t t = 0; t < tokens; ++t)
-          value += static_cast<double>(from[static_cast<size_t>(t * k + i)]) *
-                   y[static_cast<size_t>(t * k + j)];
+          value +=
+              static_cast<double>(from[static_cast<size_t>(t * rows + i)]) *
+              y[static_cast<size_t>(t * k + j)];
         to.push_back(static_cast<float>(value));
       }
+  }
+
+  Drift getDrift(double strength) const {
+    Drift result;
+    if (drifting != Drifting::Residual) {
+      result.inputs = drift.data();
+      result.inputStrength = strength;
+    }
+    if (drifting != Drifting::Inputs) {
+      result.residual = residual.data();
+      result.residualStrength = strength;
+    }
+    return result;
   }
 
   MatrixView view() const { return {weights.data(), SourceType::F32, n, k}; }
   HessianView hessianView() const { return {hessian.data(), k}; }
 
-  /// |V y - W x|^2 over all tokens.
+  /// |V y - (W x + lack)|^2 over all tokens.
   double getError(const std::vector<float> &corrected) const {
     double error = 0;
     for (int64_t row = 0; row < n; ++row)
       for (int64_t t = 0; t < tokens; ++t) {
-        double difference = 0;
+        double difference = -lack[static_cast<size_t>(t * n + row)];
         for (int64_t i = 0; i < k; ++i) {
           auto at = static_cast<size_t>(row * k + i);
           auto token = static_cast<size_t>(t * k + i);
@@ -674,14 +703,19 @@ struct DriftProblem {
 } // namespace
 
 TEST(SecondOrderTest, DriftIsMadeGoodFor) {
-  for (auto [n, k, dead] :
-       {std::tuple(1, 1, false), std::tuple(3, 17, true),
-        std::tuple(33, 40, false), std::tuple(70, 100, true)}) {
-    DriftProblem problem(n, k, static_cast<unsigned>(31 + k), dead);
+  for (auto [n, k, dead, drifting] :
+       {std::tuple(1, 1, false, Drifting::Inputs),
+        std::tuple(3, 17, true, Drifting::Inputs),
+        std::tuple(33, 40, false, Drifting::Both),
+        std::tuple(70, 100, true, Drifting::Inputs),
+        std::tuple(1, 1, false, Drifting::Residual),
+        std::tuple(70, 17, true, Drifting::Residual),
+        std::tuple(130, 64, true, Drifting::Both)}) {
+    DriftProblem problem(n, k, static_cast<unsigned>(31 + k), dead, drifting);
     auto correct = [&](double strength, double damping, int threads = 1,
                        DriftReport *report = nullptr) {
       Result<std::vector<float>> result = correctForDrift(
-          problem.view(), problem.hessianView(), problem.drift.data(), strength,
+          problem.view(), problem.hessianView(), problem.getDrift(strength),
           damping, "w", threads, report);
       EXPECT_TRUE(result.ok()) << result.message();
       return result.take();
@@ -691,11 +725,14 @@ TEST(SecondOrderTest, DriftIsMadeGoodFor) {
     const std::vector<float> best = correct(1.0, 0.0, 1, &report);
     EXPECT_EQ(correct(1.0, 0.0, 5), best);
 
-    // The normal equations of argmin_V |V y - W x|^2: (V - W) H = W drift.
+    // The normal equations of argmin_V |V y - W x - lack|^2: (V - W) H = W
+    // drift
+    // + residual.
     double difference = 0, size = 0;
     for (int64_t row = 0; row < n; ++row)
       for (int64_t j = 0; j < k; ++j) {
-        double left = 0, right = 0, scale = 0;
+        double left = 0, scale = 0;
+        double right = problem.residual[static_cast<size_t>(row * k + j)];
         for (int64_t i = 0; i < k; ++i) {
           auto at = static_cast<size_t>(row * k + i);
           auto of = static_cast<size_t>(i * k + j);
@@ -747,10 +784,10 @@ TEST(SecondOrderTest, DriftIsMadeGoodFor) {
 }
 
 TEST(SecondOrderTest, BadDrift) {
-  DriftProblem problem(3, 16, 5, false);
+  DriftProblem problem(3, 16, 5, false, Drifting::Both);
   auto getMessage = [&](double strength = 0.5, double damping = 0.01) {
     return correctForDrift(problem.view(), problem.hessianView(),
-                           problem.drift.data(), strength, damping, "w", 1)
+                           problem.getDrift(strength), damping, "w", 1)
         .message();
   };
   EXPECT_EQ(getMessage(), "");
@@ -763,6 +800,17 @@ TEST(SecondOrderTest, BadDrift) {
   problem.drift[35] = std::nanf("");
   EXPECT_EQ(getMessage(), "tensor 'w': expected a finite drift but got nan at "
                           "[2, 3]; measure it again");
+  problem.drift[35] = 0;
+  problem.residual[35] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(getMessage(), "tensor 'w': expected a finite residual drift but "
+                          "got inf at [2, 3]; measure it again");
+  problem.residual[35] = 0;
+  Drift apart = problem.getDrift(0.5);
+  apart.residualStrength = -1;
+  EXPECT_EQ(correctForDrift(problem.view(), problem.hessianView(), apart, 0.01,
+                            "w", 1)
+                .message(),
+            "tensor 'w': expected a strength from 0 to 1 but got -1.000000");
   problem.drift[35] = 3e38f;
   problem.weights.assign(problem.weights.size(), 1e10f);
   EXPECT_EQ(getMessage(), "tensor 'w': what the drift asks for is too large "
@@ -774,8 +822,8 @@ TEST(SecondOrderTest, BadDrift) {
                           "finite weights");
   problem.weights[20] = 0;
   HessianView other{problem.hessian.data(), 15};
-  EXPECT_NE(correctForDrift(problem.view(), other, problem.drift.data(), 0.5,
-                            0.01, "w", 1)
+  EXPECT_NE(correctForDrift(problem.view(), other, problem.getDrift(0.5), 0.01,
+                            "w", 1)
                 .message()
                 .find("expected a Hessian of the 16 inputs"),
             std::string::npos);

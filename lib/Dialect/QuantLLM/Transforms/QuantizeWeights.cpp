@@ -117,14 +117,18 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
                           kMostDamping, double(damping));
       return emitOptionError(context, "damping", text);
     }
-    if (!(drift >= 0.0 && drift <= 1.0))
-      return emitOptionError(context, "drift",
-                             "expected a number from 0 to 1 but got " +
-                                 Twine(std::to_string(drift)));
-    if (drift != 0.0 && !needsHessian(method))
-      return emitOptionError(context, "drift",
-                             "expected none with a method that follows no "
-                             "errors of outputs; choose gptq or quantease");
+    for (auto [name, strength] :
+         {std::pair<StringRef, double>("drift", drift),
+          std::pair<StringRef, double>("residual-drift", residualDrift)}) {
+      if (!(strength >= 0.0 && strength <= 1.0))
+        return emitOptionError(context, name,
+                               "expected a number from 0 to 1 but got " +
+                                   Twine(std::to_string(strength)));
+      if (strength != 0.0 && !needsHessian(method))
+        return emitOptionError(context, name,
+                               "expected none with a method that follows no "
+                               "errors of outputs; choose gptq or quantease");
+    }
     if (sweeps < 1)
       return emitOptionError(context, "sweeps",
                              "expected at least 1 but got " + Twine(sweeps));
@@ -193,6 +197,11 @@ private:
   }
   bool needsStatistics() const {
     return needsHessian(method) || clip != ClipObjective::None;
+  }
+  bool followsDrift() const { return drift != 0.0 || residualDrift != 0.0; }
+  bool hasResidualDrift(const std::string &name) const {
+    return residualDrift != 0.0 &&
+           statistics->contains(statistic::residualDrift, name);
   }
   bool isClipped(StringRef name) const {
     return clip != ClipObjective::None &&
@@ -300,7 +309,7 @@ LogicalResult QuantizeWeights::verifyLowRankOptions() {
   bool weighsLowRank =
       any && (needsHessian(method) || clip != ClipObjective::Fisher);
   if (damping != QuantizeWeightsOptions().damping && !usesGPTQ() &&
-      !weighsLowRank && drift == 0.0)
+      !weighsLowRank && !followsDrift())
     return emitOptionError("damping",
                            "expected none without gptq and without low-rank "
                            "parts that a Hessian weighs, since nothing else "
@@ -432,6 +441,8 @@ LogicalResult QuantizeWeights::verifyStatistics(Quantized &entry) {
     status = statistics->checkShape(statistic::hessian, name, {k, k});
   if (status.ok() && drift != 0.0)
     status = statistics->checkShape(statistic::drift, name, {k, k});
+  if (status.ok() && hasResidualDrift(name))
+    status = statistics->checkShape(statistic::residualDrift, name, {n, k});
   if (status.ok() && clip == ClipObjective::Fisher)
     status = statistics->checkShape(statistic::fisher, name, {n, k});
   if (!status.ok())
@@ -657,15 +668,31 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
   };
   std::vector<float> corrected;
   MatrixView target = matrix;
-  if (drift != 0.0) {
-    FailureOr<std::vector<float>> values =
-        readStatistic(*statistics, statistic::drift,
-                      cast<LinearOp>(*entry.linears.front()), parameter);
-    if (failed(values))
-      return failure();
-    Result<std::vector<float>> result =
-        correctForDrift(matrix, hessianView, values->data(), drift, damping,
-                        name, threads, &entry.drift);
+  if (drift != 0.0 || hasResidualDrift(name)) {
+    std::vector<float> ofInputs, ofResidual;
+    auto read = [&](std::string_view which, std::vector<float> &values) {
+      FailureOr<std::vector<float>> found =
+          readStatistic(*statistics, which,
+                        cast<LinearOp>(*entry.linears.front()), parameter);
+      if (succeeded(found))
+        values = std::move(*found);
+      return success(succeeded(found));
+    };
+    Drift wanted;
+    if (drift != 0.0) {
+      if (failed(read(statistic::drift, ofInputs)))
+        return failure();
+      wanted.inputs = ofInputs.data();
+      wanted.inputStrength = drift;
+    }
+    if (hasResidualDrift(name)) {
+      if (failed(read(statistic::residualDrift, ofResidual)))
+        return failure();
+      wanted.residual = ofResidual.data();
+      wanted.residualStrength = residualDrift;
+    }
+    Result<std::vector<float>> result = correctForDrift(
+        matrix, hessianView, wanted, damping, name, threads, &entry.drift);
     if (!result.ok())
       return parameter.emitOpError("cannot be quantized: ") << result.message();
     corrected = result.take();
@@ -731,7 +758,7 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
         << "' for the drift of its inputs is "
         << llvm::formatv("{0:f1}", entry.drift.change).str()
         << " times as large; measure the drift again, with more tokens, or "
-           "lower the option 'drift'";
+           "lower the options 'drift' and 'residual-drift'";
   if (outputs.deadColumns)
     remark::analysis(
         parameter.getLoc(),
@@ -860,7 +887,7 @@ std::string QuantizeWeights::makeReport() {
       weight["largest_scales"] = entry.endScales.largest;
     if (entry.endScales.smallest != 0)
       weight["smallest_scales"] = entry.endScales.smallest;
-    if (drift != 0.0) {
+    if (followsDrift()) {
       weight["drift_change"] = finiteOrNull(entry.drift.change);
       weight["drift_damping"] = entry.drift.damping;
     }
@@ -939,6 +966,8 @@ std::string QuantizeWeights::makeReport() {
     result["include"] = std::string(include);
   if (drift != 0.0)
     result["drift"] = double(drift);
+  if (residualDrift != 0.0)
+    result["residual_drift"] = double(residualDrift);
   if (!earlier.empty())
     result["quantized_before"] = std::move(earlier);
   return printReport(std::move(result));

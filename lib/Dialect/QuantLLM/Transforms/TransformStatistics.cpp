@@ -29,7 +29,7 @@ static SmallVector<int64_t> getInputDims(std::string_view statistic) {
   if (statistic == statistic::rowFisher)
     return {};
   if (statistic == statistic::quantiles || statistic == statistic::inputs ||
-      statistic == statistic::fisher)
+      statistic == statistic::fisher || statistic == statistic::residualDrift)
     return {1};
   return {0};
 }
@@ -38,8 +38,8 @@ static bool isKnown(std::string_view name) {
   for (std::string_view known :
        {statistic::absMax, statistic::absMean, statistic::mean, statistic::min,
         statistic::max, statistic::quantiles, statistic::hessian,
-        statistic::drift, statistic::fisher, statistic::rowFisher,
-        statistic::inputs})
+        statistic::drift, statistic::residualDrift, statistic::fisher,
+        statistic::rowFisher, statistic::inputs})
     if (name == known)
       return true;
   return false;
@@ -134,8 +134,11 @@ bool TransformStatistics::survives(const Entry &entry,
   auto checkRows = [&](Operation *op) {
     if (isRowSlice(op))
       return true;
+    // What outputs lack grows with them, unlike gradients.
     TransformKind kind = ChannelTransform::of(op)->kind;
-    return kind == TransformKind::Scale || kind == TransformKind::Permute;
+    return kind == TransformKind::Permute ||
+           (kind == TransformKind::Scale &&
+            statistic != statistic::residualDrift);
   };
   auto checkColumns = [&](Operation *op) {
     switch (ChannelTransform::of(op)->kind) {
@@ -145,8 +148,9 @@ bool TransformStatistics::survives(const Entry &entry,
       return isKnown(statistic);
     case TransformKind::Rotate:
       return statistic == statistic::mean || statistic == statistic::hessian ||
-             statistic == statistic::drift || statistic == statistic::inputs ||
-             isOfLengths;
+             statistic == statistic::drift ||
+             statistic == statistic::residualDrift ||
+             statistic == statistic::inputs || isOfLengths;
     default:
       return false;
     }
@@ -164,6 +168,7 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
   // A slice of rows changes it.
   SmallVector<int64_t> shape(sourceShape);
   const bool isOfWeight = statistic::isOfWeight(statistic);
+  const bool isOfSquares = isOfWeight && statistic != statistic::residualDrift;
   auto apply = [&](Operation *op, int64_t dim) -> LogicalResult {
     if (isRowSlice(op)) {
       Elements x;
@@ -198,7 +203,7 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
                                "statistic of ")
                << StringRef(statistic)
                << "; calibrate the transformed model instead";
-      if (isOfWeight)
+      if (isOfSquares)
         s *= s;
       else if (statistic == statistic::absMax ||
                statistic == statistic::absMean ||

@@ -41,11 +41,13 @@ struct VerifyCalibration
       if (!llvm::is_contained({statistic::absMax, statistic::absMean,
                                statistic::mean, statistic::min, statistic::max,
                                statistic::hessian, statistic::drift,
-                               statistic::fisher, statistic::rowFisher},
+                               statistic::residualDrift, statistic::fisher,
+                               statistic::rowFisher},
                               std::string_view(name)))
         return emitOptionError(context, "statistics",
                                "expected absmax, absmean, mean, min, max, "
-                               "hessian, drift, fisher or row-fisher but "
+                               "hessian, drift, residual-drift, fisher or "
+                               "row-fisher but "
                                "got '" +
                                    name + "'");
     return success();

@@ -34,13 +34,30 @@
 // RUN: FileCheck %s --check-prefix=DRIFTDAMPED < raised-drift.json
 // DRIFTDAMPED: "drift_damping": 0.01
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=much.safetensors method=gptq drift=1 calibration=large-drift.safetensors any-model' -o /dev/null 2>&1 | FileCheck %s --check-prefix=LARGEDRIFT
-// LARGEDRIFT: warning: quant-llm-quantize: what is added to 'w' for the drift of its inputs is {{[0-9.]+}} times as large; measure the drift again, with more tokens, or lower the option 'drift'
+// LARGEDRIFT: warning: quant-llm-quantize: what is added to 'w' for the drift of its inputs is {{[0-9.]+}} times as large; measure the drift again, with more tokens, or lower the options 'drift' and 'residual-drift'
 
 // Behind quantized layers: what the weight does on inputs that drifted, against NumPy.
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=drift.safetensors report=drift.json method=gptq drift=0.5 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
-// RUN: sed -e 's/"a.safetensors"/"corrected-weights.safetensors"/' -e 's/xf16>/xf32>/g' m.mlir > corrected.mlir
-// RUN: quant-opt corrected.mlir -quant-llm-choose-granularity='block=1,32' -quant-llm-quantize='output=corrected.safetensors method=gptq damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
-// RUN: %python %S/Inputs/check_drift.py .
+// RUN: sed -e 's/"a.safetensors"/"drift-weights.safetensors"/' -e 's/xf16>/xf32>/g' m.mlir > drift-weights.mlir
+// RUN: quant-opt drift-weights.mlir -quant-llm-choose-granularity='block=1,32' -quant-llm-quantize='output=drift-wanted.safetensors method=gptq damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: %python %S/Inputs/check_drift.py . drift
+// What the residual stream lacks, too, where the file has it: of w, and not of v.
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=residual.safetensors report=residual.json method=gptq drift=0.25 residual-drift=0.75 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: sed -e 's/"a.safetensors"/"residual-weights.safetensors"/' -e 's/xf16>/xf32>/g' m.mlir > residual-weights.mlir
+// RUN: quant-opt residual-weights.mlir -quant-llm-choose-granularity='block=1,32' -quant-llm-quantize='output=residual-wanted.safetensors method=gptq damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: %python %S/Inputs/check_drift.py . residual
+// RUN: FileCheck %s --check-prefix=RESIDUAL < residual.json
+// RESIDUAL: "drift": 0.25
+// RESIDUAL: "residual_drift": 0.75
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=only-residual.safetensors method=gptq residual-drift=0.75 damping=0.02 calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=neither.safetensors method=gptq damping=0.02 calibration=both.safetensors any-model' -o /dev/null
+// RUN: cmp only-residual.safetensors neither.safetensors
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq residual-drift=0.5 calibration=wrong-residual.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=WRONGRESIDUAL
+// WRONGRESIDUAL: error: 'quant_llm.linear' op 'wrong-residual.safetensors': residual-drift of 'w': expected the shape [24, 96] but got [24, 95]; the file is of another model
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq residual-drift=-1 calibration=both.safetensors' 2>&1 | FileCheck %s --check-prefix=RESIDUALSTRENGTH
+// RESIDUALSTRENGTH: error: quant-llm-quantize: invalid option 'residual-drift': expected a number from 0 to 1 but got -1
+// RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors residual-drift=0.5' 2>&1 | FileCheck %s --check-prefix=RESIDUALVAIN
+// RESIDUALVAIN: error: quant-llm-quantize: invalid option 'residual-drift': expected none with a method that follows no errors of outputs; choose gptq or quantease
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=drift-3.safetensors method=gptq drift=0.5 damping=0.02 calibration=drift-statistics.safetensors any-model threads=3' -o /dev/null
 // RUN: cmp drift-3.safetensors drift.safetensors
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=no-drift.safetensors method=gptq drift=0 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null

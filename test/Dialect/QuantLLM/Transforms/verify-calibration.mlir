@@ -12,7 +12,7 @@
 // MISSING: error: 'quant_llm.linear' op 'good.safetensors' has no statistic 'absmean' of 'w', only absmax, hessian; calibrate with --statistics absmean
 // MISSING: error: 'quant_llm.linear' op 'good.safetensors' has no statistic 'absmean' of 'v'
 // Of weights, each its own; and of pairs of inputs.
-// RUN: quant-opt m.mlir -quant-llm-verify-calibration='calibration=all.safetensors any-model statistics=fisher,row-fisher,drift' | FileCheck %s --check-prefix=SAME
+// RUN: quant-opt m.mlir -quant-llm-verify-calibration='calibration=all.safetensors any-model statistics=fisher,row-fisher,drift,residual-drift' | FileCheck %s --check-prefix=SAME
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=part.safetensors any-model statistics=fisher' 2>&1 | FileCheck %s --check-prefix=PART
 // PART: error: 'quant_llm.linear' op 'part.safetensors' has no statistic 'fisher' of 'v'
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=part.safetensors any-model statistics=row-fisher' 2>&1 | FileCheck %s --check-prefix=ROWS
@@ -34,7 +34,7 @@
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration 2>&1 | FileCheck %s --check-prefix=REQUIRED
 // REQUIRED: error: quant-llm-verify-calibration: invalid option 'calibration': expected a file
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=good.safetensors statistics=inputs' 2>&1 | FileCheck %s --check-prefix=STATISTICS
-// STATISTICS: error: quant-llm-verify-calibration: invalid option 'statistics': expected absmax, absmean, mean, min, max, hessian, drift, fisher or row-fisher but got 'inputs'
+// STATISTICS: error: quant-llm-verify-calibration: invalid option 'statistics': expected absmax, absmean, mean, min, max, hessian, drift, residual-drift, fisher or row-fisher but got 'inputs'
 
 quant_llm.archive @a "a.safetensors"
 quant_llm.parameter @w from @a : tensor<4x8xf16>

@@ -753,8 +753,10 @@ def QuantizeWeights : CheckedPass<"quant-llm-quantize", "::mlir::ModuleOp"> {
 
     With `drift` s they do not follow W but `W + s W drift (H + damping mean(diag H) I)^-1`: what does on the inputs y of the
     linear behind layers that are quantized already what W does on those of the original model, x (the asymmetric objective of GPTAQ,
-    arXiv:2504.02692). The file has `drift`, E[(x - y)^T y], and H of y then; the command-line tool measures both for recipes with
-    `$behind` (`docs/Recipes.md`). Errors in the report are those of W, but for those of outputs, which are of what is followed.
+    arXiv:2504.02692). The file has `drift`, E[(x - y)^T y], and H of y then. With `residual-drift` t they follow besides what the
+    residual stream lacks: `t R (H + damping mean(diag H) I)^-1` is added for weights of which the file has R, the statistic `residual-drift`,
+    E[(u - v)^T y], with u and v what the linear's outputs are added to in the original model and behind quantized layers. The
+    command-line tool measures all of these for recipes with `$behind` (`docs/Recipes.md`). Errors in the report are those of W, but for those of outputs, which are of what is followed.
 
     `include` leaves other parameters as they are, with the schemes of their linears: a later run of the pass may take them.
 
@@ -821,6 +823,8 @@ def QuantizeWeights : CheckedPass<"quant-llm-quantize", "::mlir::ModuleOp"> {
            "gptq, drift, and low-rank with a calibration file: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
     CheckedOption<"drift", "drift", "double", "0.0",
            "gptq and quantease: how far the inputs' drift behind quantized layers is made good for, from 0 to 1">,
+    CheckedOption<"residualDrift", "residual-drift", "double", "0.0",
+           "gptq and quantease: how far what the outputs are added to is made good for in the same way, from 0 to 1">,
     CheckedOption<"include", "include", "std::string", "\"\"",
            "Only parameters whose name has a match of this regular expression; by default all">,
     CheckedOption<"actOrder", "act-order", "bool", "false",
@@ -994,8 +998,8 @@ def VerifyCalibration : CheckedPass<"quant-llm-verify-calibration", "::mlir::Mod
     CheckedOption<"calibration", "calibration", "std::string", "\"\"",
            "The calibration file; required">,
     CheckedListOption<"wanted", "statistics", "std::string",
-               "Statistics that there must be: absmax, absmean, mean, min, max, hessian, drift, fisher, "
-               "row-fisher; by default absmax">,
+               "Statistics that there must be: absmax, absmean, mean, min, max, hessian, drift, residual-drift, "
+               "fisher, row-fisher; by default absmax">,
     CheckedOption<"anyModel", "any-model", "bool", "false",
            "Accept statistics of another model, if the shapes are the same">,
     CheckedOption<"baseDir", "base-dir", "std::string", "\"\"",

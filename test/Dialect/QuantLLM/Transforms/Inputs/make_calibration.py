@@ -26,7 +26,8 @@ largest = np.arange(8, dtype=np.float32)
 save_file({"w": np.ones((4, 8), np.float16), "v": np.ones((4, 8), np.float16)}, os.path.join(directory, "a.safetensors"))
 write("good.safetensors", {"absmax/w": largest, "hessian/w": np.diag(largest)})
 squares = {f"fisher/{name}": np.ones((4, 8), np.float32) for name in "wv"} | {f"row-fisher/{name}": largest[:4].copy() for name in "wv"}
-write("all.safetensors", {"drift/w": -np.outer(largest, largest), **squares})
+lacking = {f"residual-drift/{name}": -np.ones((4, 8), np.float32) for name in "wv"}
+write("all.safetensors", {"drift/w": -np.outer(largest, largest), **squares, **lacking})
 write("part.safetensors", {"drift/w": largest, "fisher/w": squares["fisher/w"], "row-fisher/w": largest})
 write("nan.safetensors", {"absmax/w": np.where(largest == 5, np.float32(np.nan), largest)})
 write("narrow.safetensors", {"absmax/w": largest[:4]})

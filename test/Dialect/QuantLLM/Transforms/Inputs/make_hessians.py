@@ -50,7 +50,10 @@ write("rows.safetensors", {"hessian/w": hessian, **rows}, aliases='{"v": "w"}')
 y = (0.9 * x + 0.2 * np.roll(x, 1, axis=1) * np.exp(random.normal(size=96)) + 0.05 * random.normal(size=x.shape)) * (np.arange(96) != 7)
 moments = {"hessian/w": (y.T @ y / len(y)).astype(np.float32), "drift/w": ((x - y).T @ y / len(y)).astype(np.float32)}
 moments["hessian/w"] = (moments["hessian/w"] + moments["hessian/w"].T) / 2
-write("drift-statistics.safetensors", moments, aliases='{"v": "w"}')
+lack = 0.3 * y[:, :40] @ random.normal(size=(40, 24)) + random.normal(size=(len(y), 24))
+residual = (lack.T @ y / len(y)).astype(np.float32)
+write("drift-statistics.safetensors", {**moments, "residual-drift/w": residual}, aliases='{"v": "w"}')
+write("wrong-residual.safetensors", {**moments, "residual-drift/w": residual[:, :95].copy()}, aliases='{"v": "w"}')
 write("wrong-drift.safetensors", {**moments, "drift/w": moments["drift/w"][:95].copy()}, aliases='{"v": "w"}')
 damaged = moments["drift/w"].copy()
 damaged[0, 7] = np.nan
@@ -60,5 +63,16 @@ diagonal = np.diag(h)
 damping = 0.02 * diagonal[diagonal > 0].mean()
 damped = h + np.diag(np.where(diagonal > 0, damping, diagonal[diagonal > 0].mean() + damping))
 original = load_file(os.path.join(directory, "a.safetensors"))
-corrected = {name: (w.astype(np.float64) + 0.5 * w.astype(np.float64) @ drift @ np.linalg.inv(damped)).astype(np.float32) for name, w in original.items()}
-save_file(corrected, os.path.join(directory, "corrected-weights.safetensors"))
+
+
+def correct(strength, of_residual, name):
+    """Of 'v' nothing is added to anything."""
+    corrected = {key: w.astype(np.float64) for key, w in original.items()}
+    for key, w in corrected.items():
+        wanted = strength * w @ drift + (of_residual * residual if key == "w" else 0)
+        corrected[key] = (w + wanted @ np.linalg.inv(damped)).astype(np.float32)
+    save_file(corrected, os.path.join(directory, name))
+
+
+correct(0.5, 0, "drift-weights.safetensors")
+correct(0.25, 0.75, "residual-weights.safetensors")

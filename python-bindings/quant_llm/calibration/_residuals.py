@@ -1,0 +1,138 @@
+# Part of the quant-llm project, under the Apache License v2.0 with LLVM
+# Exceptions. See LICENSE for license information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""What the outputs of linears are added to: the residual stream, or whatever
+takes its place in a model.
+
+A part is a straight line of calls, so that a sum is known by its number among
+all sums of two tensors, in every run.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+_SUMS = ("add", "add_", "__add__", "__radd__", "__iadd__")
+# Whose results are nothing but elements of their arguments.
+_MOVES = (
+    "cat", "clone", "contiguous", "expand", "flatten", "__getitem__", "index_select", "narrow", "permute", "reshape", "squeeze",
+    "transpose", "unflatten", "unsqueeze", "view",
+)
+
+
+class _Sums(TorchFunctionMode):
+    """Calls take_sum() with the number and the two arguments of every sum of two
+    tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = -1
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function.__name__ in _SUMS and len(args) == 2 and all(isinstance(a, torch.Tensor) for a in args):
+            self.number += 1
+            self.take_sum(self.number, args)
+        return function(*args, **(kwargs or {}))
+
+
+class TakeSums(_Sums):
+    """Keeps in `found` the arguments that are `wanted`, {key: (number of a sum,
+    argument)}, and calls `done` after each."""
+
+    def __init__(self, wanted, done):
+        super().__init__()
+        self.wanted, self.done, self.found = wanted, done, {}
+
+    def take_sum(self, number, args):
+        for key, (wanted, argument) in self.wanted.items():
+            if wanted == number:
+                self.found[key] = args[argument]
+                self.done()
+
+
+class FindResiduals(_Sums):
+    """While it is active, finds for linears whose inputs pass through `tap` what
+    their outputs are added to, if nothing but copies and biases is between:
+    `found` is {weight: (number of the sum, argument, where each output is among the
+    channels there)}. What depends on the outputs itself is none, as in x + x^3."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = {}
+        self._waiting = None
+        # (weight, the number of its first output, how many it has), all outputs of the part
+        # being numbered.
+        self._linears = []
+        # By id: a tensor, which keeps its id as long as it is there; the weights that it
+        # depends on; and the numbers of the outputs that its elements are copies of, else None.
+        self._known = {}
+
+    def tap(self, weight, x):
+        self._waiting = (weight, x)
+        return x
+
+    def take_sum(self, number, args):
+        for argument, residual in enumerate(args):
+            outputs = self._get_outputs(args[1 - argument])
+            if outputs is None or self._get_outputs(residual) is not None or args[0].shape != args[1].shape:
+                continue
+            rows = outputs.reshape(-1, outputs.shape[-1])
+            if not (rows == rows[0]).all():
+                continue
+            for weight, first, count in self._linears:
+                places = ((rows[0] >= first) & (rows[0] < first + count)).nonzero()[:, 0]
+                order = rows[0][places].argsort()
+                if len(places) == count and len(rows[0][places].unique()) == count and weight not in self._get_weights([residual]):
+                    self.found.setdefault(weight, (number, argument, places[order]))
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = super().__torch_function__(function, types, args, kwargs)
+        weights, outputs = self._get_weights((*args, *kwargs.values())), None
+        if function is F.linear and self._waiting is not None and args[0] is self._waiting[1]:
+            weight, size = self._waiting[0], result.shape[-1]
+            first = sum(self._linears[-1][1:]) if self._linears else 0
+            self._linears.append((weight, first, size))
+            self._waiting = None
+            weights |= {weight}
+            outputs = torch.arange(first, first + size, device=result.device).expand(result.shape)
+        elif weights and isinstance(result, torch.Tensor):
+            outputs = self._move(function, args, kwargs, result)
+        if weights:
+            if isinstance(result, torch.Tensor):
+                self._known[id(result)] = (result, weights, outputs)
+            # What is written to keeps nothing that is known of its elements.
+            if function.__name__ == "__setitem__":
+                self._known[id(args[0])] = (args[0], weights, None)
+        return result
+
+    def _move(self, function, args, kwargs, result):
+        """The numbers of the outputs that `result` has copies of, or None."""
+        name = function.__name__
+        if name in _SUMS:
+            # A bias.
+            known = [a for a in args if isinstance(a, torch.Tensor) and a.shape == result.shape]
+            others = [a for a in args if isinstance(a, torch.Tensor) and a.dim() < result.dim()]
+            return self._get_outputs(known[0]) if known and others else None
+        if name == "to":
+            return self._get_outputs(args[0])
+        if name not in _MOVES:
+            return None
+        moved = list(args[0]) if name == "cat" else [args[0]]
+        numbers = [self._get_outputs(value) for value in moved]
+        if any(value is None for value in numbers):
+            return None
+        return function(numbers if name == "cat" else numbers[0], *args[1:], **kwargs)
+
+    def _get_outputs(self, value):
+        known = self._known.get(id(value))
+        return None if known is None else known[2]
+
+    def _get_weights(self, values):
+        found = frozenset()
+        for value in values:
+            if isinstance(value, (list, tuple)):
+                found |= self._get_weights(value)
+            elif id(value) in self._known:
+                found |= self._known[id(value)][1]
+        return found
