@@ -451,6 +451,9 @@ class PreparedModel:
         # What a run that is resumed, or whose file is given, must have in common with this one.
         method = {name: value for name, value in options.items() if name not in ("threads", "any_model")}
         step = split_pipeline(recipe.render(method, **dict.fromkeys(files, ""), behind=""))[1]
+        # Whether the statistic residual-drift is of use.
+        strength = re.search(r"[\s{]residual-drift=['\"]?([^\s'\"}]*)", step)
+        self.follows_residual = strength is not None and strength[1].strip("0.") != ""
         digest = lambda text: hashlib.sha256(text.encode()).hexdigest()
         self.identity = {"behind": digest(step), "schemes": digest(json.dumps(self.planned, sort_keys=True))}
 

@@ -124,14 +124,14 @@ def run_transformers(directory):
     return run
 
 
-@pytest.mark.parametrize("architecture, name", [("llama", BOTH[1]), ("qwen2", BOTH[0]), ("qwen3", BOTH[1]), ("mistral", BOTH[0])])
-def test_moments(tmp_path, architecture, name):
+@pytest.mark.parametrize("architecture, name, residual", [("llama", BOTH[1], 0.25), ("qwen2", BOTH[0], 1), ("qwen3", BOTH[1], 1e-3), ("mistral", BOTH[0], 0.0)])
+def test_moments(tmp_path, architecture, name, residual):
     """What is measured is E[y^T y], E[(x - y)^T y] and E[(u - v)^T y], with x and u of Transformers and y and v of the quantized
     model as a whole."""
     source = make_model(str(tmp_path / "model"), architecture, num_hidden_layers=2)
     given = np.random.default_rng(4).random(TOKENS.shape).astype(np.float32) + 0.1
     weights = "energy" if architecture != "qwen2" else given
-    report = quantize(source, tmp_path / "q", name, token_weights=weights)
+    report = quantize(source, tmp_path / "q", name, token_weights=weights, options={"residual_drift": residual})
     file = CalibrationFile(str(tmp_path / "q") + ".behind")
     planned = {weight["name"] for weight in report["weights"]}
     assert set(file.parameters) == planned and len({weight.split(".rows")[0] for weight in planned}) == 14
@@ -143,7 +143,8 @@ def test_moments(tmp_path, architecture, name):
         for weight in planned:
             a, b = x[weight.split(".rows")[0]][0], y[weight][0]
             size = a
-            if (name_of_whole := weight.split(".rows")[0]) in WRITERS:
+            name_of_whole = weight.split(".rows")[0]
+            if residual and name_of_whole in WRITERS:
                 at = WRITERS.index(name_of_whole)
                 (size,), (behind, added) = u[at], v[at]
                 # Where the outputs are in what is added: equal for all tokens.
@@ -155,16 +156,17 @@ def test_moments(tmp_path, architecture, name):
             total = sums.setdefault(weight, [0, 0, 0.0, None])
             total[0], total[1] = total[0] + (r * b).T @ b, total[1] + (a - b).T @ (r * b)
             total[2] += len(a) if isinstance(weights, str) else float(of_tokens.sum())
-            if name_of_whole in WRITERS:
+            if residual and name_of_whole in WRITERS:
                 total[3] = (0 if total[3] is None else total[3]) + (size - behind)[:, places].T @ (r * b)
     drifts = 0
-    for weight, (hessian, drift, count, residual) in sums.items():
+    assert sum(moments[3] is not None for moments in sums.values()) >= 4 * bool(residual)
+    for weight, (hessian, drift, count, lacking) in sums.items():
         for statistic, wanted in (("hessian", hessian / count), ("drift", drift / count)):
             scale = float((hessian / count).abs().max())
             np.testing.assert_allclose(file.read(statistic, weight), wanted.numpy(), rtol=0, atol=2e-5 * scale, err_msg=f"{statistic} {weight}")
-        assert (residual is not None) == ("residual-drift" in file.statistics(weight)), weight
-        if residual is not None:
-            wanted = (residual / count).numpy()
+        assert (lacking is not None) == ("residual-drift" in file.statistics(weight)), weight
+        if lacking is not None:
+            wanted = (lacking / count).numpy()
             # The embedding stays as it is.
             assert wanted.any() != weight.startswith(WRITERS[0]), weight
             np.testing.assert_allclose(file.read("residual-drift", weight), wanted, rtol=0, atol=1e-4 * np.abs(wanted).max(), err_msg=weight)

@@ -35,11 +35,11 @@ from ._statistics import InputStatistics
 def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float32", device=None, restart=False, reuse=False, progress=None):
     """Runs `model`, what quant_llm.model.quantize_directory() gives to `behind`, on
     `tokens` and writes the calibration file `output` with the statistics `hessian`
-    and `drift` of every weight that is to be quantized, and `residual-drift` of those whose
-    outputs are added to something. The other arguments are those of
+    and `drift` of every weight that is to be quantized, and if the recipe follows it
+    `residual-drift` of those whose outputs are added to something. The other arguments are those of
     calibrate(), of whose weights of tokens those by attention cannot be had. With "energy"
-    the original model says how large a token is, by the inputs, or by what the outputs are
-    added to.
+    the original model says how large a token is, by the inputs, or with `residual-drift` by what
+    the outputs are added to.
 
     Until it is complete, the work is in the directory `output`.partial, from where
     the same call goes on. Returns a dict as calibrate(). Raises QuantLLMError."""
@@ -296,7 +296,7 @@ class _BehindRun(_Run):
 
         with torch.no_grad(), watch:
             part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=tap)
-        for group in groups:
+        for group in groups if self.model.follows_residual else ():
             sums = {watch.found[name][:2] if name in watch.found else None for name in group.names}
             if len(sums) == 1 and None not in sums:
                 (group.residual,) = sums
