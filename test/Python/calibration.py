@@ -144,7 +144,7 @@ def test_weights_of_tokens_and_samples_of_any_length(directory, reference, tmp_p
 
 def test_types(directory, reference, tmp_path):
     for dtype, bound in (("float64", 2e-6), ("bfloat16", 0.1)):
-        calibrate(directory, TOKENS, tmp_path / dtype, statistics=["absmax"], dtype=dtype, device="cpu")
+        calibrate(directory, TOKENS, tmp_path / dtype, statistics="absmax", dtype=getattr(torch, dtype), device="cpu")
         name = "model.layers.1.mlp.gate_proj.weight"
         expected = reference[0][name].abs().amax(0).numpy()
         actual = CalibrationFile(tmp_path / dtype).read("absmax", name)
@@ -163,6 +163,8 @@ def test_replaced_parameters(directory, tmp_path):
         return {name: torch.zeros_like(read(name)) for name in linears if "o_proj" in name or "down_proj" in name}
 
     calibrate(directory, TOKENS, tmp_path / "c.safetensors", on_part=on_part, statistics=["absmax", "inputs"], inputs=1, device="cpu")
+    with pytest.raises(quant_llm.QuantLLMError, match=r"expected the shape \[\d+, \d+\] of what takes the place of 'model.layers.0.self_attn.q_proj.weight' but got \[3\]"):
+        calibrate(directory, TOKENS, tmp_path / "d", on_part=lambda linears, *_: {linears[0]: torch.zeros(3)} if linears else {}, device="cpu")
     assert [len(linears) for linears in seen] == [0, 7, 7, 1]
     # Without both, layer 1 sees the embedding.
     model = load_model(directory)

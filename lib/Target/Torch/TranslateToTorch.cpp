@@ -2051,6 +2051,8 @@ FailureOr<TorchSource> Translator::translate() {
                      std::to_string(options.lastBlock);
     break;
   }
+  if (reserved.contains(name))
+    name += "_1";
   source.functionName = name;
   source.text = finish();
   return std::move(source);

@@ -153,6 +153,7 @@ class _Run:
         self.by_energy = rule in (ENERGY, ATTENTION_ENERGY)
         self.by_attention = rule in (ATTENTION, ATTENTION_ENERGY)
         self.weights = check_token_weights(None if rule else token_weights, self.tokens)
+        statistics = (statistics,) if isinstance(statistics, str) else statistics
         self.statistics = tuple(s for s in STATISTICS if s in statistics)
         if unknown := sorted(set(statistics) - set(STATISTICS)):
             raise QuantLLMError(f"expected statistics among {', '.join(STATISTICS)} but got {', '.join(unknown)}")
@@ -160,6 +161,7 @@ class _Run:
             raise QuantLLMError("expected at least one statistic but got none")
         if self.by_energy and "hessian" not in self.statistics:
             raise QuantLLMError(f"the weights '{rule}' are for the statistic hessian, which is not among {', '.join(self.statistics)}")
+        dtype = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
         if dtype not in TYPES:
             raise QuantLLMError(f"expected a type among {', '.join(TYPES)} but got '{dtype}'")
         self.dtype_name, self.dtype = dtype, TYPES[dtype]
@@ -504,6 +506,8 @@ class _Run:
                 if unknown := sorted(set(replaced) - set(part.parameters)):
                     raise QuantLLMError(f"expected parameters of {name} but got {', '.join(unknown)}")
                 for key, tensor in replaced.items():
+                    if tensor.shape != parameters[key].shape:
+                        raise QuantLLMError(f"expected the shape {list(parameters[key].shape)} of what takes the place of '{key}' but got {list(tensor.shape)}")
                     parameters[key] = tensor.to(device=self.device, dtype=self.dtype)
                 for sample, entry in values.items():
                     with torch.no_grad():

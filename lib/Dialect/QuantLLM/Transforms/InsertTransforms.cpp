@@ -399,26 +399,49 @@ static std::optional<TransformSite> findQueryKey(Operation *contraction) {
   return site;
 }
 
-/// x + y of two tensors of one shape.
-static bool isAdd(Operation *op) {
-  if (isa<arith::AddFOp, linalg::AddOp>(op))
-    return isa<RankedTensorType>(op->getResult(0).getType());
+/// The x and y of x + y, two tensors of one shape, perhaps with parameters
+/// (a bias) besides; empty for anything else.
+static SmallVector<Value> getSummands(Operation *op) {
+  if (isa<arith::AddFOp, linalg::AddOp>(op)) {
+    SmallVector<Value> inputs = getInputs(op);
+    if (!isa<RankedTensorType>(op->getResult(0).getType()) ||
+        inputs.size() != 2 || inputs[0].getType() != inputs[1].getType())
+      return {};
+    return inputs;
+  }
   auto generic = dyn_cast<linalg::GenericOp>(op);
-  if (!generic || !isPointwise(op) || generic.getNumDpsInputs() != 2 ||
-      generic->getNumResults() != 1 ||
-      !llvm::all_of(generic.getIndexingMapsArray(),
-                    [](AffineMap map) { return map.isIdentity(); }))
-    return false;
-  Value yielded = generic.getBody()->getTerminator()->getOperand(0);
-  auto add = yielded.getDefiningOp<arith::AddFOp>();
-  return add && isa<BlockArgument>(add.getLhs()) &&
-         isa<BlockArgument>(add.getRhs()) && add.getLhs() != add.getRhs();
+  if (!generic || !isPointwise(op) || generic->getNumResults() != 1)
+    return {};
+  // Every input once.
+  llvm::SetVector<Value> added;
+  SmallVector<Value> pending{generic.getBody()->getTerminator()->getOperand(0)};
+  while (!pending.empty()) {
+    Value value = pending.pop_back_val();
+    if (auto add = value.getDefiningOp<arith::AddFOp>())
+      pending.append({add.getLhs(), add.getRhs()});
+    else if (!isa<BlockArgument>(value) || !added.insert(value))
+      return {};
+  }
+  SmallVector<Value> summands;
+  for (OpOperand *input : generic.getDpsInputOperands()) {
+    if (!added.contains(generic.getMatchingBlockArgument(input)))
+      return {};
+    if (isParameterLike(input->get()))
+      continue;
+    if (!generic.getMatchingIndexingMap(input).isIdentity())
+      return {};
+    summands.push_back(input->get());
+  }
+  if (added.size() != static_cast<size_t>(generic.getNumDpsInputs()) ||
+      summands.size() != 2 || summands[0].getType() != summands[1].getType())
+    return {};
+  return summands;
 }
 
 /// The start of a residual stream that `add` adds a linear's result to.
 static Value findStream(Operation *add) {
-  SmallVector<Value> inputs = getInputs(add);
-  if (inputs.size() != 2 || inputs[0].getType() != inputs[1].getType())
+  SmallVector<Value> inputs = getSummands(add);
+  if (inputs.empty())
     return {};
   // A linear, perhaps with a bias.
   auto isWriter = [](Value value) {
@@ -430,8 +453,7 @@ static Value findStream(Operation *add) {
        {std::pair(inputs[0], inputs[1]), std::pair(inputs[1], inputs[0])}) {
     if (!isWriter(update) || isWriter(stream))
       continue;
-    Operation *before = stream.getDefiningOp();
-    if (before && isAdd(before))
+    if (Operation *before = stream.getDefiningOp())
       if (Value start = findStream(before))
         return start;
     return stream;
@@ -449,9 +471,8 @@ quant_llm::findTransformSites(FunctionOpInterface function) {
       // Data of transforms are no part of the model.
       if (!isParameterLike(linear.getResult()))
         readers[linear.getInput()].push_back(linear);
-    } else if (isAdd(op)) {
-      if (Value stream = findStream(op))
-        streams.insert(stream);
+    } else if (Value stream = findStream(op)) {
+      streams.insert(stream);
     } else if (isContraction(op)) {
       std::optional<TransformSite> site = findQueryKey(op);
       if (site && rotatedKeys.insert(site->value))
