@@ -24,7 +24,6 @@
 #include "mlir/IR/Remarks.h"
 #include "llvm/ADT/EquivalenceClasses.h"
 #include "llvm/ADT/MapVector.h"
-#include "llvm/Support/Regex.h"
 
 namespace quant_llm {
 #define GEN_PASS_DEF_CHOOSEGRANULARITY
@@ -80,7 +79,7 @@ private:
   Scheme base;
   GranularityOptions granularity;
   // Shared, because a pass can be copied and a regular expression cannot.
-  std::shared_ptr<llvm::Regex> includeRegex, excludeRegex;
+  NamePattern included, excluded;
   llvm::MapVector<Operation *, Candidate> candidates;
   /// Linears that have a scheme already, or whose weights are no parameters.
   SmallVector<LinearOpInterface> others;
@@ -191,22 +190,8 @@ LogicalResult ChooseGranularity::parseOptions(MLIRContext *context) {
   granularity.statistic = statistic;
   granularity.aggregation = aggregation;
 
-  std::string message;
-  includeRegex.reset();
-  excludeRegex.reset();
-  if (!include.empty()) {
-    includeRegex = std::make_shared<llvm::Regex>(include);
-    if (!includeRegex->isValid(message))
-      return emitOptionError(context, "include")
-             << "'" << include << "' is no regular expression: " << message;
-  }
-  if (!exclude.empty()) {
-    excludeRegex = std::make_shared<llvm::Regex>(exclude);
-    if (!excludeRegex->isValid(message))
-      return emitOptionError(context, "exclude")
-             << "'" << exclude << "' is no regular expression: " << message;
-  }
-  return success();
+  return success(succeeded(setPattern(context, "include", include, included)) &&
+                 succeeded(setPattern(context, "exclude", exclude, excluded)));
 }
 
 void ChooseGranularity::collect() {
@@ -263,13 +248,13 @@ LogicalResult ChooseGranularity::choose(Candidate &candidate,
                                         ParameterArchives &archives) {
   ParameterOp parameter = candidate.parameter;
   StringRef name = parameter.getSymName();
-  if (includeRegex && !includeRegex->match(name)) {
+  if (included && !included.match(name)) {
     candidate.reason =
         "dense: the name does not match the include expression '" + include +
         "'";
     return success();
   }
-  if (excludeRegex && excludeRegex->match(name)) {
+  if (excluded && excluded.match(name)) {
     candidate.reason =
         "dense: the name matches the exclude expression '" + exclude + "'";
     return success();

@@ -21,7 +21,6 @@
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/JSON.h"
-#include "llvm/Support/Regex.h"
 
 #include <algorithm>
 #include <cmath>
@@ -75,7 +74,7 @@ private:
   LogicalResult writeReport();
 
   Scheme scheme;
-  std::shared_ptr<llvm::Regex> includeRegex, excludeRegex;
+  NamePattern included, excluded;
   // Of one run; passes are copied, these are not.
   std::shared_ptr<SymbolTableCollection> tables;
   std::shared_ptr<CalibrationFile> file;
@@ -180,24 +179,8 @@ LogicalResult QuantizeActivations::parseOptions(MLIRContext *context) {
                                   Type(Float32Type::get(context)), attribute))
     return failure();
 
-  std::string message;
-  includeRegex.reset();
-  excludeRegex.reset();
-  if (!include.empty()) {
-    includeRegex = std::make_shared<llvm::Regex>(include);
-    if (!includeRegex->isValid(message))
-      return emitOptionError(context, "include")
-             << "'" << std::string(include)
-             << "' is no regular expression: " << message;
-  }
-  if (!exclude.empty()) {
-    excludeRegex = std::make_shared<llvm::Regex>(exclude);
-    if (!excludeRegex->isValid(message))
-      return emitOptionError(context, "exclude")
-             << "'" << std::string(exclude)
-             << "' is no regular expression: " << message;
-  }
-  return success();
+  return success(succeeded(setPattern(context, "include", include, included)) &&
+                 succeeded(setPattern(context, "exclude", exclude, excluded)));
 }
 
 /// Why the input of a linear stays as it is; nothing if it is to be quantized.
@@ -211,13 +194,13 @@ QuantizeActivations::getReasonToSkip(LinearOpInterface linear,
     return "its input is quantized already";
   if (linear.getKernelsAttr())
     return "its GPU kernels are chosen already";
-  auto matches = [&](llvm::Regex &regex) {
+  auto matches = [&](const NamePattern &pattern) {
     return llvm::any_of(
-        names, [&](const std::string &name) { return regex.match(name); });
+        names, [&](const std::string &name) { return pattern.match(name); });
   };
-  if (includeRegex && !matches(*includeRegex))
+  if (included && !matches(included))
     return "not included";
-  if (excludeRegex && matches(*excludeRegex))
+  if (excluded && matches(excluded))
     return "excluded";
   return std::nullopt;
 }

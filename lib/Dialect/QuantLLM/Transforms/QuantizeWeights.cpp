@@ -33,7 +33,6 @@
 #include "llvm/Support/Format.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/Path.h"
-#include "llvm/Support/Regex.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <cmath>
@@ -136,14 +135,9 @@ struct QuantizeWeights : quant_llm::impl::QuantizeWeightsBase<QuantizeWeights> {
       return emitOptionError(context, "threads",
                              "expected at most " + Twine(kMostThreads) +
                                  " but got " + Twine(threads));
-    for (auto [name, pattern] :
-         {std::pair<const char *, StringRef>("include", include),
-          {"clip-exclude", clipExclude}})
-      if (std::string message;
-          !pattern.empty() && !llvm::Regex(pattern).isValid(message))
-        return emitOptionError(context, name,
-                               "'" + pattern +
-                                   "' is no regular expression: " + message);
+    if (failed(setPattern(context, "include", include, included)) ||
+        failed(setPattern(context, "clip-exclude", clipExclude, unclipped)))
+      return failure();
     if (lowRankSteps < 1)
       return emitOptionError(context, "low-rank-steps",
                              "expected at least 1 but got " +
@@ -204,11 +198,10 @@ private:
            statistics->contains(statistic::residualDrift, name);
   }
   bool isClipped(StringRef name) const {
-    return clip != ClipObjective::None &&
-           (clipExclude.empty() || !llvm::Regex(clipExclude).match(name));
+    return clip != ClipObjective::None && !(unclipped && unclipped.match(name));
   }
   bool isIncluded(StringRef name) const {
-    return include.empty() || llvm::Regex(include).match(name);
+    return !included || included.match(name);
   }
   LogicalResult run();
   LogicalResult collect();
@@ -233,6 +226,7 @@ private:
   int64_t numNegative = 0, numCounted = 0;
   SchemeAttr schemeWithoutSign;
   std::shared_ptr<const CalibrationFile> statistics;
+  NamePattern included, unclipped;
 };
 
 } // namespace

@@ -64,6 +64,18 @@ bool quant_llm::isOptionError(Diagnostic &diagnostic) {
       });
 }
 
+std::string NamePattern::set(StringRef text) {
+  regex.reset();
+  if (text.empty())
+    return "";
+  auto parsed = std::make_shared<const llvm::Regex>(text);
+  std::string message;
+  if (!parsed->isValid(message))
+    return ("'" + text + "' is no regular expression: " + message).str();
+  regex = std::move(parsed);
+  return "";
+}
+
 //===----------------------------------------------------------------------===//
 // Values
 //===----------------------------------------------------------------------===//

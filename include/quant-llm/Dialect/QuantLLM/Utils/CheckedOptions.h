@@ -22,9 +22,11 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassOptions.h"
 #include "mlir/Pass/PassRegistry.h"
+#include "llvm/Support/Regex.h"
 
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -127,6 +129,22 @@ struct CheckOption {
   }
 };
 
+/// The names that an option tells by a regular expression.
+class NamePattern {
+public:
+  /// False until one is given that is not empty.
+  explicit operator bool() const { return regex != nullptr; }
+  /// Whether a part of the name matches; there must be an expression.
+  bool match(llvm::StringRef name) const { return regex->match(name); }
+
+  /// Takes an expression, or none if the text is empty. Returns what is wrong
+  /// with it, or nothing.
+  std::string set(llvm::StringRef text);
+
+private:
+  std::shared_ptr<const llvm::Regex> regex;
+};
+
 /// A pass, such as an mlir::OperationPass, with checked options.
 template <typename PassT>
 class CheckedPass : public PassT {
@@ -154,6 +172,15 @@ protected:
                                            const llvm::Twine &message = "") {
     return quant_llm::emitOptionError(context, this->getArgument(), option,
                                       message);
+  }
+  /// Sets the pattern to the text of an option, or emits an error.
+  llvm::LogicalResult setPattern(mlir::MLIRContext *context,
+                                 llvm::StringRef option, llvm::StringRef text,
+                                 NamePattern &pattern) {
+    std::string fault = pattern.set(text);
+    if (fault.empty())
+      return llvm::success();
+    return emitOptionError(context, option, fault);
   }
   /// An error about an option that does not fit the operation of the pass.
   mlir::InFlightDiagnostic emitOptionError(llvm::StringRef option,
