@@ -53,8 +53,6 @@ def run_calibrate(arguments, read=None):
     """`read` returns what read_tokens() would; with it an output that this call wrote
     before is taken as it is."""
     torch = import_torch()
-    from tqdm import tqdm
-
     from .calibration import calibrate
     from .cli import say, show_warning
 
@@ -83,11 +81,21 @@ def run_calibrate(arguments, read=None):
         )
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
+    _warn_of_dead(report)
+    say(_describe(arguments.output, report))
+
+
+def _warn(message):
+    from tqdm import tqdm
+
+    tqdm.write(f"quant-llm: warning: {message}", file=sys.stderr)
+
+
+def _warn_of_dead(report):
     dead = report["dead"]
     if dead:
         shown = ", ".join(f"{name} {count}" for name, count in list(dead.items())[:4]) + (", ..." if len(dead) > 4 else "")
-        tqdm.write(f"quant-llm: warning: inputs that are 0 in every token: {shown}", file=sys.stderr)
-    say(_describe(arguments.output, report))
+        _warn(f"inputs that are 0 in every token: {shown}")
 
 
 def _describe(output, report):
@@ -104,6 +112,7 @@ def run_behind(settings, prepared, output, read):
 
     with Bar("quantizing behind quantized layers") as bar:
         report = calibrate_behind(prepared, read(), output, token_weights=settings.token_weights, dtype=settings.dtype, device=settings.device, reuse=True, progress=bar.show)
+    _warn_of_dead(report)
     say(_describe(output, report))
 
 
@@ -136,14 +145,25 @@ def read_tokens(arguments):
     if arguments.random_tokens:
 
         def tokens(vocabulary):
+            if vocabulary is None:
+                raise QuantLLMError("expected samples of tokens: the module does not say how large its vocabulary is")
             return random_tokens(vocabulary, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
 
         return tokens
     text = read_text(arguments.text)
-    tokens = _find_tokenizer(arguments.model).encode(text, special_tokens=False)
+    tokenizer = _find_tokenizer(arguments.model)
+    tokens = tokenizer.encode(text, special_tokens=False)
     if tokens.size == 0:
         raise QuantLLMError(f"'{arguments.text}': expected a text but it is empty")
-    return sample_tokens(tokens, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
+    rows = sample_tokens(tokens, samples=arguments.samples, length=arguments.length, seed=arguments.seed)
+
+    def sampled(vocabulary):
+        # Models have entries that no token needs, but not as many again.
+        if vocabulary and 2 * tokenizer.vocabulary_size < vocabulary:
+            _warn(f"the tokenizer has {tokenizer.vocabulary_size} tokens but the vocabulary of the model {vocabulary}; is it that of another model?")
+        return rows
+
+    return sampled
 
 
 class Bar:

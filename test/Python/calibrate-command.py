@@ -72,6 +72,11 @@ def test_tokenizer_of_another_model(tmp_path):
     status, out, error = run(str(model), "--text", TEXT, "--samples", "4", "--length", "64", "--device", "cpu", "-o", str(tmp_path / "c.safetensors"))
     assert status == 2 and "expected tokens in [0, 512), the vocabulary of the model, but got" in error and "the tokenizer is that of another model" in error, error
     assert os.listdir(tmp_path) == ["model"]
+    # Its tokens may all be known to a model with more of them, so that nothing else tells.
+    shutil.copytree(os.path.join(SHARED, "models", "TinyStories-656K"), tmp_path / "larger")
+    shutil.copy(os.path.join(MODEL, "tokenizer.json"), tmp_path / "larger")
+    status, out, error = run(str(tmp_path / "larger"), "--text", TEXT, "--samples", "2", "--length", "16", "--device", "cpu", "-o", str(tmp_path / "c.safetensors"))
+    assert status == 0 and "warning: the tokenizer has 512 tokens but the vocabulary of the model 2048; is it that of another model?" in error, error
 
 
 def test_errors(tmp_path):

@@ -360,8 +360,9 @@ def test_dead_inputs(directory, tmp_path):
         tensors["model.layers.0.input_layernorm.weight"][[3, 5]] = 0
 
     edit_tensors(dead, edit)
-    report = calibrate(dead, TOKENS, tmp_path / "c.safetensors", device="cpu")
-    assert report["dead"] == {"model.layers.0.self_attn.q_proj.weight": 2}
+    for statistics in (["absmax"], ["hessian"], ["absmax", "hessian"]):
+        report = calibrate(dead, TOKENS, tmp_path / "c.safetensors", statistics=statistics, device="cpu")
+        assert report["dead"] == {"model.layers.0.self_attn.q_proj.weight": 2}
 
 
 def expect(match, *arguments, **options):

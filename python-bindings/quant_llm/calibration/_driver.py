@@ -12,6 +12,7 @@ than a small share of the time, these values, from where a run that was killed g
 
 import collections
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -67,7 +68,7 @@ def calibrate(
 ):
     """Runs `model` (a directory of ours, of Hugging Face, or a GGUF file) on
     `tokens`, an array [samples, length] or a list of arrays, or a function that
-    makes them of the size of the vocabulary, and writes the calibration file
+    makes them of the size of the vocabulary (None if the module does not say it), and writes the calibration file
     `output`.
 
     `statistics` are among STATISTICS. `token_weights`, of the shape of the
@@ -143,8 +144,6 @@ class _Run:
         vocabulary = re.search(r"\bvocab_size = (\d+)", self.module)
         vocabulary = int(vocabulary[1]) if vocabulary else None
         if callable(tokens):
-            if vocabulary is None:
-                raise QuantLLMError("expected samples of tokens: the module does not say how large its vocabulary is")
             tokens = tokens(vocabulary)
         self.tokens = check_tokens(tokens, vocabulary)
         rule = token_weights if isinstance(token_weights, str) else None
@@ -614,6 +613,16 @@ class _Run:
     def join(self):
         """Writes the file from those of the parts; {weight: dead inputs}."""
         dead, tensors, aliases = {}, {}, {}
+
+        def read(path, key, entry):
+            array = read_tensor(path, entry)
+            statistic, _, weight = key.partition("/")
+            if statistic in ("absmax", "hessian"):
+                zeros = int(((np.diagonal(array) if statistic == "hessian" else array) == 0).sum())
+                if zeros:
+                    dead[weight] = zeros
+            return array
+
         for at in range(len(self.parts)):
             for path in (self.file(f"{name}-{at}.safetensors") for name in ("part", *(s for s in OF_WEIGHTS if s in self.statistics))):
                 if not os.path.exists(path):
@@ -621,11 +630,7 @@ class _Run:
                 entries, metadata = read_header(path)
                 aliases.update(json.loads(metadata.get("aliases", "{}")))
                 for key, entry in entries.items():
-                    tensors[key] = (entry.dtype, entry.shape, lambda path=path, entry=entry: read_tensor(path, entry))
-                    if key.startswith("absmax/"):
-                        zeros = int((read_tensor(path, entry) == 0).sum())
-                        if zeros:
-                            dead[key.partition("/")[2]] = zeros
+                    tensors[key] = (entry.dtype, entry.shape, functools.partial(read, path, key, entry))
         if not tensors:
             raise QuantLLMError("expected a model with linears whose weights are parameters but found none")
         metadata = dict(self.metadata)

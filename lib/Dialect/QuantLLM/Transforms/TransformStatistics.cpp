@@ -11,6 +11,7 @@
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 
 #include "mlir/IR/Remarks.h"
+#include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/JSON.h"
@@ -168,6 +169,7 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
   // A slice of rows changes it.
   SmallVector<int64_t> shape(sourceShape);
   const bool isOfWeight = statistic::isOfWeight(statistic);
+  llvm::SmallSetVector<int64_t, 4> unknown;
   const bool isOfSquares = isOfWeight && statistic != statistic::residualDrift;
   auto apply = [&](Operation *op, int64_t dim) -> LogicalResult {
     if (isRowSlice(op)) {
@@ -209,6 +211,11 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
                statistic == statistic::absMean ||
                statistic == statistic::quantiles)
         s = std::fabs(s);
+      // Of channels behind a gain of 0 nothing is known.
+      if (s == 0 && values[i] == 0 && !transform.inverse) {
+        unknown.insert(i / inner % shape[dim]);
+        continue;
+      }
       values[i] =
           static_cast<float>(transform.inverse ? values[i] * s : values[i] / s);
     }
@@ -222,6 +229,12 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
     for (Operation *op : entry.rows)
       if (failed(apply(op, 0)))
         return failure();
+  if (!unknown.empty() && warned.insert(entry.name).second)
+    LinearOp(entry.linear).emitWarning()
+        << passName << ": the scale in front of the inputs of '" << entry.name
+        << "' is 0 in " << unknown.size() << " channels (the first is "
+        << unknown.front() << "); what they are without it is not known, and "
+        << "counts as 0";
   for (float value : values)
     if (!std::isfinite(value))
       return LinearOp(entry.linear).emitOpError("the transformed statistic ")

@@ -20,6 +20,7 @@
 #include "quant-llm/Formats/CalibrationFile.h"
 
 #include "mlir/IR/BuiltinOps.h"
+#include "llvm/ADT/StringSet.h"
 
 #include <memory>
 #include <optional>
@@ -76,6 +77,8 @@ private:
   std::shared_ptr<const CalibrationFile> file;
   mlir::ModuleOp module;
   std::vector<Entry> entries;
+  /// Of whose inputs something is not known.
+  llvm::StringSet<> warned;
   std::optional<SafetensorsWriter> writer;
 };
 
