@@ -44,7 +44,7 @@ def quantize(source, output, name, *, tokens=TOKENS, token_weights="energy", opt
         if not os.path.exists(calibration):
             calibrate(source, TOKENS, calibration, statistics=loaded.calibration.statistics, token_weights="energy")
     values = {key: value for key, value in {"group": 16, "budget": 5.5, "element": "uint3"}.items() if key in loaded.options}
-    measure = lambda prepared: calibrate_behind(prepared, tokens, str(output) + ".behind", token_weights=token_weights, device="cpu", **behind)["output"]
+    measure = lambda prepared: calibrate_behind(prepared, tokens, str(output) + ".behind", **{"token_weights": token_weights, "device": "cpu", **behind})["output"]
     return model.quantize_directory(source, output, recipe=loaded, options={**values, **(options or {})}, calibration=calibration, behind=measure)
 
 
@@ -434,6 +434,23 @@ def test_recorded_runs():
         x = torch.randn(length, 64, device=device)
         assert torch.equal(recorded([x, 3])[0], plain([x, 3])[0])
     assert sum(record is not None for record in recorded.records.values()) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", BOTH)
+def test_devices(directory, tmp_path, name):
+    """The GPU, where launches are recorded, measures what the CPU does."""
+    files = []
+    for device in ("cpu", "cuda"):
+        quantize(directory, tmp_path / device, name, options={"residual_drift": 0.25}, device=device)
+        files.append(CalibrationFile(str(tmp_path / device) + ".behind"))
+    expected, found = files
+    assert set(expected.parameters) == set(found.parameters)
+    for weight in expected.parameters:
+        assert expected.statistics(weight) == found.statistics(weight)
+        for statistic in expected.statistics(weight):
+            value = expected.read(statistic, weight)
+            np.testing.assert_allclose(found.read(statistic, weight), value, rtol=0, atol=1e-3 * np.abs(value).max(), err_msg=f"{statistic} {weight}")
 
 
 def test_reuse(directory, tmp_path):

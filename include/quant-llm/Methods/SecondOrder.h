@@ -162,13 +162,12 @@ struct Drift {
 /// layers what `matrix` does on the inputs x of the original model, as far as a
 /// linear map can tell x from y, and adds what v, to which its outputs are
 /// added, lacks of u there:
-///     W + (s W E[(x - y)^T y] + t E[(u - v)^T y]) (H + damping mean(diag H)
-///     I)^-1
-/// with H = E[y^T y] and the strengths s and t. With both 1 and no damping this
-/// is argmin_V E|v + V y - (u + W x)|^2; rounding it by H follows, with t = 0,
-/// the asymmetric objective of Li et al., arXiv:2504.02692.
-/// Errors: a strength beyond [0, 1], those of verifyDamping() and
-/// verifyHessian(), a Hessian that cannot be factored with any damping, a
+///     W + (s W E[(x - y)^T y] + t E[(u - v)^T y]) (H + d I)^-1
+/// with H = E[y^T y], d = damping mean(diag H) and the strengths s and t. With
+/// both 1 and no damping this is argmin_V E|v + V y - (u + W x)|^2; rounding it
+/// by H follows, with t = 0, the asymmetric objective of Li et al.,
+/// arXiv:2504.02692. Errors: a strength beyond [0, 1], those of verifyDamping()
+/// and verifyHessian(), a Hessian that cannot be factored with any damping, a
 /// weight or a drift that is not finite, and a result that is too large.
 Result<std::vector<float>> correctForDrift(const MatrixView &matrix,
                                            const HessianView &hessian,

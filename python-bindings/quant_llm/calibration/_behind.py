@@ -213,9 +213,7 @@ class _BehindRun(_Run):
                 for sample in each_sample():
                     _, inputs, residuals = run(values[sample])
                     y, v = inputs[group.first], residuals.get(group.first)
-                    if moments is None:
-                        chosen = ("hessian", "drift") if v is None else ("hessian", "drift", "residual-drift")
-                        moments = InputStatistics(y.shape[-1], chosen, self.device, self.by_energy, 0 if v is None else v.shape[-1])
+                    moments = moments or InputStatistics(y.shape[-1], ("hessian", "drift"), self.device, self.by_energy, 0 if v is None else v.shape[-1])
                     weights = None if self.weights is None else torch.from_numpy(self.weights[sample])
                     x = spool.read((sample, 0, group.first))
                     moments.update(y, weights, original=x, residuals=None if v is None else (spool.read((sample, 1, group.first)), v))
@@ -294,9 +292,9 @@ class _BehindRun(_Run):
                 groups[at].names.append(weight)
             return watch.tap(weight, x)
 
-        with torch.no_grad(), watch:
+        with torch.no_grad(), watch if self.model.follows_residual else contextlib.nullcontext():
             part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=tap)
-        for group in groups if self.model.follows_residual else ():
+        for group in groups:
             sums = {watch.found[name][:2] if name in watch.found else None for name in group.names}
             if len(sums) == 1 and None not in sums:
                 (group.residual,) = sums

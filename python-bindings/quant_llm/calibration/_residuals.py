@@ -122,7 +122,8 @@ class FindResiduals(_Sums):
         numbers = [self._get_outputs(value) for value in moved]
         if any(value is None for value in numbers):
             return None
-        return function(numbers if name == "cat" else numbers[0], *args[1:], **kwargs)
+        moved = function(numbers if name == "cat" else numbers[0], *args[1:], **kwargs)
+        return moved if moved.shape == result.shape else None
 
     def _get_outputs(self, value):
         known = self._known.get(id(value))

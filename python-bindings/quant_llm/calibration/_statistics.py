@@ -14,16 +14,16 @@ _BINS = _STEPS * _OCTAVES
 
 
 class InputStatistics:
-    """Accumulates the chosen statistics over inputs [tokens, K]. With `by_energy`
-    tokens are first made equally large for the Hessian, and for `drift` and
-    `residual-drift`: what is chosen beside those of calibrate() by who has the values of the
-    original model, too, which say then how large tokens are. The outputs are added to
-    values of `width` numbers."""
+    """Accumulates the chosen statistics over inputs [tokens, K], and `residual-drift` with
+    a `width`, of the values that the outputs are added to. With `by_energy` tokens are first
+    made equally large for the Hessian, and for `drift` and `residual-drift`: what is measured
+    beside those of calibrate() by who has the values of the original model, too, which say
+    then how large tokens are."""
 
     def __init__(self, channels, chosen, device, by_energy=False, width=0):
         self.channels = channels
         self.width = width
-        self.chosen = chosen
+        self.chosen = (*chosen, "residual-drift") if width else tuple(chosen)
         self.by_energy = by_energy
         full = lambda value, *shape, dtype=torch.float32: torch.full(shape, value, dtype=dtype, device=device)
         # Only what is asked for: on a CPU a pass over the inputs is no small part of the
@@ -37,7 +37,7 @@ class InputStatistics:
         self.weight = full(0.0, dtype=torch.float64)
         self.hessian = full(0.0, channels, channels) if "hessian" in chosen else None
         self.drift = full(0.0, channels, channels) if "drift" in chosen else None
-        self.residual = full(0.0, width, channels) if "residual-drift" in chosen else None
+        self.residual = full(0.0, width, channels) if width else None
         self.histogram = full(0, channels * _BINS, dtype=torch.int64) if "quantiles" in chosen else None
         self.rows = {}
 

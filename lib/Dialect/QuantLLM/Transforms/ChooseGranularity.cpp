@@ -78,7 +78,6 @@ private:
 
   Scheme base;
   GranularityOptions granularity;
-  // Shared, because a pass can be copied and a regular expression cannot.
   NamePattern included, excluded;
   llvm::MapVector<Operation *, Candidate> candidates;
   /// Linears that have a scheme already, or whose weights are no parameters.

@@ -169,8 +169,8 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
   // A slice of rows changes it.
   SmallVector<int64_t> shape(sourceShape);
   const bool isOfWeight = statistic::isOfWeight(statistic);
-  llvm::SmallSetVector<int64_t, 4> unknown;
   const bool isOfSquares = isOfWeight && statistic != statistic::residualDrift;
+  llvm::SmallSetVector<int64_t, 4> unknown;
   auto apply = [&](Operation *op, int64_t dim) -> LogicalResult {
     if (isRowSlice(op)) {
       Elements x;

@@ -47,8 +47,7 @@ struct VerifyCalibration
         return emitOptionError(context, "statistics",
                                "expected absmax, absmean, mean, min, max, "
                                "hessian, drift, residual-drift, fisher or "
-                               "row-fisher but "
-                               "got '" +
+                               "row-fisher but got '" +
                                    name + "'");
     return success();
   }

@@ -142,6 +142,7 @@ public:
   std::string set(llvm::StringRef text);
 
 private:
+  // Shared, because a pass can be copied and a regular expression cannot.
   std::shared_ptr<const llvm::Regex> regex;
 };
 
