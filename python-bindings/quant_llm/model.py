@@ -32,7 +32,7 @@ from ._check import check_flag, check_handler, check_integer, check_number, chec
 from ._errors import Diagnostic, QuantLLMError
 from ._safetensors import read_header
 from ._scheme import parse_scheme
-from .recipe import Recipe, load as load_recipe, split_pipeline
+from .recipe import DIRECTORY as RECIPES, Recipe, load as load_recipe, split_pipeline
 from .runtime import Engine
 from .tokenizer import MissingTokenizerError, StreamDecoder, Tokenizer, check_special_tokens, find_end_tokens, load_tokenizer
 
@@ -501,7 +501,8 @@ def _check_recipe(recipe, options):
         pipeline = recipe.render(options, **_recipe_files("calibration.safetensors", "", ""), behind="behind.safetensors")
         _quant_llm.check_pipeline(f"builtin.module({pipeline})")
     except QuantLLMError as error:
-        raise QuantLLMError(f"the recipe '{recipe.name}' cannot be used: {error}", error.diagnostics) from None
+        where = "" if os.path.dirname(recipe.path) == RECIPES else f" of '{recipe.path}'"
+        raise QuantLLMError(f"the recipe '{recipe.name}'{where} cannot be used: {error}", error.diagnostics) from None
 
 
 def _check_calibration(recipe, calibration, diagnostic):

@@ -231,6 +231,8 @@ def _parse_option(name, entry):
     if kind not in _KINDS:
         raise QuantLLMError(f"{where}expected a default: a number, a text, true or false")
     for key in ("minimum", "maximum"):
+        if key in entry and kind not in (int, float):
+            raise QuantLLMError(f"{where}expected a number as default, as there is a {key}, but got {entry['default']!r}")
         if {kind, type(entry.get(key))} == {int, float}:
             words = ("an integer", "a number with a point") if kind is int else ("a number with a point", "an integer")
             default, value = entry["default"], entry[key]

@@ -9,6 +9,7 @@ that can be wrong with them, and tokens that count the same."""
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -256,6 +257,7 @@ def test_numbers_in_other_words(tmp_path, default, choices, values, rendered):
     ("report=$report", "report=$report calibration=$calibration", r"expected a table \[calibration\]"),
     ("quant-llm-quantize{", "$output{output=", "expected placeholders in values of options of passes only"),
     ("default = 4", "default = [4]", "options.bits: expected a default"),
+    ("default = 4", "default = '4'", "options.bits: expected a number as default, as there is a minimum, but got '4'"),
     ("default = 4", "default = 9", "options.bits: default: expected an integer from 2 up to 8"),
     ("default = 4", "default = 4.0", "options.bits: minimum: expected a number with a point, as the default 4.0 is one, but got 2, an integer; write both in one way"),
     ("minimum = 2", "minimum = 2.5", "options.bits: minimum: expected an integer, as the default 4 is one, but got 2.5, a number with a point; write both in one way"),
@@ -332,6 +334,10 @@ def test_wrong_calibration(directory, files, tmp_path):
         quantize("gptq", tmp_path / "few.safetensors")
     with pytest.raises(QuantLLMError, match="the recipe 'rtn' cannot be used: .*scale rule"):
         quantize("rtn", None, rule="best")
+    mine = str(tmp_path / "mine.toml")
+    shutil.copy(recipe.load("rtn").path, mine)
+    with pytest.raises(QuantLLMError, match="the recipe 'rtn' of '.*mine.toml' cannot be used: .*scale rule"):
+        quantize(mine, None, rule="best")
     other = make_model(str(tmp_path / "other"), "llama", num_hidden_layers=2)
     with pytest.raises(QuantLLMError, match="is of another model"):
         model.quantize_directory(other, tmp_path / "q", recipe=recipe.load("gptq"), options={"group": 16}, calibration=files[None])

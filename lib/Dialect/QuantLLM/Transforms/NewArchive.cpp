@@ -12,6 +12,7 @@
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
 
+#include <cstring>
 #include <filesystem>
 
 using namespace mlir;
@@ -203,6 +204,36 @@ LogicalResult NewArchive::append(StringRef name, const void *data,
   return success();
 }
 
+/// The index of the first element whose bits without the sign are above those of
+/// infinity.
+template <typename Bits>
+static std::optional<uint64_t> findNan(const TensorBuffer &buffer,
+                                       Bits infinity) {
+  for (uint64_t at = 0; at < buffer.bytes; at += sizeof(Bits)) {
+    Bits bits; // the buffer is not aligned
+    std::memcpy(&bits, buffer.data + at, sizeof(Bits));
+    if (static_cast<Bits>(bits << 1) > static_cast<Bits>(infinity << 1))
+      return at / sizeof(Bits);
+  }
+  return std::nullopt;
+}
+
+static std::optional<uint64_t> findNan(const TensorBuffer &buffer,
+                                       DType dtype) {
+  switch (dtype) {
+  case DType::F16:
+    return findNan<uint16_t>(buffer, 0x7c00);
+  case DType::BF16:
+    return findNan<uint16_t>(buffer, 0x7f80);
+  case DType::F32:
+    return findNan<uint32_t>(buffer, 0x7f800000);
+  case DType::F64:
+    return findNan<uint64_t>(buffer, 0x7ff0000000000000);
+  default: // no floats, or so narrow that they are codes of a weight
+    return std::nullopt;
+  }
+}
+
 LogicalResult NewArchive::append(
     const CopiedParameter &copy, ParameterArchives &archives,
     function_ref<LogicalResult(const std::string &, uint64_t)> advance) {
@@ -211,6 +242,11 @@ LogicalResult NewArchive::append(
     Result<TensorBuffer> buffer = loadTensor(info, /*alignment=*/1);
     if (!buffer.ok())
       return parameter.emitOpError("cannot be read: ") << buffer.message();
+    // Infinities may be meant, as in masks.
+    if (std::optional<uint64_t> at = findNan(*buffer, info.dtype))
+      return parameter.emitOpError("cannot be copied: tensor '")
+             << info.name << "' has nan at row " << *at / info.numColumns()
+             << ", column " << *at % info.numColumns() << "; expected numbers";
     // In pieces, so that a large tensor does not stay in memory as a whole.
     if (failed(append(name, buffer->data, buffer->bytes)))
       return failure();

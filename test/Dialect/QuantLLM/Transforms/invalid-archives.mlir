@@ -27,6 +27,59 @@ func.func @f(%x: tensor<1x512xf32>) -> tensor<1x32xf32> {
 
 // -----
 
+// What stays dense has to be numbers, too; infinities may be meant.
+quant_llm.archive @a "nan-dense-bf16.safetensors"
+quant_llm.parameter @w from @a : tensor<32x512xf16>
+// expected-error @below {{cannot be copied: tensor 'v' has nan at row 0, column 300; expected numbers}}
+quant_llm.parameter @v from @a : tensor<512xbf16>
+func.func @f(%x: tensor<1x512xf32>) -> (tensor<1x32xf32>, tensor<512xbf16>) {
+  %w = quant_llm.get_parameter @w : tensor<32x512xf16>
+  %v = quant_llm.get_parameter @v : tensor<512xbf16>
+  %0 = quant_llm.linear %x, %w : (tensor<1x512xf32>, tensor<32x512xf16>) -> tensor<1x32xf32>
+  return %0, %v : tensor<1x32xf32>, tensor<512xbf16>
+}
+
+// -----
+
+quant_llm.archive @a "nan-dense-f32.safetensors"
+quant_llm.parameter @w from @a : tensor<32x512xf16>
+// expected-error @below {{cannot be copied: tensor 'v' has nan at row 0, column 300; expected numbers}}
+quant_llm.parameter @v from @a : tensor<512xf32>
+func.func @f(%x: tensor<1x512xf32>) -> (tensor<1x32xf32>, tensor<512xf32>) {
+  %w = quant_llm.get_parameter @w : tensor<32x512xf16>
+  %v = quant_llm.get_parameter @v : tensor<512xf32>
+  %0 = quant_llm.linear %x, %w : (tensor<1x512xf32>, tensor<32x512xf16>) -> tensor<1x32xf32>
+  return %0, %v : tensor<1x32xf32>, tensor<512xf32>
+}
+
+// -----
+
+quant_llm.archive @a "nan-dense-f16.safetensors"
+quant_llm.parameter @w from @a : tensor<32x512xf16>
+// expected-error @below {{cannot be copied: tensor 'v' has nan at row 1, column 2; expected numbers}}
+quant_llm.parameter @v from @a : tensor<2x8xf16>
+func.func @f(%x: tensor<1x512xf32>) -> (tensor<1x32xf32>, tensor<2x8xf16>) {
+  %w = quant_llm.get_parameter @w : tensor<32x512xf16>
+  %v = quant_llm.get_parameter @v : tensor<2x8xf16>
+  %0 = quant_llm.linear %x, %w : (tensor<1x512xf32>, tensor<32x512xf16>) -> tensor<1x32xf32>
+  return %0, %v : tensor<1x32xf32>, tensor<2x8xf16>
+}
+
+// -----
+
+quant_llm.archive @a "nan-dense-f64.safetensors"
+quant_llm.parameter @w from @a : tensor<32x512xf16>
+// expected-error @below {{cannot be copied: tensor 'v' has nan at row 0, column 300; expected numbers}}
+quant_llm.parameter @v from @a : tensor<512xf64>
+func.func @f(%x: tensor<1x512xf32>) -> (tensor<1x32xf32>, tensor<512xf64>) {
+  %w = quant_llm.get_parameter @w : tensor<32x512xf16>
+  %v = quant_llm.get_parameter @v : tensor<512xf64>
+  %0 = quant_llm.linear %x, %w : (tensor<1x512xf32>, tensor<32x512xf16>) -> tensor<1x32xf32>
+  return %0, %v : tensor<1x32xf32>, tensor<512xf64>
+}
+
+// -----
+
 quant_llm.archive @a "other.safetensors"
 // expected-error @below {{expected tensor 'w' of type 'f16' in the archive but got F32}}
 quant_llm.parameter @w from @a : tensor<32x512xf16>

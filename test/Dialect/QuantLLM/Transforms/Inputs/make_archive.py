@@ -7,6 +7,7 @@ import json
 import os
 import sys
 
+import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -49,4 +50,9 @@ save_file({"w": bad}, os.path.join(directory, "nan.safetensors"))
 infinite = plain.copy()
 infinite[0, 511] = -np.inf
 save_file({"w": infinite}, os.path.join(directory, "inf.safetensors"))
+# Parameters that stay dense: an infinity may be meant.
+vector = np.zeros(512, np.float32)
+vector[3], vector[300] = np.inf, np.nan
+for name, v in (("f32", vector), ("bf16", vector.astype(ml_dtypes.bfloat16)), ("f16", np.stack([vector[:8], vector[298:306]]).astype(np.float16)), ("f64", vector.astype(np.float64))):
+    save_file({"w": plain, "v": v}, os.path.join(directory, f"nan-dense-{name}.safetensors"))
 save_file({"w": plain.astype(np.float32), "v": plain[:, :500].copy()}, os.path.join(directory, "other.safetensors"))
