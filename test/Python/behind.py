@@ -411,6 +411,8 @@ def test_residuals():
         lambda linear, x, stream: stream + linear("c", x)[:, :1].expand(5, 8),
         lambda linear, x, stream: stream + linear("c", x).reshape(-1)[torch.randperm(40)].reshape(5, 8),
         lambda linear, x, stream: stream + F.silu(linear("c", x)),
+        lambda linear, x, stream: torch.add(stream, linear("c", x), alpha=2),
+        lambda linear, x, stream: (y := linear("c", x)) + torch.cat([half * half for half in y.chunk(2, 1)], 1),
     ):
         assert find(function)[0] == {}
 

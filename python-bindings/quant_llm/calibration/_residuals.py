@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-_SUMS = ("add", "add_", "__add__", "__radd__", "__iadd__")
+_SUMS = ("add", "__add__", "__radd__")
 # Whose results are nothing but elements of their arguments.
 _MOVES = (
     "cat", "clone", "contiguous", "expand", "flatten", "__getitem__", "index_select", "narrow", "permute", "reshape", "squeeze",
@@ -29,7 +29,7 @@ class _Sums(TorchFunctionMode):
         self.number = -1
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function.__name__ in _SUMS and len(args) == 2 and all(isinstance(a, torch.Tensor) for a in args):
+        if function.__name__ in _SUMS and len(args) == 2 and not kwargs and all(isinstance(a, torch.Tensor) for a in args):
             self.number += 1
             self.take_sum(self.number, args)
         return function(*args, **(kwargs or {}))
@@ -99,8 +99,8 @@ class FindResiduals(_Sums):
         elif weights and isinstance(result, torch.Tensor):
             outputs = self._move(function, args, kwargs, result)
         if weights:
-            if isinstance(result, torch.Tensor):
-                self._known[id(result)] = (result, weights, outputs)
+            for value in (result,) if isinstance(result, torch.Tensor) else result if isinstance(result, (list, tuple)) else ():
+                self._known[id(value)] = (value, weights, outputs)
             # What is written to keeps nothing that is known of its elements.
             if function.__name__ == "__setitem__":
                 self._known[id(args[0])] = (args[0], weights, None)

@@ -477,6 +477,14 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
       ok = false;
     }
   }
+  if (residualDrift != 0.0 && statistics && !quantized.empty() &&
+      llvm::none_of(quantized, [&](auto &entry) {
+        return hasResidualDrift(entry.second.parameter.getSymName().str());
+      }))
+    getOperation().emitWarning()
+        << kPassName << ": the option 'residual-drift' changes nothing, because "
+        << "'" << calibration << "' has the statistic residual-drift of no "
+        << "weight that is quantized";
   for (auto parameter : getOperation().getOps<ParameterOp>()) {
     auto entry = quantized.find(parameter);
     if (entry != quantized.end() && !entry->second.keepOld)

@@ -42,14 +42,16 @@
 // RUN: quant-opt drift-weights.mlir -quant-llm-choose-granularity='block=1,32' -quant-llm-quantize='output=drift-wanted.safetensors method=gptq damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
 // RUN: %python %S/Inputs/check_drift.py . drift
 // What the residual stream lacks, too, where the file has it: of w, and not of v.
-// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=residual.safetensors report=residual.json method=gptq drift=0.25 residual-drift=0.75 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=residual.safetensors report=residual.json method=gptq drift=0.25 residual-drift=0.75 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null 2>&1 | FileCheck %s --check-prefix=NOWARNING --allow-empty
+// NOWARNING-NOT: warning:
 // RUN: sed -e 's/"a.safetensors"/"residual-weights.safetensors"/' -e 's/xf16>/xf32>/g' m.mlir > residual-weights.mlir
 // RUN: quant-opt residual-weights.mlir -quant-llm-choose-granularity='block=1,32' -quant-llm-quantize='output=residual-wanted.safetensors method=gptq damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
 // RUN: %python %S/Inputs/check_drift.py . residual
 // RUN: FileCheck %s --check-prefix=RESIDUAL < residual.json
 // RESIDUAL: "drift": 0.25
 // RESIDUAL: "residual_drift": 0.75
-// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=only-residual.safetensors method=gptq residual-drift=0.75 damping=0.02 calibration=both.safetensors any-model' -o /dev/null
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=only-residual.safetensors method=gptq residual-drift=0.75 damping=0.02 calibration=both.safetensors any-model' -o /dev/null 2>&1 | FileCheck %s --check-prefix=NORESIDUAL
+// NORESIDUAL: warning: quant-llm-quantize: the option 'residual-drift' changes nothing, because 'both.safetensors' has the statistic residual-drift of no weight that is quantized
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=neither.safetensors method=gptq damping=0.02 calibration=both.safetensors any-model' -o /dev/null
 // RUN: cmp only-residual.safetensors neither.safetensors
 // RUN: not quant-opt chosen.mlir -quant-llm-quantize='output=never.safetensors method=gptq residual-drift=0.5 calibration=wrong-residual.safetensors any-model' 2>&1 | FileCheck %s --check-prefix=WRONGRESIDUAL
