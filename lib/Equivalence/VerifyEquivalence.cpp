@@ -9,6 +9,7 @@
 #include "quant-llm/Equivalence/Passes.h"
 
 #include "quant-llm/Dialect/QuantLLM/IR/QuantLLM.h"
+#include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 #include "quant-llm/Dialect/QuantLLM/Transforms/Passes.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/OutputFile.h"
 #include "quant-llm/Dialect/QuantLLM/Utils/ParameterArchives.h"
@@ -23,6 +24,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Remarks.h"
+#include "mlir/Interfaces/DestinationStyleOpInterface.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Support/FileUtilities.h"
@@ -88,18 +90,56 @@ static SmallVector<int64_t> getStates(func::FuncOp function) {
   return states;
 }
 
+/// The first extent of a tensor, if dynamic ones of arguments are `extent`;
+/// nothing if that is not told by ops that keep it.
+static std::optional<int64_t> findRows(Value tensor, int64_t extent) {
+  while (true) {
+    auto type = dyn_cast<RankedTensorType>(tensor.getType());
+    if (!type || type.getRank() == 0)
+      return std::nullopt;
+    if (!type.isDynamicDim(0))
+      return type.getDimSize(0);
+    if (auto argument = dyn_cast<BlockArgument>(tensor)) {
+      if (isa<func::FuncOp>(argument.getOwner()->getParentOp()))
+        return extent;
+      return std::nullopt;
+    }
+    Operation *op = tensor.getDefiningOp();
+    if (auto linear = dyn_cast<LinearOpInterface>(op)) {
+      tensor = linear.getInput();
+    } else if (auto init = dyn_cast<DestinationStyleOpInterface>(op)) {
+      tensor = init.getTiedOpOperand(cast<OpResult>(tensor))->get();
+    } else if (auto empty = dyn_cast<tensor::EmptyOp>(op)) {
+      auto dim = empty.getDynamicSize(0).getDefiningOp<tensor::DimOp>();
+      if (!dim || dim.getConstantIndex() != 0)
+        return std::nullopt;
+      tensor = dim.getSource();
+    } else if (op->hasTrait<OpTrait::Elementwise>() ||
+               ChannelTransform::of(op) ||
+               isa<tensor::CastOp, QuantizeActivationOp>(op)) {
+      auto isTensor = [](Value operand) {
+        return isa<RankedTensorType>(operand.getType());
+      };
+      tensor = *llvm::find_if(op->getOperands(), isTensor);
+    } else {
+      return std::nullopt;
+    }
+  }
+}
+
 /// Arguments that are offsets of experts, and the number of tokens, which they
-/// end with; `extent` if the type does not tell it.
-static llvm::DenseMap<int64_t, int64_t> getOffsets(func::FuncOp function,
-                                                   int64_t extent) {
-  llvm::DenseMap<int64_t, int64_t> tokens;
+/// end with, if that can be told.
+static llvm::DenseMap<int64_t, std::optional<int64_t>>
+getOffsets(func::FuncOp function, int64_t extent) {
+  llvm::DenseMap<int64_t, std::optional<int64_t>> tokens;
   function.walk([&](GroupedLinearOp linear) {
     auto offsets = dyn_cast<BlockArgument>(linear.getOffsets());
     if (!offsets || offsets.getOwner() != &function.getBody().front())
       return;
-    auto type = cast<RankedTensorType>(linear.getInput().getType());
-    tokens.try_emplace(offsets.getArgNumber(),
-                       type.isDynamicDim(0) ? extent : type.getDimSize(0));
+    std::optional<int64_t> rows = findRows(linear.getInput(), extent);
+    auto [entry, isNew] = tokens.try_emplace(offsets.getArgNumber(), rows);
+    if (!isNew && entry->second != rows)
+      entry->second = std::nullopt;
   });
   return tokens;
 }
@@ -277,7 +317,8 @@ VerifyEquivalence::makeArguments(func::FuncOp function,
            << "expected " << type.arguments.size() << " files for @"
            << type.name << " but got " << inputs.size();
   std::mt19937_64 random(seed);
-  const llvm::DenseMap<int64_t, int64_t> tokens = getOffsets(function, extent);
+  const llvm::DenseMap<int64_t, std::optional<int64_t>> tokens =
+      getOffsets(function, extent);
   std::vector<Tensor> arguments;
   for (auto [i, argument] : llvm::enumerate(type.arguments)) {
     if (!inputs.empty()) {
@@ -290,6 +331,12 @@ VerifyEquivalence::makeArguments(func::FuncOp function,
       arguments.push_back(loaded.take());
       continue;
     }
+    auto offsets = tokens.find(static_cast<int64_t>(i));
+    if (offsets != tokens.end() && !offsets->second)
+      return fail() << "cannot make argument " << i << " of @" << type.name
+                    << ": it has the offsets of experts, whose last is the "
+                       "number of tokens, but how many there are cannot be "
+                       "told; give files in the option 'inputs'";
     bool isState = llvm::is_contained(states, static_cast<int64_t>(i));
     std::vector<int64_t> shape = argument.shape;
     for (int64_t &size : shape)
@@ -306,11 +353,10 @@ VerifyEquivalence::makeArguments(func::FuncOp function,
     std::normal_distribution<double> normal;
     auto small = [&] { return static_cast<int64_t>(random() % kNumIntegers); };
     auto fillIntegers = [&](auto *data) {
-      auto offsets = tokens.find(static_cast<int64_t>(i));
       if (offsets == tokens.end())
         return fill(data, small);
       // They ascend, from 0 to the number of tokens.
-      const uint64_t last = offsets->second;
+      const uint64_t last = *offsets->second;
       fill(data, [&] { return random() % (last + 1); });
       std::sort(data, data + tensor->numElements());
       data[0] = 0;

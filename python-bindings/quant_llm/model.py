@@ -576,7 +576,8 @@ class _Names:
 
     def _replace(self, text):
         source = next(iter(self.names.values()))
-        text = re.sub(r"[^\s'|]*/\.scratch\.[0-9a-f]+/model\.mlir(:\d+:\d+)?", lambda match: source, text)
+        for path in self.names:
+            text = re.sub(rf"{re.escape(path)}/\.scratch\.[0-9a-f]+/model\.mlir(:\d+:\d+)?", lambda match: source, text)
         for path, name in self.names.items():
             # What cannot be written there is no fault of what is read.
             place = self.places.get(path, name)

@@ -305,26 +305,29 @@ def test_full_disk(directory, tmp_path, monkeypatch):
     assert calls[0][0] == 2 * len(TOKENS)
 
 
-def test_command(directory, tmp_path, capsys):
+def test_command(directory, tmp_path, capsys, monkeypatch):
     tokens = str(tmp_path / "t.npy")
     np.save(tokens, TOKENS)
-    output = str(tmp_path / "q")
+    os.mkdir(tmp_path / "my models")
+    output = str(tmp_path / "my models" / "q")
 
     def run(*arguments):
         status = cli.main(["quantize", directory, "-o", output, "--force", *arguments])
         return status, capsys.readouterr()
 
+    read = lambda: (tmp_path / "my models" / "q" / "model.safetensors").read_bytes()
     rows = ("--recipe", "allocate-by-row-gptaq", "--set", "budget=5.5")
     status, out = run(*rows, "--tokens", tokens)
     assert status == 0 and f"wrote {output}.behind.safetensors: 6 samples" in out.out, out.err
-    before = (tmp_path / "q" / "model.safetensors").read_bytes()
+    assert "residual_drift" not in out.err
+    before = read()
     files = ("--calibration", output + ".calibration.safetensors", "--behind", output + ".behind.safetensors")
     assert run(*rows, *files)[0] == 0
-    assert (tmp_path / "q" / "model.safetensors").read_bytes() == before
+    assert read() == before
     # The same command again takes both files.
     status, out = run(*rows, "--tokens", tokens)
     assert status == 0 and out.out.count("took what an earlier run wrote, ") == 2, (out.out, out.err)
-    assert (tmp_path / "q" / "model.safetensors").read_bytes() == before
+    assert read() == before
     others = str(tmp_path / "u.npy")
     np.save(others, TOKENS[::-1])
     for arguments, message in [
@@ -344,6 +347,11 @@ def test_command(directory, tmp_path, capsys):
         status, out = run(*arguments)
         assert status == 2 and message in out.err, (arguments, out.err)
     assert run("--recipe", "gptq", "--set", "group=16", *files[:2])[0] == 0
+    # A model in which nothing is found to follow.
+    with monkeypatch.context() as patch:
+        patch.setattr(FindResiduals, "take_sum", lambda *_: None)
+        status, out = run("--recipe", "gptaq", "--set", "group=16", "--set", "residual_drift=0.5", "--tokens", others, "-o", str(tmp_path / "n"))
+        assert status == 0 and "no output of a linear is known to be added to anything, so that the option residual_drift changes nothing" in out.err, out.err
     # Messages about a step of the recipe name the model, no directory that is gone.
     tensors, metadata = load_file(output + ".behind.safetensors"), safe_open(output + ".behind.safetensors", "np").metadata()
     name = next(name for name in tensors if name.startswith("drift/"))
@@ -412,6 +420,9 @@ def test_residuals():
         lambda linear, x, stream: stream + linear("c", x).reshape(-1)[torch.randperm(40)].reshape(5, 8),
         lambda linear, x, stream: stream + F.silu(linear("c", x)),
         lambda linear, x, stream: torch.add(stream, linear("c", x), alpha=2),
+        lambda linear, x, stream: stream[:1].expand(5, 8) + linear("c", x),
+        lambda linear, x, stream: stream + ((y := linear("c", x)) + y.mean(0)),
+        lambda linear, x, stream: stream[:0] + linear("c", x[:0]),
         lambda linear, x, stream: (y := linear("c", x)) + torch.cat([half * half for half in y.chunk(2, 1)], 1),
     ):
         assert find(function)[0] == {}
@@ -423,6 +434,18 @@ def test_residuals():
 
     assert find(overwrite)[0] == {}
 
+    def overwrite_view(linear, x, stream):
+        y = linear("c", x).clone()
+        y[:, :4][:, 1] = 0
+        y.reshape(5, 2, 4)[:, :, 1] = 0
+        return stream + y
+
+    assert find(overwrite_view)[0] == {}
+    # Biases in other shapes.
+    for bias in (torch.ones(1, 8), torch.ones(8).expand(5, 8), torch.ones(1), torch.ones(())):
+        found, taken, stream = find(lambda linear, x, stream: stream + (linear("c", x) + bias))
+        assert found == {"c": (1, 0, list(range(8)))} and taken["c"] is stream, bias.shape
+
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_recorded_runs():
@@ -433,8 +456,8 @@ def test_recorded_runs():
     weight = torch.randn(64, 64, device=device)
     recorded, plain = (_Runner(lambda arguments: (arguments[0] @ weight * arguments[1],), device, can_be_recorded) for can_be_recorded in (True, False))
     for length in (8, 16, 8, 8, 16, 24, 8):
-        x = torch.randn(length, 64, device=device)
-        assert torch.equal(recorded([x, 3])[0], plain([x, 3])[0])
+        x, scale = torch.randn(length, 64, device=device), torch.randn((), device=device)
+        assert torch.equal(recorded([x, scale])[0], plain([x, scale])[0])
     assert sum(record is not None for record in recorded.records.values()) == 2
 
 
@@ -477,6 +500,17 @@ def test_reuse(directory, tmp_path):
     calibrate(directory, TOKENS, str(tmp_path / "given"), **given)
     with pytest.raises(QuantLLMError, match=r"with another token_weights \(of given ones a file does not tell which\); take"):
         calibrate(directory, TOKENS, str(tmp_path / "given"), **given)
+    # The same tokens in other samples, and other numbers of rows.
+    rows = [TOKENS[0][:9], TOKENS[0][:4], TOKENS[0][4:9], TOKENS[1]]
+    for name, first, second, what in [
+        ("lengths", {"tokens": rows}, {"tokens": [rows[0], rows[0][:5], TOKENS[0][5:9], rows[3]]}, "lengths"),
+        ("inputs", {"tokens": rows, "statistics": ["inputs"], "inputs": 8}, {"tokens": rows, "statistics": ["inputs"], "inputs": 9}, "inputs"),
+        ("all inputs", {"tokens": rows, "statistics": ["inputs"], "inputs": 900}, {"tokens": rows, "statistics": ["inputs"], "inputs": 8}, "inputs"),
+    ]:
+        again = lambda tokens, statistics=("hessian",), **more: calibrate(directory, tokens, str(tmp_path / name), statistics=statistics, reuse=True, **more)
+        assert not again(**first)["reused"] and again(**first)["reused"]
+        with pytest.raises(QuantLLMError, match=f"'.*/{name}' exists already, of a calibration with another {what}; take"):
+            again(**second)
     with pytest.raises(QuantLLMError, match="expected no on_part with reuse"):
         measure(on_part=lambda *_: None)
     assert (tmp_path / "c").read_bytes() == content and not (tmp_path / "c.partial").exists()

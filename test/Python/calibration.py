@@ -23,6 +23,7 @@ import quant_llm.model
 import quant_llm.recipe
 from oracle import load_model, make_model
 from quant_llm.calibration import CalibrationFile, calibrate, sample_tokens
+from safetensors.numpy import save_file
 
 SAMPLES, LENGTH, VOCABULARY = 5, 12, 61
 TOKENS = np.random.default_rng(3).integers(0, VOCABULARY, (SAMPLES, LENGTH))
@@ -363,6 +364,34 @@ def test_dead_inputs(directory, tmp_path):
     for statistics in (["absmax"], ["hessian"], ["absmax", "hessian"]):
         report = calibrate(dead, TOKENS, tmp_path / "c.safetensors", statistics=statistics, device="cpu")
         assert report["dead"] == {"model.layers.0.self_attn.q_proj.weight": 2}
+
+
+def test_dead_inputs_are_not_small_ones(tmp_path):
+    """The largest magnitude tells them apart, if it is there."""
+    from oracle import edit_tensors
+
+    small = make_model(str(tmp_path / "small"), "llama", num_hidden_layers=1)
+
+    def edit(tensors):
+        tensors["model.layers.0.input_layernorm.weight"][[3, 5]] = torch.tensor([1e-30, 0.0])
+
+    edit_tensors(small, edit)
+    report = calibrate(small, TOKENS, tmp_path / "c.safetensors", statistics=["absmax", "hessian"], device="cpu")
+    assert report["dead"] == {"model.layers.0.self_attn.q_proj.weight": 1}
+
+
+def test_aliases_share_inputs_alone(tmp_path):
+    """What is of a linear's outputs is not that of another one with its input."""
+    path = str(tmp_path / "c.safetensors")
+    arrays = {name + "/w": np.ones((4, 4), np.float32) for name in ("hessian", "drift", "residual-drift", "fisher")}
+    metadata = {"schema": "quant_llm.calibration/1", "aliases": '{"v": "w"}'}
+    save_file({**arrays, "row-fisher/w": np.ones(4, np.float32)}, path, metadata=metadata)
+    file = CalibrationFile(path)
+    assert file.statistics("v") == ["drift", "hessian"]
+    assert file.statistics("w") == ["drift", "fisher", "hessian", "residual-drift", "row-fisher"]
+    for name in ("residual-drift", "fisher", "row-fisher"):
+        with pytest.raises(quant_llm.QuantLLMError, match=f"has no statistic '{name}' of 'v'"):
+            file.read(name, "v")
 
 
 def expect(match, *arguments, **options):

@@ -28,7 +28,8 @@ def VerifyEquivalence : CheckedPass<"quant-llm-verify-equivalence", "::mlir::Mod
     larger bound says how much the functions may differ.
 
     Arguments are those of `inputs`, .npy files in order, or random: normal numbers, integers from 0 to 7, of offsets
-    of experts those from 0 to the number of tokens in order. Dynamic extents are `extent`.
+    of experts those from 0 to the number of tokens in order (an error if that number is not to be told, as of tokens that are
+    picked). Dynamic extents are `extent`.
     An argument that the function returns after replacing slices of it (a cache) is a state: it starts with zeros,
     the function is called `calls` times and gets the state of the call before, with dynamic extents
     for all calls; integer scalars, such as positions, are `extent` times the number of the call. States marked

@@ -15,6 +15,7 @@
 #include "mlir/IR/TypeUtilities.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/JSON.h"
 
 #include <charconv>
 #include <cmath>
@@ -73,7 +74,8 @@ std::string quant_llm::torch::printFloat(double value) {
 
 std::string quant_llm::torch::quotePython(StringRef text) {
   std::string quoted = "\"";
-  for (char c : text) {
+  // Python reads UTF-8 alone.
+  for (char c : llvm::json::fixUTF8(text)) {
     const auto code = static_cast<unsigned char>(c);
     if (c == '\\')
       quoted += "\\\\";

@@ -79,7 +79,8 @@ Expr align(const Expr &expr, llvm::ArrayRef<unsigned> dims);
 /// A float as Python spells it; the shortest text that gives back a float32.
 std::string printFloat(double value);
 
-/// A string literal of Python, whatever is in the text, without quotes inside.
+/// A string literal of Python, whatever is in the text, without quotes inside;
+/// bytes that are no UTF-8 become U+FFFD.
 std::string quotePython(llvm::StringRef text);
 
 /// "torch.int64" and so on of a type of integers, "dtype" of one of floats;

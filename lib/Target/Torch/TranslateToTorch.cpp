@@ -39,6 +39,7 @@
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/JSON.h"
 
 #include <limits>
 #include <set>
@@ -1428,6 +1429,10 @@ LogicalResult Translator::emitWeight(Operation *op) {
   };
   if (auto get = dyn_cast<GetParameterOp>(op)) {
     const std::string name = get.getParameter().str();
+    if (!llvm::json::isUTF8(name))
+      return op->emitOpError("cannot be translated to PyTorch: expected the "
+                             "name of a parameter in UTF-8 but got '")
+             << llvm::json::fixUTF8(name) << "'; rename the parameter";
     if (auto weight = dyn_cast<WeightType>(get.getType())) {
       SmallVector<std::string> parts;
       for (StringRef component : weight.getComponentNames())

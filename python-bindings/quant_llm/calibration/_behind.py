@@ -25,7 +25,7 @@ from .. import _quant_llm, run_pipeline
 from .._calibrate import ATTENTION, ATTENTION_ENERGY
 from .._errors import QuantLLMError
 from ._driver import _PIPELINE, _Enough, _Run, _precise_products
-from ._file import write_tensors
+from ._file import CalibrationFile, write_tensors
 from ._parameters import Parameters
 from ._residuals import FindResiduals, TakeSums
 from ._source import translate
@@ -42,7 +42,9 @@ def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float3
     the outputs are added to.
 
     Until it is complete, the work is in the directory `output`.partial, from where
-    the same call goes on. Returns a dict as calibrate(). Raises QuantLLMError."""
+    the same call goes on. Returns a dict as calibrate(), and as
+    "following" the number of weights with `residual-drift`, or None if the recipe does not follow it. Raises
+    QuantLLMError."""
     if isinstance(token_weights, str) and token_weights in (ATTENTION, ATTENTION_ENERGY):
         raise QuantLLMError(f"expected token weights '{token_weights}' for calibrations of the original model only")
     module = run_pipeline(model.text, _PIPELINE, name=model.path)
@@ -54,7 +56,10 @@ def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float3
     run.progress = progress
     with contextlib.ExitStack() as stack:
         _precise_products(stack)
-        return run.run(restart, reuse)
+        report = run.run(restart, reuse)
+    file = CalibrationFile(output)
+    following = sum("residual-drift" in file.statistics(parameter) for parameter in file.parameters)
+    return {**report, "following": following if model.follows_residual else None}
 
 
 class _Spool:
@@ -123,6 +128,11 @@ class _Group:
 _MOST_RECORDS = 4
 
 
+def _is_expanded(tensor):
+    """Of one element, as a cache of zeros is, which is the same for every sample."""
+    return tensor.dim() > 0 and not any(tensor.stride())
+
+
 class _Runner:
     """`function(arguments)`, tensors and numbers to tensors, for one sample after
     another. Where that `can_be_recorded`, the launches for a sample on a GPU are recorded and
@@ -151,14 +161,13 @@ class _Runner:
             self.records.clear()
             return self.function(arguments)
         for place, argument in zip(places, arguments):
-            # A cache that is expanded from one zero is that for every sample.
-            if isinstance(place, torch.Tensor) and any(place.stride()):
+            if isinstance(place, torch.Tensor) and not _is_expanded(place):
                 place.copy_(argument, non_blocking=True)
         graph.replay()
         return results
 
     def record(self, arguments):
-        places = [a.clone() if isinstance(a, torch.Tensor) and any(a.stride()) else a for a in arguments]
+        places = [a.clone() if isinstance(a, torch.Tensor) and not _is_expanded(a) else a for a in arguments]
         graph = torch.cuda.CUDAGraph()
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         with torch.cuda.stream(self.stream):

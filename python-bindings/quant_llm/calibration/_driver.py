@@ -28,7 +28,7 @@ from .._calibrate import ATTENTION, ATTENTION_ENERGY, DEFAULT_STATISTICS, DTYPES
 from .._errors import QuantLLMError
 from .._safetensors import read_header
 from ._attention import WatchAttention
-from ._file import SCHEMA, CalibrationFile, read_tensor, write_tensors
+from ._file import SCHEMA, UNSHARED, CalibrationFile, read_tensor, write_tensors
 from ._parameters import Parameters
 from ._source import translate
 from ._statistics import InputStatistics
@@ -198,12 +198,17 @@ class _Run:
             "dtype": dtype,
             "writer": f"quant_llm {__version__}",
         }
+        lengths = [len(row) for row in self.tokens]
+        if len(set(lengths)) > 1:
+            self.metadata["lengths"] = ",".join(map(str, lengths))
+        if "inputs" in self.statistics:
+            self.metadata["inputs"] = str(min(int(inputs), total))
         if "quantiles" in self.statistics:
             self.metadata["quantiles"] = ",".join(map(repr, self.quantiles))
         # What must be the same for a run to go on.
         weights = hashlib.sha256(b"".join(row.tobytes() for row in self.weights or ())).hexdigest()
         self.configuration = dict(
-            self.metadata, statistics=list(self.statistics), processes=self.world, inputs=int(inputs), lengths=[len(r) for r in self.tokens], weights=weights
+            self.metadata, statistics=list(self.statistics), processes=self.world, inputs=int(inputs), lengths=lengths, weights=weights
         )
 
     # -----------------------------------------------------------------------
@@ -612,15 +617,13 @@ class _Run:
 
     def join(self):
         """Writes the file from those of the parts; {weight: dead inputs}."""
-        dead, tensors, aliases = {}, {}, {}
+        zeros, tensors, aliases = {"hessian": {}, "absmax": {}}, {}, {}
 
         def read(path, key, entry):
             array = read_tensor(path, entry)
             statistic, _, weight = key.partition("/")
-            if statistic in ("absmax", "hessian"):
-                zeros = int(((np.diagonal(array) if statistic == "hessian" else array) == 0).sum())
-                if zeros:
-                    dead[weight] = zeros
+            if statistic in zeros:
+                zeros[statistic][weight] = int(((np.diagonal(array) if statistic == "hessian" else array) == 0).sum())
             return array
 
         for at in range(len(self.parts)):
@@ -634,10 +637,11 @@ class _Run:
         if not tensors:
             raise QuantLLMError("expected a model with linears whose weights are parameters but found none")
         metadata = dict(self.metadata)
-        # An alias says nothing of squared gradients, which may be all that is stored.
-        stored = {key.partition("/")[2] for key in tensors if key.partition("/")[0] not in OF_WEIGHTS}
+        # An alias says nothing of what is not shared, which may be all that is stored.
+        stored = {key.partition("/")[2] for key in tensors if key.partition("/")[0] not in UNSHARED}
         aliases = {weight: owner for weight, owner in aliases.items() if owner in stored}
         if aliases:
             metadata["aliases"] = json.dumps(aliases, sort_keys=True)
         write_tensors(self.output, tensors, metadata)
-        return dead
+        # Squares of small numbers are 0, too.
+        return {weight: count for weight, count in {**zeros["hessian"], **zeros["absmax"]}.items() if count}

@@ -14,6 +14,8 @@ from .._errors import QuantLLMError
 from .._safetensors import read_header, read_into, write
 
 SCHEMA = "quant_llm.calibration/1"
+# What linears with the same input have each their own of.
+UNSHARED = (*OF_WEIGHTS, "residual-drift")
 
 _NAMES = {"float32": "F32", "float16": "F16", "int64": "I64", "uint16": "BF16", "float64": "F64"}
 _TYPES = {name: np.dtype(kind) for kind, name in _NAMES.items()}
@@ -57,13 +59,13 @@ class CalibrationFile:
         """The statistics that are known of a parameter, sorted."""
         own = {name.partition("/")[0] for name in self._tensors if name.partition("/")[2] == parameter}
         if parameter in self.aliases:
-            own |= {s for s in self.statistics(self.aliases[parameter]) if s not in OF_WEIGHTS}
+            own |= {s for s in self.statistics(self.aliases[parameter]) if s not in UNSHARED}
         return sorted(own)
 
     def read(self, statistic, parameter):
         """An array. Raises QuantLLMError if it is not in the file."""
         name = f"{statistic}/{parameter}"
-        if name not in self._tensors and statistic not in OF_WEIGHTS:
+        if name not in self._tensors and statistic not in UNSHARED:
             name = f"{statistic}/{self.aliases.get(parameter)}"
         if name not in self._tensors:
             raise QuantLLMError(f"'{self.path}' has no statistic '{statistic}' of '{parameter}'")

@@ -11,6 +11,7 @@ all sums of two tensors, in every run.
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _SUMS = ("add", "__add__", "__radd__")
 # Whose results are nothing but elements of their arguments.
@@ -63,18 +64,20 @@ class FindResiduals(_Sums):
         # (weight, the number of its first output, how many it has), all outputs of the part
         # being numbered.
         self._linears = []
-        # By id: a tensor, which keeps its id as long as it is there; the weights that it
-        # depends on; and the numbers of the outputs that its elements are copies of, else None.
-        self._known = {}
+        # Of tensors that are still there: the weights that they depend on, and the numbers of
+        # the outputs that their elements are copies of, else None.
+        self._known = WeakTensorKeyDictionary()
 
     def tap(self, weight, x):
         self._waiting = (weight, x)
         return x
 
     def take_sum(self, number, args):
+        if args[0].shape != args[1].shape:
+            return
         for argument, residual in enumerate(args):
             outputs = self._get_outputs(args[1 - argument])
-            if outputs is None or self._get_outputs(residual) is not None or args[0].shape != args[1].shape:
+            if outputs is None or not outputs.numel() or self._get_outputs(residual) is not None or self._is_bias(residual, args[1 - argument]):
                 continue
             rows = outputs.reshape(-1, outputs.shape[-1])
             if not (rows == rows[0]).all():
@@ -99,21 +102,25 @@ class FindResiduals(_Sums):
         elif weights and isinstance(result, torch.Tensor):
             outputs = self._move(function, args, kwargs, result)
         if weights:
-            for value in (result,) if isinstance(result, torch.Tensor) else result if isinstance(result, (list, tuple)) else ():
-                self._known[id(value)] = (value, weights, outputs)
-            # What is written to keeps nothing that is known of its elements.
+            for value in result if isinstance(result, (list, tuple)) else [result]:
+                if isinstance(value, torch.Tensor):
+                    self._known[value] = (weights, outputs)
+            # Of what is written to, and of what shares its elements, nothing is known any more.
             if function.__name__ == "__setitem__":
-                self._known[id(args[0])] = (args[0], weights, None)
+                self._known[args[0]] = (weights, None)
+                memory = args[0].untyped_storage().data_ptr()
+                for other, (known, _) in list(self._known.items()):
+                    if other.untyped_storage().data_ptr() == memory:
+                        self._known[other] = (known | weights, None)
         return result
 
     def _move(self, function, args, kwargs, result):
         """The numbers of the outputs that `result` has copies of, or None."""
         name = function.__name__
-        if name in _SUMS:
-            # A bias.
-            known = [a for a in args if isinstance(a, torch.Tensor) and a.shape == result.shape]
-            others = [a for a in args if isinstance(a, torch.Tensor) and a.dim() < result.dim()]
-            return self._get_outputs(known[0]) if known and others else None
+        if name in _SUMS and len(args) == 2 and not kwargs:
+            known = next((a for a in args if self._get_outputs(a) is not None), None)
+            other = args[1] if args[0] is known else args[0]
+            return self._get_outputs(known) if known is not None and self._is_bias(other, known) else None
         if name == "to":
             return self._get_outputs(args[0])
         if name not in _MOVES:
@@ -125,15 +132,25 @@ class FindResiduals(_Sums):
         moved = function(numbers if name == "cat" else numbers[0], *args[1:], **kwargs)
         return moved if moved.shape == result.shape else None
 
+    def _is_bias(self, value, like):
+        """Whether this is added to all tokens alike."""
+        if not isinstance(value, torch.Tensor) or self._get_weights([value]):
+            return False
+        try:
+            spread = value.expand(like.shape)
+        except RuntimeError:
+            return False
+        leading = [stride for size, stride in zip(like.shape[:-1], spread.stride()[:-1]) if size > 1]
+        return value.shape != like.shape or (bool(leading) and not any(leading))
+
     def _get_outputs(self, value):
-        known = self._known.get(id(value))
-        return None if known is None else known[2]
+        return self._known[value][1] if isinstance(value, torch.Tensor) and value in self._known else None
 
     def _get_weights(self, values):
         found = frozenset()
         for value in values:
             if isinstance(value, (list, tuple)):
                 found |= self._get_weights(value)
-            elif id(value) in self._known:
-                found |= self._known[id(value)][1]
+            elif isinstance(value, torch.Tensor) and value in self._known:
+                found |= self._known[value][0]
         return found

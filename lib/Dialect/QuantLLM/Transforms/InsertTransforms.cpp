@@ -402,6 +402,8 @@ static std::optional<TransformSite> findQueryKey(Operation *contraction) {
 /// The x and y of x + y, two tensors of one shape, perhaps with parameters
 /// (a bias) besides; empty for anything else.
 static SmallVector<Value> getSummands(Operation *op) {
+  if (op->getNumResults() != 1)
+    return {};
   if (isa<arith::AddFOp, linalg::AddOp>(op)) {
     SmallVector<Value> inputs = getInputs(op);
     if (!isa<RankedTensorType>(op->getResult(0).getType()) ||
@@ -410,7 +412,7 @@ static SmallVector<Value> getSummands(Operation *op) {
     return inputs;
   }
   auto generic = dyn_cast<linalg::GenericOp>(op);
-  if (!generic || !isPointwise(op) || generic->getNumResults() != 1)
+  if (!generic || !isPointwise(op))
     return {};
   // Every input once.
   llvm::SetVector<Value> added;

@@ -204,8 +204,8 @@ LogicalResult NewArchive::append(StringRef name, const void *data,
   return success();
 }
 
-/// The index of the first element whose bits without the sign are above those of
-/// infinity.
+/// The index of the first element whose bits without the sign are above those
+/// of infinity.
 template <typename Bits>
 static std::optional<uint64_t> findNan(const TensorBuffer &buffer,
                                        Bits infinity) {

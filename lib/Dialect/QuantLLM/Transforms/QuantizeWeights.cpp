@@ -29,6 +29,7 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Remarks.h"
+#include "llvm/ADT/DenseSet.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/Support/Format.h"
 #include "llvm/Support/JSON.h"
@@ -67,7 +68,8 @@ struct Quantized : MovedWeight {
   LowRankReport lowRank;
   int lowRankSteps = 0;
   EndScales endScales;
-  DriftReport drift;
+  /// If it was corrected.
+  std::optional<DriftReport> drift;
   /// The errors of the outputs are known.
   bool hasOutputs = false;
 
@@ -482,7 +484,8 @@ LogicalResult QuantizeWeights::plan(ParameterArchives &archives,
         return hasResidualDrift(entry.second.parameter.getSymName().str());
       }))
     getOperation().emitWarning()
-        << kPassName << ": the option 'residual-drift' changes nothing, because "
+        << kPassName
+        << ": the option 'residual-drift' changes nothing, because "
         << "'" << calibration << "' has the statistic residual-drift of no "
         << "weight that is quantized";
   for (auto parameter : getOperation().getOps<ParameterOp>()) {
@@ -542,7 +545,9 @@ static EndScales countEndScales(const QuantizedMatrix &stored,
   for (size_t at = 0; at + width <= stored.scales.size(); at += width) {
     const float scale = loadFloat(type, stored.scales.data() + at);
     count.largest += scale >= maxFinite(type);
-    count.smallest += scale == minPositive(type);
+    // The scale of a block of zeros, which this type has no other for.
+    count.smallest +=
+        type != quant_llm::FloatType::F8E8M0FNU && scale == minPositive(type);
   }
   return count;
 }
@@ -693,8 +698,9 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
       wanted.residual = ofResidual.data();
       wanted.residualStrength = residualDrift;
     }
-    Result<std::vector<float>> result = correctForDrift(
-        matrix, hessianView, wanted, damping, name, threads, &entry.drift);
+    Result<std::vector<float>> result =
+        correctForDrift(matrix, hessianView, wanted, damping, name, threads,
+                        &entry.drift.emplace());
     if (!result.ok())
       return parameter.emitOpError("cannot be quantized: ") << result.message();
     corrected = result.take();
@@ -746,21 +752,22 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
   }
   const SecondOrderReport &outputs = entry.outputs;
   // The largest of what its uses needed.
-  if (outputs.dampingRetries || entry.drift.dampingRetries)
+  const DriftReport corrections = entry.drift.value_or(DriftReport());
+  if (outputs.dampingRetries || corrections.dampingRetries)
     remark::analysis(
         parameter.getLoc(),
         remark::RemarkOpts::name("damping-raised").category(kPassName))
         << "the Hessian of the inputs of " + name +
                " could not be factored with the damping that was asked for"
         << remark::metric("damping",
-                          std::max(outputs.damping, entry.drift.damping));
-  if (entry.drift.change > 1.0)
+                          std::max(outputs.damping, corrections.damping));
+  if (corrections.change > 1.0)
     parameter.emitWarning()
         << kPassName << ": what is added to '" << name
-        << "' for the drift of its inputs is "
-        << llvm::formatv("{0:f1}", entry.drift.change).str()
-        << " times as large; measure the drift again, with more tokens, or "
-           "lower the options 'drift' and 'residual-drift'";
+        << "' for what drifted behind quantized layers is "
+        << llvm::formatv("{0:f1}", corrections.change).str()
+        << " times as large; measure that again, with more tokens, or lower "
+           "the options 'drift' and 'residual-drift'";
   if (outputs.deadColumns)
     remark::analysis(
         parameter.getLoc(),
@@ -889,9 +896,9 @@ std::string QuantizeWeights::makeReport() {
       weight["largest_scales"] = entry.endScales.largest;
     if (entry.endScales.smallest != 0)
       weight["smallest_scales"] = entry.endScales.smallest;
-    if (followsDrift()) {
-      weight["drift_change"] = finiteOrNull(entry.drift.change);
-      weight["drift_damping"] = entry.drift.damping;
+    if (entry.drift) {
+      weight["drift_change"] = finiteOrNull(entry.drift->change);
+      weight["drift_damping"] = entry.drift->damping;
     }
     if (entry.hasLowRank())
       weight["low_rank"] = llvm::json::Object{
@@ -907,16 +914,20 @@ std::string QuantizeWeights::makeReport() {
   int64_t denseBytes = 0;
   llvm::json::Array earlier;
   llvm::DenseMap<Operation *, std::string> denseReasons;
+  llvm::DenseSet<Operation *> leftOut;
   SymbolTableCollection tables;
   getOperation()->walk([&](LinearOpInterface linear) {
     for (Value weight : linear.getWeights()) {
       ParameterOp parameter = getParameterOf(weight, &tables);
       if (!parameter)
         continue;
-      if (linear.getSchemeAttr())
-        denseReasons.try_emplace(parameter, "left out by the option 'include'");
-      else if (linear.getReasonAttr())
+      // With a scheme, the reason is one for that.
+      if (linear.getSchemeAttr()) {
+        if (!isIncluded(parameter.getSymName()))
+          leftOut.insert(parameter);
+      } else if (linear.getReasonAttr()) {
         denseReasons.try_emplace(parameter, linear.getReasonAttr().str());
+      }
     }
   });
   auto addDense = [&](ParameterOp parameter, std::optional<int64_t> bytes) {
@@ -932,9 +943,13 @@ std::string QuantizeWeights::makeReport() {
       object["bytes"] = *bytes;
       denseBytes += *bytes;
     }
-    auto reason = denseReasons.find(parameter);
-    if (reason != denseReasons.end())
+    if (auto reason = denseReasons.find(parameter);
+        reason != denseReasons.end())
       object["reason"] = reason->second;
+    else if (quantized.contains(parameter))
+      object["reason"] = "quantized, and kept for other uses";
+    else if (leftOut.contains(parameter))
+      object["reason"] = "left out by the option 'include'";
     dense.push_back(std::move(object));
   };
   for (const CopiedParameter &copy : copied)

@@ -11,7 +11,7 @@
 #include "quant-llm/Dialect/QuantLLM/Transforms/EquivalenceTransforms.h"
 
 #include "mlir/IR/Remarks.h"
-#include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/DenseSet.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/JSON.h"
@@ -170,8 +170,9 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
   SmallVector<int64_t> shape(sourceShape);
   const bool isOfWeight = statistic::isOfWeight(statistic);
   const bool isOfSquares = isOfWeight && statistic != statistic::residualDrift;
-  llvm::SmallSetVector<int64_t, 4> unknown;
-  auto apply = [&](Operation *op, int64_t dim) -> LogicalResult {
+  llvm::SmallDenseSet<int64_t, 4> unknown;
+  auto apply = [&](Operation *op, int64_t dim,
+                   bool isOfInputs) -> LogicalResult {
     if (isRowSlice(op)) {
       Elements x;
       x.shape = shape;
@@ -212,7 +213,7 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
                statistic == statistic::quantiles)
         s = std::fabs(s);
       // Of channels behind a gain of 0 nothing is known.
-      if (s == 0 && values[i] == 0 && !transform.inverse) {
+      if (isOfInputs && s == 0 && values[i] == 0 && !transform.inverse) {
         unknown.insert(i / inner % shape[dim]);
         continue;
       }
@@ -223,18 +224,17 @@ LogicalResult TransformStatistics::transform(const Entry &entry,
   };
   for (int64_t dim : getInputDims(statistic))
     for (Operation *op : entry.columns)
-      if (failed(apply(op, dim)))
+      if (failed(apply(op, dim, /*isOfInputs=*/true)))
         return failure();
   if (isOfWeight)
     for (Operation *op : entry.rows)
-      if (failed(apply(op, 0)))
+      if (failed(apply(op, 0, /*isOfInputs=*/false)))
         return failure();
   if (!unknown.empty() && warned.insert(entry.name).second)
     LinearOp(entry.linear).emitWarning()
         << passName << ": the scale in front of the inputs of '" << entry.name
-        << "' is 0 in " << unknown.size() << " channels (the first is "
-        << unknown.front() << "); what they are without it is not known, and "
-        << "counts as 0";
+        << "' is 0 in " << unknown.size() << " channels; what they are without "
+        << "it is not known, and counts as 0";
   for (float value : values)
     if (!std::isfinite(value))
       return LinearOp(entry.linear).emitOpError("the transformed statistic ")

@@ -16,6 +16,11 @@
 // RUN: FileCheck %s --check-prefix=SMALLREPORT < s.json
 // SMALLREPORT: "smallest_scales": 6
 
+// The smallest power of two is the scale of zeros as well.
+// RUN: %python -c "import numpy as np; from safetensors.numpy import save_file; w = np.ones((4, 64), np.float32); w[1:3] = 0; save_file({'w': w}, 'm.safetensors')"
+// RUN: quant-opt m.mlir -quant-llm-choose-granularity='element=f4E2M1FN block=1,32 scale=f8E8M0FNU' -quant-llm-quantize='output=z.safetensors report=z.json' -o /dev/null 2>&1 | count 0
+// RUN: not grep est_scales z.json
+
 quant_llm.archive @a "m.safetensors"
 quant_llm.parameter @w from @a : tensor<4x64xf32>
 func.func @f(%x: tensor<2x64xf32>) -> tensor<2x4xf32> {

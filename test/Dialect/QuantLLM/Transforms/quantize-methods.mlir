@@ -34,7 +34,7 @@
 // RUN: FileCheck %s --check-prefix=DRIFTDAMPED < raised-drift.json
 // DRIFTDAMPED: "drift_damping": 0.01
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=much.safetensors method=gptq drift=1 calibration=large-drift.safetensors any-model' -o /dev/null 2>&1 | FileCheck %s --check-prefix=LARGEDRIFT
-// LARGEDRIFT: warning: quant-llm-quantize: what is added to 'w' for the drift of its inputs is {{[0-9.]+}} times as large; measure the drift again, with more tokens, or lower the options 'drift' and 'residual-drift'
+// LARGEDRIFT: warning: quant-llm-quantize: what is added to 'w' for what drifted behind quantized layers is {{[0-9.]+}} times as large; measure that again, with more tokens, or lower the options 'drift' and 'residual-drift'
 
 // Behind quantized layers: what the weight does on inputs that drifted, against NumPy.
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=drift.safetensors report=drift.json method=gptq drift=0.5 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null

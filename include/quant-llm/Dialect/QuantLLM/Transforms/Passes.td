@@ -820,7 +820,7 @@ def QuantizeWeights : CheckedPass<"quant-llm-quantize", "::mlir::ModuleOp"> {
     CheckedOption<"anyModel", "any-model", "bool", "false",
            "Take a calibration file of a model with other values of the weights">,
     CheckedOption<"damping", "damping", "double", "0.01",
-           "gptq, drift, and low-rank with a calibration file: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
+           "gptq, drift, residual-drift, and low-rank with a calibration file: what is added to the diagonal of H, as a part of its mean, from 0 to 1e6">,
     CheckedOption<"drift", "drift", "double", "0.0",
            "gptq and quantease: how far the inputs' drift behind quantized layers is made good for, from 0 to 1">,
     CheckedOption<"residualDrift", "residual-drift", "double", "0.0",
