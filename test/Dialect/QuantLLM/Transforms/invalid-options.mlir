@@ -90,6 +90,10 @@
 // LEFT-NEXT: inf.safetensors
 // LEFT-NEXT: model.mlir
 // LEFT-NEXT: model.safetensors
+// LEFT-NEXT: nan-dense-bf16.safetensors
+// LEFT-NEXT: nan-dense-f16.safetensors
+// LEFT-NEXT: nan-dense-f32.safetensors
+// LEFT-NEXT: nan-dense-f64.safetensors
 // LEFT-NEXT: nan.safetensors
 // LEFT-NEXT: other.safetensors
 // LEFT-NEXT: sharded
