@@ -63,13 +63,20 @@ inline constexpr std::string_view rowFisher = "row-fisher";
 /// [S, K], the inputs of some tokens, drawn at random.
 inline constexpr std::string_view inputs = "inputs";
 
+/// Those whose shape follows from that of the weight (getShape), and the
+/// others, whose rows are up to the file.
+inline constexpr std::string_view ofWeightShape[] = {
+    absMax,  absMean, mean,          min,    max,
+    hessian, drift,   residualDrift, fisher, rowFisher};
+inline constexpr std::string_view ofAnyRows[] = {quantiles, inputs};
+
 /// Whether linears with the same input have each their own.
 inline bool isOfWeight(std::string_view name) {
   return name == fisher || name == rowFisher || name == residualDrift;
 }
 
-/// The shape of a statistic other than quantiles and inputs, whose rows are up
-/// to the file, of a linear with n outputs and k inputs.
+/// The shape of a statistic of ofWeightShape, of a linear with n outputs and k
+/// inputs.
 inline std::vector<int64_t> getShape(std::string_view name, int64_t n,
                                      int64_t k) {
   if (name == hessian || name == drift)

@@ -36,14 +36,8 @@ static SmallVector<int64_t> getInputDims(std::string_view statistic) {
 }
 
 static bool isKnown(std::string_view name) {
-  for (std::string_view known :
-       {statistic::absMax, statistic::absMean, statistic::mean, statistic::min,
-        statistic::max, statistic::quantiles, statistic::hessian,
-        statistic::drift, statistic::residualDrift, statistic::fisher,
-        statistic::rowFisher, statistic::inputs})
-    if (name == known)
-      return true;
-  return false;
+  return llvm::is_contained(statistic::ofWeightShape, name) ||
+         llvm::is_contained(statistic::ofAnyRows, name);
 }
 
 /// The rows of the weight before a slice of them was taken.

@@ -12,6 +12,7 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Remarks.h"
+#include "llvm/ADT/StringExtras.h"
 
 #include <algorithm>
 
@@ -38,17 +39,12 @@ struct VerifyCalibration
     if (statistics.empty())
       statistics.emplace_back(statistic::absMax);
     for (const std::string &name : statistics)
-      if (!llvm::is_contained({statistic::absMax, statistic::absMean,
-                               statistic::mean, statistic::min, statistic::max,
-                               statistic::hessian, statistic::drift,
-                               statistic::residualDrift, statistic::fisher,
-                               statistic::rowFisher},
-                              std::string_view(name)))
-        return emitOptionError(context, "statistics",
-                               "expected absmax, absmean, mean, min, max, "
-                               "hessian, drift, residual-drift, fisher or "
-                               "row-fisher but got '" +
-                                   name + "'");
+      if (!llvm::is_contained(statistic::ofWeightShape, std::string_view(name)))
+        return emitOptionError(
+            context, "statistics",
+            "expected one of " +
+                llvm::join(ArrayRef(statistic::ofWeightShape), ", ") +
+                " but got '" + name + "'");
     return success();
   }
 

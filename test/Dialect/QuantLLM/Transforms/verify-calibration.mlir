@@ -34,7 +34,7 @@
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration 2>&1 | FileCheck %s --check-prefix=REQUIRED
 // REQUIRED: error: quant-llm-verify-calibration: invalid option 'calibration': expected a file
 // RUN: not quant-opt m.mlir -quant-llm-verify-calibration='calibration=good.safetensors statistics=inputs' 2>&1 | FileCheck %s --check-prefix=STATISTICS
-// STATISTICS: error: quant-llm-verify-calibration: invalid option 'statistics': expected absmax, absmean, mean, min, max, hessian, drift, residual-drift, fisher or row-fisher but got 'inputs'
+// STATISTICS: error: quant-llm-verify-calibration: invalid option 'statistics': expected one of absmax, absmean, mean, min, max, hessian, drift, residual-drift, fisher, row-fisher but got 'inputs'
 
 quant_llm.archive @a "a.safetensors"
 quant_llm.parameter @w from @a : tensor<4x8xf16>
