@@ -427,7 +427,7 @@ def _run_recipe(recipe, options, calibration, behind, directory, staging, progre
             if callable(behind):
                 behind = _check_behind(recipe, behind(prepared))
             elif not options.get("any_model") and not prepared.identity.items() <= read_header(behind)[1].items():
-                raise QuantLLMError(f"'{behind}' was measured behind layers quantized in another way than by these options of the recipe '{recipe.name}'; measure it again, or give the options of that run")
+                raise QuantLLMError(f"'{behind}' was measured behind layers of another model, or quantized in another way than by these options of the recipe '{recipe.name}'; measure it again, or give the model and the options of that run")
             _, step, after = split_pipeline(recipe.render(options, **files, behind=behind))
             text = run(text, ",".join(filter(None, (step, after))), path)
         else:

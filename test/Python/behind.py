@@ -244,7 +244,7 @@ def test_file_of_an_earlier_run(directory, tmp_path, reference):
     assert (tmp_path / "q" / "model.safetensors").read_bytes() == reference["q/model.safetensors"]
     # Measured behind other weights, with other schemes or another rounding; the user may insist.
     for change in ({"element": "uint4"}, {"drift": 0.5}):
-        with pytest.raises(QuantLLMError, match="'.*b' was measured behind layers quantized in another way than by these options of the recipe 'gptaq'; measure it again"):
+        with pytest.raises(QuantLLMError, match="'.*b' was measured behind layers of another model, or quantized in another way than by these options of the recipe 'gptaq'; measure it again"):
             model.quantize_directory(directory, tmp_path / "never", recipe=load("gptaq"), options={**options, **change}, behind=tmp_path / "b")
         assert not (tmp_path / "never").exists()
         model.quantize_directory(directory, tmp_path / "q", recipe=load("gptaq"), options={**options, **change, "any_model": True}, behind=tmp_path / "b", replace=True)
