@@ -100,7 +100,8 @@ static std::optional<int64_t> findRows(Value tensor, int64_t extent) {
     if (!type.isDynamicDim(0))
       return type.getDimSize(0);
     if (auto argument = dyn_cast<BlockArgument>(tensor)) {
-      if (isa<func::FuncOp>(argument.getOwner()->getParentOp()))
+      Block *block = argument.getOwner();
+      if (block->isEntryBlock() && isa<func::FuncOp>(block->getParentOp()))
         return extent;
       return std::nullopt;
     }
@@ -114,6 +115,9 @@ static std::optional<int64_t> findRows(Value tensor, int64_t extent) {
       if (!dim || dim.getConstantIndex() != 0)
         return std::nullopt;
       tensor = dim.getSource();
+    } else if (isa<BlockOp, CrossBlockOp>(op)) {
+      tensor = op->getRegion(0).front().getTerminator()->getOperand(
+          cast<OpResult>(tensor).getResultNumber());
     } else if (op->hasTrait<OpTrait::Elementwise>() ||
                ChannelTransform::of(op) ||
                isa<tensor::CastOp, QuantizeActivationOp>(op)) {
