@@ -51,8 +51,8 @@
 // RESIDUAL: "drift": 0.25
 // RESIDUAL: "residual_drift": 0.75
 // Only what was corrected says by how much.
-// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=one.safetensors report=one.json method=gptq residual-drift=0.75 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
-// RUN: %python -c "import json; print(sorted((w['name'], 'drift_change' in w, 'drift_damping' in w) for w in json.load(open('one.json'))['weights']))" | FileCheck %s --check-prefix=CORRECTED
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=corrected.safetensors report=corrected.json method=gptq residual-drift=0.75 damping=0.02 calibration=drift-statistics.safetensors any-model' -o /dev/null
+// RUN: %python -c "import json; print(sorted((w['name'], 'drift_change' in w, 'drift_damping' in w) for w in json.load(open('corrected.json'))['weights']))" | FileCheck %s --check-prefix=CORRECTED
 // CORRECTED: [('v', False, False), ('w', True, True)]
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=only-residual.safetensors method=gptq residual-drift=0.75 damping=0.02 calibration=both.safetensors any-model' -o /dev/null 2>&1 | FileCheck %s --check-prefix=NORESIDUAL
 // NORESIDUAL: warning: quant-llm-quantize: the option 'residual-drift' changes nothing, because 'both.safetensors' has the statistic residual-drift of no weight that is quantized
