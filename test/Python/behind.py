@@ -9,6 +9,7 @@ one as a whole, runs that are killed, and everything that can be wrong."""
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -278,6 +279,25 @@ def test_wrong_data(directory, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(QuantLLMError, match="expected one process behind quantized layers.*but there are 2"):
         quantize(directory, tmp_path / "q", "gptaq")
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        (6e4, r"block 1, the \w+ of 'model.layers.1.mlp.\w+.weight' has infinities or NaN as float16; take another dtype \(recipes have it under \[calibration\]\)"),
+        (7e4, r"the parameter 'model.layers.1.post_attention_layernorm.weight' has infinities or NaN as float16; take a model whose weights are finite, or another dtype"),
+    ],
+)
+def test_type_of_too_small_a_range(directory, tmp_path, value, message):
+    """Of inputs, or already of a parameter."""
+    source = shutil.copytree(directory, tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.layers.1.post_attention_layernorm.weight"][:] = value
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    quantize(str(source), tmp_path / "wide", "gptaq")
+    with pytest.raises(QuantLLMError, match=message):
+        quantize(str(source), tmp_path / "q", "gptaq", dtype="float16")
+    assert not (tmp_path / "q").exists()
 
 
 def test_full_disk(directory, tmp_path, monkeypatch):

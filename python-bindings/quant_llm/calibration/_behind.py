@@ -24,8 +24,9 @@ import torch
 from .. import _quant_llm, run_pipeline
 from .._calibrate import ATTENTION, ATTENTION_ENERGY
 from .._errors import QuantLLMError
+from .._safetensors import read_header
 from ._driver import _PIPELINE, _Enough, _Run, _precise_products
-from ._file import CalibrationFile, write_tensors
+from ._file import write_tensors
 from ._parameters import Parameters
 from ._residuals import FindResiduals, TakeSums
 from ._source import translate
@@ -57,9 +58,10 @@ def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float3
     with contextlib.ExitStack() as stack:
         _precise_products(stack)
         report = run.run(restart, reuse)
-    file = CalibrationFile(output)
-    following = sum("residual-drift" in file.statistics(parameter) for parameter in file.parameters)
-    return {**report, "following": following if model.follows_residual else None}
+    following = None
+    if model.follows_residual:
+        following = sum(name.startswith("residual-drift/") for name in read_header(output)[0])
+    return {**report, "following": following}
 
 
 class _Spool:
@@ -229,7 +231,7 @@ class _BehindRun(_Run):
                 found = moments.finish(())
                 for statistic, array in found.items():
                     if not np.isfinite(array).all():
-                        raise QuantLLMError(f"{self.names[at]}: the {statistic} of '{group.names[0]}' has infinities or NaN; take another dtype (now {self.dtype_name})")
+                        self.refuse_infinite(at, f"the {statistic} of '{group.names[0]}'", (at, *range(max(at - 1, 0), at)))
                 owner = group.names[0]
                 tensors = {f"{statistic}/{owner}": array for statistic, array in found.items() if statistic != "residual-drift"}
                 if group.residual is not None:

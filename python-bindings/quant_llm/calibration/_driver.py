@@ -524,13 +524,17 @@ class _Run:
         return after
 
     def check_finite(self, at, finite):
-        name = self.names[at]
         if not finite or torch.stack([answer for _, _, answer in finite]).all():
             return
-        # What comes in may be the fault of the part before.
-        self.check_parameters((at, *range(max(at - 1, 0), at)))
         sample, weight = next((sample, weight) for sample, weight, answer in finite if not answer)
-        raise QuantLLMError(f"{name}, sample {sample}: the input of '{weight}' has infinities or NaN; take another dtype (now {self.dtype_name})")
+        # What comes in may be the fault of the part before.
+        self.refuse_infinite(at, f"sample {sample}: the input of '{weight}'", (at, *range(max(at - 1, 0), at)))
+
+    def refuse_infinite(self, at, what, parts):
+        """An error, of the first parameter of these parts that is not finite or else of
+        `what` in part `at`."""
+        self.check_parameters(parts)
+        raise QuantLLMError(f"{self.names[at]}, {what} has infinities or NaN as {self.dtype_name}; take another dtype (recipes have it under [calibration])")
 
     def check_parameters(self, parts):
         """An error if one of the parameters of these parts is not finite."""
@@ -538,7 +542,7 @@ class _Run:
             for key in self.parts[at].parameters:
                 tensor = self.parameters.read(key, dtype=self.dtype)
                 if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
-                    raise QuantLLMError(f"{self.names[at]}: the parameter '{key}' has infinities or NaN (as {self.dtype_name}); take a model whose weights are finite, or another dtype")
+                    raise QuantLLMError(f"{self.names[at]}: the parameter '{key}' has infinities or NaN as {self.dtype_name}; take a model whose weights are finite, or another dtype")
 
     def wait(self):
         """Copies to the host are complete."""

@@ -173,8 +173,7 @@ def _run_part(run, statistic, at, gradients, total, back):
         for (weight, x, _), gradient in zip(linears, found):
             if gradient is not None:
                 if not torch.isfinite(gradient).all():
-                    run.check_parameters(reversed(range(len(run.parts))))
-                    raise QuantLLMError(f"{run.names[at]}, sample {sample}: the gradient of '{weight}' has infinities or NaN; take another dtype (now {run.dtype_name})")
+                    run.refuse_infinite(at, f"sample {sample}: the gradient of '{weight}'", reversed(range(len(run.parts))))
                 way.add(weight, x, gradient)
         for key, gradient in zip(wanted, found[len(linears):]):
             if gradient is not None:

@@ -21,6 +21,10 @@ _MOVES = (
 )
 
 
+def _is_sum(function, args, kwargs):
+    return function.__name__ in _SUMS and len(args) == 2 and not kwargs and all(isinstance(a, torch.Tensor) for a in args)
+
+
 class _Sums(TorchFunctionMode):
     """Calls take_sum() with the number and the two arguments of every sum of two
     tensors."""
@@ -30,7 +34,7 @@ class _Sums(TorchFunctionMode):
         self.number = -1
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function.__name__ in _SUMS and len(args) == 2 and not kwargs and all(isinstance(a, torch.Tensor) for a in args):
+        if _is_sum(function, args, kwargs):
             self.number += 1
             self.take_sum(self.number, args)
         return function(*args, **(kwargs or {}))
@@ -117,7 +121,7 @@ class FindResiduals(_Sums):
     def _move(self, function, args, kwargs, result):
         """The numbers of the outputs that `result` has copies of, or None."""
         name = function.__name__
-        if name in _SUMS and len(args) == 2 and not kwargs:
+        if _is_sum(function, args, kwargs):
             known = next((a for a in args if self._get_outputs(a) is not None), None)
             other = args[1] if args[0] is known else args[0]
             return self._get_outputs(known) if known is not None and self._is_bias(other, known) else None
@@ -134,7 +138,7 @@ class FindResiduals(_Sums):
 
     def _is_bias(self, value, like):
         """Whether this is added to all tokens alike."""
-        if not isinstance(value, torch.Tensor) or self._get_weights([value]):
+        if self._get_weights([value]):
             return False
         try:
             spread = value.expand(like.shape)
