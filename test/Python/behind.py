@@ -470,11 +470,11 @@ def test_residuals():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_recorded_runs():
     """What is replayed is what a run gives, for every shape."""
-    from quant_llm.calibration._behind import _Runner
+    from quant_llm.calibration._runner import Runner
 
     device = torch.device("cuda")
     weight = torch.randn(64, 64, device=device)
-    recorded, plain = (_Runner(lambda arguments: (arguments[0] @ weight * arguments[1],), device, can_be_recorded) for can_be_recorded in (True, False))
+    recorded, plain = (Runner(lambda arguments: (arguments[0] @ weight * arguments[1],), device, can_be_recorded) for can_be_recorded in (True, False))
     for length in (8, 16, 8, 8, 16, 24, 8):
         x, scale = torch.randn(length, 64, device=device), torch.randn((), device=device)
         assert torch.equal(recorded([x, scale])[0], plain([x, scale])[0])

@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from ._driver import _PIPELINE, _Enough, _Run, _precise_products
 from ._file import write_tensors
 from ._parameters import Parameters
 from ._residuals import FindResiduals, TakeSums
+from ._runner import Runner, can_be_recorded
 from ._source import translate
 from ._statistics import InputStatistics
 
@@ -126,61 +126,6 @@ class _Group:
     places: dict | None = None
 
 
-# Lengths of samples for which a run is recorded.
-_MOST_RECORDS = 4
-
-
-def _is_expanded(tensor):
-    """Of one element, as a cache of zeros is, which is the same for every sample."""
-    return tensor.dim() > 0 and not any(tensor.stride())
-
-
-class _Runner:
-    """`function(arguments)`, tensors and numbers to tensors, for one sample after
-    another. Where that `can_be_recorded`, the launches for a sample on a GPU are recorded and
-    replayed for others of the same shapes: in small models they take longer than
-    what they do. Results are there until the next call."""
-
-    def __init__(self, function, device, can_be_recorded):
-        self.function, self.records = function, {}
-        self.stream = torch.cuda.Stream(device) if can_be_recorded and device.type == "cuda" else None
-
-    def __call__(self, arguments):
-        if self.stream is None:
-            return self.function(arguments)
-        key = tuple((a.shape, a.stride(), a.dtype) if isinstance(a, torch.Tensor) else a for a in arguments)
-        if key not in self.records:
-            # Libraries set themselves up in a first run, which cannot be recorded; and every
-            # record has memory of its own.
-            if len(self.records) < _MOST_RECORDS:
-                self.records[key] = None
-            return self.function(arguments)
-        try:
-            self.records[key] = graph, places, results = self.records[key] or self.record(arguments)
-        except RuntimeError:
-            # Out of memory, or something that cannot be recorded.
-            self.stream = None
-            self.records.clear()
-            return self.function(arguments)
-        for place, argument in zip(places, arguments):
-            if isinstance(place, torch.Tensor) and not _is_expanded(place):
-                place.copy_(argument, non_blocking=True)
-        graph.replay()
-        return results
-
-    def record(self, arguments):
-        places = [a.clone() if isinstance(a, torch.Tensor) and not _is_expanded(a) else a for a in arguments]
-        graph = torch.cuda.CUDAGraph()
-        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
-        with torch.cuda.stream(self.stream):
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                results = self.function(places)
-            finally:
-                graph.capture_end()
-        return graph, places, results
-
-
 class _BehindRun(_Run):
     """Values of samples, as of _Run, are those of y; those of x have the number
     -1 - sample."""
@@ -275,8 +220,7 @@ class _BehindRun(_Run):
                 results = part(*arguments, parameters=parameters, dtype=self.dtype, tap=tap)
             return results, inputs, watch.found
 
-        # Checks of data, and tables that are copied to the device, wait for the host.
-        runner = _Runner(function, self.device, not re.search(r"\bassert\b|torch\.tensor\(", part.source))
+        runner = Runner(function, self.device, can_be_recorded(part))
 
         def run(entry):
             results, inputs, residuals = runner(self.move(part, entry, common))

@@ -30,6 +30,7 @@ from .._safetensors import read_header
 from ._attention import WatchAttention
 from ._file import SCHEMA, UNSHARED, CalibrationFile, read_tensor, write_tensors
 from ._parameters import Parameters
+from ._runner import Runner, can_be_recorded
 from ._source import translate
 from ._statistics import InputStatistics
 from ._tokens import check_token_weights, check_tokens
@@ -458,21 +459,20 @@ class _Run:
         # Asked for behind all samples: until then a GPU need not wait for its host.
         finite = []
         samples = list(values)
+        run = self.make_input_runner(part, parameters, is_last)
         for number, sample in enumerate(samples):
             # Without on_part these values are not needed again.
             entry = values[sample] if self.on_part else values.pop(sample)
             self.report(at, total, number, len(samples), name)
-            seen, count, waiting = {}, 0, []
+            results, inputs, watch = run([len(self.tokens[sample]), *self.move(part, entry, common)])
             weights = None if self.weights is None else torch.from_numpy(self.weights[sample])
-            watch = WatchAttention(len(self.tokens[sample])) if self.by_attention else contextlib.nullcontext()
-
-            def update(weight, x, weights):
-                finite.append((sample, weight, statistics[weight].update(x, weights, self.picked[sample])))
-
-            def tap(weight, x):
-                nonlocal count
-                count += 1
-                owner = seen.setdefault(id(x), (weight, x))[0]
+            if self.by_attention and wants and inputs:
+                weights = watch.finish()
+                if weights is None and name.startswith("block "):
+                    raise QuantLLMError(f"{name} has no attention by which tokens could be weighed; choose other weights of tokens")
+            seen = {}
+            for weight, x in inputs:
+                owner = seen.setdefault(id(x), weight)
                 if owner != weight and weight not in statistics:
                     if aliases.setdefault(weight, owner) != owner:
                         raise QuantLLMError(f"the linears of '{weight}' have different inputs in different samples")
@@ -481,26 +481,7 @@ class _Run:
                         raise QuantLLMError(f"the linears of '{weight}' have several inputs")
                     if weight not in statistics:
                         statistics[weight] = InputStatistics(x.shape[-1], self.statistics, self.device, self.by_energy)
-                    # The attention of a block is known behind its first linears.
-                    if self.by_attention:
-                        waiting.append((weight, x))
-                    else:
-                        update(weight, x, weights)
-                if is_last and count == len(part.linears):
-                    raise _Enough
-                return x
-
-            try:
-                with torch.no_grad(), watch:
-                    results = part(*self.move(part, entry, common), parameters=parameters, dtype=self.dtype, tap=tap)
-            except _Enough:
-                results = None
-            if waiting:
-                paid = watch.finish()
-                if paid is None and name.startswith("block "):
-                    raise QuantLLMError(f"{name} has no attention by which tokens could be weighed; choose other weights of tokens")
-                for weight, x in waiting:
-                    update(weight, x, paid)
+                    finite.append((sample, weight, statistics[weight].update(x, weights, self.picked[sample])))
             after[sample] = self.keep(at, entry, results, shared)
         self.check_finite(at, finite)
         results = self.collect(part, statistics, aliases)
@@ -522,6 +503,28 @@ class _Run:
             write_tensors(self.file(f"part-{at}.safetensors"), tensors, {"aliases": json.dumps(aliases)})
         self.wait()
         return after
+
+    def make_input_runner(self, part, parameters, is_last):
+        """A function of the number of tokens and the arguments of a part: its results,
+        (weight, input) of its linears in their order, and what watched the attention.
+        The last part goes no further than its linears."""
+
+        def function(arguments):
+            tokens, *arguments = arguments
+            inputs, results = [], None
+
+            def tap(weight, x):
+                inputs.append((weight, x))
+                if is_last and len(inputs) == len(part.linears):
+                    raise _Enough
+                return x
+
+            watch = WatchAttention(tokens) if self.by_attention else contextlib.nullcontext()
+            with torch.no_grad(), contextlib.suppress(_Enough), watch:
+                results = part(*arguments, parameters=parameters, dtype=self.dtype, tap=tap)
+            return results, inputs, watch
+
+        return Runner(function, self.device, can_be_recorded(part))
 
     def check_finite(self, at, finite):
         if not finite or torch.stack([answer for _, _, answer in finite]).all():
