@@ -339,7 +339,7 @@ def test_command(directory, tmp_path, capsys, monkeypatch):
     rows = ("--recipe", "allocate-by-row-gptaq", "--set", "budget=5.5")
     status, out = run(*rows, "--tokens", tokens)
     assert status == 0 and f"wrote {output}.behind.safetensors: 6 samples" in out.out, out.err
-    assert "residual_drift" not in out.err
+    assert "changes nothing" not in out.err
     before = read()
     files = ("--calibration", output + ".calibration.safetensors", "--behind", output + ".behind.safetensors")
     assert run(*rows, *files)[0] == 0
@@ -465,6 +465,9 @@ def test_residuals():
     for bias in (torch.ones(1, 8), torch.ones(8).expand(5, 8), torch.ones(1), torch.ones(())):
         found, taken, stream = find(lambda linear, x, stream: stream + (linear("c", x) + bias))
         assert found == {"c": (1, 0, list(range(8)))} and taken["c"] is stream, bias.shape
+    # What differs from token to token is no bias, whatever its shape.
+    for other, found in (torch.ones(1, 1, 8), {"c": (1, 0, list(range(8)))}), (torch.randn(5, 1), {}), (torch.randn(5, 8), {}):
+        assert find(lambda linear, x, stream: stream[None] + (linear("c", x[None]) + other))[0] == found, other.shape
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -145,7 +145,8 @@ class FindResiduals(_Sums):
         except RuntimeError:
             return False
         leading = [stride for size, stride in zip(like.shape[:-1], spread.stride()[:-1]) if size > 1]
-        return value.shape != like.shape or (bool(leading) and not any(leading))
+        # The same shape may be that of another stream of one token.
+        return not any(leading) and (bool(leading) or value.shape != like.shape)
 
     def _get_outputs(self, value):
         return self._known[value][1] if isinstance(value, torch.Tensor) and value in self._known else None
