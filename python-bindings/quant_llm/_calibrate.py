@@ -113,8 +113,6 @@ def run_behind(settings, prepared, output, read):
     with Bar("quantizing behind quantized layers") as bar:
         report = calibrate_behind(prepared, read(), output, token_weights=settings.token_weights, dtype=settings.dtype, device=settings.device, reuse=True, progress=bar.show)
     _warn_of_dead(report)
-    if report["following"] == 0:
-        _warn("no output of a linear is known to be added to anything, so that the option residual_drift changes nothing")
     say(_describe(output, report))
 
 

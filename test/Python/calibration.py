@@ -380,6 +380,28 @@ def test_dead_inputs_are_not_small_ones(tmp_path):
     assert report["dead"] == {"model.layers.0.self_attn.q_proj.weight": 1}
 
 
+def test_dead_inputs_of_tokens_that_count(tmp_path):
+    """What only others have is dead, whether magnitudes are measured or not."""
+    from oracle import edit_tensors
+
+    path = make_model(str(tmp_path / "rare"), "llama", num_hidden_layers=1)
+
+    def edit(tensors):
+        # Of no other token than 7 channel 2 is not 0.
+        others = torch.arange(len(tensors["model.embed_tokens.weight"])) != 7
+        tensors["model.embed_tokens.weight"][others, 2] = 0
+
+    edit_tensors(path, edit)
+    tokens = np.where(TOKENS == 7, 8, TOKENS)
+    tokens[:, -1] = 7
+    weights = np.ones(tokens.shape, np.float32)
+    for count, dead in ((1, {}), (0, {"model.layers.0.self_attn.q_proj.weight": 1})):
+        weights[:, -1] = count
+        for statistics in (["hessian"], ["absmax", "hessian"]):
+            report = calibrate(path, tokens, tmp_path / "c.safetensors", statistics=statistics, token_weights=weights, device="cpu")
+            assert report["dead"] == dead, (count, statistics)
+
+
 def test_aliases_share_inputs_alone(tmp_path):
     """What is of a linear's outputs is not that of another one with its input."""
     path = str(tmp_path / "c.safetensors")

@@ -23,7 +23,6 @@ import torch
 from .. import _quant_llm, run_pipeline
 from .._calibrate import ATTENTION, ATTENTION_ENERGY
 from .._errors import QuantLLMError
-from .._safetensors import read_header
 from ._driver import _PIPELINE, _Enough, _Run, _precise_products
 from ._file import write_tensors
 from ._parameters import Parameters
@@ -43,9 +42,7 @@ def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float3
     the outputs are added to.
 
     Until it is complete, the work is in the directory `output`.partial, from where
-    the same call goes on. Returns a dict as calibrate(), and as
-    "following" the number of weights with `residual-drift`, or None if the recipe does not follow it. Raises
-    QuantLLMError."""
+    the same call goes on. Returns a dict as calibrate(). Raises QuantLLMError."""
     if isinstance(token_weights, str) and token_weights in (ATTENTION, ATTENTION_ENERGY):
         raise QuantLLMError(f"expected token weights '{token_weights}' for calibrations of the original model only")
     module = run_pipeline(model.text, _PIPELINE, name=model.path)
@@ -57,11 +54,7 @@ def calibrate_behind(model, tokens, output, *, token_weights=None, dtype="float3
     run.progress = progress
     with contextlib.ExitStack() as stack:
         _precise_products(stack)
-        report = run.run(restart, reuse)
-    following = None
-    if model.follows_residual:
-        following = sum(name.startswith("residual-drift/") for name in read_header(output)[0])
-    return {**report, "following": following}
+        return run.run(restart, reuse)
 
 
 class _Spool:

@@ -650,5 +650,8 @@ class _Run:
         if aliases:
             metadata["aliases"] = json.dumps(aliases, sort_keys=True)
         write_tensors(self.output, tensors, metadata)
-        # Squares of small numbers are 0, too.
-        return {weight: count for weight, count in {**zeros["hessian"], **zeros["absmax"]}.items() if count}
+        # Squares of small numbers are 0, too, but magnitudes are also those of tokens that
+        # do not count.
+        all_count = self.weights is None or all((weights > 0).all() for weights in self.weights)
+        order = ("hessian", "absmax") if all_count else ("absmax", "hessian")
+        return {weight: count for weight, count in {**zeros[order[0]], **zeros[order[1]]}.items() if count}

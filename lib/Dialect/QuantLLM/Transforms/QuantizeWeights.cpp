@@ -545,7 +545,8 @@ static EndScales countEndScales(const QuantizedMatrix &stored,
   for (size_t at = 0; at + width <= stored.scales.size(); at += width) {
     const float scale = loadFloat(type, stored.scales.data() + at);
     count.largest += scale >= maxFinite(type);
-    // The scale of a block of zeros, which this type has no other for.
+    // Of blocks of zeros, which this type has no other scale for, and of
+    // weights below 2^-127, which are not told from these.
     count.smallest +=
         type != quant_llm::FloatType::F8E8M0FNU && scale == minPositive(type);
   }

@@ -762,10 +762,10 @@ def QuantizeWeights : CheckedPass<"quant-llm-quantize", "::mlir::ModuleOp"> {
 
     With `report` a JSON file says for every weight what was done, why, and with which error:
     an object with `weights` (`name`, `kind`, `shape`, `scheme`, `reason`, `block`, `bits_per_weight`,
-    `stored_bytes`, `dense_bytes`, `mse`, `relative_frobenius`, `max_error`, `sqnr_db`, if there are any `largest_scales` and `smallest_scales`, the numbers of scales that are the largest or the smallest positive number of their type, where those beyond are clamped (a warning says so as well, unless the type is as wide as bf16), with `drift` the `drift_change`, what is added to W relative to it (above 1 a warning), and the `drift_damping` of the formula above, with a low-rank part `low_rank`: its
+    `stored_bytes`, `dense_bytes`, `mse`, `relative_frobenius`, `max_error`, `sqnr_db`, if there are any `largest_scales` and `smallest_scales`, the numbers of scales that are the largest or the smallest positive number of their type, where those beyond are clamped (a warning says so as well, unless the type is as wide as bf16; of f8E8M0FNU only the largest are counted: the smallest are those of blocks of zeros), of what `drift` or `residual-drift` corrected the `drift_change`, what is added to W relative to it (above 1 a warning), and the `drift_damping` of the formula above, with a low-rank part `low_rank`: its
     `rank`, the `remaining_error` as a part of that of the codes, and the number of `steps`, and with a Hessian `output_error`, `nearest_output_error`: relative errors of the outputs
     on the calibration tokens, of the result and of rounding to nearest; with `gptq` `damping`), `method`, `dense`
-    (`name`, `type`, `bytes`, `reason`) and `totals`, of this run alone; with `include` and `drift` these, and if an earlier run quantized
+    (`name`, `type`, `bytes`, `reason`, which is a word on what keeps a parameter dense) and `totals`, of this run alone; with `include` and `drift` these, and if an earlier run quantized
     some weights, `quantized_before` (`name`, `type`). An infinite number is written as null.
 
     Example (`test/Dialect/QuantLLM/Transforms/quantize.mlir`):
