@@ -769,7 +769,12 @@ QuantizeWeights::quantizeWeight(Quantized &entry, const MatrixView &matrix,
         << llvm::formatv("{0:f1}", corrections.change).str()
         << " times as large; measure that again, with more tokens, or lower "
            "the options 'drift' and 'residual-drift'";
-  if (outputs.deadColumns)
+  if (outputs.deadColumns == entry.type.getK())
+    parameter.emitWarning()
+        << kPassName << ": all inputs of '" << name
+        << "' are always 0 in the calibration, so that it is rounded to "
+           "nearest; measure it with other text, if its inputs are not so";
+  else if (outputs.deadColumns)
     remark::analysis(
         parameter.getLoc(),
         remark::RemarkOpts::name("dead-inputs").category(kPassName))

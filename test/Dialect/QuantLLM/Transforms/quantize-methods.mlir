@@ -5,6 +5,10 @@
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=nearest.safetensors report=nearest.json' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=gptq.safetensors report=gptq.json method=gptq calibration=both.safetensors any-model' -remarks-filter=quant-llm-quantize -quant-llm-verify-stage='stage=quantized check-archives' 2>&1 -o /dev/null | FileCheck %s
 // CHECK: dead-inputs | Category:quant-llm-quantize{{.*}}inputs of w are always 0; rounded to nearest", dead=1
+// Where all are, nothing but rounding to nearest is left.
+// RUN: quant-opt chosen.mlir -quant-llm-quantize='output=rounded.safetensors method=gptq calibration=dead.safetensors any-model' -o /dev/null 2>&1 | FileCheck %s --check-prefix=DEAD
+// DEAD: warning: quant-llm-quantize: all inputs of 'w' are always 0 in the calibration, so that it is rounded to nearest; measure it with other text, if its inputs are not so
+// DEAD-NOT: warning
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=gptq-order.safetensors report=gptq-order.json method=gptq act-order calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=quantease.safetensors report=quantease.json method=quantease calibration=both.safetensors any-model' -o /dev/null
 // RUN: quant-opt chosen.mlir -quant-llm-quantize='output=quantease-start.safetensors report=quantease-start.json method=quantease start-from-gptq relax=false sweeps=5 calibration=both.safetensors any-model' -o /dev/null

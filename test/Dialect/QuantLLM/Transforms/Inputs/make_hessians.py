@@ -31,6 +31,7 @@ write("token.safetensors", {"hessian/w": np.outer(token, token)}, aliases='{"v":
 write("token-drift.safetensors", {"hessian/w": np.outer(token, token), "drift/w": np.outer(token, token) / 8}, aliases='{"v": "w"}')
 write("large-drift.safetensors", {"hessian/w": hessian, "drift/w": 1e3 * hessian}, aliases='{"v": "w"}')
 write("one.safetensors", {"hessian/w": hessian})
+write("dead.safetensors", {"hessian/w": 0 * hessian, "hessian/v": hessian})
 indefinite = hessian.copy()
 indefinite[0, 1] = indefinite[1, 0] = 1e20
 write("indefinite.safetensors", {"hessian/w": indefinite}, aliases='{"v": "w"}')
